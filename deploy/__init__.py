@@ -1,0 +1,1 @@
+"""What may serve: adapter registry, assignment, evidence, gate verdicts, the release controller."""

@@ -1,0 +1,51 @@
+"""What is written beside every adapter: where it came from, what it was measured to be, how to recognise it."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Probe(BaseModel):
+    """A fixed prompt and answer with the trainer's logprobs (nats, T=1): the engine must reproduce them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    prompt_token_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+
+
+class GateNumbers(BaseModel):
+    """The offline comparison of a candidate with the live policy, as the gate judges it.
+
+    Win rates are over `prompts` held-out prompts, one answer of each policy per prompt, scored by the
+    judging reward model; ties count half. KL is in nats per response.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    prompts: int = 0
+    win_rate: float = 0.5
+    win_rate_low: float = 0.0  # lower end of the one-sided 95% confidence interval
+    kl_nats_base: float = 0.0
+    kl_nats_live: float = 0.0
+    kl_budget_nats_base: float = float("inf")
+    kl_budget_nats_live: float = float("inf")
+    response_tokens: float = 0.0  # mean length of the candidate's answers
+    response_tokens_live: float = 0.0
+
+
+class Manifest(BaseModel):
+    """The immutable description of one adapter version."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: str  # policy-<seq>-<first 8 hex digits of the weights' sha256>
+    seq: int = Field(ge=1)
+    parent: str  # the version it was trained from, or "base"
+    base_digest: str  # sha256 over the base model's weight files
+    files: dict[str, str]  # file name -> sha256
+    created_at: float
+    rank: int = Field(ge=1)
+    training: dict[str, int] = Field(default_factory=dict)  # labels, reward_updates, ppo_steps
+    offsets: dict[str, int] = Field(default_factory=dict)  # log cursor that it was trained up to
+    gate: GateNumbers = GateNumbers()
+    probes: list[Probe] = Field(default_factory=list)

@@ -1,0 +1,1 @@
+"""What happened: events, ids, the durable log, and joining feedback to completions."""

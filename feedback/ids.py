@@ -1,0 +1,48 @@
+"""Identity is signed, not looked up: ids that prove themselves, and names that hide whom they name."""
+
+import hashlib
+import hmac
+import secrets
+
+PREFIX = "chatcmpl-"
+_RANDOM_HEX = 24
+_TAG_HEX = 16
+
+
+class Signer:
+    """Signs completion ids and pseudonymises users with one secret (at least 16 bytes)."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < 16:
+            raise ValueError(f"the signing secret has {len(secret)} bytes; at least 16 are needed")
+        self._secret = secret
+
+    def _tag(self, purpose: str, text: str, length: int) -> str:
+        message = f"{purpose}\0{text}".encode()
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:length]
+
+    def new_completion_id(self) -> str:
+        """A fresh id that `is_ours` accepts: "chatcmpl-" + 24 random hex digits + 16 of their HMAC."""
+        random = secrets.token_hex(_RANDOM_HEX // 2)
+        return PREFIX + random + self._tag("completion", random, _TAG_HEX)
+
+    def is_ours(self, completion_id: str) -> bool:
+        """Whether this service issued the id. Needs no database, so it works before the completion is logged."""
+        body = completion_id.removeprefix(PREFIX)
+        if body == completion_id or len(body) != _RANDOM_HEX + _TAG_HEX or not body.isascii():
+            return False
+        expected = self._tag("completion", body[:_RANDOM_HEX], _TAG_HEX)
+        return hmac.compare_digest(body[_RANDOM_HEX:], expected)
+
+    def pseudonym(self, tenant: str, user: str) -> str:
+        """The name under which an end user is logged: stable, and meaningless without the secret."""
+        return "u_" + self._tag("user", f"{tenant}\0{user}", 24)
+
+
+def vote_id(tenant: str, rater: str, kind: str, targets: list[tuple[str, int]]) -> str:
+    """One rater has one vote of a kind on a target: the same vote again gets the same id.
+
+    The order of targets does not matter, so a comparison sent as (b, a) revises the one sent as (a, b).
+    """
+    parts = [tenant, rater, kind, *(f"{completion}#{choice}" for completion, choice in sorted(targets))]
+    return "fb-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

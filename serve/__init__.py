@@ -1,0 +1,1 @@
+"""What users touch: the HTTP API, the engine it streams from, the pages."""
