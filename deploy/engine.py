@@ -67,7 +67,7 @@ class EngineClient:
         return [model["id"] for model in self._request("GET", "/v1/models").json()["data"]]
 
     def load(self, name: str, path: str) -> None:
-        """Load an adapter from a folder that the engine can see. Loading a loaded name is an error (never in place)."""
+        """Load an adapter from a folder that the engine can see; a name that is loaded is an error."""
         self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
 
     def unload(self, name: str) -> None:
@@ -127,7 +127,7 @@ class EngineClient:
         return [row[str(token)]["logprob"] for row, token in zip(rows, token_ids, strict=True)]
 
     def parity(self, model: str, probes: list[Probe]) -> float:
-        """The largest absolute difference (nats) between the engine's logprobs and the trainer's, over probes."""
+        """The largest absolute difference (nats) between engine and trainer logprobs over the probes."""
         worst = 0.0
         for probe in probes:
             served = self.logprobs(model, probe.prompt_token_ids, probe.token_ids)

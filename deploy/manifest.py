@@ -1,4 +1,4 @@
-"""What is written beside every adapter: where it came from, what it was measured to be, how to recognise it."""
+"""What is written beside every adapter: where it came from, what it measured, how to recognise it."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

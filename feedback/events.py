@@ -5,8 +5,9 @@ a newer writer added are kept when an older reader parses and rewrites an event.
 
 A worked example. Ada asks for her parcel and gives the answer a thumb up::
 
-    Completion(completion_id="chatcmpl-9f..", user="u_51..", policy_version="policy-3-1c9ab2d4", arm="canary",
-               prompt_token_ids=[1, 17, 402], choices=[Choice(token_ids=[88, 2], logprobs=[-0.7, -0.1], ...)], ...)
+    Completion(completion_id="chatcmpl-9f..", user="u_51..", arm="canary",
+               policy_version="policy-3-1c9ab2d4", prompt_token_ids=[1, 17, 402],
+               choices=[Choice(token_ids=[88, 2], logprobs=[-0.7, -0.1], ...)], ...)
     Feedback(event_id="fb-77..", revision=1763672400000000, kind="thumbs", rater="u_51..",
              targets=[Target(completion_id="chatcmpl-9f..")], value=1.0, label="up")
 """
@@ -50,9 +51,7 @@ class Sampling(BaseModel):
     @property
     def is_plain(self) -> bool:
         """Whether a learner that knows only the logits can recompute the sampled tokens' logprobs."""
-        return (
-            self.temperature == 1.0 and self.top_p == 1.0 and self.top_k <= 0 and not self.penalties
-        )
+        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k <= 0 and not self.penalties
 
 
 class Choice(BaseModel):
@@ -100,10 +99,11 @@ class Target(BaseModel):
 
 
 class Feedback(Event):
-    """One vote. `event_id` follows from tenant, rater, kind and targets; a changed vote has a higher `revision`.
+    """One vote. `event_id` follows from tenant, rater, kind and targets; a changed vote has a higher
+    `revision`.
 
-    thumbs: one target, value 1 (up) or 0 (down). comparison: two targets a and b in the order in which the
-    vote names them, value 1 (a is better), 0 (b is better) or 0.5 (tie). `label` is the word that was sent.
+    thumbs: one target, value 1 (up) or 0 (down). comparison: two targets a and b in the order in which
+    the vote names them, value 1 (a is better), 0 (b is better) or 0.5 (tie). `label` is the word sent.
     """
 
     revision: int  # server time in microseconds: last write wins

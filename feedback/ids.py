@@ -27,7 +27,7 @@ class Signer:
         return PREFIX + random + self._tag("completion", random, _TAG_HEX)
 
     def is_ours(self, completion_id: str) -> bool:
-        """Whether this service issued the id. Needs no database, so it works before the completion is logged."""
+        """Whether this service issued the id: no database, so it works before the completion is logged."""
         body = completion_id.removeprefix(PREFIX)
         if body == completion_id or len(body) != _RANDOM_HEX + _TAG_HEX or not body.isascii():
             return False

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
 Cursor = Mapping[str, int]
-"""Where a reader stands: "topic/partition" -> the next offset to read. Missing entries mean the beginning."""
+"""Where a reader stands: "topic/partition" -> the next offset to read; a missing entry is the beginning."""
 
 
 class LogError(Exception):
