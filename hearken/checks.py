@@ -1,0 +1,128 @@
+"""What is checked before anything is started, so that a mistake costs one clear line and no waiting."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hearken.errors import UsageError
+
+
+def check_port(host: str, port: int, flag: str = "--port") -> None:
+    """Raises UsageError when a port cannot be listened on. `flag` is the one that would change it."""
+    if not 1 <= port <= 65_535:
+        raise UsageError(f"port {port} does not exist; ports go from 1 to 65535 ({flag} N)")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise UsageError(f"host {host} is unknown: {error.strerror} (--host ADDRESS)") from error
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise UsageError(_why_not(error, host, port, flag)) from error
+
+
+def _why_not(error: OSError, host: str, port: int, flag: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use by another program; free it or pass {flag} N"
+    if error.errno == errno.EACCES:
+        return f"port {port} is reserved for the system; pass {flag} N with N above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is not an address of this machine; pass --host 127.0.0.1 or 0.0.0.0"
+    return f"cannot listen on {host}:{port}: {error.strerror}"
+
+
+def prepare_data(folder: Path) -> None:
+    """Make the data folder if need be. Raises UsageError when it cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"data folder {folder} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the data folder for one service at a time. The kernel lets go of it however the process ends.
+
+    Raises UsageError when another `hearken up` or `hearken demo` runs on the folder.
+    """
+    with (folder / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise UsageError(
+                f"another hearken (process {holder}) runs on {folder}; stop it or pass another --data DIR"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def ensure_secret(folder: Path) -> None:
+    """Make the service's signing secret, 32 random bytes that only its owner can read, if it has none.
+
+    Raises UsageError when there is one that is too short to sign with.
+    """
+    path = folder / "secret"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+    if path.stat().st_size < 16:
+        raise UsageError(
+            f"{path} holds fewer than 16 bytes and cannot sign; delete it for a new one "
+            "(feedback on older answers is then refused)"
+        )
+
+
+def check_redis(url: str) -> None:
+    """Raises UsageError when no Redis answers at `url`."""
+    import redis
+
+    try:
+        client = redis.Redis.from_url(url, socket_connect_timeout=2.0, socket_timeout=2.0)
+    except ValueError as error:
+        raise UsageError(f"--redis {url} is not a Redis URL; write redis://HOST:6379/0 ({error})") from error
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        raise UsageError(
+            f"no Redis answers at {url} ({error}); start it, or leave out --redis to do without"
+        ) from error
+    finally:
+        client.close()
+
+
+def kafka_warning(address: str) -> str | None:
+    """A line of warning when nothing listens at a Kafka address: that is allowed, the outbox bridges it.
+
+    Raises UsageError when `address` is not HOST:PORT.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"--kafka {address} is not an address; write HOST:PORT, such as localhost:9092")
+    try:
+        socket.create_connection((host, int(port)), timeout=2.0).close()
+    except OSError as error:
+        return (
+            f"warning: no Kafka answers at {address} ({error.strerror or error}); starting anyway, "
+            "events wait in the outbox until it does"
+        )
+    return None

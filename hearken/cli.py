@@ -1,0 +1,312 @@
+"""The command line. Every command's code is imported when it runs, so that `--help` answers at once."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from hearken.errors import UsageError
+
+if TYPE_CHECKING:
+    from hearken.up import UpSettings
+
+Run = Callable[[argparse.Namespace], int]
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def default_data() -> Path:
+    """Where a service's data lies unless told otherwise: ~/.local/share/hearken, or under XDG_DATA_HOME."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "hearken"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 (it failed) or 2 (it was asked wrongly)."""
+    arguments = parser().parse_args(argv)
+    run: Run = arguments.run
+    try:
+        return run(arguments)
+    except UsageError as error:
+        print(f"hearken: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and flags."""
+    top = argparse.ArgumentParser(
+        prog="hearken", description="A chat service that learns from the people who use it."
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_up, _demo, _tiny, _gateway, _controller, _learner, _status, _rollback, _pause):
+        add(commands)
+    _resume(commands)
+    _command(commands, "version", "print the version", _run_version)
+    return top
+
+
+def _command(commands: Commands, name: str, text: str, run: Run) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    return command
+
+
+def _flag(
+    command: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], object],
+    default: object,
+    text: str,
+    choices: Sequence[str] | None = None,
+) -> None:
+    """A flag with a value. The help shows the default; where it is None, `text` says what happens."""
+    shown = text if default is None else f"{text} (default: {default})"
+    metavar = None if choices else name.removeprefix("--").replace("-", "_").upper()
+    command.add_argument(name, type=kind, default=default, help=shown, metavar=metavar, choices=choices)
+
+
+def _data(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--data", Path, default_data(), "folder of the service's data")
+
+
+def _kafka(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--kafka", str, None, "HOST:PORT of a Kafka broker; without it the embedded log is used")
+
+
+def _redis(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--redis", str, None, "URL of a Redis server; without it a local file does its work")
+
+
+def _pace(command: argparse.ArgumentParser, default: str) -> None:
+    text = "how fast releases go: seconds and small samples (demo), or hours and large ones (normal)"
+    _flag(command, "--pace", str, default, text, choices=("demo", "normal"))
+
+
+def _kl_budget(command: argparse.ArgumentParser) -> None:
+    text = "most KL to the base, per response, that a policy may have; without it the learner's default"
+    _flag(command, "--kl-budget-nats", float, None, text)
+
+
+def _service_flags(command: argparse.ArgumentParser) -> None:
+    """What `up` and `demo` share."""
+    text = "folder or Hugging Face name of the base model; without it a tiny one is trained once"
+    _flag(command, "--model", str, None, text)
+    _flag(command, "--host", str, "127.0.0.1", "address that the gateway listens on")
+    _flag(command, "--port", int, 8000, "port of the gateway; the three above it are used as well")
+    _kafka(command)
+    _redis(command)
+    _flag(command, "--seed", int, 0, "seed of everything random")
+    _kl_budget(command)
+    _flag(command, "--engine-flags", str, "", "further flags for vLLM, in one string")
+
+
+# One function per command: its flags, and what runs.
+
+
+def _up(commands: Commands) -> None:
+    text = "run the whole service on this machine: engine, gateway, learner and controller"
+    command = _command(commands, "up", text, _run_up)
+    _data(command)
+    _service_flags(command)
+    _pace(command, "normal")
+
+
+def _demo(commands: Commands) -> None:
+    text = "run the whole service with simulated users and watch it learn what they like"
+    command = _command(commands, "demo", text, _run_demo)
+    _flag(command, "--data", Path, None, "folder of the demo's data; without it a fresh one under the cache")
+    _service_flags(command)
+    _pace(command, "demo")
+    _flag(command, "--minutes", float, 10.0, "how long the simulated users stay, from when all is ready")
+    _flag(command, "--persona", str, "friendly", "what they like: a shipped persona's name or a JSON file")
+    _flag(command, "--users", int, 5000, "how many different simulated users there are")
+    _flag(command, "--concurrency", int, 6, "how many of them chat at the same time")
+    _flag(command, "--report", Path, None, "write the report of the run to this JSON file")
+    command.add_argument(
+        "--exit", action="store_true", help="end when the time is up (default: go on serving)"
+    )
+
+
+def _tiny(commands: Commands) -> None:
+    text = "train the built-in tiny model, unless it is in the cache already"
+    command = _command(commands, "tiny", text, _run_tiny)
+    _flag(command, "--folder", Path, None, "where to put it; without it ~/.cache/hearken/tiny")
+    command.add_argument("--force", action="store_true", help="train it anew (default: keep it)")
+
+
+def _gateway(commands: Commands) -> None:
+    command = _command(commands, "gateway", "run one gateway: the HTTP API and the pages", _run_gateway)
+    _data(command)
+    _engines(command, many=True)
+    _flag(command, "--host", str, "127.0.0.1", "address to listen on")
+    _flag(command, "--port", int, 8000, "port to listen on")
+    _flag(command, "--model-name", str, "hearken", "name of the model in the API")
+    _kafka(command)
+    _redis(command)
+
+
+def _controller(commands: Commands) -> None:
+    text = "run the release controller: gate, canary, promotion and rollback"
+    command = _command(commands, "controller", text, _run_controller)
+    _data(command)
+    _engines(command, many=True)
+    _metrics(command, 8003)
+    _kafka(command)
+    _pace(command, "normal")
+
+
+def _learner(commands: Commands) -> None:
+    text = "run the learner: reward model, PPO and candidates"
+    command = _command(commands, "learner", text, _run_learner)
+    _data(command)
+    _engines(command, many=False)
+    _flag(command, "--model", str, None, "folder or Hugging Face name of the base model (needed)")
+    _metrics(command, 8002)
+    _kafka(command)
+    _redis(command)
+    _pace(command, "normal")
+    _flag(command, "--seed", int, 0, "seed of everything random")
+    _flag(command, "--threads", int, None, "torch's CPU threads; without it torch's own choice")
+    _kl_budget(command)
+
+
+def _status(commands: Commands) -> None:
+    command = _command(commands, "status", "print which policies serve, and the last decisions", _run_status)
+    _data(command)
+    _kafka(command)
+
+
+def _rollback(commands: Commands) -> None:
+    _operator(commands, "rollback", "put the previous policy back in force")
+
+
+def _pause(commands: Commands) -> None:
+    _operator(commands, "pause", "hold releases: candidates wait, a running canary keeps its users")
+
+
+def _resume(commands: Commands) -> None:
+    _operator(commands, "resume", "let releases go on after a pause")
+
+
+def _operator(commands: Commands, name: str, text: str) -> None:
+    command = _command(commands, name, text, _run_operator)
+    command.set_defaults(command=name)
+    _data(command)
+    _kafka(command)
+    _flag(command, "--reason", str, f"hearken {name}", "why, for the record")
+
+
+def _engines(command: argparse.ArgumentParser, *, many: bool) -> None:
+    url = "http://127.0.0.1:8001"
+    text = f"URL of a vLLM server{'; may be given several times' if many else ''} (default: {url})"
+    command.add_argument("--engine", action="append", metavar="URL", help=text)
+
+
+def _metrics(command: argparse.ArgumentParser, port: int) -> None:
+    _flag(command, "--metrics-port", int, port, "port of the Prometheus metrics")
+    _flag(command, "--metrics-host", str, "127.0.0.1", "address of the Prometheus metrics")
+
+
+# What runs. Heavy imports stay inside.
+
+
+def _engine_urls(arguments: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(arguments.engine or ("http://127.0.0.1:8001",))
+
+
+def _run_up(arguments: argparse.Namespace) -> int:
+    from hearken import up
+
+    return up.run(_up_settings(arguments, arguments.data))
+
+
+def _up_settings(arguments: argparse.Namespace, data: Path) -> "UpSettings":
+    import shlex
+
+    from hearken.up import UpSettings
+
+    return UpSettings(
+        data=data.expanduser().resolve(),
+        model=arguments.model,
+        host=arguments.host,
+        port=arguments.port,
+        kafka=arguments.kafka,
+        redis=arguments.redis,
+        pace=arguments.pace,
+        seed=arguments.seed,
+        kl_budget_nats=arguments.kl_budget_nats,
+        engine_flags=tuple(shlex.split(arguments.engine_flags)),
+    )
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    from hearken import demo
+
+    data = arguments.data or demo.fresh_folder()
+    return demo.run(
+        demo.DemoSettings(
+            up=_up_settings(arguments, data),
+            minutes=arguments.minutes,
+            persona=arguments.persona,
+            users=arguments.users,
+            concurrency=arguments.concurrency,
+            report=arguments.report,
+            exit=arguments.exit,
+        )
+    )
+
+
+def _run_tiny(arguments: argparse.Namespace) -> int:
+    from hearken import tiny
+
+    try:
+        tiny.run(arguments.folder, arguments.force)
+    except tiny.NotOurFolder as error:
+        raise UsageError(str(error)) from error
+    return 0
+
+
+def _run_gateway(arguments: argparse.Namespace) -> int:
+    from hearken.roles import run_gateway
+
+    return run_gateway(arguments, _engine_urls(arguments))
+
+
+def _run_controller(arguments: argparse.Namespace) -> int:
+    from hearken.roles import run_controller
+
+    return run_controller(arguments, _engine_urls(arguments))
+
+
+def _run_learner(arguments: argparse.Namespace) -> int:
+    if arguments.model is None:
+        raise UsageError("the learner needs --model, the base model that its engine serves")
+    if len(_engine_urls(arguments)) > 1:
+        raise UsageError("the learner takes one --engine")
+    from hearken.roles import run_learner
+
+    return run_learner(arguments, _engine_urls(arguments)[0])
+
+
+def _run_status(arguments: argparse.Namespace) -> int:
+    from hearken.operator import status
+
+    return status(arguments.data, arguments.kafka)
+
+
+def _run_operator(arguments: argparse.Namespace) -> int:
+    from hearken.operator import command
+
+    return command(arguments.data, arguments.kafka, arguments.command, arguments.reason)
+
+
+def _run_version(arguments: argparse.Namespace) -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(version("hearken"))
+    except PackageNotFoundError:
+        print("unknown (hearken is not installed)")
+    return 0

