@@ -13,7 +13,7 @@ class LogError(Exception):
 
 
 class LogUnavailable(LogError):
-    """The local log cannot be written (disk full, read-only). Nothing was acknowledged; callers answer 503."""
+    """The log cannot do it now (disk full, broker away). Nothing was acknowledged; callers answer 503."""
 
 
 class Entry(NamedTuple):
@@ -51,6 +51,15 @@ class EventLog(Protocol):
         """Records at or after `cursor`, at most `limit`, and the cursor after them.
 
         With nothing new it waits up to `wait_seconds` for the first record, then answers an empty list.
+        """
+        ...
+
+    def end(self, topics: Sequence[str], wait_seconds: float = 0.0) -> dict[str, int]:
+        """The cursor after everything that is in the log now, this process's own appends included.
+
+        An empty answer from `read` may also mean that a broker is away, so a process that rebuilds its state
+        at start reads until it has reached this cursor. Raises `LogUnavailable` when it is not known
+        within `wait_seconds`.
         """
         ...
 
