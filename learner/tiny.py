@@ -1,0 +1,174 @@
+"""A small chat model from nothing: a tokenizer and a 2M-parameter Qwen2, trained on any demonstrations file.
+
+It makes the whole system runnable, and testable, on a laptop's CPU with the real engine; a pretrained model takes
+its place with `--model`. The folder that comes out is an ordinary Hugging Face model for transformers and vLLM.
+"""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from learner.sft import Demonstration, answer_loss, batches, encode, read_demonstrations
+
+IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML: any number of system, user and assistant turns."""
+
+Progress = Callable[[int, int, float], None]
+"""Called after every step with (steps done, steps in all, loss in nats per answer token)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TinyRecipe:
+    """The model's size and its training. Head size 64 is one that vLLM's CPU and GPU attention both have."""
+
+    vocabulary: int = 1024
+    hidden: int = 192
+    layers: int = 4
+    heads: int = 3
+    intermediate: int = 512
+    max_tokens: int = 1024
+    steps: int = 200
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    warmup_steps: int = 20
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+
+
+def train_tiny(
+    demonstrations: Path,
+    folder: Path,
+    *,
+    recipe: TinyRecipe = TinyRecipe(),  # noqa: B008 - frozen, so one shared default is safe
+    seed: int = 0,
+    progress: Progress = lambda step, steps, loss: None,
+) -> None:
+    """Train tokenizer and model on a demonstrations file and put them into `folder`, replacing what it held.
+
+    The folder appears, or changes, only when everything in it is complete. Raises BadDemonstration.
+    """
+    examples = read_demonstrations(demonstrations)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        tokenizer = train_tokenizer(examples, recipe)
+        model = train_model(examples, tokenizer, recipe, seed, progress)
+        tokenizer.save_pretrained(partial, save_jinja_files=False)
+        model.save_pretrained(partial)
+        shutil.copyfile(demonstrations, partial / "demonstrations.jsonl")
+        replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def train_tokenizer(demonstrations: list[Demonstration], recipe: TinyRecipe) -> Any:
+    """A byte-level BPE tokenizer in ChatML style: it can spell any text, and end of turn is its `eos`."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=[END_OF_TEXT, IM_START, IM_END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(_texts(demonstrations), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=IM_END,
+        pad_token=END_OF_TEXT,
+        additional_special_tokens=[IM_START],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=recipe.max_tokens,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _texts(demonstrations: list[Demonstration]) -> Iterator[str]:
+    for demonstration in demonstrations:
+        for message in demonstration.messages:
+            yield f"{message['role']}\n{message['content']}"
+        yield f"assistant\n{demonstration.completion}"
+
+
+def new_model(recipe: TinyRecipe, tokenizer: Any) -> Any:
+    """An untrained Qwen2 of the recipe's size, in fp32, from torch's global random numbers."""
+    config = Qwen2Config(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        intermediate_size=recipe.intermediate,
+        max_position_embeddings=recipe.max_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    model = Qwen2ForCausalLM(config).to(torch.float32)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def train_model(
+    demonstrations: list[Demonstration], tokenizer: Any, recipe: TinyRecipe, seed: int, progress: Progress
+) -> Any:
+    """Train a new model on the demonstrations' answers. Longer demonstrations than `max_tokens` are left out."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = new_model(recipe, tokenizer)
+    examples = [encode(demonstration, tokenizer) for demonstration in demonstrations]
+    examples = [example for example in examples if len(example.token_ids) <= recipe.max_tokens]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
+    )
+    scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_scale(step, recipe))
+    model.train()
+    supply = batches(examples, recipe.batch_size, tokenizer.pad_token_id, seed)
+    for step, batch in zip(range(1, recipe.steps + 1), supply, strict=False):
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        loss = answer_loss(logits, batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
+        optimizer.step()
+        scale.step()
+        progress(step, recipe.steps, loss.item())
+    return model.eval()
+
+
+def learning_rate_scale(step: int, recipe: TinyRecipe) -> float:
+    """The share of the peak learning rate at a step (from 0): linear warm-up, then linear to zero at the end."""
+    warmup = min(1.0, (step + 1) / recipe.warmup_steps)
+    decay = (recipe.steps - step) / max(1, recipe.steps - recipe.warmup_steps)
+    return max(0.0, min(warmup, decay))
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Move `new` to `folder`'s name. What was there is moved aside first, so the name never holds a mixture."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
