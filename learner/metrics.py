@@ -1,0 +1,47 @@
+"""What the learner shows to Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+PHASES = ("waiting", "reward", "rollout", "ppo", "gate")
+
+
+class LearnerMetrics:
+    """The learner's instruments, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def gauge(name: str, help_text: str, *labels: str) -> Gauge:
+            return Gauge(name, help_text, labels, registry=self.registry)
+
+        def counter(name: str, help_text: str, *labels: str) -> Counter:
+            return Counter(name, help_text, labels, registry=self.registry)
+
+        self.labels = counter("hearken_labels", "Votes joined with their completions", "kind")
+        self.reward_updates = counter("hearken_reward_updates", "Reward-model updates")
+        self.reward_accuracy = gauge(
+            "hearken_reward_accuracy_ratio", "Share of held-out raters' votes that the reward model predicts"
+        )
+        self.reward_mean = gauge("hearken_reward_mean", "Mean pessimistic score of the newest rollouts")
+        self.ppo_steps = counter("hearken_ppo_steps", "PPO steps taken")
+        self.ppo_undone = counter("hearken_ppo_undone", "PPO steps undone because they passed a KL limit")
+        self.kl = gauge("hearken_kl_nats", "KL of the trained policy per response", "reference")
+        self.kl_budget = gauge("hearken_kl_budget_nats", "The hard KL limits per response", "reference")
+        self.kl_coefficient = gauge("hearken_kl_coefficient", "Weight of the KL penalty in the reward")
+        self.clip_ratio = gauge("hearken_ppo_clip_ratio", "Share of tokens whose PPO ratio was clipped")
+        self.entropy = gauge("hearken_entropy_nats", "Mean entropy of the policy per token")
+        self.response_tokens = gauge("hearken_response_tokens", "Mean length of rollouts in tokens")
+        self.explained_variance = gauge(
+            "hearken_explained_variance_ratio", "Share of the returns' variance that the critic explains"
+        )
+        self.candidates = counter("hearken_candidates", "Candidates published")
+        self.refused = counter("hearken_candidates_refused", "Candidates that the learner did not publish")
+        self.win_ratio = gauge(
+            "hearken_win_ratio", "Judged win rate of the newest candidate against live, held-out prompts"
+        )
+        self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
+
+    def show_phase(self, current: str) -> None:
+        """Mark one of `PHASES` as current."""
+        for phase in PHASES:
+            self.phase.labels(phase).set(phase == current)

@@ -1,0 +1,63 @@
+"""Fresh answers of a policy that is still being trained, sampled by the engine that also serves users."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.engine import EngineClient, EngineError, Sample
+
+
+def is_held_out(prompt_token_ids: Sequence[int], share: float = 0.25) -> bool:
+    """Whether a prompt is kept for the offline comparison: a stable split, by the prompt's hash."""
+    text = " ".join(map(str, prompt_token_ids)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8]) < share * 2**64
+
+
+def distinct_prompts(prompts: Iterable[tuple[int, ...]], *, held_out: bool) -> list[list[int]]:
+    """The distinct prompts (token ids) of one side of the split, newest last."""
+    newest_last = dict.fromkeys(reversed(list(prompts)))
+    chosen = [list(prompt) for prompt in newest_last if prompt and is_held_out(prompt) == held_out]
+    return chosen[::-1]
+
+
+class RolloutSampler:
+    """Samples with adapters that no user is ever routed to; their names say what they hold."""
+
+    def __init__(self, engine: EngineClient, folder: Path) -> None:
+        self._engine = engine
+        self._folder = folder
+
+    @contextmanager
+    def serving(self, save: Callable[[Path], None], step: int) -> Iterator[str]:
+        """Serve the adapter that `save` writes as a model of its own, for the length of the block.
+
+        Raises `EngineError` when the engine refuses it, `EngineDown` when it is away.
+        """
+        draft = self._folder / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save(draft)
+        digest = hashlib.sha256((draft / "adapter_model.safetensors").read_bytes()).hexdigest()
+        name = f"rollout-{step}-{digest[:8]}"
+        path = self._folder / name
+        shutil.rmtree(path, ignore_errors=True)
+        draft.rename(path)
+        try:
+            if name not in self._engine.models():  # an earlier life may have loaded it
+                self._engine.load(name, str(path))
+            yield name
+        finally:
+            with contextlib.suppress(EngineError):  # an engine that went away has forgotten it already
+                self._engine.unload(name)
+            shutil.rmtree(path, ignore_errors=True)
+
+    def sample(self, model: str, prompts: list[list[int]], *, max_tokens: int) -> list[Sample]:
+        """One answer at temperature 1 to each prompt.
+
+        Unseeded: vLLM would give every prompt of the request the same noise, and the answers would be
+        correlated.
+        """
+        return self._engine.sample(model, prompts, max_tokens=max_tokens)

@@ -1,0 +1,69 @@
+"""Fixtures that several rooms' tests share: real servers, started once."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port, kafka_bootstrap, redis_url
+
+__all__ = ["kafka_bootstrap", "redis_url"]
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A running vLLM server and the folder of the model that it serves."""
+
+    url: str
+    model: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that the project trains itself; made once per user, as `hearken tiny` does."""
+    from hearken.tiny import run
+
+    return run(None, False)
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A real vLLM server on the tiny model, with LoRA, as `hearken up` starts it."""
+    from deploy.engine import EngineClient
+    from hearken.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
+
+    options = EngineOptions(
+        model=tiny_model, port=free_port(), cuda=use_cuda(), max_model_len=context_length(tiny_model)
+    )
+    log = tmp_path_factory.mktemp("engine") / "engine.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            engine_command(options),
+            env=engine_environment(options, os.environ),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    client = EngineClient(f"http://127.0.0.1:{options.port}")
+    try:
+        deadline = time.monotonic() + 180
+        while not client.is_healthy():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the engine did not start:\n{log.read_text()[-3000:]}")
+            time.sleep(0.25)
+        yield Engine(url=client.url, model=tiny_model)
+    finally:
+        client.close()
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
