@@ -1,0 +1,271 @@
+"""One frozen base model in memory, and every model that learning needs as a small LoRA adapter on it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM
+
+from learner.batching import Batch, Item, in_buckets
+
+POLICY, LIVE, REWARD, JUDGE = "policy", "live", "reward", "judge"
+ADAPTERS = (POLICY, LIVE, REWARD, JUDGE)
+LOGIT_BYTES = 64 << 20  # of float32 logits held at a time
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+class SharedModel:
+    """A frozen causal language model with the adapters `ADAPTERS`; the reference policy is the base alone.
+
+    folder: a folder in Hugging Face format, or a hub name that is already in the cache or can be fetched.
+    rank, alpha: of the LoRA adapters, which sit on every linear layer of the blocks; a fresh adapter changes
+    nothing. dtype: of the base (adapters and logprobs are always float32). seed: of the adapters' first
+    weights. max_tokens: padded tokens of one forward pass without gradient.
+
+    Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
+    same output with and without gradient.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        rank: int = 8,
+        alpha: int = 16,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        max_tokens: int = 8192,
+    ) -> None:
+        self.name, self.rank, self.alpha, self.max_tokens = str(folder), rank, alpha, max_tokens
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        base = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype, trust_remote_code=False)
+        base.to(self.device).eval().requires_grad_(False)
+        self._check_head(base)
+        self.target_modules = _linear_names(base)
+        self.hidden_size = int(base.config.hidden_size)
+        self.vocab_size = int(base.config.vocab_size)
+        self.eos_token_ids = _eos_token_ids(base)
+        self._head: nn.Module = base.get_output_embeddings()
+        self._trunk: nn.Module = base.base_model  # looked up before peft wraps its layers in place
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._peft = get_peft_model(base, self._config(), adapter_name=POLICY)
+            for name in ADAPTERS[1:]:
+                self._peft.add_adapter(name, self._config())
+        self._peft.eval()
+        self._layers = [module for module in self._peft.modules() if isinstance(module, LoraLayer)]
+        self._adapters = {name: _adapter_parameters(self._peft, name) for name in ADAPTERS}
+        self._selected: str | None = "?"
+        self._select(None)
+
+    def _config(self) -> LoraConfig:
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=0.0,
+            target_modules=self.target_modules,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+
+    def _check_head(self, base: Any) -> None:
+        """Logits are made here by the output layer alone, so a model that does more must not pass."""
+        tokens = torch.tensor([[1, 2, 3]], device=self.device)
+        with torch.no_grad():
+            whole = base(tokens, use_cache=False).logits.float()
+            ours = base.get_output_embeddings()(base.base_model(tokens, use_cache=False)[0]).float()
+        if not torch.allclose(whole, ours, atol=1e-3, rtol=1e-3):
+            raise ValueError(
+                f"{self.name} changes its logits after the output layer (soft-capping or scaling); "
+                "a model whose logits are the output layer's is needed"
+            )
+
+    def _select(self, adapter: str | None) -> None:
+        """Make one adapter, or none, act in the next forward pass.
+
+        peft also switches requires_grad with every change, and a backward pass silently skips a weight that
+        was switched off after its forward pass. So the flags are put back: what is in the graph is trained.
+        """
+        if adapter == self._selected:
+            return
+        if adapter is not None and adapter not in self._adapters:
+            raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(ADAPTERS)}")
+        for layer in self._layers:
+            if adapter is None:
+                layer.enable_adapters(False)
+            else:
+                layer.set_adapter([adapter])
+                layer.enable_adapters(True)
+        for name, parameters in self._adapters.items():
+            for parameter in parameters.values():
+                parameter.requires_grad_(name != LIVE)
+        self._selected = adapter
+
+    # ---- forward passes
+
+    def hidden(self, batch: Batch, adapter: str | None) -> Tensor:
+        """The last layer's states (B, S, H) of a batch, after the final norm."""
+        self._select(adapter)
+        states: Tensor = self._trunk(batch.tokens, use_cache=False)[0]
+        return states
+
+    def predicting_states(self, batch: Batch, adapter: str | None) -> Tensor:
+        """The states (N, H) from which the N real answer tokens are predicted, row after row."""
+        return self.hidden(batch, adapter).flatten(0, 1)[batch.predicting]
+
+    def final_states(self, batch: Batch, adapter: str | None) -> Tensor:
+        """The states (B, H) at the last answer tokens."""
+        return self.hidden(batch, adapter).flatten(0, 1)[batch.final]
+
+    def token_logprobs(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logprobs (nats) of the tokens that follow `states: (N, H)` and the entropies there, both (N,).
+
+        Logits are made for a slice of the N at a time, and made again for the backward pass.
+        """
+        rows = max(1, LOGIT_BYTES // (4 * self.vocab_size))
+        if len(tokens) <= rows:
+            return self._slice_logprobs(states, tokens)
+        parts = [
+            checkpoint(self._slice_logprobs, s, t, use_reentrant=False)
+            for s, t in zip(torch.split(states, rows), torch.split(tokens, rows), strict=True)
+        ]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _slice_logprobs(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        table = torch.log_softmax(self._head(states).float(), dim=-1)
+        chosen = table.gather(-1, tokens[:, None]).squeeze(-1)
+        with torch.no_grad():
+            entropy = -(table.exp() * table).sum(-1)
+        return chosen, entropy
+
+    def answer_logprobs(self, items: Sequence[Item], adapter: str | None) -> Tensor:
+        """Logprobs (nats) of each answer's tokens, (B, T) on the CPU, 0 after its end. No gradient."""
+        out = torch.zeros(len(items), max(len(answer) for _, answer in items))
+        with torch.no_grad():
+            for rows, batch in in_buckets(items, self.max_tokens, self.device):
+                states = self.predicting_states(batch, adapter)
+                logprobs, _ = self.token_logprobs(states, batch.answers[batch.mask])
+                part = torch.zeros(batch.mask.shape)
+                part[batch.mask.cpu()] = logprobs.cpu()
+                out[rows, : part.shape[1]] = part
+        return out
+
+    # ---- adapters
+
+    def parameters(self, adapter: str) -> list[nn.Parameter]:
+        """The weights of one adapter, in a fixed order."""
+        return list(self._adapters[adapter].values())
+
+    def adapter_state(self, adapter: str) -> dict[str, Tensor]:
+        """A copy of an adapter's weights, named as in an adapter file."""
+        return {key: value.detach().cpu().clone() for key, value in self._adapters[adapter].items()}
+
+    def load_adapter_state(self, adapter: str, state: dict[str, Tensor]) -> None:
+        """Overwrite an adapter's weights. Raises `ValueError` when they are not of this base and rank."""
+        ours = self._adapters[adapter]
+        wrong = sorted(ours.keys() ^ state.keys())
+        if wrong:
+            raise ValueError(f"the weights do not fit {self.name}: {wrong[0]} is on one side only")
+        for key, value in state.items():
+            if value.shape != ours[key].shape:
+                raise ValueError(f"{key} has shape {tuple(value.shape)}; {tuple(ours[key].shape)} is needed")
+        with torch.no_grad():
+            for key, value in state.items():
+                ours[key].copy_(value)
+
+    def copy_adapter(self, source: str, target: str) -> None:
+        """Make `target`'s weights equal to `source`'s."""
+        self.load_adapter_state(target, self.adapter_state(source))
+
+    def is_base(self, adapter: str) -> bool:
+        """Whether an adapter changes nothing: all its second matrices are zero."""
+        return not any(
+            bool(value.detach().any()) for key, value in self._adapters[adapter].items() if ".lora_B." in key
+        )
+
+    def save_policy(self, folder: str | Path) -> None:
+        """Write the policy adapter as peft and vLLM read it. The same weights give the same bytes."""
+        config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": Path(self.name).name if Path(self.name).is_dir() else self.name,
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": 0.0,
+            "target_modules": self.target_modules,
+            "bias": "none",
+            "inference_mode": True,
+        }
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        state = {key: value.contiguous() for key, value in self.adapter_state(POLICY).items()}
+        save_file(state, target / WEIGHTS_FILE, metadata={"format": "pt"})
+        (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    def load_policy(self, folder: str | Path) -> None:
+        """Overwrite the policy adapter with a saved one. Raises `ValueError` when it does not fit."""
+        config = json.loads((Path(folder) / CONFIG_FILE).read_text())
+        if (config["r"], config["lora_alpha"]) != (self.rank, self.alpha):
+            raise ValueError(
+                f"{folder} has rank {config['r']} and alpha {config['lora_alpha']}; "
+                f"rank {self.rank} and alpha {self.alpha} are needed"
+            )
+        self.load_adapter_state(POLICY, load_file(Path(folder) / WEIGHTS_FILE))
+
+    # ---- the base
+
+    @cached_property
+    def base_digest(self) -> str:
+        """sha256 (hex) over the bytes of the base's safetensors files, in the order of their names."""
+        path = Path(self.name)
+        if not path.is_dir():
+            path = Path(snapshot_download(self.name, local_files_only=True))
+        digest = hashlib.sha256()
+        for file in sorted(path.glob("*.safetensors")):
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def _linear_names(base: Any) -> list[str]:
+    """The names of the blocks' linear layers, without their path: what the adapters sit on."""
+    skip = base.get_output_embeddings()
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in base.named_modules()
+            if isinstance(module, nn.Linear) and module is not skip
+        }
+    )
+
+
+def _eos_token_ids(base: Any) -> tuple[int, ...]:
+    """Every token id that ends an answer, by the generation settings and else by the model's."""
+    config = base.generation_config if base.generation_config.eos_token_id is not None else base.config
+    ids = config.eos_token_id
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+
+
+def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    """An adapter's weights by their name in an adapter file, which does not tell the adapter's own name."""
+    mark = f".{adapter}.weight"
+    return {
+        name.removesuffix(mark) + ".weight": parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_" in name and name.endswith(mark)
+    }
