@@ -291,13 +291,13 @@ def _run_learner(arguments: argparse.Namespace) -> int:
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
-    from hearken.operator import status
+    from hearken.operate import status
 
     return status(arguments.data, arguments.kafka)
 
 
 def _run_operator(arguments: argparse.Namespace) -> int:
-    from hearken.operator import command
+    from hearken.operate import command
 
     return command(arguments.data, arguments.kafka, arguments.command, arguments.reason)
 

@@ -35,7 +35,7 @@ class EngineOptions:
     lora_rank: int = 8
     max_model_len: int = LONGEST_CONTEXT
     kv_cache_gib: int = 1  # CPU only: on a GPU vLLM measures what is free
-    threads: int = 1  # CPU only
+    threads: int = 1  # CPU only, see `engine_threads`
     extra: tuple[str, ...] = ()  # further vLLM flags, as they are
 
 

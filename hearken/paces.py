@@ -1,5 +1,31 @@
-"""How fast releases go: what `--pace` means for the controller and the learner."""
+"""How fast releases go: what `--pace` means for the controller and the learner.
 
-from typing import Literal
+"normal" is what each room's settings default to. "demo" lets a handful of simulated users on one machine
+see several releases within minutes.
+"""
+
+from typing import Any, Literal
 
 Pace = Literal["demo", "normal"]
+
+
+def controller_pace(pace: Pace) -> dict[str, Any]:
+    """The controller's settings that depend on the pace."""
+    if pace == "normal":
+        return {}
+    return {
+        "ladder": ((0.05, 6.0), (0.25, 10.0), (0.5, 0.0)),
+        "window_seconds": 5.0,
+        "max_seconds": 120.0,
+        "holdback_weight": 0.1,
+        "holdback_min_seconds": 15.0,
+        "holdback_max_seconds": 60.0,
+        "drain_seconds": 30.0,
+    }
+
+
+def learner_pace(pace: Pace) -> dict[str, Any]:
+    """The learner's settings that depend on the pace."""
+    if pace == "normal":
+        return {}
+    return {}

@@ -7,9 +7,9 @@ gateway        port         learner     metrics on port + 2
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -62,6 +62,15 @@ class UpSettings:
         return f"http://127.0.0.1:{self.engine_port}"
 
     @property
+    def metrics_urls(self) -> tuple[str, str, str]:
+        """Where gateway, learner and controller show their metrics."""
+        return (
+            self.url,
+            f"http://127.0.0.1:{self.learner_port}",
+            f"http://127.0.0.1:{self.controller_port}",
+        )
+
+    @property
     def url(self) -> str:
         """Where this machine reaches the gateway."""
         local = self.host in ("0.0.0.0", "::", "")
@@ -86,10 +95,13 @@ def choose_model(settings: UpSettings, say: Say) -> Path:
     """The folder of the base model; trains the tiny one when none was named."""
     if settings.model is not None:
         return engine.resolve_model(settings.model)
-    from hearken import tiny
+    from hearken.tiny import default_folder
 
-    say("no --model given: using the built-in tiny model (trained once, about a minute)")
-    return tiny.run(None, False)
+    # In a process of its own: it needs torch, which this one would carry along for as long as it runs.
+    say("no --model given: taking the built-in tiny model (it is trained once, in about a minute)")
+    if subprocess.run([sys.executable, "-m", "hearken", "tiny"], check=False).returncode != 0:
+        raise UsageError("the tiny model could not be trained; its output above says why", code=1)
+    return default_folder()
 
 
 def children(settings: UpSettings, model: Path, cuda: bool) -> dict[str, Child]:
@@ -235,10 +247,9 @@ def run(settings: UpSettings) -> int:
         checks.ensure_secret(settings.data)
         model = choose_model(settings, say)
         service = Service(settings, model, cuda, say, spinner(say), stopping)
-        began = time.monotonic()
         try:
             service.start()
-            say(banner(settings, time.monotonic() - began))
+            say(banner(settings))
             while not stopping.wait(0.3):
                 service.poll()
         except Interrupted:
@@ -257,16 +268,14 @@ def failure(error: ChildFailed) -> UsageError:
     return UsageError(f"{error}{tail}", code=1)
 
 
-def banner(settings: UpSettings, seconds: float) -> str:
+def banner(settings: UpSettings) -> str:
     """What is printed once the service is ready."""
     return "\n".join(
         [
-            f"hearken is ready after {seconds:.0f} s",
+            "hearken is ready",
             f"  chat page     {settings.url}/",
             f"  OpenAI API    {settings.url}/v1   (model: hearken)",
-            f"  metrics       {settings.url}/metrics, "
-            f"http://127.0.0.1:{settings.learner_port}/metrics (learner), "
-            f"http://127.0.0.1:{settings.controller_port}/metrics (controller)",
+            "  metrics       " + "  ".join(f"{url}/metrics" for url in settings.metrics_urls),
             f"  data, logs    {settings.data}",
             "  Ctrl-C stops it",
         ]

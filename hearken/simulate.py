@@ -1,0 +1,252 @@
+"""Simulated users: they chat over the public HTTP API, many at a time, and vote by a persona's taste.
+
+They know nothing of policies, arms and versions: only what a browser would see. Every request counts.
+A chat has failed when its answer is not a 2xx, or its stream breaks off or carries an error; a 503 that a
+patient client would have tried again is a failure too.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import orjson
+
+from hearken.persona import Persona
+from hearken.support_desk import prompts
+
+TIMEOUT_SECONDS = 120.0
+RETRY_PAUSE_SECONDS = 0.5  # after a failure: a service that is away is not to be hammered
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Who they are and how they behave. Rates are shares of visits; a visit is a chat or a comparison."""
+
+    users: int = 5000  # each visit is by one of so many, drawn at random
+    concurrency: int = 6  # visits at the same time
+    compare_rate: float = 0.3  # the others chat; half of the chats are streamed
+    vote_rate: float = 0.8  # share of chats that get a thumb; every comparison gets a choice
+    think_seconds: float = 0.1  # mean pause between two visits of one place in the crowd
+    max_tokens: int = 64
+    questions: int = 4000  # different questions, asked in turn
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One vote that the service accepted. `utility`: of the answer, or how much better the first one was."""
+
+    event_id: str
+    at: float
+    kind: str
+    label: str
+    utility: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the crowd has done so far. Chat requests are chats and comparisons."""
+
+    chat_requests: int = 0
+    chat_failures: int = 0
+    feedback_events: int = 0
+    feedback_failures: int = 0
+    answer_chars: int = 0
+    votes: deque[Vote] = field(default_factory=lambda: deque(maxlen=100_000))
+    failures: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+    utilities: deque[float] = field(default_factory=lambda: deque(maxlen=400))
+
+    @property
+    def recent_utility(self) -> float | None:
+        """Mean utility of the last few hundred answers that users got."""
+        return sum(self.utilities) / len(self.utilities) if self.utilities else None
+
+
+class Failed(Exception):
+    """A request that did not end well; the message says how."""
+
+
+class SimulatedUsers:
+    """The crowd at work on one gateway. `usual` is the utility at which a thumb is a coin toss."""
+
+    def __init__(self, url: str, persona: Persona, usual: float, crowd: Crowd) -> None:
+        self.tally = Tally()
+        self._url = url.rstrip("/")
+        self._persona = persona
+        self._usual = usual
+        self._crowd = crowd
+        self._rng = random.Random(f"crowd {crowd.seed}")
+        self._questions = _in_turn(prompts(crowd.questions, crowd.seed))
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Visit after visit until `stopping` is set; visits that have begun are finished."""
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(self._crowd.concurrency):
+                group.create_task(self._place(session, stopping))
+
+    async def _place(self, session: aiohttp.ClientSession, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            try:
+                await self._visit(session)
+                pause = self._rng.expovariate(1 / max(self._crowd.think_seconds, 1e-6))
+            except (Failed, aiohttp.ClientError, TimeoutError) as failure:
+                self.tally.failures.append(f"{type(failure).__name__}: {failure}")
+                pause = RETRY_PAUSE_SECONDS
+            try:
+                await asyncio.wait_for(stopping.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def _visit(self, session: aiohttp.ClientSession) -> None:
+        user = f"user-{self._rng.randrange(self._crowd.users):05d}"
+        question = next(self._questions)
+        if self._rng.random() < self._crowd.compare_rate:
+            await self._compare(session, user, question)
+        else:
+            await self._chat(session, user, question)
+
+    async def _chat(self, session: aiohttp.ClientSession, user: str, question: str) -> None:
+        streamed = self._rng.random() < 0.5
+        body = self._request(user, question)
+        self.tally.chat_requests += 1
+        try:
+            if streamed:
+                completion_id, answer = await _streamed(session, self._url, body)
+            else:
+                whole = await _post(session, f"{self._url}/v1/chat/completions", body)
+                completion_id, answer = _completion(whole)
+        except (Failed, aiohttp.ClientError, TimeoutError):
+            self.tally.chat_failures += 1
+            raise
+        utility = self._saw(question, answer)
+        if self._rng.random() < self._crowd.vote_rate:
+            up = self._persona.thumb_up(utility, self._usual, self._rng)
+            label = "up" if up else "down"
+            vote = {"kind": "thumbs", "completion_id": completion_id, "value": label, "user": user}
+            await self._vote(session, vote, label, utility)
+
+    async def _compare(self, session: aiohttp.ClientSession, user: str, question: str) -> None:
+        self.tally.chat_requests += 1
+        try:
+            pair = await _post(session, f"{self._url}/v1/comparisons", self._request(user, question))
+            (a, first), (b, second) = _completion(pair["a"]), _completion(pair["b"])
+        except (Failed, aiohttp.ClientError, TimeoutError):
+            self.tally.chat_failures += 1
+            raise
+        ours, theirs = self._saw(question, first), self._saw(question, second)
+        preferred = self._persona.prefer(ours, theirs, self._rng)
+        vote = {"kind": "comparison", "a": a, "b": b, "preferred": preferred, "user": user}
+        await self._vote(session, vote, preferred, ours - theirs)
+
+    async def _vote(
+        self, session: aiohttp.ClientSession, vote: dict[str, Any], label: str, utility: float
+    ) -> None:
+        try:
+            accepted = await _post(session, f"{self._url}/v1/feedback", vote, expected=202)
+        except (Failed, aiohttp.ClientError, TimeoutError):
+            self.tally.feedback_failures += 1
+            raise
+        self.tally.feedback_events += 1
+        self.tally.votes.append(Vote(accepted["id"], time.time(), vote["kind"], label, utility))
+
+    def _request(self, user: str, question: str) -> dict[str, Any]:
+        return {
+            "model": "hearken",
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": self._crowd.max_tokens,
+            "user": user,
+        }
+
+    def _saw(self, question: str, answer: str) -> float:
+        utility = self._persona.utility(question, answer)
+        self.tally.answer_chars += len(answer)
+        self.tally.utilities.append(utility)
+        return utility
+
+
+class CrowdThread:
+    """Runs a crowd beside the thread that watches the service."""
+
+    def __init__(self, users: SimulatedUsers) -> None:
+        self.tally = users.tally
+        self._users = users
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="simulated-users")
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the visits that have begun end. Raises what ended the crowd early, if anything did."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._users.run(self._stopping))
+        except BaseException as error:  # handed to the thread that asks
+            self.error = error
+        finally:
+            self._loop.close()
+
+
+def _in_turn(questions: list[str]) -> Iterator[str]:
+    while True:
+        yield from questions
+
+
+def _completion(answer: Any) -> tuple[str, str]:
+    """The id and the text of a whole answer."""
+    try:
+        return answer["id"], answer["choices"][0]["message"]["content"] or ""
+    except (KeyError, IndexError, TypeError) as error:
+        raise Failed(f"an answer without id or text: {str(answer)[:200]}") from error
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: dict[str, Any], expected: int = 200) -> Any:
+    async with session.post(url, json=body) as response:
+        text = await response.read()
+        if response.status != expected:
+            raise Failed(f"{url} answered {response.status}: {text[:200].decode(errors='replace')}")
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Failed(f"{url} answered something that is not JSON") from error
+
+
+async def _streamed(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> tuple[str, str]:
+    """The id and the text of a streamed answer. Raises Failed when it does not end with `[DONE]`."""
+    completion_id = ""
+    parts: list[str] = []
+    async with session.post(f"{url}/v1/chat/completions", json={**body, "stream": True}) as response:
+        if response.status != 200:
+            text = await response.read()
+            raise Failed(f"a stream answered {response.status}: {text[:200].decode(errors='replace')}")
+        async for line in response.content:
+            if not line.startswith(b"data: "):
+                continue
+            data = line[6:].strip()
+            if data == b"[DONE]":
+                return completion_id, "".join(parts)
+            chunk = orjson.loads(data)
+            if "error" in chunk:
+                raise Failed(f"a stream broke off: {chunk['error'].get('message')}")
+            completion_id = chunk["id"]
+            parts += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+    raise Failed("a stream ended without [DONE]")
