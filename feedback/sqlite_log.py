@@ -69,6 +69,7 @@ class SqliteLog:
         self._busy_seconds = busy_seconds
         self._jobs: queue.SimpleQueue[tuple[Future[None], Job] | None] = queue.SimpleQueue()
         self._committed = threading.Condition()
+        self._written = 0  # transactions of this process
         self._lock = threading.Lock()  # guards the two below
         self._closed = False
         self._readers: list[sqlite3.Connection] = []
@@ -123,6 +124,7 @@ class SqliteLog:
                     else:
                         future.set_exception(error)
                 with self._committed:
+                    self._written += 1
                     self._committed.notify_all()
 
     def _groups(self) -> Iterator[list[tuple["Future[None]", Job]]]:
@@ -178,13 +180,14 @@ class SqliteLog:
             rows = dict(connection.execute("SELECT topic, next FROM heads").fetchall())
         return {f"{topic}/0": rows.get(topic, 0) for topic in topics}
 
-    def oldest(self, limit: int, max_bytes: int) -> list[Stored]:
-        """The oldest entries over all topics: at most `limit`, and `max_bytes` (but one at least)."""
+    def oldest(self, limit: int, max_bytes: int, after: int = 0) -> list[Stored]:
+        """The oldest entries with ids above `after`: at most `limit`, and `max_bytes` (but one at least)."""
         found: list[Stored] = []
         total = 0
         with self._reader() as connection:
             rows = connection.execute(
-                "SELECT id, topic, key, value, at FROM records ORDER BY id LIMIT ?", (limit,)
+                "SELECT id, topic, key, value, at FROM records WHERE id > ? ORDER BY id LIMIT ?",
+                (after, limit),
             )
             with contextlib.closing(rows):
                 for number, topic, key, value, at in rows:
@@ -194,20 +197,28 @@ class SqliteLog:
                     found.append(Stored(number, Entry(topic, key, value), at))
         return found
 
-    def backlog(self) -> tuple[int, float]:
-        """How many entries the file holds, and the age of the oldest in seconds (0.0 when there is none)."""
+    def span(self) -> tuple[int, int] | None:
+        """The lowest and the highest id in the file, or None when it is empty."""
         with self._reader() as connection:
             first, last = connection.execute("SELECT min(id), max(id) FROM records").fetchone()
-            if first is None:
-                return 0, 0.0
-            at = connection.execute("SELECT at FROM records WHERE id = ?", (first,)).fetchone()
-        age_seconds = max(0.0, time.time() - at[0]) if at else 0.0
-        return last - first + 1, age_seconds
+        return None if first is None else (first, last)
 
-    def wait_for_write(self, seconds: float) -> None:
-        """Wait until this process has written something, at most `seconds`."""
+    def backlog(self) -> tuple[int, float]:
+        """How many entries the file holds, and the age of the oldest in seconds (0.0 when there is none)."""
+        span = self.span()
+        oldest = self.oldest(limit=1, max_bytes=0)
+        if span is None or not oldest:
+            return 0, 0.0
+        return span[1] - span[0] + 1, max(0.0, time.time() - oldest[0].at)
+
+    def wait_for_write(self, seen: int, seconds: float) -> int:
+        """Wait for this process to write, at most `seconds`.
+
+        `seen` is what the last call gave: with more written since, this returns at once.
+        """
         with self._committed:
-            self._committed.wait(seconds)
+            self._committed.wait_for(lambda: self._written != seen, seconds)
+            return self._written
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

@@ -1,0 +1,129 @@
+"""Reading topics from Kafka by explicit offsets, in the order in which the events happened."""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from feedback.kafka_topics import CLIENT, MAX_MESSAGE_BYTES
+from feedback.log import Cursor, Record
+
+_BUFFERED = 1000  # records of one partition that wait for the others; fetching it pauses above that
+_ROUND_SECONDS = 0.3  # a fetch needs one round trip, even for a caller who will not wait
+_PATIENCE_SECONDS = 1.0  # how long a partition that does not answer holds up the others
+
+_NOWHERE = -1
+
+
+def consumer(bootstrap: str) -> Any:
+    """A consumer without group and without commits, which starts where it is told to."""
+    return KafkaConsumer(
+        **CLIENT,
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",  # also for offsets that retention deleted
+        fetch_max_wait_ms=250,
+        max_partition_fetch_bytes=1024 * 1024,
+        fetch_max_bytes=MAX_MESSAGE_BYTES,
+        metrics_enabled=False,
+    )
+
+
+class KafkaReader:
+    """Follows all partitions of some topics. `partitions`: topic -> how many it has.
+
+    Partitions are merged by the records' times, so that a reader who starts far behind sees completions and
+    their feedback side by side, and not all of the smaller topic first. Not thread-safe. Methods raise
+    `KafkaError` for what the client cannot repair by itself.
+    """
+
+    def __init__(self, bootstrap: str, partitions: Mapping[str, int]) -> None:
+        self.partitions = dict(partitions)
+        self._places = [
+            TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)
+        ]
+        self._buffers: dict[Any, deque[Any]] = {place: deque() for place in self._places}
+        self._next: dict[Any, int | None] = dict.fromkeys(self._places, _NOWHERE)
+        self._consumer = consumer(bootstrap)
+        self._consumer.assign(self._places)
+
+    def matches(self, cursor: Cursor) -> bool:
+        """Whether this reader stands at the cursor and can go on without seeking."""
+        return all(self._next[place] == cursor.get(_name(place)) for place in self._places)
+
+    def read(self, cursor: Cursor, limit: int, wait_seconds: float) -> tuple[list[Record], dict[str, int]]:
+        """Like `EventLog.read`."""
+        self._seek(cursor)
+        now = time.monotonic()
+        deadline = now + max(wait_seconds, _ROUND_SECONDS)
+        patient_until = now + _PATIENCE_SECONDS
+        records = self._merge(limit, complete=True)
+        while not records and (left := deadline - time.monotonic()) > 0:
+            self._fetch(min(left, 0.5))
+            records = self._merge(limit, complete=time.monotonic() < patient_until)
+        records = records or self._merge(limit, complete=False)
+        known = {_name(place): offset for place, offset in self._next.items() if offset is not None}
+        return records, {**cursor, **known}
+
+    def close(self) -> None:
+        """End the connections."""
+        self._consumer.close(autocommit=False, timeout_ms=1000)
+
+    def _seek(self, cursor: Cursor) -> None:
+        for place in self._places:
+            offset = cursor.get(_name(place))
+            if offset == self._next[place]:
+                continue
+            if offset is None:
+                self._consumer.seek_to_beginning(place)
+            else:
+                self._consumer.seek(place, offset)
+            self._buffers[place].clear()
+            self._next[place] = offset
+
+    def _fetch(self, seconds: float) -> None:
+        full = {place for place, buffer in self._buffers.items() if len(buffer) >= _BUFFERED}
+        paused = self._consumer.paused()
+        self._consumer.pause(*(full - paused))
+        self._consumer.resume(*(paused - full))
+        for place, messages in self._consumer.poll(timeout_ms=int(seconds * 1000), max_records=2000).items():
+            self._buffers[place].extend(messages)
+
+    def _merge(self, limit: int, complete: bool) -> list[Record]:
+        """Take what is oldest from the buffers.
+
+        With `complete` it stops where a partition has more on the broker: what is not here yet may be older.
+        """
+        records: list[Record] = []
+        if complete and any(self._is_behind(place) for place in self._places):
+            return records
+        filled = [place for place in self._places if self._buffers[place]]
+        while filled and len(records) < limit:
+            place = min(filled, key=lambda p: self._buffers[p][0].timestamp)
+            message = self._buffers[place].popleft()
+            self._next[place] = message.offset + 1
+            records.append(_record(message))
+            if not self._buffers[place]:
+                filled.remove(place)
+                if complete and self._is_behind(place):
+                    break
+        return records
+
+    def _is_behind(self, place: Any) -> bool:
+        if self._buffers[place]:
+            return False
+        position = self._consumer.position(place, timeout_ms=0)
+        high = self._consumer.highwater(place)
+        return position is None or high is None or position < high
+
+
+def _name(place: Any) -> str:
+    return f"{place.topic}/{place.partition}"
+
+
+def _record(message: Any) -> Record:
+    key = (message.key or b"").decode(errors="replace")
+    return Record(message.topic, message.partition, message.offset, key, message.value or b"")

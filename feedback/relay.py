@@ -1,0 +1,181 @@
+"""Moving what was appended to the outbox on to Kafka, in order, until the broker has it."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import (
+    InvalidRecordError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+
+from feedback.kafka_topics import CLIENT, MAX_MESSAGE_BYTES, KafkaTopics
+from feedback.sqlite_log import SqliteLog, Stored
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 2000  # entries handed to the producer at once; this bounds memory, whatever waits in the outbox
+_BATCH_BYTES = 8 * 1024 * 1024
+_BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+_SLOW_ACK_SECONDS = 5.0
+_NEVER_MS = 2**31 - 1
+_REFUSED = (InvalidRecordError, InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class Relay:
+    """One thread that sends the outbox's oldest entries and discards them once every replica has them.
+
+    The producer is idempotent and never gives up on a record, so entries of a key keep their order through
+    retries. After a crash or a fatal producer error the entries that were not discarded are sent again:
+    duplicates are possible, a gap is not. An entry that the broker refuses for itself (too large, invalid)
+    would block all others for ever: it is set aside in the outbox file and reported.
+    """
+
+    def __init__(self, outbox: SqliteLog, topics: KafkaTopics) -> None:
+        self._outbox = outbox
+        self._topics = topics
+        self._stopping = threading.Event()
+        self._give_up_at = float("inf")
+        self._relayed_through = 0
+        self._producer: Any = None
+        self._away = False
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. A broker may be absent."""
+        self._thread.start()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Relay what is left for at most `grace_seconds` and end the thread; the rest stays in the outbox."""
+        self._give_up_at = time.monotonic() + grace_seconds
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def wait_until_relayed(self, seconds: float) -> bool:
+        """Wait until all that is in the outbox now is on the broker; False after `seconds` without that."""
+        deadline = time.monotonic() + seconds
+        span = self._outbox.span()
+        seen = -1
+        while span is not None and self._relayed_through < span[1]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            seen = self._outbox.wait_for_write(seen, min(left, 0.1))
+        return True
+
+    def _run(self) -> None:
+        failures = 0
+        seen = -1
+        while not self._must_stop():
+            try:
+                batch = self._outbox.oldest(_BATCH, _BATCH_BYTES, after=self._relayed_through)
+                if batch:
+                    self._send(batch)
+                    failures = 0
+                elif self._stopping.is_set():
+                    break
+                else:
+                    seen = self._outbox.wait_for_write(seen, 0.1)
+            except (
+                Exception
+            ) as error:  # whatever it is: nothing is lost by starting over, all by not relaying
+                self._drop_producer()
+                self._topics.refresh()
+                self._report_away(error)
+                self._stopping.wait(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
+                failures += 1
+        self._drop_producer()
+
+    def _must_stop(self) -> bool:
+        return self._stopping.is_set() and (self._away or time.monotonic() > self._give_up_at)
+
+    def _send(self, batch: list[Stored]) -> None:
+        """Hand a batch to the producer, wait for its acks, discard it."""
+        producer = self._connected()
+        pending = [(stored, self._hand_over(producer, stored)) for stored in batch]
+        for stored, future in pending:
+            error = self._wait(future)
+            if isinstance(error, _REFUSED):
+                self._set_aside(stored, error)
+            elif error is not None:
+                raise error
+        self._relayed_through = batch[-1].id
+        self._report_back()
+        # The position above already counts: when this fails (disk full) the next discard covers it.
+        self._outbox.discard(self._relayed_through).result()
+
+    def _hand_over(self, producer: Any, stored: Stored) -> Any:
+        """The future of the ack, or the error with which the client itself refuses the entry."""
+        topic, key, value = stored.entry
+        try:
+            return producer.send(topic, value, key.encode(), timestamp_ms=int(stored.at * 1000))
+        except _REFUSED as error:
+            return error
+
+    def _wait(self, future: Any) -> KafkaError | None:
+        """The error of a send, None once it is acknowledged. Raises `KafkaError` when told to stop."""
+        if isinstance(future, KafkaError):
+            return future
+        started = time.monotonic()
+        while not future.is_done:
+            try:
+                future.get(timeout=0.1)
+            except KafkaError as error:
+                if self._must_stop():
+                    raise
+                if time.monotonic() - started > _SLOW_ACK_SECONDS:
+                    self._report_away(error)
+        outcome: KafkaError | None = future.exception
+        return outcome
+
+    def _connected(self) -> Any:
+        if self._producer is None:
+            self._topics.partitions()
+            self._producer = KafkaProducer(
+                **CLIENT,
+                bootstrap_servers=self._topics.bootstrap,
+                acks="all",
+                enable_idempotence=True,
+                delivery_timeout_ms=_NEVER_MS,  # a record that expired would let later ones overtake it
+                max_block_ms=5000,
+                max_request_size=MAX_MESSAGE_BYTES,
+                batch_size=256 * 1024,
+            )
+        return self._producer
+
+    def _drop_producer(self) -> None:
+        if self._producer is not None:
+            # close() first flushes, and gives up without ending its thread when the broker is away.
+            # Nothing is lost by forgetting what it holds: that is still in the outbox.
+            self._producer._sender.force_close()
+            try:
+                self._producer.close(timeout=2)
+            except KafkaError:
+                logger.debug("closing the producer", exc_info=True)
+            self._producer = None
+
+    def _set_aside(self, stored: Stored, error: KafkaError) -> None:
+        entry = stored.entry
+        logger.error(
+            "Kafka refuses an event for %s (key %s, %d bytes): %s. It is set aside in the table "
+            "'refused' of %s; no other event waits for it.",
+            *(entry.topic, entry.key, len(entry.value), error, self._outbox.path),
+        )
+        self._outbox.set_aside(stored, str(error)).result()
+
+    def _report_away(self, error: Exception) -> None:
+        if not self._away:
+            self._away = True
+            where = self._topics.bootstrap
+            logger.warning("Kafka at %s does not take events; they wait in the outbox: %s", where, error)
+
+    def _report_back(self) -> None:
+        if self._away:
+            self._away = False
+            logger.info("Kafka at %s takes events again", self._topics.bootstrap)
