@@ -3,6 +3,7 @@
 The release controller loads, probes and unloads adapters with it; the learner samples rollouts with it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,9 +128,12 @@ class EngineClient:
         return [row[str(token)]["logprob"] for row, token in zip(rows, token_ids, strict=True)]
 
     def parity(self, model: str, probes: list[Probe]) -> float:
-        """The largest absolute difference (nats) between engine and trainer logprobs over the probes."""
-        worst = 0.0
+        """The largest absolute difference (nats) between the engine's logprobs and the trainer's, over probes.
+
+        Not a number where either side has one.
+        """
+        differences: list[float] = []
         for probe in probes:
             served = self.logprobs(model, probe.prompt_token_ids, probe.token_ids)
-            worst = max(worst, *(abs(a - b) for a, b in zip(served, probe.logprobs, strict=True)))
-        return worst
+            differences += [abs(a - b) for a, b in zip(served, probe.logprobs, strict=True)]
+        return math.nan if any(map(math.isnan, differences)) else max(differences, default=0.0)

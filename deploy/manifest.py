@@ -20,7 +20,8 @@ class GateNumbers(BaseModel):
     judging reward model; ties count half. KL is in nats per response.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    # A budget may be infinite; JSON has no word for that, so it is written as the string "Infinity".
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
 
     prompts: int = 0
     win_rate: float = 0.5
@@ -36,7 +37,7 @@ class GateNumbers(BaseModel):
 class Manifest(BaseModel):
     """The immutable description of one adapter version."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
 
     version: str  # policy-<seq>-<first 8 hex digits of the weights' sha256>
     seq: int = Field(ge=1)

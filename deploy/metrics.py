@@ -1,0 +1,80 @@
+"""The controller's Prometheus metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from deploy.fleet import Fleet
+from deploy.observation import Observation
+from deploy.registry import seq_of
+from deploy.settings import ControllerSettings
+from deploy.stages import Outcome, ReleaseState
+
+STAGES = ("idle", "canary", "holdback")
+
+
+class ControllerMetrics:
+    """All of them, in a registry of their own, so that a process can hold two controllers (tests do)."""
+
+    def __init__(self, settings: ControllerSettings) -> None:
+        self.registry = CollectorRegistry()
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"hearken_{name}", text, labels, registry=self.registry)
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"hearken_{name}", text, registry=self.registry)
+
+        self.stage = gauge("release_stage", "1 for the stage that the release is in", "stage")
+        self.weight = gauge("canary_weight_ratio", "Share of users in the canary bucket")
+        self.pairs = gauge("canary_pairs", "Paired users in the running comparison")
+        self.evidence = gauge("canary_evidence", "Evidence of each test, 1 at its start", "test")
+        self.bound = gauge("canary_evidence_bound", "Evidence at which each test decides", "test")
+        self.users = gauge("canary_users", "Users who were served in each bucket", "arm")
+        self.value = gauge("feedback_value_ratio", "Mean value of closed feedback windows", "arm")
+        self.policy_seq = gauge("policy_seq", "Sequence number of the live policy, 0 for the base model")
+        self.parity = gauge("parity_max_nats", "Largest logprob difference of engine and trainer", "engine")
+        self.adapters = gauge("adapters_loaded", "Policy adapters that the engine has loaded", "engine")
+        self.promotions = counter("promotions", "Candidates promoted")
+        self.rollbacks = counter("rollbacks", "Releases rolled back: harm, guardrails and operators")
+        self.inconclusive = counter("inconclusive", "Canaries that ended undecided")
+        self.rejections = counter("gate_rejections", "Candidates refused before their canary")
+        self.bound.labels("promote").set(settings.promote_bound)
+        self.bound.labels("harm").set(settings.harm_bound)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a decision that was just made."""
+        counters: dict[Outcome, Counter] = {
+            "promoted": self.promotions,
+            "harmful": self.rollbacks,
+            "guardrail": self.rollbacks,
+            "rolled_back": self.rollbacks,
+            "inconclusive": self.inconclusive,
+            "refused": self.rejections,
+        }
+        if outcome in counters:
+            counters[outcome].inc()
+
+    def show(self, state: ReleaseState, observation: Observation | None) -> None:
+        """Show where the release stands."""
+        for stage in STAGES:
+            self.stage.labels(stage).set(stage == state.stage)
+        self.weight.set(state.table.weight)
+        self.policy_seq.set(seq_of(state.table.live))
+        guardrails = observation.guardrails if observation is not None else None
+        self.users.labels("canary").set(guardrails.canary_users if guardrails else 0)
+        self.users.labels("control").set(guardrails.control_users if guardrails else 0)
+        evidence = observation.evidence if observation is not None else None
+        reading = evidence.reading() if evidence is not None else None
+        self.pairs.set(reading.pairs if reading else 0)
+        self.evidence.labels("promote").set(reading.promote if reading else 1.0)
+        self.evidence.labels("harm").set(reading.harm if reading else 1.0)
+        nothing = float("nan")  # no votes have no mean
+        ours, theirs = (reading.canary_value, reading.control_value) if reading else (None, None)
+        self.value.labels("canary").set(nothing if ours is None else ours)
+        self.value.labels("control").set(nothing if theirs is None else theirs)
+
+    def show_engines(self, fleet: Fleet) -> None:
+        """Show what the engines have."""
+        for engine, count in fleet.adapters_loaded().items():
+            self.adapters.labels(engine).set(count)
+        for engine, nats in fleet.parity_nats().items():
+            self.parity.labels(engine).set(nats)

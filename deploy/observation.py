@@ -1,0 +1,80 @@
+"""What users did with the running release: completions and votes from the log, folded for the judge."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from math import inf
+
+from pydantic import ValidationError
+
+from deploy.evidence import Evidence
+from deploy.guardrails import Guardrails
+from deploy.release import Known
+from deploy.settings import ControllerSettings
+from deploy.stages import ReleaseState
+from feedback.events import COMPLETIONS, Completion
+from feedback.join import Joiner
+from feedback.log import Record
+
+logger = logging.getLogger(__name__)
+
+JOIN_WINDOW = 100_000
+"""Completions that wait for their feedback: a vote that comes later than that many is no evidence."""
+
+
+class Observation:
+    """The fold of one stage of one release: guardrails from its first table on, evidence once votes count.
+
+    Feed it all records from the state's cursor on, and `known` answers the same whoever does so.
+    """
+
+    def __init__(self, state: ReleaseState, settings: ControllerSettings) -> None:
+        self._settings = settings
+        self._joiner = Joiner(JOIN_WINDOW)
+        self.guardrails = Guardrails(settings.guardrails, state.guardrail_scope())
+        self.evidence: Evidence | None = None
+        self.stage_epoch = state.first_epoch
+        self.follow(state)
+
+    def follow(self, state: ReleaseState) -> None:
+        """Take up the evidence when the state says that votes count from now on."""
+        scope = state.evidence_scope()
+        if scope is None or (self.evidence is not None and self.evidence.scope == scope):
+            return
+        rules = self._settings.evidence_rules
+        if state.stage == "holdback":  # only harm can still be found: the candidate is live
+            rules = replace(rules, promote_bound=inf)
+        self.evidence = Evidence(rules, scope)
+
+    def feed(self, records: Iterable[Record]) -> None:
+        """Take in completions and feedback, one record at a time.
+
+        A batch would give the newest revision of a vote only; evidence needs to see the one before a window
+        closed as well.
+        """
+        for record in records:
+            if record.topic == COMPLETIONS:
+                self._add(record)
+            labels = self._joiner.feed([record])
+            self.guardrails.feed(labels)
+            if self.evidence is not None:
+                self.evidence.feed(labels)
+
+    def _add(self, record: Record) -> None:
+        try:
+            completion = Completion.model_validate_json(record.value)
+        except ValidationError as error:
+            logger.warning("skipped a completion at offset %d that does not parse: %s", record.offset, error)
+            return
+        self.guardrails.add(completion)
+        if self.evidence is not None:
+            self.evidence.advance(completion.at)
+
+    def known(self, state: ReleaseState, cursor: dict[str, int]) -> Known:
+        """What the release is judged by after reading up to `cursor`."""
+        return Known(
+            reading=self.evidence.reading() if self.evidence is not None else None,
+            failure=self.guardrails.failure(),
+            served=self.guardrails.last_epoch >= state.table.epoch,
+            cursor=cursor,
+        )

@@ -1,0 +1,315 @@
+"""What a release may do next, as pure functions: (state, what is known, now) -> the step to take.
+
+Nothing here reads a clock, a file or a log. Every change of stage goes through the table in deploy/stages.py.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from deploy.evidence import Reading
+from deploy.guardrails import Failure
+from deploy.manifest import Manifest
+from deploy.stages import Action, Number, ReleaseState, Step, step
+from deploy.table import RoutingTable
+from feedback.events import BASE
+
+EVIDENCE_WEIGHT = 0.25
+"""Votes are evidence from this weight on: below it there are too few users for a comparison to end."""
+
+LIVES_REMEMBERED = 16
+"""How many live versions an operator can go back through."""
+
+
+class Rung(NamedTuple):
+    """A step of the ladder: the canary's share of all users, and how long it lasts at least."""
+
+    weight: float
+    min_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRules:
+    """How a release goes. Times in seconds, weights as shares of all users."""
+
+    ladder: tuple[Rung, ...]
+    max_seconds: float  # on the last rung, before the canary ends as inconclusive
+    holdback_weight: float
+    holdback_min_seconds: float
+    holdback_max_seconds: float
+    promote_bound: float
+    harm_bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a running release is judged by."""
+
+    reading: Reading | None  # None while votes do not count
+    failure: Failure | None  # of a guardrail
+    served: bool  # whether gateways have served the current table yet
+    cursor: dict[str, int]  # how far the log was read for this
+
+
+def _quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
+    """The changes that leave `live` alone in service. Versions after it in `lives` are dropped."""
+    lives = state.lives[: state.lives.index(live) + 1]
+    table = RoutingTable(epoch=state.table.epoch + 1, salt=state.table.salt, live=live)
+    return {
+        "table": table,
+        "lives": lives,
+        "entered_at": now,
+        "first_epoch": table.epoch,
+        "evidence_epoch": None,
+    }
+
+
+def begin(now: float) -> Step:
+    """The first decision of all: the base model serves everybody."""
+    table = RoutingTable(epoch=1, live=BASE)
+    sentence = "Began with the base model serving everybody."
+    return step(ReleaseState(), "begun", BASE, sentence, table=table, entered_at=now, first_epoch=1)
+
+
+# -- candidates -----------------------------------------------------------------------------------------
+
+
+def supersede(state: ReleaseState, newer: str) -> Step:
+    """The waiting candidate makes room for a newer one."""
+    sentence = f"Dropped {state.waiting} before its canary: {newer} is newer."
+    return step(state, "superseded", state.waiting, sentence, waiting=None)
+
+
+def accept(state: ReleaseState, version: str, why: str) -> Step:
+    """A candidate passed the gate and waits for its canary."""
+    return step(state, "accepted", version, f"{version} passed the gate: {why}.", waiting=version)
+
+
+def refuse(state: ReleaseState, version: str, why: str, numbers: dict[str, Number] | None = None) -> Step:
+    """A candidate will not be shown to users."""
+    waiting = None if state.waiting == version else state.waiting
+    return step(state, "refused", version, f"Refused {version}: {why}.", numbers, waiting=waiting)
+
+
+def misfit(candidate: Manifest, live: str, live_manifest: Manifest | None) -> str | None:
+    """Why a candidate cannot follow the live version, or None. `live_manifest` is None for the base model."""
+    if candidate.parent != live:
+        return (
+            f"it was trained from {candidate.parent} and compared with it, but {live} is live now, "
+            "so its offline numbers say nothing"
+        )
+    if live_manifest is not None and candidate.base_digest != live_manifest.base_digest:
+        return (
+            f"it was trained on base model {candidate.base_digest[:12]}, "
+            f"but {live} on {live_manifest.base_digest[:12]}"
+        )
+    return None
+
+
+def may_start(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:
+    """Whether the waiting candidate's turn has come."""
+    if state.waiting is None or state.paused or state.stage == "canary":
+        return False
+    return state.stage == "idle" or now - state.entered_at >= rules.holdback_min_seconds
+
+
+def start(state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str, int]) -> Step:
+    """The waiting candidate, loaded and probed on the engines, gets its first users."""
+    version, rung = state.waiting, rules.ladder[0]
+    epoch = state.table.epoch + 1
+    release_id = f"release-{epoch}"
+    table = RoutingTable(
+        epoch=epoch,
+        salt=release_id,
+        live=state.table.live,
+        control=state.table.live,
+        canary=version,
+        weight=rung.weight,
+    )
+    return step(
+        state,
+        "started",
+        version,
+        f"Started the canary of {version} with {rung.weight:.0%} of users.",
+        {"weight": rung.weight},
+        release_id=release_id,
+        table=table,
+        waiting=None,
+        entered_at=now,
+        first_epoch=epoch,
+        evidence_epoch=epoch if rung.weight >= EVIDENCE_WEIGHT else None,
+        cursor=cursor,
+    )
+
+
+# -- a running release ----------------------------------------------------------------------------------
+
+
+def judge(state: ReleaseState, rules: ReleaseRules, known: Known, now: float) -> Step | None:
+    """What the canary or the holdback has come to, or None: it goes on as it is."""
+    if state.stage == "idle":
+        return None
+    numbers = _numbers(state, known.reading)
+    if known.failure is not None:
+        return fail(state, known.failure, now, numbers)
+    if known.reading is not None and known.reading.crossed == "harm":
+        return _harmful(state, rules, known.reading, now, numbers)
+    if state.stage == "holdback":
+        return _end_holdback(state, rules, now, numbers)
+    if known.reading is not None and known.reading.crossed == "promote":
+        return _promote(state, rules, known, known.reading, now, numbers)
+    return _climb(state, rules, known, now, numbers)
+
+
+def fail(state: ReleaseState, failure: Failure, now: float, numbers: dict[str, Number] | None = None) -> Step:
+    """A guardrail failed: back to the version before."""
+    version, back = state.table.canary, state.table.version("control")
+    return step(
+        state,
+        "guardrail",
+        version,
+        f"Rolled back {version} to {back}: {failure.sentence}.",
+        {**(numbers or {}), **failure.numbers, "guardrail": failure.guardrail},
+        **_quiet(state, back, now),
+    )
+
+
+def _harmful(
+    state: ReleaseState, rules: ReleaseRules, reading: Reading, now: float, numbers: dict[str, Number]
+) -> Step:
+    version, back = state.table.canary, state.table.version("control")
+    sentence = f"Rolled back {version} to {back}: {_evidence(reading, reading.harm, rules.harm_bound)}."
+    return step(state, "harmful", version, sentence, numbers, **_quiet(state, back, now))
+
+
+def _promote(
+    state: ReleaseState,
+    rules: ReleaseRules,
+    known: Known,
+    reading: Reading,
+    now: float,
+    numbers: dict[str, Number],
+) -> Step:
+    version, previous = state.table.version("canary"), state.table.live
+    # The same salt: users keep what they have, only the live arm and the buckets' rest change over.
+    table = RoutingTable(
+        epoch=state.table.epoch + 1,
+        salt=state.table.salt,
+        live=version,
+        control=previous,
+        canary=version,
+        weight=rules.holdback_weight,
+    )
+    return step(
+        state,
+        "promoted",
+        version,
+        f"Promoted {version}: {_evidence(reading, reading.promote, rules.promote_bound)}.",
+        numbers,
+        table=table,
+        lives=(*state.lives, version)[-LIVES_REMEMBERED:],
+        entered_at=now,
+        first_epoch=table.epoch,
+        evidence_epoch=table.epoch,
+        cursor=known.cursor,
+    )
+
+
+def _climb(
+    state: ReleaseState, rules: ReleaseRules, known: Known, now: float, numbers: dict[str, Number]
+) -> Step | None:
+    """The next rung when this one has lasted; the end when there is none and nothing was decided."""
+    version, spent = state.table.canary, now - state.entered_at
+    higher = [rung for rung in rules.ladder if rung.weight > state.table.weight]
+    if not higher:
+        if spent < rules.max_seconds:
+            return None
+        sentence = (
+            f"Ended the canary of {version} as inconclusive after {spent:.0f} s at {state.table.weight:.0%}: "
+            f"{_open_evidence(known.reading, rules)}; {state.table.live} stays live."
+        )
+        return step(state, "inconclusive", version, sentence, numbers, **_quiet(state, state.table.live, now))
+    reached = [rung for rung in rules.ladder if rung.weight <= state.table.weight]
+    if spent < (reached[-1].min_seconds if reached else 0.0) or not known.served:
+        return None
+    weight = higher[0].weight
+    table = state.table.model_copy(update={"epoch": state.table.epoch + 1, "weight": weight})
+    counts = state.evidence_epoch
+    if counts is None and weight >= EVIDENCE_WEIGHT:
+        counts = table.epoch
+    sentence = f"Raised the canary of {version} to {weight:.0%} of users: guardrails held for {spent:.0f} s."
+    return step(
+        state, "raised", version, sentence, {**numbers, "weight": weight},
+        table=table, entered_at=now, evidence_epoch=counts,
+    )  # fmt: skip
+
+
+def _end_holdback(
+    state: ReleaseState, rules: ReleaseRules, now: float, numbers: dict[str, Number]
+) -> Step | None:
+    spent = now - state.entered_at
+    next_one = state.waiting if may_start(state, rules, now) else None
+    if next_one is None and spent < rules.holdback_max_seconds:
+        return None
+    why = f"{next_one} is next" if next_one else "its time is over"
+    sentence = (
+        f"Ended the holdback after {spent:.0f} s without evidence of harm: {why}; "
+        f"{state.table.live} stays live."
+    )
+    return step(
+        state, "finished", state.table.live, sentence, numbers, **_quiet(state, state.table.live, now)
+    )
+
+
+# -- operators ------------------------------------------------------------------------------------------
+
+
+def obey(state: ReleaseState, action: Action, who: str, reason: str, now: float) -> Step:
+    """Do what an operator asked for, or say why it cannot be done."""
+    because = f" for {who}: {reason}" if reason else f" for {who}"
+    if action == "pause":
+        sentence = f"Paused{because}. No canary will start; one that runs stays."
+        return step(state, "paused", None, sentence, paused=True)
+    if action == "resume":
+        return step(state, "resumed", None, f"Resumed{because}.", paused=False)
+    if state.stage == "canary":
+        back, gone = state.table.live, state.table.canary
+    elif len(state.lives) > 1:
+        back, gone = state.lives[-2], state.lives[-1]
+    else:
+        sentence = f"Nothing to roll back{because}: {state.table.live} is live and no version came before it."
+        return step(state, "not_done", None, sentence)
+    sentence = f"Rolled back {gone} to {back}{because}."
+    return step(state, "rolled_back", gone, sentence, {}, **_quiet(state, back, now))
+
+
+# -- words ---------------------------------------------------------------------------------
+
+
+def _numbers(state: ReleaseState, reading: Reading | None) -> dict[str, Number]:
+    numbers: dict[str, Number] = {"weight": state.table.weight}
+    if reading is not None:
+        numbers |= {
+            "pairs": reading.pairs,
+            "mean_difference": reading.mean_difference,
+            "evidence_promote": reading.promote,
+            "evidence_harm": reading.harm,
+            "canary_users": reading.canary_users,
+            "control_users": reading.control_users,
+            "canary_value": reading.canary_value,
+            "control_value": reading.control_value,
+        }
+    return numbers
+
+
+def _evidence(reading: Reading, evidence: float, bound: float) -> str:
+    difference = reading.mean_difference or 0.0
+    return (
+        f"{reading.pairs} paired users, mean difference {difference:+.2f}, "
+        f"evidence {evidence:.1f} against a bound of {bound:g}"
+    )
+
+
+def _open_evidence(reading: Reading | None, rules: ReleaseRules) -> str:
+    if reading is None or not reading.pairs:
+        return "no paired users"
+    return _evidence(reading, reading.promote, rules.promote_bound)

@@ -1,0 +1,152 @@
+"""The events of the `releases` topic, and the folds over them: the topic is the controller's only memory."""
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from deploy.stages import SETTLING, Action, Number, Outcome, ReleaseState, Stage
+from deploy.table import RoutingTable
+from feedback.events import RELEASES, Event
+from feedback.log import Entry, EventLog, Record
+
+RELEASE_KEY = "release"
+"""One key for all of the topic: what happens to releases has one order."""
+
+
+class Candidate(Event):
+    """The learner published a version and offers it. All else about it is in its manifest."""
+
+    type: Literal["candidate"] = "candidate"
+    version: str
+
+    @classmethod
+    def announce(cls, version: str, at: float | None = None) -> "Candidate":
+        """The event for a version; the same one however often it is announced."""
+        return cls(event_id=f"candidate-{version}", at=time.time() if at is None else at, version=version)
+
+
+class Command(Event):
+    """An operator's wish. The controller answers each with one decision."""
+
+    type: Literal["command"] = "command"
+    action: Action
+    reason: str = ""
+    who: str = "operator"
+
+
+class Decision(Event):
+    """What the controller decided, why, and all that it takes to go on from there.
+
+    `number` counts decisions from 1. Of two decisions with one number the first in the log counts: that is
+    how repeated records and a second controller are harmless.
+    """
+
+    type: Literal["decision"] = "decision"
+    number: int = Field(ge=1)
+    outcome: Outcome
+    release_id: str = ""
+    stage_before: Stage
+    stage_after: Stage
+    version: str | None = None  # the version concerned
+    table: RoutingTable | None = None  # set when routing changed
+    sentence: str
+    numbers: dict[str, Number] = Field(default_factory=dict)
+    answers: str | None = None  # the event_id of the candidate or command that it answers
+    cursor: dict[str, int] = Field(default_factory=dict)  # how far completions and feedback were read for it
+    state: ReleaseState
+
+    @property
+    def settled(self) -> bool:
+        """Whether the trial of `version` is over with this: promoted, refused or rolled back."""
+        return self.outcome in SETTLING
+
+
+ReleaseEvent = Candidate | Command | Decision
+_EVENT: TypeAdapter[ReleaseEvent] = TypeAdapter(Annotated[ReleaseEvent, Field(discriminator="type")])
+
+
+def parse(value: bytes) -> ReleaseEvent | None:
+    """The event in a record, or None: not an event, or of a kind that a newer writer knows."""
+    try:
+        return _EVENT.validate_json(value)
+    except ValidationError:
+        return None
+
+
+def entry(event: ReleaseEvent) -> Entry:
+    """The log entry of an event."""
+    return Entry(RELEASES, RELEASE_KEY, event.model_dump_json().encode())
+
+
+def append_command(log: EventLog, action: Action, *, reason: str = "", who: str = "operator") -> Command:
+    """Ask the controller for something, durably. Raises `LogUnavailable`."""
+    command = Command(
+        event_id=f"command-{uuid.uuid4().hex}", at=time.time(), action=action, reason=reason, who=who
+    )
+    log.append([entry(command)]).result()
+    return command
+
+
+def latest_table(records: Iterable[Record]) -> RoutingTable | None:
+    """The routing table in force after these records: the highest epoch, and of two the first."""
+    latest: RoutingTable | None = None
+    for record in records:
+        event = parse(record.value) if record.topic == RELEASES else None
+        if isinstance(event, Decision) and event.table is not None:  # noqa: SIM102
+            if latest is None or event.table.epoch > latest.epoch:
+                latest = event.table
+    return latest
+
+
+class History:
+    """The fold of the topic: the newest decision's state, and what nobody has answered yet.
+
+    `remembered` decisions are kept for people to read.
+    """
+
+    def __init__(self, remembered: int = 50) -> None:
+        self.number = 0
+        self.state: ReleaseState | None = None  # None before the first decision
+        self.decisions: deque[Decision] = deque(maxlen=remembered)
+        self._answered: set[str] = set()
+        self._open: dict[str, Candidate | Command] = {}
+
+    def apply(self, event: ReleaseEvent) -> None:
+        """Take in the next event of the log. Repetitions change nothing."""
+        if not isinstance(event, Decision):
+            if event.event_id not in self._answered:
+                self._open.setdefault(event.event_id, event)
+        elif event.number > self.number:
+            self.number = event.number
+            self.state = event.state
+            self.decisions.append(event)
+            if event.answers is not None:
+                self._answered.add(event.answers)
+                self._open.pop(event.answers, None)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Candidates without a decision, oldest first."""
+        return [event for event in self._open.values() if isinstance(event, Candidate)]
+
+    @property
+    def commands(self) -> list[Command]:
+        """Commands without a decision, oldest first."""
+        return [event for event in self._open.values() if isinstance(event, Command)]
+
+
+def read_history(log: EventLog, remembered: int = 50) -> History:
+    """Replay the topic from its beginning to its present end."""
+    history, cursor = History(remembered), dict[str, int]()
+    while True:
+        records, cursor = log.read([RELEASES], cursor)
+        if not records:
+            return history
+        for record in records:
+            event = parse(record.value)
+            if event is not None:
+                history.apply(event)

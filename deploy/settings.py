@@ -1,0 +1,120 @@
+"""The settings of the release controller: one frozen object, checked when it is made."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from deploy.evidence import EvidenceRules
+from deploy.gate import GateLimits
+from deploy.guardrails import GuardrailLimits
+from deploy.release import EVIDENCE_WEIGHT, ReleaseRules, Rung
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """How the controller runs and how it releases. Times are in seconds, weights are shares of all users.
+
+    data: the service's folder; adapters and the embedded log are in it.
+    engines: URLs of the vLLM servers, all of which serve every adapter in use.
+    metrics_port, metrics_host: where Prometheus finds the metrics.
+    kafka: bootstrap servers, or None for the embedded log.
+    ladder: (weight, min_seconds) steps of a canary, rising. Votes decide from a weight of 0.25 on.
+    max_seconds: how long the last step may go on before the canary ends as inconclusive.
+    window_seconds: all votes of a user in this time make one value.
+    windows_per_user: how often one user may count in a comparison. The error bounds hold for 1.
+    margin: a candidate may be worse by this much of the scale and still be promoted; 0 asks for better.
+    promote_bound: evidence to promote; 20 promotes a worse candidate at most once in 20.
+    harm_bound: evidence to roll back; 100 rolls an equal candidate back at most once in 100.
+    holdback_weight: the share of users who keep the previous version after a promotion.
+    holdback_min_seconds: how long before the next candidate may end the holdback.
+    holdback_max_seconds: how long it lasts when no candidate comes.
+    drain_seconds: how long an adapter stays loaded after its last use.
+    poll_seconds: how often the controller looks at the log.
+    parity_tolerance_nats: how far an engine's logprobs may be from the trainer's; 0.001 suits fp32.
+    gate: limits on the offline comparison.
+    guardrails: limits on the canary's service.
+    """
+
+    data: Path
+    engines: tuple[str, ...]
+    metrics_port: int = 8003
+    metrics_host: str = "127.0.0.1"
+    kafka: str | None = None
+    ladder: tuple[tuple[float, float], ...] = ((0.01, 600), (0.05, 600), (0.25, 600), (0.5, 600))
+    max_seconds: float = 3 * 86400
+    window_seconds: float = 3600
+    windows_per_user: int = 1
+    margin: float = 0.02
+    promote_bound: float = 20
+    harm_bound: float = 100
+    holdback_weight: float = 0.05
+    holdback_min_seconds: float = 3600
+    holdback_max_seconds: float = 7 * 86400
+    drain_seconds: float = 600
+    poll_seconds: float = 0.2
+    parity_tolerance_nats: float = 0.02
+    gate: GateLimits = field(default_factory=GateLimits)
+    guardrails: GuardrailLimits = field(default_factory=GuardrailLimits)
+
+    def __post_init__(self) -> None:
+        if not self.engines:
+            raise ValueError("no engines; at least one URL such as http://127.0.0.1:8001 is needed")
+        self._check_ladder()
+        self._check_evidence()
+        if not 0 < self.holdback_weight <= 0.5:
+            raise ValueError(f"holdback_weight is {self.holdback_weight}; it has to be in (0, 0.5]")
+        if self.holdback_min_seconds > self.holdback_max_seconds:
+            raise ValueError(
+                f"holdback_min_seconds {self.holdback_min_seconds} exceeds "
+                f"holdback_max_seconds {self.holdback_max_seconds}; it has to be at most that"
+            )
+        for name in ("max_seconds", "window_seconds", "poll_seconds", "parity_tolerance_nats"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
+        if self.drain_seconds < 0 or self.holdback_min_seconds < 0:
+            raise ValueError("drain_seconds and holdback_min_seconds have to be 0 or more")
+
+    def _check_ladder(self) -> None:
+        weights = [weight for weight, _ in self.ladder]
+        if not weights or any(not 0 < weight <= 0.5 for weight in weights):
+            raise ValueError(f"ladder weights are {weights}; at least one is needed, each in (0, 0.5]")
+        if any(low >= high for low, high in pairwise(weights)):
+            raise ValueError(f"ladder weights are {weights}; each has to be above the one before")
+        if weights[-1] < EVIDENCE_WEIGHT:
+            raise ValueError(
+                f"the ladder ends at {weights[-1]}; votes decide from {EVIDENCE_WEIGHT}, it has to get there"
+            )
+        if any(seconds < 0 for _, seconds in self.ladder):
+            raise ValueError("ladder times have to be 0 seconds or more")
+
+    def _check_evidence(self) -> None:
+        if self.windows_per_user < 1:
+            raise ValueError(f"windows_per_user is {self.windows_per_user}; at least 1 is needed")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin is {self.margin}; it has to be in [0, 1)")
+        if min(self.promote_bound, self.harm_bound) <= 1:
+            raise ValueError("promote_bound and harm_bound have to be above 1: evidence starts at 1")
+
+    @property
+    def release_rules(self) -> ReleaseRules:
+        """What deploy/release.py needs."""
+        return ReleaseRules(
+            ladder=tuple(Rung(*rung) for rung in self.ladder),
+            max_seconds=self.max_seconds,
+            holdback_weight=self.holdback_weight,
+            holdback_min_seconds=self.holdback_min_seconds,
+            holdback_max_seconds=self.holdback_max_seconds,
+            promote_bound=self.promote_bound,
+            harm_bound=self.harm_bound,
+        )
+
+    @property
+    def evidence_rules(self) -> EvidenceRules:
+        """What deploy/evidence.py needs in a canary."""
+        return EvidenceRules(
+            window_seconds=self.window_seconds,
+            windows_per_user=self.windows_per_user,
+            margin=self.margin,
+            promote_bound=self.promote_bound,
+            harm_bound=self.harm_bound,
+        )

@@ -1,0 +1,130 @@
+"""The stages of a release, the one table of transitions between them, and the state that each step changes.
+
+canary: the candidate serves a growing share of users (the ladder), control users get the live version.
+    Below `EVIDENCE_WEIGHT` only guardrails decide; from there votes are evidence as well.
+holdback: the candidate has become live; a few users keep the previous version, and the comparison goes on.
+idle: one version serves everybody.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deploy.evidence import Scope
+from deploy.table import RoutingTable
+from feedback.events import BASE
+
+Stage = Literal["idle", "canary", "holdback"]
+Outcome = Literal[
+    "begun",
+    "accepted",
+    "refused",
+    "superseded",
+    "started",
+    "raised",
+    "promoted",
+    "harmful",
+    "guardrail",
+    "inconclusive",
+    "finished",
+    "rolled_back",
+    "paused",
+    "resumed",
+    "not_done",
+]
+Action = Literal["rollback", "pause", "resume"]
+Number = float | int | str | None
+
+_ANYWHERE: tuple[Outcome, ...] = ("accepted", "refused", "superseded", "paused", "resumed", "not_done")
+
+TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
+    ("idle", "begun"): "idle",
+    ("idle", "started"): "canary",
+    ("idle", "rolled_back"): "idle",
+    ("canary", "raised"): "canary",
+    ("canary", "promoted"): "holdback",
+    ("canary", "harmful"): "idle",
+    ("canary", "guardrail"): "idle",
+    ("canary", "inconclusive"): "idle",
+    ("canary", "rolled_back"): "idle",
+    ("holdback", "finished"): "idle",
+    ("holdback", "harmful"): "idle",
+    ("holdback", "guardrail"): "idle",
+    ("holdback", "rolled_back"): "idle",
+    **{(stage, outcome): stage for stage in get_args(Stage) for outcome in _ANYWHERE},
+}
+"""Everything that can happen, by the stage that it happens in, and the stage after it."""
+
+SETTLING: frozenset[Outcome] = frozenset(
+    {"refused", "superseded", "promoted", "harmful", "guardrail", "inconclusive", "rolled_back"}
+)
+"""The outcomes with which the trial of a candidate is over."""
+
+
+class IllegalTransition(Exception):
+    """A step that the table does not have: a mistake in the controller, never an operator's."""
+
+
+class ReleaseState(BaseModel):
+    """All that the controller has to remember. Each decision carries it; the newest one is in force."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    stage: Stage = "idle"
+    release_id: str = ""
+    table: RoutingTable = RoutingTable()
+    lives: tuple[str, ...] = (BASE,)  # live versions, oldest first; the last one is live, rollback drops it
+    waiting: str | None = None  # the candidate that is next
+    paused: bool = False
+    entered_at: float = 0.0  # when this stage, and in a canary this rung, began
+    first_epoch: int = 0  # guardrails count completions of this stage: from this table on
+    evidence_epoch: int | None = None  # votes count on completions from this table on; None: not yet
+    cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when this stage began
+
+    def guardrail_scope(self) -> Scope:
+        """The completions that guardrails watch in this stage."""
+        return Scope(self.first_epoch, self.table.version("canary"), self.table.version("control"))
+
+    def evidence_scope(self) -> Scope | None:
+        """The completions on which votes are evidence, or None when votes do not count (yet)."""
+        if self.evidence_epoch is None:
+            return None
+        return Scope(self.evidence_epoch, self.table.version("canary"), self.table.version("control"))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One transition: what happened to which version, the state after it, and why."""
+
+    outcome: Outcome
+    version: str | None
+    state: ReleaseState
+    sentence: str
+    numbers: dict[str, Number]
+
+
+def step(
+    state: ReleaseState,
+    outcome: Outcome,
+    version: str | None,
+    sentence: str,
+    numbers: dict[str, Number] | None = None,
+    **changes: object,
+) -> Step:
+    """The one place where a stage changes. Raises `IllegalTransition`."""
+    after = TRANSITIONS.get((state.stage, outcome))
+    if after is None:
+        raise IllegalTransition(f"{outcome!r} cannot happen in stage {state.stage!r}")
+    return Step(
+        outcome, version, state.model_copy(update={**changes, "stage": after}), sentence, numbers or {}
+    )
+
+
+def picture() -> str:
+    """The transitions that change something, as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> idle: begun"]
+    for (before, outcome), after in TRANSITIONS.items():
+        if outcome not in _ANYWHERE and outcome != "begun":
+            lines.append(f"    {before} --> {after}: {outcome}")
+    return "\n".join(lines)

@@ -1,0 +1,41 @@
+"""What `hearken status` tells: a summary of the release history for people."""
+
+from typing import Any
+
+from deploy.registry import seq_of
+from deploy.releases import History
+
+
+def summary(history: History, decisions: int = 5) -> dict[str, Any]:
+    """Where releases stand, as JSON types; the last decisions newest first.
+
+    Before a controller ever ran, `stage` is None and the rest is empty.
+    """
+    state = history.state
+    if state is None:
+        return {"stage": None, "live": None, "decisions": []}
+    recent = list(history.decisions)[::-1][:decisions]
+    return {
+        "stage": state.stage,
+        "live": state.table.live,
+        "live_seq": seq_of(state.table.live),
+        "previous": state.lives[-2] if len(state.lives) > 1 else None,
+        "canary": state.table.canary,
+        "control": state.table.control,
+        "weight": state.table.weight,
+        "table_epoch": state.table.epoch,
+        "since": state.entered_at,
+        "waiting": state.waiting,
+        "paused": state.paused,
+        "unanswered": [event.event_id for event in [*history.commands, *history.candidates]],
+        "decisions": [
+            {
+                "at": d.at,
+                "outcome": d.outcome,
+                "version": d.version,
+                "sentence": d.sentence,
+                "numbers": d.numbers,
+            }
+            for d in recent
+        ],
+    }
