@@ -188,10 +188,11 @@ def need(*programs: str) -> None:
     """Skip the test when a program is not installed. In CI (env CI=true) that is a failure instead."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        _cannot(f"not installed: {', '.join(missing)}")
+        cannot(f"not installed: {', '.join(missing)}")
 
 
-def _cannot(reason: str) -> NoReturn:
+def cannot(reason: str) -> NoReturn:
+    """Skip the test for a reason; in CI (env CI=true) fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (in CI this is a failure, not a skip)")
     pytest.skip(reason)
