@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RELEASES = ("v1.30.0", "v1.37.0")
-"""The oldest release that the chart admits (`kubeVersion` in Chart.yaml) and the newest that it was checked with."""
+"""The oldest release that the chart admits (`kubeVersion` in Chart.yaml), and a current one."""
 
 KINDS = (
     "configmap-v1",

@@ -133,6 +133,19 @@ app.kubernetes.io/part-of: hearken
 {{- .Values.signingSecret.existingSecret | default (printf "%s-signing" (include "hearken.fullname" .)) }}
 {{- end }}
 
+{{/* The same secret for all: gateways sign with it, and every process knows its service by it. */}}
+{{- define "hearken.secretMount" -}}
+- {name: secret, mountPath: /data/secret, subPath: secret, readOnly: true}
+{{- end }}
+
+{{- define "hearken.secretVolume" -}}
+- name: secret
+  secret:
+    secretName: {{ include "hearken.secretName" . }}
+    defaultMode: 0440
+    items: [{key: {{ .Values.signingSecret.key }}, path: secret}]
+{{- end }}
+
 {{- define "hearken.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ .Values.security.runAsUser }}

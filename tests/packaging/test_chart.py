@@ -1,0 +1,305 @@
+"""The chart: what Helm makes of it is valid, belongs together, and fits the programs that it starts."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hearken.cli import parser
+from hearken.engine import EngineOptions, engine_command, engine_environment
+from tests.packaging.tools import NEWEST, OLDEST, ROOT, VALUES, Render, Resource, Run
+
+VALUE_SETS = sorted(path.stem for path in VALUES.glob("*.yaml"))
+PROGRAMS = ("gateway", "controller", "learner")
+KAFKA = "kafka.bootstrapServers=kafka:9092"
+
+
+def workloads(resources: list[Resource]) -> Iterator[Resource]:
+    return (item for item in resources if item["kind"] in ("StatefulSet", "Deployment"))
+
+
+def component(resource: Resource) -> str:
+    name: str = resource["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+    return name
+
+
+def pod(resources: list[Resource], name: str) -> Resource:
+    """The pod template of a component."""
+    (found,) = (item for item in workloads(resources) if component(item) == name)
+    template: Resource = found["spec"]["template"]
+    return template
+
+
+def container(resources: list[Resource], name: str) -> Resource:
+    (only,) = pod(resources, name)["spec"]["containers"]
+    found: Resource = only
+    return found
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a Kubernetes label selector admits the labels."""
+    if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
+        return False
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "In"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_helm_finds_nothing_to_complain_about(helm: Run, values: str) -> None:
+    result = helm("lint", "helm", "--strict", "--kube-version", NEWEST, "--values", VALUES / f"{values}.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("release", [OLDEST, NEWEST])
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_every_resource_is_what_kubernetes_accepts(
+    helm: Run, kubeconform: Run, values: str, release: str, tmp_path: Path
+) -> None:
+    options = ("--kube-version", release, "--values", VALUES / f"{values}.yaml")
+    rendered = helm("template", "demo", "helm", *options)
+    assert rendered.returncode == 0, rendered.stderr
+    (tmp_path / "chart.yaml").write_text(rendered.stdout)
+    result = _conform(kubeconform, tmp_path / "chart.yaml", release)
+    assert result.returncode == 0, result.stdout
+    summary = json.loads(result.stdout)["summary"]
+    assert summary["valid"] == len([r for r in yaml.safe_load_all(rendered.stdout) if r])
+    assert summary["skipped"] == 0
+
+
+def _conform(kubeconform: Run, file: Path, release: str) -> Any:
+    name = "{{.ResourceKind}}{{.KindSuffix}}.json"
+    return kubeconform(
+        "-strict", "-summary", "-output", "json", "-kubernetes-version", release,
+        "-schema-location", ROOT / ".tools/schemas/{{.NormalizedKubernetesVersion}}" / name,
+        "-schema-location", ROOT / "tests/packaging/schemas" / name,
+        file,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"porrt": 1}]}},
+        {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "a"},
+         "spec": {"groups": [{"name": "a", "rules": [{"alert": "A", "exprs": "1"}]}]}},
+        {"apiVersion": "example.com/v1", "kind": "Unknown", "metadata": {"name": "a"}},
+    ],
+)  # fmt: skip
+def test_the_check_itself_refuses_wrong_fields_and_unknown_kinds(
+    kubeconform: Run, tmp_path: Path, wrong: Resource
+) -> None:
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+    assert _conform(kubeconform, tmp_path / "wrong.yaml", NEWEST).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([], "kafka.bootstrapServers is empty"),
+        (["kafka.bootstrapServers=kafka"], "bootstrapServers"),
+        ([KAFKA, "gateway.replicas=0"], "minimum"),
+        ([KAFKA, "gateway.replica=3"], "replica"),
+        ([KAFKA, "learner.rolloutEngine=1"], "numbered from 0 to 0"),
+        ([KAFKA, "lora.kept=6"], "lora.kept is 6"),
+        ([KAFKA, "monitoring.engines=true"], "networkPolicy.metricsFrom"),
+        ([KAFKA, "ingress.enabled=true"], "ingress.hosts"),
+        ([KAFKA, "images.engine.tag="], "tag"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_installed(template: Run, sets: list[str], message: str) -> None:
+    result = template(*(option for item in sets for option in ("--set", item)))
+    assert result.returncode != 0
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_hearken_understands_the_arguments_that_the_chart_gives_it(render: Render, values: str) -> None:
+    resources = render(values)
+    urls = {}
+    for name in {component(item) for item in workloads(resources)} - {"engine"}:
+        arguments = parser().parse_args(container(resources, name)["args"])
+        assert str(arguments.data) == "/data"
+        assert ":9092" in arguments.kafka
+        urls[name] = arguments.engine
+        if name != "gateway":
+            assert arguments.metrics_host == "0.0.0.0"
+            assert arguments.metrics_port == container(resources, name)["ports"][0]["containerPort"]
+    (engines,) = (item for item in workloads(resources) if component(item) == "engine")
+    names = [
+        f"http://{engines['metadata']['name']}-{n}.{engines['spec']['serviceName']}:8000"
+        for n in range(engines["spec"]["replicas"])
+    ]
+    assert urls["gateway"] == urls["controller"] == names
+    if "learner" in urls:
+        assert urls["learner"] == [names[-1]]
+
+
+@pytest.mark.parametrize("values", ["default", "minimal"])
+def test_the_engine_runs_as_it_does_on_one_machine(render: Render, values: str) -> None:
+    # What hearken up found to be needed (logprobs mode, priorities, adapters) must hold in a cluster too.
+    engine = container(render(values), "engine")
+    cuda = values == "default"
+    options = EngineOptions(model=Path("/model"), port=8000, cuda=cuda, host="0.0.0.0", lora_rank=8)
+    wanted = _flags(engine_command(options)[3:])
+    if not cuda:
+        del wanted["--block-size"]  # a matter of speed for the tiny model
+    wanted["--model"] = "Qwen/Qwen2.5-1.5B-Instruct"
+    assert _flags(engine["args"]) == wanted
+    environment = {item["name"]: item["value"] for item in engine["env"]}
+    needed = engine_environment(options, {})
+    for name in ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_NO_USAGE_STATS", "TORCH_COMPILE_DISABLE"):
+        assert environment.get(name) == needed.get(name)
+
+
+def _flags(arguments: list[str]) -> dict[str, str | None]:
+    """{"--port": "8000", "--enable-lora": None}"""
+    flags: dict[str, str | None] = {}
+    last = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            last = argument
+            flags[last] = None
+        else:
+            flags[last] = argument
+    return flags
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_pods_meet_the_restricted_security_standard(render: Render, values: str) -> None:
+    for workload in workloads(render(values)):
+        spec = workload["spec"]["template"]["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for item in spec["containers"]:
+            assert item["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "limits" in item["resources"]
+            assert "requests" in item["resources"]
+            assert not item["image"].endswith((":", ":latest"))
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_what_is_mounted_named_and_selected_exists(render: Render, values: str) -> None:
+    resources = render(values)
+    claims = {item["metadata"]["name"] for item in resources if item["kind"] == "PersistentVolumeClaim"}
+    outside = {"models", "shared"}  # existingClaim of the value sets
+    for workload in workloads(resources):
+        spec = workload["spec"]["template"]["spec"]
+        made = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
+        volumes = {volume["name"] for volume in spec["volumes"]} | made
+        mounts = spec["containers"][0]["volumeMounts"]
+        assert {mount["name"] for mount in mounts} == volumes
+        paths = [mount["mountPath"] for mount in mounts]
+        assert len(paths) == len(set(paths))
+        for volume in spec["volumes"]:
+            claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+            assert claim is None or claim in claims | outside
+    pods = [item["spec"]["template"]["metadata"]["labels"] for item in workloads(resources)]
+    for service in (item for item in resources if item["kind"] == "Service"):
+        selector = {"matchLabels": service["spec"]["selector"]}
+        assert len([labels for labels in pods if selects(selector, labels)]) == 1
+
+
+def test_an_adapter_has_one_path_everywhere_and_only_the_learner_writes_it(render: Render) -> None:
+    seen: dict[tuple[str, str], dict[str, bool]] = {}
+    for name in ("learner", "controller", "engine"):
+        for mount in container(render("default"), name)["volumeMounts"]:
+            if mount["name"] == "adapters":
+                seen.setdefault((mount["mountPath"], mount["subPath"]), {})[name] = not mount["readOnly"]
+    assert seen == {
+        ("/data/adapters", "adapters"): {"learner": True, "controller": False, "engine": False},
+        ("/data/learner/rollouts", "rollouts"): {"learner": True, "engine": False},
+    }
+
+
+def test_only_our_own_programs_reach_an_engine(render: Render) -> None:
+    resources = render("default")
+    stranger = {"app.kubernetes.io/name": "something", "app.kubernetes.io/component": "gateway"}
+    labels = {name: pod(resources, name)["metadata"]["labels"] for name in (*PROGRAMS, "engine")}
+    policies = [item["spec"] for item in resources if item["kind"] == "NetworkPolicy"]
+    (policy,) = (item for item in policies if selects(item["podSelector"], labels["engine"]))
+    (rule,) = policy["ingress"]
+    (peer,) = rule["from"]
+    assert peer.keys() == {"podSelector"}  # of this namespace alone
+    assert {name for name in labels if selects(peer["podSelector"], labels[name])} == set(PROGRAMS)
+    assert not selects(peer["podSelector"], stranger)
+    for name in PROGRAMS:
+        assert any(selects(item["podSelector"], labels[name]) for item in policies)
+
+
+def test_acknowledged_feedback_outlives_its_pod(render: Render) -> None:
+    (gateway,) = (item for item in workloads(render("default")) if component(item) == "gateway")
+    assert gateway["kind"] == "StatefulSet"
+    assert gateway["spec"]["persistentVolumeClaimRetentionPolicy"] == {
+        "whenDeleted": "Retain",
+        "whenScaled": "Retain",
+    }
+    (claim,) = gateway["spec"]["volumeClaimTemplates"]
+    listed = container(render("default"), "gateway")["volumeMounts"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in listed}
+    assert mounts[claim["metadata"]["name"]] == "/data"
+
+
+def test_a_stopping_gateway_has_time_to_finish_its_answers(render: Render) -> None:
+    spec = pod(render("default", "gateway.drainSeconds=90"), "gateway")["spec"]
+    assert spec["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 90}}
+    assert spec["terminationGracePeriodSeconds"] > 90
+
+
+def test_there_is_never_a_second_learner_or_controller(render: Render) -> None:
+    found = {component(item): item["spec"] for item in workloads(render("everything"))}
+    assert found["learner"]["replicas"] == 1
+    assert found["controller"]["replicas"] == 1
+    assert found["controller"]["strategy"] == {"type": "Recreate"}
+
+
+def test_gpus_are_asked_for_and_used(render: Render) -> None:
+    engine = container(render("everything"), "engine")
+    assert engine["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert engine["resources"]["requests"]["nvidia.com/gpu"] == 2
+    assert engine["resources"]["limits"]["memory"] == "32Gi"
+    assert _flags(engine["args"])["--tensor-parallel-size"] == "2"
+    assert "nvidia.com/gpu" not in container(render("minimal"), "engine")["resources"]["limits"]
+
+
+def test_a_generated_secret_can_sign_and_is_kept(render: Render) -> None:
+    import base64
+
+    (secret,) = (item for item in render("default") if item["kind"] == "Secret")
+    assert len(base64.b64decode(secret["data"]["secret"])) == 32
+    assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert not [item for item in render("everything") if item["kind"] == "Secret"]
+
+
+def test_the_autoscaler_alone_decides_how_many_gateways_there_are(render: Render) -> None:
+    (scaler,) = (item for item in render("everything") if item["kind"] == "HorizontalPodAutoscaler")
+    (gateway,) = (item for item in workloads(render("everything")) if component(item) == "gateway")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == gateway["metadata"]["name"]
+    assert scaler["spec"]["scaleTargetRef"]["kind"] == gateway["kind"]
+    assert "replicas" not in gateway["spec"]
+
+
+def test_versions_agree() -> None:
+    import tomllib
+
+    chart = yaml.safe_load((ROOT / "helm/Chart.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert chart["appVersion"] == project["version"]
+    assert chart["kubeVersion"] == f">={OLDEST}-0"
+    values = yaml.safe_load((ROOT / "helm/values.yaml").read_text())
+    (engine,) = project["optional-dependencies"]["gpu"]
+    assert engine.partition("==")[2] == values["images"]["engine"]["tag"].removeprefix("v")
+    schemas = (ROOT / "scripts/kube_schemas.py").read_text()
+    assert f'"v{OLDEST}"' in schemas
+    assert f'"v{NEWEST}"' in schemas
