@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     top = argparse.ArgumentParser(
-        prog="hearken", description="A chat service that learns from the people who use it."
+        prog="hearken",
+        description="A chat service that learns from the people who use it.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_up, _demo, _tiny, _gateway, _controller, _learner, _status, _rollback, _pause):
@@ -176,6 +178,7 @@ def _status(commands: Commands) -> None:
     command = _command(commands, "status", "print which policies serve, and the last decisions", _run_status)
     _data(command)
     _kafka(command)
+    command.add_argument("--json", action="store_true", help="print JSON (default: lines for people)")
 
 
 def _rollback(commands: Commands) -> None:
@@ -293,7 +296,7 @@ def _run_learner(arguments: argparse.Namespace) -> int:
 def _run_status(arguments: argparse.Namespace) -> int:
     from hearken.operate import status
 
-    return status(arguments.data, arguments.kafka)
+    return status(arguments.data, arguments.kafka, as_json=arguments.json)
 
 
 def _run_operator(arguments: argparse.Namespace) -> int:

@@ -1,23 +1,33 @@
 """What an operator does from the command line: look, roll back, pause, resume, all through the log."""
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
-from deploy.releases import History, append_command, read_history
+from deploy.releases import History, append_command, parse
 from deploy.stages import Action
-from feedback.log import EventLog, LogError
+from deploy.status import summary
+from feedback.events import RELEASES
+from feedback.log import EventLog, LogError, LogUnavailable
 from feedback.opening import open_log
+from feedback.replay import replay
 from hearken.errors import UsageError
 
 DECISIONS_SHOWN = 8
+PATIENCE_SECONDS = 10.0
 
 
-def status(data: Path, kafka: str | None) -> int:
+def status(data: Path, kafka: str | None, *, as_json: bool = False) -> int:
     """Print which policies serve whom, and the last decisions."""
     log = _open(data, kafka)
     try:
-        print("\n".join(describe(read_history(log, DECISIONS_SHOWN))))
+        told = summary(release_history(log, DECISIONS_SHOWN), DECISIONS_SHOWN)
+    except LogError as error:
+        raise UsageError(f"the log cannot be read: {error}", code=1) from error
     finally:
         log.close()
+    print(json.dumps(told, indent=1) if as_json else "\n".join(describe(told)))
     return 0
 
 
@@ -26,6 +36,10 @@ def command(data: Path, kafka: str | None, action: Action, reason: str) -> int:
     log = _open(data, kafka)
     try:
         append_command(log, action, reason=reason)
+        log.end([RELEASES], PATIENCE_SECONDS)  # with Kafka: until the broker has it
+    except LogUnavailable as error:
+        print(f"hearken: the command is kept, but has not reached the controller: {error}", file=sys.stderr)
+        return 1
     except LogError as error:
         raise UsageError(f"the log cannot be written: {error}", code=1) from error
     finally:
@@ -34,24 +48,32 @@ def command(data: Path, kafka: str | None, action: Action, reason: str) -> int:
     return 0
 
 
-def describe(history: History) -> list[str]:
-    """The state of releases in lines that people read."""
-    state = history.state
-    if state is None:
+def release_history(log: EventLog, remembered: int) -> History:
+    """The releases up to now, with the last `remembered` decisions. Raises LogUnavailable."""
+    history = History(remembered)
+    for records, _ in replay(log, [RELEASES], {}, wait_seconds=PATIENCE_SECONDS):
+        for record in records:
+            event = parse(record.value)
+            if event is not None:
+                history.apply(event)
+    return history
+
+
+def describe(told: dict[str, Any]) -> list[str]:
+    """The summary of releases in lines that people read, the newest decision last."""
+    if told["stage"] is None:
         return ["no decision yet: every user gets the base model"]
-    table = state.table
-    lines = [f"live        {table.live}"]
-    if state.stage != "idle":
-        lines.append(f"stage       {state.stage} at {table.weight:.0%} of users")
-        lines.append(f"canary      {table.canary}")
-        lines.append(f"control     {table.control}")
-    if state.waiting is not None:
-        lines.append(f"waiting     {state.waiting}")
-    if state.paused:
+    lines = [f"live        {told['live']}"]
+    if told["stage"] != "idle":
+        lines.append(f"stage       {told['stage']} at {told['weight']:.0%} of users")
+        lines.append(f"canary      {told['canary']}")
+        lines.append(f"control     {told['control']}")
+    if told["waiting"] is not None:
+        lines.append(f"waiting     {told['waiting']}")
+    if told["paused"]:
         lines.append("paused      no canary starts until `hearken resume`")
-    lines.append(f"table       epoch {table.epoch}")
-    lines.append("decisions")
-    lines += [f"  {decision.number:>4}  {decision.sentence}" for decision in history.decisions]
+    lines.append(f"table       epoch {told['table_epoch']}")
+    lines += [f"  {decision['sentence']}" for decision in reversed(told["decisions"])]
     return lines
 
 

@@ -46,7 +46,7 @@ def run_gateway(arguments: argparse.Namespace, engines: tuple[str, ...]) -> int:
 
 def run_controller(arguments: argparse.Namespace, engines: tuple[str, ...]) -> int:
     """Run the release controller until SIGTERM."""
-    from deploy.controller import run
+    from deploy.controller import AlreadyRunning, run
     from deploy.settings import ControllerSettings
 
     data = _data(arguments)
@@ -63,7 +63,7 @@ def run_controller(arguments: argparse.Namespace, engines: tuple[str, ...]) -> i
     )
     try:
         run(settings)
-    except LogError as error:
+    except (LogError, AlreadyRunning) as error:
         raise UsageError(f"the controller cannot run: {error}", code=1) from error
     return 0
 

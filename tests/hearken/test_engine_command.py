@@ -1,0 +1,87 @@
+"""The vLLM command line: what the rest of hearken relies on is in it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hearken.engine import (
+    LONGEST_CONTEXT,
+    EngineOptions,
+    context_length,
+    engine_command,
+    engine_environment,
+    resolve_model,
+)
+from hearken.errors import UsageError
+
+
+def flags(command: list[str]) -> dict[str, str]:
+    """Flag -> value; "" for a flag without one."""
+    found: dict[str, str] = {}
+    for i, word in enumerate(command):
+        if word.startswith("--"):
+            value = command[i + 1] if i + 1 < len(command) else ""
+            found[word] = "" if value.startswith("--") else value
+    return found
+
+
+def test_on_a_cpu() -> None:
+    options = EngineOptions(model=Path("/m"), port=8001, cuda=False, max_model_len=512, threads=3)
+    command = engine_command(options)
+    assert command[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    given = flags(command)
+    assert given["--model"] == "/m"
+    assert given["--served-model-name"] == "base"
+    assert given["--host"] == "127.0.0.1"
+    assert given["--logprobs-mode"] == "processed_logprobs"
+    assert given["--generation-config"] == "vllm"
+    assert given["--scheduling-policy"] == "priority"
+    assert given["--max-model-len"] == "512"
+    assert given["--dtype"] == "float32"
+    assert given["--block-size"] == "32"
+    env = engine_environment(options, {"PATH": "/bin", "OMP_NUM_THREADS": "64"})
+    assert env["PATH"] == "/bin"
+    assert env["OMP_NUM_THREADS"] == "3"
+    assert env["TORCH_COMPILE_DISABLE"] == "1"
+    assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+
+
+def test_on_a_gpu() -> None:
+    options = EngineOptions(model=Path("/m"), port=8001, cuda=True, extra=("--max-num-seqs", "64"))
+    command = engine_command(options)
+    given = flags(command)
+    assert given["--dtype"] == "auto"
+    assert "--block-size" not in given
+    assert command[-2:] == ["--max-num-seqs", "64"]
+    env = engine_environment(options, {})
+    assert "TORCH_COMPILE_DISABLE" not in env
+    assert env["VLLM_NO_USAGE_STATS"] == env["DO_NOT_TRACK"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({"max_position_embeddings": 512}, 512),
+        ({"max_position_embeddings": 131072}, LONGEST_CONTEXT),
+        ({"text_config": {"max_position_embeddings": 1024}}, 1024),
+        ({}, LONGEST_CONTEXT),
+    ],
+)
+def test_context_is_the_models_own_up_to_a_limit(
+    config: dict[str, object], tokens: int, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert context_length(tmp_path) == tokens
+
+
+def test_a_config_that_is_not_json(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"config\.json cannot be read"):
+        context_length(tmp_path)
+
+
+def test_a_model_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / file).write_text("{}")
+    assert resolve_model(str(tmp_path)) == tmp_path.resolve()
