@@ -1,0 +1,135 @@
+"""What vLLM answers, seen twice: kept exactly for the log, and made presentable for the client.
+
+A streamed token of vLLM 0.32, with the ids and logprobs that the gateway asked for::
+
+    {"id": "chatcmpl-..", "model": "policy-3-1c9ab2d4", "choices": [{"index": 0, "delta": {"content": "Hi"},
+      "logprobs": {"content": [{"token": "Hi", "logprob": -0.7, "bytes": [72, 105], "top_logprobs": []}]},
+      "finish_reason": null, "token_ids": [88]}]}
+
+The first chunk also has `prompt_token_ids`; the last one before `[DONE]` has no choices and the usage.
+"""
+
+from typing import Any
+
+from feedback.events import Choice
+from serve.requests import ChatRequest
+
+Json = dict[str, Any]
+
+
+class _Sampled:
+    """One choice as it grows."""
+
+    __slots__ = ("finish_reason", "logprobs", "text", "token_ids")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.token_ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.finish_reason: str | None = None
+
+
+class Transcript:
+    """What the engine saw and sampled, gathered from chunks or from one whole answer."""
+
+    def __init__(self) -> None:
+        self.prompt_token_ids: list[int] = []
+        self.usage_tokens: int | None = None  # completion tokens by the engine's own count
+        self._sampled: dict[int, _Sampled] = {}
+
+    def add(self, answer: Json) -> None:
+        """Take in a chunk, or a whole answer."""
+        prompt = answer.get("prompt_token_ids")
+        if prompt is not None:
+            self.prompt_token_ids = prompt
+        usage = answer.get("usage")
+        if usage is not None:
+            self.usage_tokens = usage.get("completion_tokens")
+        for choice in answer["choices"]:
+            self._add_choice(choice)
+
+    def _add_choice(self, choice: Json) -> None:
+        sampled = self._sampled.get(choice["index"])
+        if sampled is None:
+            sampled = self._sampled[choice["index"]] = _Sampled()
+        part = choice.get("delta") or choice.get("message") or {}
+        content = part.get("content")
+        if content:
+            sampled.text.append(content)
+        token_ids = choice.get("token_ids")
+        if token_ids:
+            sampled.token_ids += token_ids
+        logprobs = choice.get("logprobs")
+        if logprobs is not None and logprobs.get("content"):
+            sampled.logprobs += [token["logprob"] for token in logprobs["content"]]
+        finish_reason = choice.get("finish_reason")
+        if finish_reason is not None:
+            sampled.finish_reason = finish_reason
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether anything was sampled yet."""
+        return any(sampled.token_ids for sampled in self._sampled.values())
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every sampled token has its logprob, and the engine counted as many as arrived."""
+        paired = all(len(s.token_ids) == len(s.logprobs) for s in self._sampled.values())
+        tokens = sum(len(s.token_ids) for s in self._sampled.values())
+        return paired and self.usage_tokens in (None, tokens) and bool(self.prompt_token_ids)
+
+    def choices(self, unfinished: str | None = None) -> list[Choice]:
+        """The choices for the log; those that did not finish get `unfinished` as their finish reason.
+
+        A choice whose logprobs do not pair with its tokens is logged with none: unknown, never wrong.
+        """
+        return [
+            Choice(
+                index=index,
+                text="".join(sampled.text),
+                token_ids=sampled.token_ids,
+                logprobs=sampled.logprobs if len(sampled.logprobs) == len(sampled.token_ids) else [],
+                finish_reason=sampled.finish_reason or unfinished,
+            )
+            for index, sampled in sorted(self._sampled.items())
+        ]
+
+
+_ENGINE_ONLY = ("prompt_logprobs", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics")
+
+
+class Presentation:
+    """Rewrites the engine's answers of one completion, in place, into what its client asked for."""
+
+    def __init__(self, asked: ChatRequest, completion_id: str, model_name: str) -> None:
+        self._id = completion_id
+        self._model = model_name
+        self._logprobs = asked.wants_logprobs
+        self._token_ids = asked.wants_token_ids
+        self._usage = asked.wants_usage
+
+    def chunk(self, chunk: Json) -> Json | None:
+        """A chunk for the client, or None when it carries only the usage that nobody asked for."""
+        if not chunk["choices"] and not self._usage:
+            return None
+        self._name(chunk)
+        return chunk
+
+    def whole(self, answer: Json) -> Json:
+        """A whole answer for the client."""
+        self._name(answer)
+        for field in _ENGINE_ONLY:
+            if answer.get(field) is None:
+                answer.pop(field, None)
+        return answer
+
+    def _name(self, answer: Json) -> None:
+        answer["id"] = self._id
+        answer["model"] = self._model
+        if not self._token_ids:
+            answer.pop("prompt_token_ids", None)
+        for choice in answer["choices"]:
+            if not self._logprobs:
+                choice["logprobs"] = None
+            if not self._token_ids:
+                choice.pop("token_ids", None)

@@ -1,0 +1,77 @@
+"""Follows the routing table: the one with the highest epoch on the RELEASES topic is in force."""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from deploy.releases import latest_table
+from deploy.table import RoutingTable
+from feedback.events import RELEASES
+from feedback.log import EventLog, LogError
+from serve.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 0.25  # longest pause inside one read; also the longest that shutting down can take here
+_RETRY_SECONDS = 1.0
+
+
+class TableFollower:
+    """Keeps `table` up to date.
+
+    The last table seen is kept in a file, so that a gateway that boots while the log's broker is away
+    goes on with the table that it knew, and not with the base model for everyone.
+    """
+
+    def __init__(self, events: EventLog, path: Path, metrics: Metrics) -> None:
+        self._events = events
+        self._path = path
+        self._metrics = metrics
+        self.table = load_table(path)
+        metrics.show_table(self.table)
+
+    async def follow(self) -> None:
+        """Read RELEASES from its beginning, for ever."""
+        cursor: dict[str, int] = {}
+        while True:
+            try:
+                records, cursor = await asyncio.to_thread(
+                    self._events.read, [RELEASES], cursor, 1000, _WAIT_SECONDS
+                )
+            except LogError as error:
+                log.warning("cannot follow the routing table, keeping epoch %d: %s", self.table.epoch, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            newest = latest_table(records)
+            if newest is not None and newest.epoch > self.table.epoch:
+                await asyncio.to_thread(save_table, self._path, newest)
+                self._take(newest)
+
+    def _take(self, table: RoutingTable) -> None:
+        self.table = table
+        self._metrics.show_table(table)
+        log.info("routing table %d is in force: %s", table.epoch, table)
+
+
+def load_table(path: Path) -> RoutingTable:
+    """The saved table; without one, or when it cannot be read as a table, the base model for everyone."""
+    try:
+        return RoutingTable.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return RoutingTable()
+    except ValidationError as error:
+        log.warning("%s is not a routing table, starting without it: %s", path, error)
+        return RoutingTable()
+
+
+def save_table(path: Path, table: RoutingTable) -> None:
+    """Replace the saved table in one rename; a crash leaves the old one or the new one."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(table.model_dump_json())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

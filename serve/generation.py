@@ -1,0 +1,86 @@
+"""One completion on its way: where it goes, what came of it so far, and the event that it becomes."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deploy.table import UserArm
+from feedback.events import Completion
+from serve.answers import Presentation, Transcript
+from serve.requests import ChatRequest, upstream_body
+
+Json = dict[str, Any]
+TENANT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one completion goes. Nothing of it but `completion_id` may reach the client."""
+
+    completion_id: str
+    user: str  # pseudonym
+    arm: UserArm
+    version: str
+    epoch: int
+    role: Literal["answer", "reference"] = "answer"
+    comparison_id: str | None = None
+    seed: int | None = None  # overrides the client's
+
+
+class Generation:
+    """Takes in what the engine sends, gives out what the client sees, and can be logged at any time.
+
+    `unfinished` is the finish reason of choices that the engine did not finish: "abort" (vLLM's word) when
+    the client left, "error" when the engine failed.
+    """
+
+    def __init__(self, asked: ChatRequest, route: Route, model_name: str) -> None:
+        self.asked = asked
+        self.route = route
+        self.transcript = Transcript()
+        self.unfinished: str | None = "abort"
+        self.ttft_seconds: float | None = None
+        self._presentation = Presentation(asked, route.completion_id, model_name)
+        self._started = time.perf_counter()
+
+    def request(self) -> bytes:
+        """The body for vLLM."""
+        return upstream_body(self.asked, self.route.version, self.route.seed)
+
+    def take_chunk(self, chunk: Json) -> Json | None:
+        """Keep a chunk of a stream; what the client sees of it, None for nothing."""
+        self.transcript.add(chunk)
+        if self.ttft_seconds is None and self.transcript.has_tokens:
+            self.ttft_seconds = time.perf_counter() - self._started
+        return self._presentation.chunk(chunk)
+
+    def take_whole(self, answer: Json) -> Json:
+        """Keep a whole answer; what the client sees of it."""
+        self.transcript.add(answer)
+        self.unfinished = None
+        return self._presentation.whole(answer)
+
+    def completion(self) -> Completion:
+        """The event, as far as the generation has come."""
+        route, sampling = self.route, self.asked.sampling
+        if route.seed is not None:
+            sampling = sampling.model_copy(update={"seed": route.seed})
+        return Completion(
+            event_id=route.completion_id,
+            at=time.time(),
+            tenant=TENANT,
+            completion_id=route.completion_id,
+            conversation=route.user,
+            user=route.user,
+            policy_version=route.version,
+            arm=route.arm,
+            role=route.role,
+            comparison_id=route.comparison_id,
+            table_epoch=route.epoch,
+            messages=self.asked.messages,
+            prompt_token_ids=self.transcript.prompt_token_ids,
+            choices=self.transcript.choices(self.unfinished),
+            sampling=sampling,
+            ttft_seconds=self.ttft_seconds,
+            latency_seconds=time.perf_counter() - self._started,
+        )

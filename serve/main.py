@@ -1,0 +1,79 @@
+"""The gateway process: wires everything once, serves until SIGTERM, drains, closes the log."""
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+
+from feedback.ids import Signer
+from feedback.opening import open_log
+from feedback.shared import RedisStore, SharedStore, SqliteStore
+from serve.app import create_app
+from serve.settings import GatewaySettings
+
+_SECRET_BYTES = 32
+
+
+def run(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT; running answers get `drain_seconds` to finish."""
+    # uvicorn puts these handlers back when it has drained and raises the signal again: then the process
+    # leaves through the finally below, and not at once.
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings.data.mkdir(parents=True, exist_ok=True)
+    signer = Signer(load_secret(settings.data / "secret"))
+    events = open_log(settings.data, settings.kafka, "gateway")
+    shared = open_shared(settings)
+    try:
+        relay_lag = getattr(events, "lag", None)  # only a log with Kafka behind it has one
+        app = create_app(settings, events, shared, signer, relay_lag)
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            access_log=False,
+            server_header=False,
+            log_config=None,
+            timeout_graceful_shutdown=int(settings.drain_seconds) or None,
+        )
+    finally:
+        events.close()
+        shared.close()
+
+
+def open_shared(settings: GatewaySettings) -> SharedStore:
+    """Redis when there is one, else a file in the data folder."""
+    if settings.redis is not None:
+        return RedisStore(settings.redis)
+    return SqliteStore(settings.data / "shared.db")
+
+
+def load_secret(path: Path) -> bytes:
+    """The signing secret, made on first use. Two processes that start at once agree on one."""
+    if not path.exists():
+        descriptor, temporary = tempfile.mkstemp(prefix=".secret.", dir=path.parent)  # mode 0600
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(_SECRET_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)  # fails, unlike a rename, when another process was first
+        finally:
+            os.unlink(temporary)
+    return path.read_bytes()
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)

@@ -1,0 +1,80 @@
+"""What operators see of a gateway. Arms are labels; versions appear only in hearken_policy_info."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from deploy.table import RoutingTable, UserArm
+
+_REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
+_APPEND_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
+_ARMS: tuple[UserArm, ...] = ("live", "control", "canary")
+
+
+class Metrics:
+    """One registry per gateway, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        r = self.registry = CollectorRegistry()
+        ProcessCollector(registry=r)
+        GCCollector(registry=r)
+        self.requests = Counter("hearken_requests_total", "Requests answered", ["route", "code"], registry=r)
+        self.request_seconds = Histogram(
+            "hearken_request_seconds",
+            "From the request's headers to the answer's last byte",
+            ["route"],
+            buckets=_REQUEST_SECONDS,
+            registry=r,
+        )
+        self.ttft_seconds = Histogram(
+            "hearken_ttft_seconds",
+            "From the request to the first token of a streamed answer",
+            ["arm"],
+            buckets=_TTFT_SECONDS,
+            registry=r,
+        )
+        self.completions = Counter("hearken_completions_total", "Completions logged", ["arm"], registry=r)
+        self.completion_tokens = Counter(
+            "hearken_completion_tokens_total", "Tokens sampled for users", ["arm"], registry=r
+        )
+        self.unlogged = Counter(
+            "hearken_completions_unlogged_total",
+            "Answers given although the log could not be written",
+            registry=r,
+        )
+        self.inexact = Counter(
+            "hearken_completions_inexact_total",
+            "Completions whose tokens and logprobs did not pair up",
+            registry=r,
+        )
+        self.feedback = Counter("hearken_feedback_total", "Votes accepted", ["kind", "label"], registry=r)
+        self.append_seconds = Histogram(
+            "hearken_log_append_seconds",
+            "Until an event was durable in the local log",
+            buckets=_APPEND_SECONDS,
+            registry=r,
+        )
+        self.policy_info = Gauge(
+            "hearken_policy_info", "1 for each arm's policy version", ["version", "arm"], registry=r
+        )
+        self.table_epoch = Gauge("hearken_table_epoch", "Epoch of the routing table in force", registry=r)
+        self.engine_up = Gauge("hearken_engine_up", "1 when the engine can be used", ["engine"], registry=r)
+        self.relay_lag_events = Gauge(
+            "hearken_relay_lag_events", "Events that wait in the outbox for Kafka", registry=r
+        )
+        self.relay_age_seconds = Gauge(
+            "hearken_relay_age_seconds", "Age of the oldest event that waits for Kafka", registry=r
+        )
+
+    def show_table(self, table: RoutingTable) -> None:
+        """Export the table in force."""
+        self.table_epoch.set(table.epoch)
+        self.policy_info.clear()
+        for arm in _ARMS:
+            if arm == "live" or table.weight > 0:
+                self.policy_info.labels(version=table.version(arm), arm=arm).set(1)
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)

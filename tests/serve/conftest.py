@@ -1,0 +1,213 @@
+"""A real gateway on a real socket, over a fake engine, an embedded log and an embedded shared store."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from deploy.releases import Decision, entry
+from deploy.stages import ReleaseState
+from deploy.table import RoutingTable, assign
+from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
+from feedback.ids import Signer
+from feedback.log import EventLog, Record
+from feedback.shared import SharedStore, SqliteStore
+from feedback.sqlite_log import SqliteLog
+from serve.app import create_app
+from serve.settings import GatewaySettings
+from tests.serve.fake_vllm import FakeVllm
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+DEADLINE_SECONDS = 20.0
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until a condition holds; fail when it does not within the deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {DEADLINE_SECONDS} s in vain: {what}")
+        time.sleep(0.01)
+
+
+@dataclass
+class Gateway:
+    """A running gateway and what it works on."""
+
+    url: str
+    data: Path
+    log: EventLog
+    signer: Signer
+    http: httpx.Client
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url + "/v1", api_key="unused", max_retries=0)
+
+    def records(self, topic: str) -> list[Record]:
+        return self.log.read([topic], {})[0]
+
+    def completions(self) -> list[Completion]:
+        return [Completion.model_validate_json(record.value) for record in self.records(COMPLETIONS)]
+
+    def completion(self, completion_id: str) -> Completion:
+        (found,) = [c for c in self.completions() if c.completion_id == completion_id]
+        return found
+
+    def votes(self) -> list[Feedback]:
+        return [Feedback.model_validate_json(record.value) for record in self.records(FEEDBACK)]
+
+    def chat(self, content: str = "hi", **fields: object) -> httpx.Response:
+        body = {"model": "hearken", "messages": [{"role": "user", "content": content}], **fields}
+        return self.http.post("/v1/chat/completions", json=body)
+
+    def metric(self, line: str) -> float:
+        """The value of a sample, written as in the exposition text."""
+        for row in self.http.get("/metrics").text.splitlines():
+            if row.startswith(line + " "):
+                return float(row.rsplit(" ", 1)[1])
+        return 0.0
+
+    def decide(self, table: RoutingTable) -> None:
+        """Put a routing table in force, as the controller does, and wait until it is."""
+        decision = Decision(
+            event_id=f"decision-{table.epoch}",
+            at=time.time(),
+            number=table.epoch,
+            outcome="promoted",
+            stage_before="idle",
+            stage_after="idle",
+            table=table,
+            sentence="A test decided.",
+            state=ReleaseState(),
+        )
+        self.log.append([entry(decision)]).result()
+        eventually(lambda: self.metric("hearken_table_epoch") == table.epoch, f"table {table.epoch} in force")
+
+    def is_ready(self) -> bool:
+        return self.http.get("/readyz").status_code == 200
+
+    def user_of_arm(self, arm: str, table: RoutingTable) -> str:
+        """The name of a user whom the table sends to an arm."""
+        for i in range(10_000):
+            if assign(self.signer.pseudonym("default", f"user-{i}"), table) == arm:
+                return f"user-{i}"
+        raise AssertionError(f"no user for {arm} in {table}")
+
+
+class Server:
+    """uvicorn in a thread, on a free port."""
+
+    def __init__(self, app: object) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host="127.0.0.1",
+            port=0,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            lifespan="on",
+            timeout_graceful_shutdown=2,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        eventually(lambda: self._server.started, "the gateway starts")
+        return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the gateway did not end"
+
+
+@contextmanager
+def serving(
+    data: Path, events: EventLog, store: SharedStore, engines: tuple[str, ...], **fields: Any
+) -> Iterator[Gateway]:
+    """A gateway while the block lasts."""
+    settings = GatewaySettings(data=data, engines=engines, **{"poll_seconds": 0.05, **fields})
+    signer = Signer(SECRET)
+    with (
+        Server(create_app(settings, events, store, signer)) as url,
+        httpx.Client(base_url=url, timeout=30) as http,
+    ):
+        yield Gateway(url, data, events, signer, http)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeVllm]:
+    server = FakeVllm().start()
+    yield server
+    server.release.set()
+    server.stop()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[SharedStore]:
+    store = SqliteStore(tmp_path / "shared.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EventLog]:
+    events = SqliteLog(tmp_path / "log.db")
+    yield events
+    events.close()
+
+
+Start = Callable[..., Gateway]
+
+
+@pytest.fixture
+def start(tmp_path: Path, fake: FakeVllm, log: EventLog, shared: SharedStore) -> Iterator[Start]:
+    """Starts gateways; by default one on the fixtures above, ready to serve."""
+    with ExitStack() as stack:
+
+        def start_one(
+            *,
+            events: EventLog = log,
+            store: SharedStore = shared,
+            engines: tuple[str, ...] | None = None,
+            wait: bool = True,
+            **fields: Any,
+        ) -> Gateway:
+            running = serving(tmp_path, events, store, engines or (fake.url,), **fields)
+            gateway = stack.enter_context(running)
+            if wait:
+                eventually(gateway.is_ready, "the gateway is ready")
+            return gateway
+
+        yield start_one
+
+
+@pytest.fixture
+def gateway(start: Start) -> Gateway:
+    """A gateway of the test's own, ready to serve."""
+    return start()
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway for all tests of a file that leave nothing behind."""
+    data = tmp_path_factory.mktemp("steady")
+    engine = FakeVllm().start()
+    events = SqliteLog(data / "log.db")
+    store = SqliteStore(data / "shared.db")
+    with serving(data, events, store, (engine.url,)) as gateway:
+        eventually(gateway.is_ready, "the gateway is ready")
+        yield gateway
+    store.close()
+    events.close()
+    engine.stop()

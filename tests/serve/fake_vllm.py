@@ -1,0 +1,294 @@
+"""A small server that speaks like vLLM 0.32's OpenAI server: same routes, same chunks, same errors.
+
+What it answers follows from the request, so that tests can say what they expect:
+
+- the tokens of an answer are its words; a token's id is 100 + its place, its logprob -0.1 * (place + 1),
+  and the last one is an end-of-sequence token (id 2) without text;
+- the answer names the model that was asked for ("I am policy-1-aaaaaaaa, seed 7.");
+- the last message can ask for trouble, see `Trouble` below.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import web
+
+EOS = 2
+PROMPT = [1, 17, 402]
+EMOJI_TEXT = "Hi 👩🏽‍🚀 ok 🎉"
+
+
+class Trouble:
+    """Last messages that make the engine misbehave."""
+
+    DIE = "die in the middle"  # the connection breaks after three tokens
+    FAIL = "fail in the middle"  # an error event after three tokens
+    FAIL_FIRST = "fail at once"  # an error event before any token
+    HOLD = "hold"  # two tokens, then nothing until `release` is set
+    EMOJI = "emoji"  # EMOJI_TEXT, its bytes spread over many packets
+    TOO_LONG = "too long"  # 400, context length
+    REFUSED = "refused"  # 400, a validation error
+    CRASH = "crash"  # 500
+    UNPAIRED = "unpaired"  # one logprob is missing
+
+
+class FakeVllm:
+    """One engine in a thread. `start` and `stop` as often as needed; the port stays."""
+
+    def __init__(self) -> None:
+        self.adapters: set[str] = set()
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.release = threading.Event()
+        self.aborted = threading.Event()
+        self.holding = threading.Event()
+        self.warm_ups = 0
+        self.port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> "FakeVllm":
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
+        self._thread.start()
+        assert started.wait(10)
+        return self
+
+    def stop(self) -> None:
+        """Die like a killed process: connections break."""
+        if self._thread is None:
+            return
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._thread = None
+
+    def _serve(self, started: threading.Event) -> None:
+        asyncio.run(self._main(started))
+
+    async def _main(self, started: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        app = web.Application()
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self.port = runner.addresses[0][1]
+        started.set()
+        await self._stop.wait()
+        for connection in runner.server.connections if runner.server else []:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await runner.cleanup()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        names = ["base", *sorted(self.adapters)]
+        return web.json_response(
+            {
+                "object": "list",
+                "data": [{"id": name, "object": "model", "owned_by": "vllm"} for name in names],
+            }
+        )
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if body.get("messages") == [{"role": "user", "content": "Hello"}] and body.get("max_tokens") == 1:
+            self.warm_ups += 1
+            assert body["logprobs"]
+        else:
+            self.requests.append(body)
+            self.headers.append(dict(request.headers))
+        model = body["model"]
+        if model != "base" and model not in self.adapters:
+            return _error(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
+        asked = body["messages"][-1].get("content")
+        if asked == Trouble.TOO_LONG:
+            return _error(
+                400,
+                "This model's maximum context length is 1024 tokens. However, your prompt contains at least "
+                "1025 input tokens, which exceeds this limit even without any output tokens. Please reduce "
+                "the length of the input prompt.",
+                "BadRequestError",
+                "input_tokens",
+            )
+        if asked == Trouble.REFUSED:
+            return _error(
+                400,
+                "1 validation error:\n  {'type': 'less_than_equal', 'loc': 'body.top_p', 'msg': "
+                "'Input should be less than or equal to 1', 'input': 3}",
+                "Bad Request",
+                "body.top_p",
+            )
+        if asked == Trouble.CRASH:
+            return _error(500, "EngineCore encountered an issue", "InternalServerError", None)
+        if body.get("stream"):
+            return await self._stream(request, body, asked)
+        if asked == Trouble.HOLD:
+            await self._hold()
+        return web.json_response(_whole(body, asked))
+
+    async def _hold(self) -> None:
+        self.holding.set()
+        try:
+            while not self.release.is_set():  # noqa: ASYNC110 (a test's thread sets it)
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.aborted.set()
+            raise
+
+    async def _stream(self, request: web.Request, body: dict[str, Any], asked: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        for i, chunk in enumerate(_chunks(body, asked)):
+            if asked == Trouble.FAIL_FIRST or (asked == Trouble.FAIL and i == 4):
+                chunk = {
+                    "error": {
+                        "message": "Internal server error",
+                        "type": "InternalServerError",
+                        "param": None,
+                        "code": 500,
+                    }
+                }
+            if asked == Trouble.DIE and i == 4:
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            if asked == Trouble.HOLD and i == 3:
+                await self._hold()
+            await self._write(response, chunk, split=asked == Trouble.EMOJI)
+            if "error" in chunk:
+                break
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def _write(self, response: web.StreamResponse, chunk: dict[str, Any], split: bool) -> None:
+        data = f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()
+        pieces = [data[i : i + 7] for i in range(0, len(data), 7)] if split else [data]
+        for piece in pieces:
+            await response.write(piece)
+            if split:
+                await asyncio.sleep(0)
+
+
+def _error(status: int, message: str, kind: str, param: str | None) -> web.Response:
+    error = {"message": message, "type": kind, "param": param, "code": status}
+    return web.json_response({"error": error}, status=status)
+
+
+def words_of(body: dict[str, Any], asked: str) -> list[str]:
+    """The answer's tokens as text, without the last one, which has none."""
+    if asked == Trouble.EMOJI:
+        # Bytes of a character that is not complete yet come as empty text, then the character at once.
+        return [part for char in EMOJI_TEXT for part in ([""] * (len(char.encode()) - 1) + [char])]
+    text = f"I am {body['model']}, seed {body.get('seed')}."
+    return [word if i == 0 else " " + word for i, word in enumerate(text.split(" "))]
+
+
+def _logprob(place: int, text: str) -> dict[str, Any]:
+    return {
+        "token": text,
+        "logprob": round(-0.1 * (place + 1), 6),
+        "bytes": list(text.encode()),
+        "top_logprobs": [],
+    }
+
+
+def _sampled(body: dict[str, Any], asked: str) -> Iterator[tuple[int, str, dict[str, Any], bool]]:
+    """(token id, text, logprob, whether it is the last) of each token."""
+    words = words_of(body, asked)
+    for place, word in enumerate(words):
+        yield 100 + place, word, _logprob(place, word), False
+    yield EOS, "", _logprob(len(words), "</s>"), True
+
+
+def _chunks(body: dict[str, Any], asked: str) -> Iterator[dict[str, Any]]:
+    head = {
+        "id": "chatcmpl-engine",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": body["model"],
+    }
+    n = body.get("n") or 1
+    for index in range(n):
+        choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None}
+        first = head | {"choices": [choice | {"finish_reason": None}]}
+        if body.get("return_token_ids"):
+            first["prompt_token_ids"] = PROMPT
+        yield first
+    tokens = 0
+    for token_id, text, logprob, last in _sampled(body, asked):
+        for index in range(n):
+            choice = {
+                "index": index,
+                "delta": {"content": text},
+                "logprobs": {"content": [logprob]} if body.get("logprobs") else None,
+                "finish_reason": "stop" if last else None,
+            }
+            if asked == Trouble.UNPAIRED and tokens == 0:
+                choice["logprobs"] = {"content": []}
+            if last:
+                choice["stop_reason"] = None
+            if body.get("return_token_ids"):
+                choice["token_ids"] = [token_id]
+            tokens += 1
+            yield head | {"choices": [choice]}
+    if (body.get("stream_options") or {}).get("include_usage"):
+        yield head | {"choices": [], "usage": _usage(tokens)}
+
+
+def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
+    sampled = list(_sampled(body, asked))
+    choices = []
+    for index in range(body.get("n") or 1):
+        choice = {
+            "index": index,
+            "message": {
+                "role": "assistant",
+                "content": "".join(text for _, text, _, _ in sampled),
+                "refusal": None,
+                "annotations": None,
+                "audio": None,
+                "function_call": None,
+                "reasoning": None,
+            },
+            "logprobs": {"content": [p for _, _, p, _ in sampled]} if body.get("logprobs") else None,
+            "finish_reason": "stop",
+            "stop_reason": None,
+            "token_ids": [t for t, _, _, _ in sampled] if body.get("return_token_ids") else None,
+            "routed_experts": None,
+        }
+        choices.append(choice)
+    return {
+        "id": "chatcmpl-engine",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body["model"],
+        "choices": choices,
+        "service_tier": None,
+        "system_fingerprint": "vllm-0.32.0-fake",
+        "usage": _usage(len(sampled) * len(choices)),
+        "prompt_logprobs": None,
+        "prompt_token_ids": PROMPT if body.get("return_token_ids") else None,
+        "prompt_text": None,
+        "kv_transfer_params": None,
+        "ec_transfer_params": None,
+        "metrics": None,
+    }
+
+
+def _usage(tokens: int) -> dict[str, Any]:
+    return {"prompt_tokens": len(PROMPT), "total_tokens": len(PROMPT) + tokens, "completion_tokens": tokens}

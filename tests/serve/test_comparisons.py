@@ -1,0 +1,89 @@
+"""Two answers to one question: blind, from two arms, each logged."""
+
+import re
+
+import openai
+import pytest
+
+from deploy.table import RoutingTable
+from tests.serve.conftest import Gateway, eventually
+from tests.serve.fake_vllm import FakeVllm, Trouble
+
+TABLE = RoutingTable(
+    epoch=1,
+    salt="s",
+    live="policy-1-aaaaaaaa",
+    control="policy-1-aaaaaaaa",
+    canary="policy-2-bbbbbbbb",
+    weight=0.5,
+)
+BODY = {"model": "hearken", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.fixture
+def trial(gateway: Gateway, fake: FakeVllm) -> Gateway:
+    fake.adapters = {"policy-1-aaaaaaaa", "policy-2-bbbbbbbb"}
+    gateway.decide(TABLE)
+    eventually(gateway.is_ready, "the adapters are seen")
+    return gateway
+
+
+def test_a_comparison_is_two_completions_of_one_question(trial: Gateway) -> None:
+    user = trial.user_of_arm("canary", TABLE)
+    answer = trial.http.post("/v1/comparisons", json=BODY | {"user": user})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["id"].startswith("cmp-")
+    assert (body["object"], body["model"]) == ("comparison", "hearken")
+
+    events = {event.role: event for event in trial.completions()}
+    assert {body["a"]["id"], body["b"]["id"]} == {event.completion_id for event in events.values()}
+    assert {event.comparison_id for event in events.values()} == {body["id"]}
+    assert (events["answer"].arm, events["answer"].policy_version) == ("canary", TABLE.canary)
+    assert (events["reference"].arm, events["reference"].policy_version) == ("live", TABLE.live)
+    assert len({event.user for event in events.values()}) == 1
+    for side in ("a", "b"):
+        completion = openai.types.chat.ChatCompletion.model_validate(body[side])
+        assert completion.model == "hearken"
+        assert completion.choices[0].logprobs is None
+    # Apart from what the models said, nothing tells the sides apart.
+    told = re.sub(r'"content":"[^"]*"', "", answer.text)
+    assert not re.search(r"canary|live|policy|reference|role\":\"answer", told)
+
+
+def test_the_sides_are_drawn_at_random(trial: Gateway) -> None:
+    user = trial.user_of_arm("canary", TABLE)
+    firsts = set()
+    for _ in range(40):  # all on one side by chance: 2 in 10^12
+        body = trial.http.post("/v1/comparisons", json=BODY | {"user": user}).json()
+        firsts.add(trial.completion(body["a"]["id"]).role)
+    assert firsts == {"answer", "reference"}
+
+
+def test_a_seed_becomes_two_seeds_and_the_same_two_again(trial: Gateway, fake: FakeVllm) -> None:
+    for _ in range(2):
+        trial.http.post("/v1/comparisons", json=BODY | {"seed": 5})
+    seeds = [request["seed"] for request in fake.requests]
+    assert len(set(seeds)) == 2
+    assert sorted(seeds[:2]) == sorted(seeds[2:])
+    assert {event.sampling.seed for event in trial.completions()} == set(seeds)
+
+
+@pytest.mark.parametrize(("field", "value"), [("stream", True), ("n", 2)])
+def test_what_a_comparison_cannot_do(gateway: Gateway, field: str, value: object) -> None:
+    answer = gateway.http.post("/v1/comparisons", json=BODY | {field: value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+def test_errors_are_those_of_a_chat(gateway: Gateway) -> None:
+    body = BODY | {"messages": [{"role": "user", "content": Trouble.TOO_LONG}]}
+    answer = gateway.http.post("/v1/comparisons", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_its_vote_finds_both_answers(trial: Gateway) -> None:
+    body = trial.http.post("/v1/comparisons", json=BODY | {"user": "ada"}).json()
+    vote = {"kind": "comparison", "a": body["a"]["id"], "b": body["b"]["id"], "preferred": "b", "user": "ada"}
+    assert trial.http.post("/v1/feedback", json=vote).status_code == 202
+    (event,) = trial.votes()
+    assert {t.completion_id for t in event.targets} == {c.completion_id for c in trial.completions()}

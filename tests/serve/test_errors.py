@@ -1,0 +1,166 @@
+"""Whatever goes wrong, clients get OpenAI's error shape with a status, a code and a sentence."""
+
+import json
+
+import httpx
+import openai
+import pytest
+
+from tests.serve.conftest import Gateway, Start, eventually
+from tests.serve.fake_vllm import FakeVllm, Trouble
+
+OK = {"model": "hearken", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def error_of(answer: httpx.Response) -> dict[str, object]:
+    body = answer.json()
+    assert set(body) == {"error"}
+    error: dict[str, object] = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["code"], str)
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "code"),
+    [
+        ({"model": None}, "model", "missing_required_parameter"),
+        ({"model": 3}, "model", "invalid_type"),
+        ({"messages": None}, "messages", "missing_required_parameter"),
+        ({"messages": "hi"}, "messages", "invalid_type"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": ["hi"]}, "messages[0]", "invalid_type"),
+        ({"messages": [{"content": "hi"}]}, "messages[0].role", "invalid_type"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"stream_options": {}, "stream": 1}, "stream", "invalid_type"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": 1.5}, "n", "invalid_type"),
+        ({"n": True}, "n", "invalid_type"),
+        ({"temperature": "hot"}, "temperature", "invalid_type"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"seed": "x"}, "seed", "invalid_type"),
+        ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
+        ({"user": 7}, "user", "invalid_type"),
+        ({"user": "x" * 600}, "user", "invalid_value"),
+    ],
+)
+def test_bad_fields_are_named(steady: Gateway, change: dict[str, object], param: str, code: str) -> None:
+    answer = steady.http.post("/v1/chat/completions", json=OK | change)
+    assert answer.status_code == 400
+    error = error_of(answer)
+    assert (error["param"], error["code"]) == (param, code)
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "\\ud800"}', b"[" * 5000, b"NaN"]
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback", "/v1/comparisons"])
+def test_bodies_that_are_not_json_objects(steady: Gateway, path: str, body: bytes) -> None:
+    answer = steady.http.post(path, content=body)
+    assert answer.status_code == 400
+    assert error_of(answer)["code"] == "invalid_json"
+
+
+def test_unknown_models_routes_and_methods(steady: Gateway) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        steady.openai.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "hi"}])
+    assert caught.value.code == "model_not_found"
+
+    answer = steady.http.get("/v1/nothing")
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "unknown_url")
+    answer = steady.http.get("/v1/chat/completions")
+    assert (answer.status_code, error_of(answer)["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_large_bodies_are_refused(start: Start, declared: bool) -> None:
+    gateway = start(max_body_bytes=10_000)
+    body = b'{"x": "' + b"x" * 20_000 + b'"}'
+    content = body if declared else iter([body[:9_000], body[9_000:]])
+    answer = gateway.http.post("/v1/chat/completions", content=content)
+    assert (answer.status_code, error_of(answer)["code"]) == (413, "request_too_large")
+
+
+def test_every_answer_has_a_request_id(steady: Gateway) -> None:
+    for path in ("/livez", "/v1/nothing", "/", "/metrics"):
+        assert steady.http.get(path).headers["x-request-id"].startswith("req_")
+    assert steady.chat(stream=True).headers["x-request-id"].startswith("req_")
+    assert steady.http.get("/livez", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    strange = steady.http.get("/livez", headers={"x-request-id": "a b\tc"}).headers["x-request-id"]
+    assert strange.startswith("req_")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_vllm_refuses_is_told_in_words(steady: Gateway, stream: bool) -> None:
+    answer = steady.chat(Trouble.TOO_LONG, stream=stream)
+    error = error_of(answer)
+    assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "messages")
+
+    answer = steady.chat(Trouble.REFUSED, stream=stream)
+    error = error_of(answer)
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", "top_p")
+    assert error["message"] == "top_p: Input should be less than or equal to 1"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failing_engine_is_a_503_to_try_again(steady: Gateway, stream: bool) -> None:
+    answer = steady.chat(Trouble.CRASH, stream=stream)
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "engine_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_an_error_before_the_first_token_is_an_http_error(gateway: Gateway) -> None:
+    answer = gateway.chat(Trouble.FAIL_FIRST, stream=True)
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "engine_unavailable")
+    assert gateway.completions() == []
+
+
+@pytest.mark.parametrize("trouble", [Trouble.DIE, Trouble.FAIL])
+def test_an_error_in_mid_stream_is_an_event_and_the_end(gateway: Gateway, trouble: str) -> None:
+    answer = gateway.chat(trouble, stream=True)
+    *events, last = [json.loads(line[6:]) for line in answer.text.split("\n\n") if line]
+    assert last["error"]["code"] == "engine_unavailable"
+    assert set(last["error"]) == {"message", "type", "param", "code"}
+    (choice,) = gateway.completion(events[0]["id"]).choices
+    assert (choice.finish_reason, choice.token_ids) == ("error", [100, 101, 102])
+
+    stream = gateway.openai.chat.completions.create(
+        model="hearken", messages=[{"role": "user", "content": trouble}], stream=True
+    )
+    with pytest.raises(openai.APIError):
+        list(stream)
+
+
+def test_chat_goes_on_when_the_log_cannot_be_written(start: Start, tmp_path_factory: object) -> None:
+    gateway = start()
+    gateway.log.close()
+    for stream in (False, True):
+        assert gateway.chat(stream=stream).status_code == 200
+    eventually(lambda: gateway.metric("hearken_completions_unlogged_total") == 2, "both are counted")
+
+    vote = {"kind": "thumbs", "completion_id": gateway.signer.new_completion_id(), "value": "up"}
+    answer = gateway.http.post("/v1/feedback", json=vote)
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "log_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_models_shows_the_public_name_only(gateway: Gateway, fake: FakeVllm) -> None:
+    fake.adapters = {"policy-1-aaaaaaaa"}
+    assert [model.id for model in gateway.openai.models.list()] == ["hearken"]
+    assert gateway.openai.models.retrieve("hearken").id == "hearken"
+    answer = gateway.http.get("/v1/models/policy-1-aaaaaaaa")
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "model_not_found")
+
+
+def test_requests_are_counted_by_route_and_code(gateway: Gateway) -> None:
+    gateway.chat()
+    gateway.http.get("/v1/nothing/invented-by-a-client")
+    assert gateway.metric('hearken_requests_total{code="200",route="/v1/chat/completions"}') == 1
+    assert gateway.metric('hearken_requests_total{code="404",route="unknown"}') == 1
+    assert gateway.metric('hearken_completions_total{arm="live"}') == 1
+    assert gateway.metric('hearken_completion_tokens_total{arm="live"}') == 6
