@@ -1,0 +1,45 @@
+"""docs/kubernetes.md tells of what there is: its alerts, values and commands are the real ones."""
+
+import re
+import shlex
+
+import yaml
+
+from hearken.cli import parser
+from tests.packaging.tools import NEWEST, ROOT, Run
+
+PAGE = (ROOT / "docs/kubernetes.md").read_text()
+COMMANDS = re.sub(r" \\\n\s*", " ", "\n".join(re.findall(r"^    (.+)$", PAGE, re.MULTILINE)))
+
+
+def test_every_alert_is_in_the_table_with_its_severity() -> None:
+    groups = yaml.safe_load((ROOT / "helm/rules/hearken.rules.yaml").read_text())["groups"]
+    real = {(rule["alert"], rule["labels"]["severity"]) for group in groups for rule in group["rules"]}
+    assert set(re.findall(r"^\| (Hearken\w+) \| (\w+) \|", PAGE, re.MULTILINE)) == real
+
+
+def test_the_values_that_are_named_exist() -> None:
+    values = yaml.safe_load((ROOT / "helm/values.yaml").read_text())
+    named = set(re.findall(r"`([a-z]\w+(?:\.\w+)+)`", PAGE)) | set(re.findall(r"--set ([\w.]+)=", PAGE))
+    chart = {name for name in named if name.partition(".")[0] in values}
+    assert len(chart) > 12
+    for name in chart:
+        at = values
+        for part in name.split("."):
+            assert part in at, f"helm/values.yaml has no {name}"
+            at = at[part]
+
+
+def test_the_commands_for_operators_are_understood() -> None:
+    (rollback,) = re.findall(r"-- (hearken rollback.*)", COMMANDS)
+    assert parser().parse_args(shlex.split(rollback)[1:]).reason == "answers are rude"
+
+
+def test_the_installation_that_is_shown_renders(helm: Run) -> None:
+    (line,) = re.findall(r"^helm install (.*)$", COMMANDS, re.MULTILINE)
+    result = helm("template", *shlex.split(line), "--kube-version", NEWEST)
+    assert result.returncode == 0, result.stderr
+    names = re.findall(r"(?:service|deployment)/([\w-]+)", COMMANDS)
+    made = {item["metadata"]["name"] for item in yaml.safe_load_all(result.stdout) if item}
+    assert names
+    assert set(names) <= made
