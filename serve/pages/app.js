@@ -204,16 +204,26 @@ function copyButton(read) {
 
 function showQuestion(text) {
   byId("welcome").hidden = true;
-  const bubble = element("div", { className: "turn mine" }, element("span", { className: "hidden", textContent: "You said: " }));
-  bubble.append(element("p", { className: "text", textContent: text }));
-  log.append(bubble);
+  const bubble = element("p", { className: "text mine", textContent: text });
+  log.append(element("div", { className: "turn" }, element("span", { className: "hidden", textContent: "You said: " }), bubble));
 }
 
 function ask(text) {
+  for (const button of log.querySelectorAll(".trouble button")) button.remove(); // too late to try those again
   state.history.push({ role: "user", content: text });
   showQuestion(text);
   following = true;
   answer();
+}
+
+// A question that got no answer leaves the conversation; trying again puts it back.
+function unanswered(turn, failure) {
+  const asked = state.history.pop();
+  return trouble(failure, () => {
+    turn.remove();
+    state.history.push(asked);
+    answer();
+  });
 }
 
 async function answer() {
@@ -259,15 +269,13 @@ async function chat(turn, signal) {
 function finishChat(turn, said, failure, stopped) {
   if (failure && !stopped) {
     if (!said.content) turn.replaceChildren();
-    turn.append(trouble(failure, () => { turn.remove(); answer(); }));
+    turn.append(unanswered(turn, failure));
     return;
   }
   if (stopped) turn.append(element("p", { className: "note", textContent: "Stopped." }));
-  if (!said.content) {
-    if (!stopped) turn.append(element("p", { className: "note", textContent: "The model had nothing to say." }));
-  } else {
-    state.history.push({ role: "assistant", content: said.content });
-  }
+  else if (!said.content) turn.append(element("p", { className: "note", textContent: "The model had nothing to say." }));
+  if (said.content) state.history.push({ role: "assistant", content: said.content });
+  else state.history.pop();
   if (said.id) {
     const actions = element("div", { className: "actions", role: "group", "aria-label": "Rate this answer" });
     actions.append(...thumbs(said.id), copyButton(() => said.content));
@@ -285,7 +293,7 @@ function side(name) {
 }
 
 async function compare(turn, signal) {
-  log.classList.add("wide-log");
+  turn.className = "turn comparing";
   const sides = { a: side("A"), b: side("B") };
   turn.append(element("div", { className: "pair" }, sides.a, sides.b));
   announce("Writing two answers.");
@@ -296,8 +304,10 @@ async function compare(turn, signal) {
     answers = await (await post("/v1/comparisons", body, signal)).json();
   } catch (failure) {
     if (!turn.isConnected) return;
+    turn.className = "turn";
+    if (signal.aborted) state.history.pop();
     turn.replaceChildren(
-      signal.aborted ? element("p", { className: "note", textContent: "Stopped." }) : trouble(failure, () => { turn.remove(); answer(); }),
+      signal.aborted ? element("p", { className: "note", textContent: "Stopped." }) : unanswered(turn, failure),
     );
     return;
   }
@@ -334,11 +344,17 @@ function offerBallot(turn, sides, answers) {
     sendVote({ kind: "comparison", a: answers.a.id, b: answers.b.id, preferred }, line, "Thanks, your choice counts.");
     question.focus({ preventScroll: true });
   };
+  line.textContent = "Which answer is better?";
   ballot.append(...buttons, line);
   turn.append(ballot);
   state.ballot = { vote, element: ballot };
   announce(`Answer A: ${answers.a.choices[0].message.content}. Answer B: ${answers.b.choices[0].message.content}. Which is better? Press A, B or T for a tie.`);
   if (!question.value) ballot.focus({ preventScroll: true });
+  // Two long answers are read from their beginning.
+  if (turn.offsetHeight > scroller.clientHeight) {
+    following = false;
+    turn.scrollIntoView({ block: "start" });
+  }
 }
 
 function markSide(card, chosen, passed) {
@@ -378,7 +394,6 @@ function startOver() {
   state.history = [];
   state.ballot = null;
   log.replaceChildren();
-  log.classList.remove("wide-log");
   byId("welcome").hidden = false;
   byId("to-end").hidden = true;
   announce("New conversation.");

@@ -1,0 +1,206 @@
+"""The chat page in a real browser, over a real gateway."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from feedback.events import Feedback
+from tests.serve.conftest import Gateway, eventually
+from tests.serve.fake_vllm import EMOJI_TEXT, FakeVllm, Trouble
+from tests.servers import need
+
+pytestmark = pytest.mark.browser
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TEXT = "I am base, seed None."
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    need("chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
+    """The chat page, opened by a new visitor. What its scripts complain about fails the test."""
+    opened = browser.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.goto(gateway.url)
+    yield opened
+    opened.close()
+    assert [c for c in complaints if "Failed to load resource" not in c] == []
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def only_vote(gateway: Gateway) -> Feedback:
+    (vote,) = gateway.votes()
+    return vote
+
+
+def test_a_thumb_on_a_streamed_answer_reaches_the_log(page: Page, gateway: Gateway) -> None:
+    ask(page, "hi")
+    expect(page.get_by_text(TEXT, exact=True)).to_be_visible()
+    up, down = page.get_by_label("Good answer"), page.get_by_label("Bad answer")
+    expect(up).to_have_attribute("aria-pressed", "false")
+    up.click()
+    expect(up).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_text("Thanks, noted.").first).to_be_visible()
+    (completion,) = gateway.completions()
+    vote = only_vote(gateway)
+    assert (vote.targets[0].completion_id, vote.label) == (completion.completion_id, "up")
+    assert vote.rater == completion.user
+
+    down.click()
+    expect(down).to_have_attribute("aria-pressed", "true")
+    expect(up).to_have_attribute("aria-pressed", "false")
+    eventually(lambda: len(gateway.votes()) == 2, "the changed vote")
+    first, second = gateway.votes()
+    assert (second.event_id, second.label) == (first.event_id, "down")
+
+
+def test_the_conversation_goes_on_and_can_be_started_over(page: Page, fake: FakeVllm) -> None:
+    ask(page, Trouble.EMOJI)
+    expect(page.get_by_text(EMOJI_TEXT, exact=True)).to_be_visible()
+    expect(page.get_by_label("Good answer")).to_be_visible()
+    ask(page, "and then?")
+    expect(page.get_by_label("Good answer")).to_have_count(2)
+    assert fake.requests[-1]["messages"] == [
+        {"role": "user", "content": Trouble.EMOJI},
+        {"role": "assistant", "content": EMOJI_TEXT},
+        {"role": "user", "content": "and then?"},
+    ]
+    page.get_by_label("New conversation").click()
+    expect(page.get_by_text(EMOJI_TEXT)).to_have_count(0)
+    ask(page, "hi")
+    expect(page.get_by_label("Good answer")).to_be_visible()
+    assert fake.requests[-1]["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_stopping_keeps_what_was_written_and_stops_the_engine(page: Page, fake: FakeVllm) -> None:
+    ask(page, Trouble.HOLD)
+    expect(page.get_by_text("I am", exact=True)).to_be_visible()
+    page.get_by_label("Stop", exact=True).click()
+    expect(page.locator(".note", has_text="Stopped.")).to_be_visible()
+    expect(page.get_by_text("I am", exact=True)).to_be_visible()
+    expect(page.get_by_label("Send")).to_be_visible()
+    assert fake.aborted.wait(10)
+    page.get_by_label("Bad answer").click()
+    expect(page.get_by_text("Thanks, we will do better.").first).to_be_visible()
+
+
+@pytest.mark.parametrize(("how", "preferred"), [("mouse", "a"), ("key", "b"), ("key", "tie")])
+def test_two_answers_are_compared_blind(page: Page, gateway: Gateway, how: str, preferred: str) -> None:
+    page.get_by_role("button", name="Compare").click()
+    ask(page, "hi")
+    expect(page.get_by_role("heading", name="Answer A")).to_be_visible()
+    ballot = page.get_by_role("group", name="Which answer is better?")
+    expect(ballot).to_be_focused()
+    if how == "mouse":
+        ballot.get_by_text("A is better").click()
+    else:
+        page.keyboard.press({"b": "b", "tie": "t"}[preferred])
+    expect(page.locator(".ballot", has_text="Thanks, your choice counts.")).to_be_visible()
+    expect(page.locator(".badge")).to_have_count(0 if preferred == "tie" else 1)
+    vote = only_vote(gateway)
+    assert vote.label == preferred
+    assert {t.completion_id for t in vote.targets} == {c.completion_id for c in gateway.completions()}
+
+
+def test_trouble_is_told_in_words_and_can_be_tried_again(page: Page, fake: FakeVllm) -> None:
+    ask(page, Trouble.DIE)
+    expect(page.locator(".trouble", has_text="The answer broke off.")).to_be_visible()
+    ask(page, Trouble.CRASH)
+    trouble = page.locator(".trouble", has_text="The model is not available right now.")
+    expect(trouble).to_be_visible()
+    expect(page.get_by_role("button", name="Try again")).to_have_count(1)
+    asked = len(fake.requests)
+    page.get_by_role("button", name="Try again").click()
+    eventually(lambda: len(fake.requests) == asked + 1, "asked again")
+    # Questions that were never answered are no part of the conversation.
+    assert fake.requests[-1]["messages"] == [{"role": "user", "content": Trouble.CRASH}]
+    expect(trouble).to_be_visible()
+    ask(page, Trouble.TOO_LONG)
+    expect(page.locator(".trouble", has_text="too long for the model")).to_be_visible()
+    page.locator(".trouble").get_by_role("button", name="New conversation").click()
+    expect(page.locator(".trouble")).to_have_count(0)
+
+
+def test_a_vote_that_fails_can_be_sent_again(page: Page, gateway: Gateway) -> None:
+    ask(page, "hi")
+    page.route("**/v1/feedback", lambda route: route.abort())
+    page.get_by_label("Good answer").click()
+    expect(page.locator(".said.failed")).to_be_visible()
+    page.unroute("**/v1/feedback")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Thanks, noted.").first).to_be_visible()
+    assert only_vote(gateway).label == "up"
+
+
+def test_text_is_never_html(page: Page, fake: FakeVllm) -> None:
+    evil = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
+    ask(page, evil)
+    expect(page.get_by_text(evil, exact=True)).to_be_visible()
+    assert page.locator("#log img, #log b").count() == 0
+    assert page.title() == "hearken"
+    csp = page.request.get(page.url).headers["content-security-policy"]
+    assert "default-src 'none'" in csp
+    assert "unsafe" not in csp
+
+
+def test_each_browser_has_its_own_name_and_keeps_it(page: Page, browser: Browser, gateway: Gateway) -> None:
+    for opened in (page, browser.new_page()):
+        opened.goto(gateway.url)
+        for _ in range(2):
+            ask(opened, "hi")
+            expect(opened.get_by_label("Good answer").first).to_be_visible()
+            opened.reload()
+        if opened is not page:
+            opened.close()
+    users = [completion.user for completion in gateway.completions()]
+    assert users[0] == users[1] != users[2] == users[3]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1400])
+def test_nothing_sticks_out_at_any_width(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 700})
+    page.get_by_role("button", name="Compare").click()
+    ask(page, "x" * 300)
+    expect(page.get_by_text("Which answer is better?").first).to_be_visible()
+    if folder := os.environ.get("HEARKEN_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/compare-{width}.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(
+        "document.querySelector('#scroller').scrollWidth <= document.querySelector('#scroller').clientWidth"
+    )
+
+
+def test_dark_follows_the_system_and_can_be_switched(browser: Browser, gateway: Gateway) -> None:
+    context = browser.new_context(color_scheme="dark")
+    opened = context.new_page()
+    opened.goto(gateway.url)
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = opened.evaluate(background)
+    opened.get_by_label("Switch between light and dark").click()
+    light = opened.evaluate(background)
+    assert dark != light
+    opened.reload()
+    assert opened.evaluate(background) == light
+    context.close()
