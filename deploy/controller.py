@@ -42,6 +42,9 @@ ENGINE_SECONDS = 1.0
 ENGINE_TIMEOUT_SECONDS = 30.0
 """How long an engine that hangs can keep the controller from everything else."""
 
+PARITY = "parity"
+"""The guardrail that an engine fails, not the log: its name in a decision's numbers."""
+
 READS_PER_TICK = 20
 """So that an operator's command does not wait for a long catching up."""
 
@@ -90,7 +93,7 @@ class Controller:
         now = self._clock()
         self._follow(now)
         self._obey(now)
-        self._consider()
+        self._consider(now)
         self._judge(now)
         self._tend(now)
         self._start_next(now)
@@ -109,7 +112,7 @@ class Controller:
                 self._replay()
                 break
         if self._history is not None and self._history.state is None:
-            self._decide(release.begin(now))
+            self._decide(release.begin(now), now)
 
     def _replay(self) -> None:
         """Rebuild everything from the log."""
@@ -143,14 +146,14 @@ class Controller:
             self._history.apply(event)
         return True
 
-    def _decide(self, step: Step, *, answers: str | None = None) -> None:
+    def _decide(self, step: Step, now: float, *, answers: str | None = None) -> None:
         """Make a step durable, then go on from it."""
         assert self._history is not None
         before = self._history.state or ReleaseState()
         number = self._history.number + 1
         decision = Decision(
             event_id=f"decision-{number}-{uuid.uuid4().hex[:12]}",
-            at=self._clock(),
+            at=now,
             number=number,
             outcome=step.outcome,
             release_id=step.state.release_id,
@@ -177,29 +180,29 @@ class Controller:
         assert self._history is not None
         for command in self._history.commands:
             step = release.obey(self.state, command.action, command.who, command.reason, now)
-            self._decide(step, answers=command.event_id)
+            self._decide(step, now, answers=command.event_id)
 
-    def _consider(self) -> None:
+    def _consider(self, now: float) -> None:
         """Give every new candidate its gate verdict; the newest that passes waits for its canary."""
         assert self._history is not None
         for candidate in self._history.candidates:
-            self._gate(candidate)
+            self._gate(candidate, now)
 
-    def _gate(self, candidate: Candidate) -> None:
+    def _gate(self, candidate: Candidate, now: float) -> None:
         try:
             gate = self._registry.manifest(candidate.version).gate
         except RegistryError as error:
             step = release.refuse(self.state, candidate.version, str(error))
-            self._decide(step, answers=candidate.event_id)
+            self._decide(step, now, answers=candidate.event_id)
             return
         judged = verdict(gate, self._settings.gate)
         if not judged.passed:
             step = release.refuse(self.state, candidate.version, judged.sentence)
         else:
             if self.state.waiting is not None:
-                self._decide(release.supersede(self.state, candidate.version))
+                self._decide(release.supersede(self.state, candidate.version), now)
             step = release.accept(self.state, candidate.version, judged.sentence)
-        self._decide(step, answers=candidate.event_id)
+        self._decide(step, now, answers=candidate.event_id)
 
     def _start_next(self, now: float) -> None:
         """Load and probe the waiting candidate on the engines, and only then name it in a table."""
@@ -212,10 +215,10 @@ class Controller:
         problem = self._misfit(version) or self._fleet.prepare(version)
         parity = self._fleet.parity_of(version)
         if problem is not None:
-            self._decide(release.refuse(self.state, version, problem, {"parity_nats": parity}))
+            self._decide(release.refuse(self.state, version, problem, {"parity_nats": parity}), now)
         elif parity is not None:  # None: the engines went away meanwhile
             cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
-            self._decide(release.start(self.state, self._rules, now, cursor))
+            self._decide(release.start(self.state, self._rules, now, cursor), now)
 
     def _misfit(self, version: str) -> str | None:
         live = self.state.table.live
@@ -242,7 +245,7 @@ class Controller:
             return  # no verdict on half of what is known
         step = release.judge(self.state, self._rules, self._observation.known(self.state, self._cursor), now)
         if step is not None:
-            self._decide(step)
+            self._decide(step, now)
 
     def _observe(self, observation: Observation) -> bool:
         """Read on. True when everything in the log by now was taken in."""
@@ -266,7 +269,7 @@ class Controller:
         for version in sorted(used):
             problem = self._fleet.prepare(version)
             if problem is not None and self.state.stage == "canary" and version == self.state.table.canary:
-                self._decide(release.fail(self.state, Failure("parity", problem, {}), now))
+                self._decide(release.fail(self.state, Failure(PARITY, problem, {}), now), now)
             elif problem is not None and self._complaints.get(version) != problem:
                 logger.error("%s is in use, but %s", version, problem)
             self._complaints[version] = problem or ""
@@ -301,9 +304,9 @@ def _only_one(data: Path) -> Iterator[None]:
 def run(settings: ControllerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `AlreadyRunning`, and `LogUnavailable` where it cannot write."""
     stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
     with _only_one(settings.data):
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda *_: stop.set())
         log = open_log(settings.data, settings.kafka, "controller")
         registry = Registry(settings.data / "adapters")
         clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]

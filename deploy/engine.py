@@ -128,7 +128,7 @@ class EngineClient:
         return [row[str(token)]["logprob"] for row, token in zip(rows, token_ids, strict=True)]
 
     def parity(self, model: str, probes: list[Probe]) -> float:
-        """The largest absolute difference (nats) between the engine's logprobs and the trainer's, over probes.
+        """The largest absolute difference (nats) between the engine's logprobs and the trainer's.
 
         Not a number where either side has one.
         """

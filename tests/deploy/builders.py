@@ -1,0 +1,160 @@
+"""Small real things that the tests of this room are made of."""
+
+import json
+from pathlib import Path
+
+from deploy.manifest import GateNumbers, Manifest, Probe
+from deploy.registry import CONFIG, WEIGHTS, Registry
+from feedback.events import Choice, Completion
+from feedback.join import Answer, Label
+from tests.deploy.fake_engine import trainer_logprob
+
+GOOD_GATE = GateNumbers(
+    prompts=64,
+    win_rate=0.6,
+    win_rate_low=0.55,
+    kl_nats_base=1.0,
+    kl_nats_live=0.5,
+    kl_budget_nats_base=10.0,
+    kl_budget_nats_live=2.0,
+    response_tokens=20,
+    response_tokens_live=18,
+)
+
+
+def safetensors(content: bytes) -> bytes:
+    """The bytes of a safetensors file with one tensor of these bytes."""
+    tensor = {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}
+    header = json.dumps({"weight": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + content
+
+
+def adapter_folder(folder: Path, content: bytes = b"one") -> Path:
+    """An adapter's files, as a trainer writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(safetensors(content))
+    (folder / CONFIG).write_text('{"r": 8}')
+    return folder
+
+
+def probes(content: bytes) -> list[Probe]:
+    """What the trainer computed for a prompt and an answer."""
+    prompt, answer = [1, 2, 3], [4, 5]
+    weights = safetensors(content)
+    logprobs = [trainer_logprob(weights, [*prompt, *answer[:i]], answer[i]) for i in range(len(answer))]
+    return [Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=logprobs)]
+
+
+def publish(
+    registry: Registry,
+    scratch: Path,
+    content: bytes = b"one",
+    *,
+    parent: str = "base",
+    base_digest: str = "d" * 64,
+    gate: GateNumbers = GOOD_GATE,
+) -> Manifest:
+    """A published version with right probes."""
+    return registry.publish(
+        adapter_folder(scratch / content.hex(), content),
+        parent=parent,
+        base_digest=base_digest,
+        rank=8,
+        training={"labels": 10},
+        offsets={"feedback/0": 10},
+        gate=gate,
+        probes=probes(content),
+    )
+
+
+def completion(
+    number: int,
+    *,
+    user: str,
+    arm: str = "canary",
+    version: str = "policy-1-aaaaaaaa",
+    epoch: int = 2,
+    at: float = 0.0,
+    text: str = "an answer",
+    tokens: int = 20,
+    finish_reason: str = "stop",
+    latency_seconds: float = 1.0,
+    ttft_seconds: float | None = 0.1,
+    role: str = "answer",
+) -> Completion:
+    """A completion as the gateway logs it."""
+    return Completion.model_validate(
+        {
+            "event_id": f"chatcmpl-{number}",
+            "completion_id": f"chatcmpl-{number}",
+            "at": at,
+            "conversation": f"c-{user}",
+            "user": user,
+            "policy_version": version,
+            "arm": arm,
+            "role": role,
+            "table_epoch": epoch,
+            "messages": [],
+            "prompt_token_ids": [1, 2],
+            "choices": [
+                Choice(
+                    text=text, token_ids=[7] * tokens, logprobs=[-0.1] * tokens, finish_reason=finish_reason
+                )
+            ],
+            "latency_seconds": latency_seconds,
+            "ttft_seconds": ttft_seconds,
+        }
+    )
+
+
+def answer(
+    user: str,
+    *,
+    arm: str = "canary",
+    version: str = "policy-1-aaaaaaaa",
+    epoch: int = 2,
+    role: str = "answer",
+) -> Answer:
+    """One choice of a completion, joined."""
+    return Answer(
+        completion_id=f"chatcmpl-{user}-{arm}-{role}",
+        choice=0,
+        user=user,
+        policy_version=version,
+        arm=arm,
+        role=role,
+        table_epoch=epoch,
+        prompt_token_ids=(1, 2),
+        token_ids=(3,),
+        text="x",
+        finish_reason="stop",
+        at=0.0,
+        ttft_seconds=None,
+        latency_seconds=1.0,
+        sampling_plain=True,
+    )
+
+
+def thumb(
+    of: Answer,
+    value: float,
+    *,
+    at: float,
+    vote: str = "vote",
+    revision: int = 1,
+    rater: str | None = None,
+    source: str = "end_user",
+) -> Label:
+    """A thumb on an answer, by the answer's own user unless told otherwise."""
+    return Label(
+        event_id=f"{of.user}-{of.arm}-{vote}",
+        revision=revision,
+        kind="thumbs",
+        rater=of.user if rater is None else rater,
+        tenant="default",
+        at=at,
+        value=value,
+        label="up" if value > 0.5 else "down",
+        source=source,
+        answers=(of,),
+    )

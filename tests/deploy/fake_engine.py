@@ -1,0 +1,129 @@
+"""A small server with vLLM's shapes: enough of one for the controller, in a thread.
+
+Its "logprobs" are a function of the adapter's weight file and the tokens, which stands for a forward pass:
+only an engine that loaded the right file gives the right numbers. `trainer_logprob` is the trainer's side.
+"""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+
+def trainer_logprob(weights: bytes, context: list[int], token: int) -> float:
+    """The logprob (nats) of `token` after `context` under an adapter."""
+    digest = hashlib.sha256(weights + repr([*context, token]).encode()).digest()
+    return -int.from_bytes(digest[:4], "big") / 2**30
+
+
+class FakeEngine:
+    """`skew_nats` is added to every logprob; `loads` and `unloads` are what was asked of it, in order."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, bytes] = {}
+        self.loads: list[str] = []
+        self.unloads: list[str] = []
+        self.probes: list[str] = []
+        self.skew_nats = 0.0
+        self._server = self._serve(0)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def _serve(self, port: int) -> ThreadingHTTPServer:
+        engine = self
+
+        class Handler(_Handler):
+            fake = engine
+
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server
+
+    def stop(self) -> None:
+        """Nothing answers on the port any more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def start(self) -> None:
+        """A new process on the same port: it knows the base model only."""
+        self.loaded = {}
+        self._server = self._serve(self.port)
+
+    def prompt_logprobs(self, model: str, tokens: list[int]) -> list[dict[str, Any] | None]:
+        weights = self.loaded.get(model, b"")
+        rows: list[dict[str, Any] | None] = [None]
+        for i in range(1, len(tokens)):
+            logprob = trainer_logprob(weights, tokens[:i], tokens[i]) + self.skew_nats
+            rows.append({str(tokens[i]): {"logprob": logprob, "rank": 1, "decoded_token": "x"}})
+        return rows
+
+
+class _Handler(BaseHTTPRequestHandler):
+    fake: FakeEngine
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self._answer(200, None)
+        elif self.path == "/v1/models":
+            names = ["base", *self.fake.loaded]
+            self._answer(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+        else:
+            self._answer(404, _error("no such path", 404))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        handlers = {
+            "/v1/load_lora_adapter": self._load,
+            "/v1/unload_lora_adapter": self._unload,
+            "/v1/completions": self._complete,
+        }
+        handlers[self.path](body)
+
+    def _load(self, body: dict[str, Any]) -> None:
+        name, folder = body["lora_name"], Path(body["lora_path"])
+        if name in self.fake.loaded:
+            self._answer(400, _error(f"The lora adapter '{name}' has already been loaded.", 400))
+        elif not (folder / "adapter_model.safetensors").is_file():
+            self._answer(404, _error(f"No adapter found for {folder}", 404))
+        else:
+            self.fake.loaded[name] = (folder / "adapter_model.safetensors").read_bytes()
+            self.fake.loads.append(name)
+            self._answer(200, f"Success: LoRA adapter '{name}' added successfully.")
+
+    def _unload(self, body: dict[str, Any]) -> None:
+        name = body["lora_name"]
+        if self.fake.loaded.pop(name, None) is None:
+            self._answer(404, _error(f"The lora adapter '{name}' cannot be found.", 404))
+        else:
+            self.fake.unloads.append(name)
+            self._answer(200, f"Success: LoRA adapter '{name}' removed successfully.")
+
+    def _complete(self, body: dict[str, Any]) -> None:
+        model = body["model"]
+        if model != "base" and model not in self.fake.loaded:
+            self._answer(404, _error(f"The model `{model}` does not exist.", 404))
+            return
+        self.fake.probes.append(model)
+        choice = {
+            "index": 0,
+            "text": "x",
+            "finish_reason": "length",
+            "prompt_logprobs": self.fake.prompt_logprobs(model, body["prompt"]),
+        }
+        self._answer(200, {"object": "text_completion", "model": model, "choices": [choice]})
+
+    def _answer(self, code: int, body: object) -> None:
+        data = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _error(message: str, code: int) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "Error", "param": None, "code": code}}

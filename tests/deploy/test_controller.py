@@ -1,0 +1,364 @@
+"""The controller against a real log, a real registry and engines on real sockets, with users who vote."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.releases import append_command, entry
+from deploy.replay import audit
+from deploy.stages import ReleaseState
+from feedback.log import Entry, EventLog
+from tests.deploy.builders import GOOD_GATE
+from tests.deploy.world import World
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
+    worlds: list[World] = []
+
+    def make(**options: Any) -> World:
+        worlds.append(World(tmp_path / str(len(worlds)), **options))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    return make_world()
+
+
+def likes(world: World, version: str, chance: float) -> None:
+    world.taste = lambda served: chance if served == version else 0.4
+
+
+def metric(world: World, name: str, **labels: str) -> float | None:
+    return world.metrics.registry.get_sample_value(name, labels)
+
+
+def test_begins_with_the_base_model(world: World) -> None:
+    world.tick()
+    world.tick()
+    (begun,) = world.decisions
+    assert begun.table is not None
+    assert (begun.table.epoch, begun.table.live, begun.number) == (1, "base", 1)
+
+
+def test_a_better_candidate_is_promoted_and_its_holdback_ends(world: World) -> None:
+    manifest = world.offer()
+    likes(world, manifest.version, 0.8)
+    promoted = world.pass_time(until="promoted")
+    assert world.outcomes[:4] == ["begun", "accepted", "started", "raised"]
+    assert f"Promoted {manifest.version}" in promoted.sentence
+    assert "against a bound of 20" in promoted.sentence
+    assert world.state.stage == "holdback"
+    assert metric(world, "hearken_promotions_total") == 1
+    assert metric(world, "hearken_policy_seq") == 1
+    assert metric(world, "hearken_release_stage", stage="holdback") == 1
+    world.pass_time(until="finished")
+    assert world.state.table.adapters == {manifest.version}
+    assert audit(world.log, world.settings) == []
+
+
+def test_no_table_names_an_adapter_before_every_engine_has_it(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    manifest = world.offer()
+    world.pass_time(until="started", users=0)
+    for engine in world.engines:
+        assert engine.loads == [manifest.version]
+        assert manifest.version in engine.probes
+    assert metric(world, "hearken_adapters_loaded", engine=world.engines[1].url) is not None
+
+
+def test_a_harmful_candidate_is_rolled_back_and_drained(world: World) -> None:
+    manifest = world.offer()
+    world.taste = lambda version: 0.1 if version == manifest.version else 0.8
+    harmful = world.pass_time(until="harmful")
+    assert harmful.table is not None
+    assert (harmful.table.live, harmful.table.weight) == ("base", 0.0)
+    assert metric(world, "hearken_rollbacks_total") == 1
+    assert world.engines[0].unloads == []
+    for _ in range(12):
+        world.now += 1
+        world.tick()
+    assert world.engines[0].unloads == [manifest.version]
+    assert world.registry.verify(manifest.version) == manifest, "files are never deleted"
+    assert audit(world.log, world.settings) == []
+
+
+def test_harm_after_the_promotion_brings_the_previous_version_back(world: World) -> None:
+    manifest = world.offer()
+    likes(world, manifest.version, 0.9)
+    world.pass_time(until="promoted")
+    world.taste = lambda version: 0.05 if version == manifest.version else 0.9
+    harmful = world.pass_time(until="harmful", users=300)
+    assert harmful.stage_before == "holdback"
+    assert world.state.table.live == "base"
+    assert audit(world.log, world.settings) == []
+
+
+def test_a_guardrail_rolls_back_without_votes(world: World) -> None:
+    manifest = world.offer()
+    world.answer = lambda version: {"text": ""} if version == manifest.version else {}
+    failed = world.pass_time(until="guardrail", users=400)
+    assert failed.numbers["guardrail"] == "empty_answers"
+    assert world.state.table.weight == 0.0
+    assert audit(world.log, world.settings) == []
+
+
+def test_an_engine_that_computes_something_else_refuses_the_candidate(world: World) -> None:
+    world.engines[0].skew_nats = 0.31
+    world.offer()
+    refused = world.pass_time(until="refused", users=0)
+    assert "differ by up to 0.31 nats, 0.02 is allowed" in refused.sentence
+    assert refused.numbers["parity_nats"] == pytest.approx(0.31)
+    assert world.state.stage == "idle"
+    assert all(d.table is None or d.table.adapters == set() for d in world.decisions)
+
+
+def test_the_gate_refuses_by_the_manifests_numbers(world: World) -> None:
+    world.offer(gate=GOOD_GATE.model_copy(update={"kl_nats_live": 9.0}))
+    refused = world.pass_time(until="refused", users=0)
+    assert "KL to live is 9.000 nats, over the budget of 2.000" in refused.sentence
+    assert refused.settled
+    assert world.engines[0].loads == []
+    assert metric(world, "hearken_gate_rejections_total") == 1
+
+
+def test_files_that_changed_are_refused(world: World) -> None:
+    manifest = world.offer()
+    (world.registry.path(manifest.version) / "adapter_config.json").write_text("{}")
+    refused = world.pass_time(until="refused", users=0)
+    assert manifest.files["adapter_config.json"] in refused.sentence
+
+
+def test_a_candidate_of_another_parent_is_refused_when_its_turn_comes(world: World) -> None:
+    first = world.offer(b"one")
+    likes(world, first.version, 0.9)
+    world.pass_time(until="started")
+    second = world.offer(b"two")  # trained from base, but the first is promoted before its turn
+    world.pass_time(until="promoted")
+    refused = world.pass_time(until="refused")
+    assert refused.version == second.version
+    assert f"trained from base and compared with it, but {first.version} is live now" in refused.sentence
+
+
+def test_the_newest_candidate_waits_and_goes_on_from_a_promotion(world: World) -> None:
+    first = world.offer(b"one")
+    likes(world, first.version, 0.9)
+    world.pass_time(until="started")
+    second = world.offer(b"two", parent=first.version)
+    third = world.offer(b"three", parent=first.version)
+    superseded = world.pass_time(until="superseded")
+    assert superseded.version == second.version
+    world.pass_time(until="promoted")
+    world.taste = lambda version: 0.9
+    world.pass_time(until="finished")
+    assert world.decisions[-1].outcome == "started"
+    assert (world.state.table.canary, world.state.table.control) == (third.version, first.version)
+
+
+def test_a_restarted_engine_is_loaded_and_probed_again(world: World) -> None:
+    manifest = world.offer()
+    likes(world, manifest.version, 0.9)
+    world.pass_time(until="promoted")
+    engine = world.engines[0]
+    engine.stop()
+    for _ in range(3):
+        world.now += 1
+        world.tick()  # nothing answers: the controller goes on
+    engine.start()
+    engine.probes.clear()
+    world.now += 1
+    world.tick()
+    assert set(engine.loaded) == {manifest.version}
+    assert engine.probes == [manifest.version]
+
+
+def test_an_engine_that_is_away_delays_a_candidate(world: World) -> None:
+    world.engines[0].stop()
+    world.offer()
+    for _ in range(3):
+        world.now += 1
+        world.tick()
+    assert world.outcomes == ["begun", "accepted"]
+    world.engines[0].start()
+    world.now += 1
+    world.tick()
+    assert world.outcomes[-1] == "started"
+
+
+def test_a_canary_whose_engine_came_back_wrong_is_rolled_back(world: World) -> None:
+    world.offer()
+    world.pass_time(until="started")
+    world.engines[0].stop()
+    world.engines[0].skew_nats = 0.5
+    world.engines[0].start()
+    failed = world.pass_time(until="guardrail")
+    assert failed.numbers["guardrail"] == "parity"
+
+
+def run_killing(world: World, every: int | None) -> list[str]:
+    manifest = world.offer()
+    likes(world, manifest.version, 0.75)
+    for i in range(80):
+        world.tick()
+        if world.state.stage == "holdback":
+            break
+        world.chat(60)
+        world.now += 1.0
+        if every is not None and i % every == 0:
+            world.kill_controller()
+    return [decision.sentence for decision in world.decisions]
+
+
+def test_a_killed_controller_is_continued_to_the_same_verdicts(make_world: MakeWorld) -> None:
+    undisturbed = run_killing(make_world(), every=None)
+    killed = run_killing(make_world(), every=3)
+    assert undisturbed[-1].startswith("Promoted")
+    assert killed == undisturbed
+
+
+class Crash(Exception):
+    """The process died."""
+
+
+class CrashingLog:
+    """A log whose process dies right after each append has become durable."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.read, self.end, self.close = log.read, log.end, log.close
+        self._append = log.append
+
+    def append(self, entries: Sequence[Entry]) -> "Future[None]":
+        self._append(entries).result()
+        raise Crash
+
+
+def test_a_crash_after_any_decision_is_continued(world: World) -> None:
+    log = CrashingLog(world.log)
+    manifest = world.offer()
+    likes(world, manifest.version, 0.9)
+    crashes = 0
+    world.kill_controller(log)
+    while "promoted" not in world.outcomes:
+        try:
+            world.tick()
+        except Crash:
+            crashes += 1
+            world.kill_controller(log)
+        else:
+            world.chat(60)
+            world.now += 1.0
+    assert crashes == len(world.decisions)
+    assert [decision.number for decision in world.decisions] == list(range(1, crashes + 1))
+    assert [o for o in world.outcomes if o != "raised"] == ["begun", "accepted", "started", "promoted"]
+    world.kill_controller()
+    assert audit(world.log, world.settings) == []
+
+
+def test_an_operator_rolls_back_in_a_canary_and_after_it(world: World) -> None:
+    manifest = world.offer()
+    likes(world, manifest.version, 0.9)
+    world.pass_time(until="promoted")
+    append_command(world.log, "rollback", reason="odd answers", who="ann")
+    back = world.pass_time(until="rolled_back", users=0)
+    assert back.sentence == f"Rolled back {manifest.version} to base for ann: odd answers."
+    world.tick()
+    assert world.outcomes.count("rolled_back") == 1, "one command, one decision"
+    append_command(world.log, "rollback", who="ann")
+    world.tick()
+    assert world.outcomes[-1] == "not_done"
+
+
+def test_a_pause_keeps_candidates_waiting_until_the_resume(world: World) -> None:
+    world.tick()
+    append_command(world.log, "pause", who="ann")
+    world.offer()
+    for _ in range(3):
+        world.now += 1
+        world.tick()
+    assert world.outcomes == ["begun", "paused", "accepted"]
+    world.kill_controller()
+    append_command(world.log, "resume", who="ann")
+    world.now += 1
+    world.tick()
+    assert world.outcomes[3:] == ["resumed", "started"]
+
+
+def test_without_traffic_no_rung_is_climbed(world: World) -> None:
+    world.offer()
+    world.pass_time(until="started", users=0)
+    for _ in range(30):
+        world.now += 1
+        world.tick()
+    assert world.outcomes[-1] == "started"
+
+
+def test_an_undecided_canary_ends_inconclusive(make_world: MakeWorld) -> None:
+    world = make_world(max_seconds=5, margin=0.0)
+    world.offer()
+    ended = world.pass_time(until="inconclusive", users=10)
+    assert "base stays live" in ended.sentence
+    assert world.state == ReleaseState.model_validate(ended.state)
+
+
+def test_a_second_controller_does_not_fork_the_history(world: World) -> None:
+    world.tick()
+    rival = world.new_controller()
+    rival.tick()
+    world.offer(b"one")
+    for _ in range(3):
+        world.now += 1
+        world.tick()
+        rival.tick()
+    numbers = [decision.number for decision in world.decisions]
+    assert numbers == sorted(set(numbers))
+    assert rival.state == world.state
+
+
+class OvertakenLog:
+    """A log in which another controller's entry arrives just before our first one."""
+
+    def __init__(self, log: EventLog, theirs: Entry) -> None:
+        self.read, self.end, self.close = log.read, log.end, log.close
+        self._append, self._theirs = log.append, [theirs]
+
+    def append(self, entries: Sequence[Entry]) -> "Future[None]":
+        theirs, self._theirs = self._theirs, []
+        return self._append([*theirs, *entries])
+
+
+def test_a_decision_that_another_controller_made_first_is_followed(world: World) -> None:
+    """Our decision is in the log second: we go on from the first."""
+    world.tick()
+    theirs = world.decisions[0].model_copy(update={"event_id": "theirs", "number": 2})
+    world.kill_controller(OvertakenLog(world.log, entry(theirs)))
+    append_command(world.log, "pause", who="ann")
+    world.tick()
+    assert world.state.paused, "what it believes until it reads the log"
+    world.tick()
+    assert [decision.event_id for decision in world.decisions][1] == "theirs"
+    assert world.outcomes == ["begun", "begun", "paused"], "the command is answered after all"
+    assert world.state == world.decisions[-1].state
+
+
+def test_replay_gives_the_same_verdicts_and_notices_other_ones(world: World) -> None:
+    manifest = world.offer()
+    likes(world, manifest.version, 0.8)
+    world.pass_time(until="promoted")
+    assert audit(world.log, world.settings) == []
+    promoted = world.decisions[-1]
+    forged = promoted.model_copy(
+        update={"number": promoted.number + 1, "event_id": "forged", "outcome": "harmful", "sentence": "x"}
+    )
+    world.log.append([entry(forged)]).result()
+    (difference,) = audit(world.log, world.settings)
+    assert f"decision {forged.number}" in difference

@@ -1,0 +1,171 @@
+"""From votes to pairs: windows, whose votes count, and that order, batches and repetitions do not matter."""
+
+import random
+
+import pytest
+
+from deploy.betting import EProcess
+from deploy.evidence import Evidence, EvidenceRules, Reading, Scope, Vote, close_windows
+from feedback.join import Label
+from tests.deploy.builders import answer, thumb
+
+NEW, OLD = "policy-1-aaaaaaaa", "base"
+SCOPE = Scope(first_epoch=2, canary=NEW, control=OLD)
+RULES = EvidenceRules(window_seconds=10)
+
+
+def vote_in(arm: str, user: str, value: float, at: float, vote: str = "vote", revision: int = 1) -> Label:
+    version = NEW if arm == "canary" else OLD
+    return thumb(answer(user, arm=arm, version=version), value, at=at, vote=vote, revision=revision)
+
+
+def reading(labels: list[Label], now: float = 1e6, rules: EvidenceRules = RULES) -> Reading:
+    evidence = Evidence(rules, SCOPE)
+    evidence.feed(labels)
+    evidence.advance(now)
+    return evidence.reading()
+
+
+def test_a_user_is_one_value_when_the_window_closes() -> None:
+    labels = [vote_in("canary", "ada", v, at=i, vote=f"v{i}") for i, v in enumerate([1, 1, 0, 1])]
+    labels.append(vote_in("control", "bob", 0, at=1))
+    assert reading(labels, now=9.9) == Reading()
+    assert reading(labels, now=10.0).canary_users == 1
+    closed = reading(labels, now=11.0)
+    assert (closed.pairs, closed.mean_difference) == (1, 0.75)
+    assert (closed.canary_value, closed.control_value) == (0.75, 0.0)
+    one = EProcess(0.02)
+    one.observe(0.75)
+    assert closed.promote == one.evidence
+
+
+def test_a_revision_counts_before_the_closing_and_not_after() -> None:
+    changed = [vote_in("canary", "ada", 1, at=0), vote_in("canary", "ada", 0, at=9, revision=2)]
+    assert reading(changed).canary_value == 0.0
+    late = [vote_in("canary", "ada", 1, at=0), vote_in("canary", "ada", 0, at=10, revision=2)]
+    assert reading(late).canary_value == 1.0
+    many = EvidenceRules(window_seconds=10, windows_per_user=5)
+    assert reading(late, rules=many).canary_value == 1.0  # nor does it open a window of its own
+
+
+def test_later_windows_count_only_when_asked_for() -> None:
+    votes = [Vote(at, f"v{at}", 1, value) for at, value in [(0.0, 1.0), (5.0, 0.0), (12.0, 0.0), (40.0, 1.0)]]
+    assert close_windows(votes, RULES) == [(10.0, 0.5)]
+    many = EvidenceRules(window_seconds=10, windows_per_user=2)
+    assert close_windows(votes, many) == [(10.0, 0.5), (22.0, 0.0)]
+
+
+def test_pairs_are_made_in_closing_order() -> None:
+    labels = [
+        vote_in("canary", "c2", 0, at=2),
+        vote_in("canary", "c1", 1, at=1),
+        vote_in("control", "k2", 1, at=4),
+        vote_in("control", "k1", 0, at=3),
+        vote_in("canary", "c3", 1, at=5),
+    ]
+    expected = EProcess(0.02)
+    for difference in (1 - 0, 0 - 1):
+        expected.observe(difference)
+    result = reading(labels)
+    assert (result.pairs, result.promote) == (2, expected.evidence)
+    assert (result.canary_users, result.control_users) == (3, 2)
+
+
+def test_only_users_own_votes_on_this_release_count() -> None:
+    mine = answer("ada")
+    outside = [
+        thumb(mine, 1, at=0, rater="eve"),
+        thumb(mine, 1, at=0, source="model"),
+        thumb(mine, 1, at=0, source="annotator"),
+        thumb(answer("ada", role="reference", arm="live", version=OLD), 1, at=0),
+        thumb(answer("ada", arm="live", version=OLD), 1, at=0),
+        thumb(answer("ada", epoch=1), 1, at=0),
+        thumb(answer("ada", version=OLD), 1, at=0),  # in the canary, but another version had to answer
+        thumb(answer("ada", arm="control", version=NEW), 1, at=0),
+    ]
+    for label in outside:
+        result = reading([label])
+        assert result.canary_users + result.control_users == 0, label
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_comparison_is_about_the_arms_answer(value: float, expected: float, swapped: bool) -> None:
+    ours, theirs = answer("ada"), answer("ada", arm="live", version=OLD, role="reference")
+    pair, named = ((theirs, ours), 1 - value) if swapped else ((ours, theirs), value)
+    label = Label("v", 1, "comparison", "ada", "default", 0.0, named, "a", "end_user", pair)
+    assert reading([label]).canary_value == expected
+
+
+def unanimous(canary: float, control: float) -> list[Label]:
+    arms = (("canary", canary), ("control", control))
+    return [vote_in(arm, f"{arm}{i}", value, at=i) for i in range(60) for arm, value in arms]
+
+
+def test_both_tests_decide_and_the_first_crossing_stays() -> None:
+    better = unanimous(canary=1, control=0)
+    result = reading(better)
+    assert (result.crossed, result.mean_difference) == ("promote", 1.0)
+    assert 10 < result.pairs < 30
+    assert result.promote >= 20 > result.promote / 1.35
+    later = reading(better + [vote_in("canary", f"late{i}", 0, at=100 + i) for i in range(500)])
+    assert (later.crossed, later.pairs, later.promote) == ("promote", result.pairs, result.promote)
+    worse = unanimous(canary=0, control=1)
+    assert reading(worse).crossed == "harm"
+    assert reading(worse).harm >= 100
+
+
+def random_labels(seed: int) -> list[Label]:
+    rng = random.Random(seed)
+    labels = []
+    for i in range(60):
+        arm, at = rng.choice(["canary", "control"]), rng.uniform(0, 100)
+        for j in range(rng.randint(1, 4)):
+            for revision in range(1, rng.randint(2, 4)):
+                at += rng.uniform(0, 6)
+                labels.append(vote_in(arm, f"u{i}", float(rng.random() < 0.6), at, f"v{j}", revision))
+    return labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_order_batches_and_repetitions_do_not_matter(seed: int) -> None:
+    labels = random_labels(seed)
+    expected = reading(labels)
+    rng = random.Random(seed + 100)
+    for _ in range(5):
+        mixed = labels + rng.sample(labels, len(labels) // 2)
+        rng.shuffle(mixed)
+        evidence = Evidence(RULES, SCOPE)
+        while mixed:
+            size = rng.randint(1, 20)
+            evidence.feed(mixed[:size])
+            mixed = mixed[size:]
+            evidence.reading()  # looking in between changes nothing either
+        evidence.advance(1e6)
+        assert evidence.reading() == expected
+
+
+def test_ten_votes_of_each_user_do_not_inflate_errors() -> None:
+    """Users with lasting tastes and ten votes each, equal arms."""
+    rng = random.Random(2)
+    rules = EvidenceRules(window_seconds=10, margin=0.0)
+    runs, by_user, by_vote = 60, 0, 0
+    for _ in range(runs):
+        labels, votes = [], EProcess()
+        naive = False
+        for i in range(60):
+            values = {}
+            for arm in ("canary", "control"):
+                taste = rng.random()
+                values[arm] = [float(rng.random() < taste) for _ in range(10)]
+                labels += [
+                    vote_in(arm, f"{arm}{i}", value, at=20 * i + j * 0.5, vote=f"v{j}")
+                    for j, value in enumerate(values[arm])
+                ]
+            for ours, theirs in zip(values["canary"], values["control"], strict=True):
+                votes.observe(ours - theirs)
+                naive = naive or votes.evidence >= 20
+        by_user += reading(labels, rules=rules).crossed == "promote"
+        by_vote += naive
+    assert by_user / runs <= 1 / 20
+    assert by_vote / runs > 3 / 20  # the same votes, counted as if each were a user of its own

@@ -1,0 +1,213 @@
+"""Release steps as pure functions: each stage's ways out, and that nothing else is possible."""
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from deploy import release
+from deploy.evidence import Reading, Scope
+from deploy.guardrails import Failure
+from deploy.manifest import Manifest
+from deploy.release import Known, ReleaseRules, Rung
+from deploy.stages import TRANSITIONS, IllegalTransition, Outcome, ReleaseState, Stage, picture, step
+from tests.deploy.builders import GOOD_GATE
+
+RULES = ReleaseRules(
+    ladder=(Rung(0.05, 60), Rung(0.25, 100), Rung(0.5, 0)),
+    max_seconds=1000,
+    holdback_weight=0.05,
+    holdback_min_seconds=50,
+    holdback_max_seconds=500,
+    promote_bound=20,
+    harm_bound=100,
+)
+NEW, OLD = "policy-2-bbbbbbbb", "policy-1-aaaaaaaa"
+QUIET = Known(reading=None, failure=None, served=True, cursor={"feedback/0": 9})
+READING = Reading(None, 212, 0.184, 3.0, 0.2, 230, 212, 0.7, 0.52)
+
+
+def known(crossed: str | None = None, **changes: object) -> Known:
+    reading = replace(READING, crossed=crossed, promote=23.41, harm=110.0)  # type: ignore[arg-type]
+    return replace(QUIET, reading=reading, **changes)  # type: ignore[arg-type]
+
+
+def idle() -> ReleaseState:
+    """`OLD` was promoted over the base model some time ago, `NEW` waits."""
+    state = release.begin(0.0).state
+    table = state.table.model_copy(update={"live": OLD, "epoch": 5})
+    return state.model_copy(update={"table": table, "lives": ("base", OLD), "waiting": NEW})
+
+
+def canary(weight: float = 0.05) -> ReleaseState:
+    state = release.start(idle(), RULES, 100.0, {"feedback/0": 3}).state
+    now = 100.0
+    while state.table.weight < weight:
+        now += 100
+        raised = release.judge(state, RULES, QUIET, now)
+        assert raised is not None
+        state = raised.state
+    return state
+
+
+def holdback() -> ReleaseState:
+    promoted = release.judge(canary(0.25), RULES, known("promote"), 300.0)
+    assert promoted is not None
+    return promoted.state
+
+
+def test_a_canary_starts_with_equal_buckets_on_the_first_rung() -> None:
+    started = release.start(idle(), RULES, 100.0, {"feedback/0": 3})
+    table = started.state.table
+    assert (table.live, table.control, table.canary, table.weight) == (OLD, OLD, NEW, 0.05)
+    assert (table.epoch, table.salt) == (6, "release-6")
+    assert started.state.evidence_epoch is None
+    assert started.state.cursor == {"feedback/0": 3}
+    assert started.state.waiting is None
+    assert started.sentence == f"Started the canary of {NEW} with 5% of users."
+
+
+def test_the_ladder_is_climbed_in_time_and_votes_count_from_a_quarter_on() -> None:
+    state = canary()
+    assert release.judge(state, RULES, QUIET, 159.0) is None
+    assert release.judge(state, RULES, replace(QUIET, served=False), 500.0) is None, "no data holds"
+    raised = release.judge(state, RULES, QUIET, 160.0)
+    assert raised is not None
+    assert (raised.outcome, raised.state.table.weight, raised.state.entered_at) == ("raised", 0.25, 160.0)
+    assert raised.state.evidence_scope() == Scope(7, NEW, OLD)
+    assert raised.state.guardrail_scope() == Scope(6, NEW, OLD)
+    top = release.judge(raised.state, RULES, known(), 260.0)
+    assert top is not None
+    assert (top.state.table.weight, top.state.table.epoch, top.state.evidence_epoch) == (0.5, 8, 7)
+    assert top.state.table.salt == "release-6"
+    assert release.judge(top.state, RULES, known(), 1259.0) is None
+
+
+def test_evidence_promotes_at_once_and_keeps_a_holdback() -> None:
+    promoted = release.judge(canary(0.25), RULES, known("promote"), 201.0)
+    assert promoted is not None
+    assert promoted.outcome == "promoted"
+    assert promoted.sentence == (
+        f"Promoted {NEW}: 212 paired users, mean difference +0.18, evidence 23.4 against a bound of 20."
+    )
+    state, table = promoted.state, promoted.state.table
+    assert (table.live, table.canary, table.control, table.weight) == (NEW, NEW, OLD, 0.05)
+    assert state.stage == "holdback"
+    assert state.lives == ("base", OLD, NEW)
+    assert state.cursor == QUIET.cursor
+    assert state.evidence_scope() == Scope(table.epoch, NEW, OLD), "fresh evidence only"
+    assert promoted.numbers["pairs"] == 212
+
+
+@pytest.mark.parametrize(("state", "back"), [(canary(0.25), OLD), (holdback(), OLD)])
+def test_harm_and_guardrails_roll_back(state: ReleaseState, back: str) -> None:
+    failure = Failure("latency_seconds", "latency in seconds: median 3 against 1", {"latency_canary": 3.0})
+    for what, outcome, words in [
+        (known("harm"), "harmful", "evidence 110.0 against a bound of 100"),
+        (known(failure=failure), "guardrail", "median 3 against 1"),
+        (known("promote", failure=failure), "guardrail", "median 3 against 1"),
+    ]:
+        ended = release.judge(state, RULES, what, 301.0)
+        assert ended is not None
+        assert (ended.outcome, ended.version, ended.state.stage) == (outcome, NEW, "idle")
+        table = ended.state.table
+        assert (table.live, table.canary, table.control, table.weight) == (back, None, None, 0.0)
+        assert table.epoch == state.table.epoch + 1
+        assert ended.state.lives == ("base", OLD)
+        assert f"Rolled back {NEW} to {OLD}" in ended.sentence
+        assert words in ended.sentence
+
+
+def test_the_last_rung_ends_inconclusive() -> None:
+    ended = release.judge(canary(0.5), RULES, known(), 5000.0)
+    assert ended is not None
+    assert (ended.outcome, ended.state.stage, ended.state.table.live) == ("inconclusive", "idle", OLD)
+    assert f"{OLD} stays live" in ended.sentence
+
+
+def test_a_holdback_ends_for_the_next_candidate_or_in_time() -> None:
+    state = holdback()
+    assert release.judge(state, RULES, known(), 799.0) is None
+    ended = release.judge(state, RULES, known(), 800.0)
+    assert ended is not None
+    assert (ended.outcome, ended.state.stage, ended.state.table.live) == ("finished", "idle", NEW)
+    assert ended.state.table.adapters == {NEW}
+    waiting = release.accept(state, "policy-3-cccccccc", "fine").state
+    assert release.judge(waiting, RULES, known(), 349.0) is None
+    sooner = release.judge(waiting, RULES, known(), 350.0)
+    assert sooner is not None
+    assert "policy-3-cccccccc is next" in sooner.sentence
+    assert sooner.state.waiting == "policy-3-cccccccc"
+    paused = release.obey(waiting, "pause", "ann", "", 340.0).state
+    assert release.judge(paused, RULES, known(), 350.0) is None
+
+
+def test_operators_roll_back_anywhere_until_nothing_is_left() -> None:
+    from_canary = release.obey(canary(), "rollback", "ann", "odd answers", 150.0)
+    assert from_canary.sentence == f"Rolled back {NEW} to {OLD} for ann: odd answers."
+    assert from_canary.state.table.live == OLD
+    from_holdback = release.obey(holdback(), "rollback", "ann", "", 310.0).state
+    assert (from_holdback.table.live, from_holdback.lives) == (OLD, ("base", OLD))
+    to_base = release.obey(from_holdback, "rollback", "ann", "", 320.0)
+    assert (to_base.outcome, to_base.state.table.live) == ("rolled_back", "base")
+    assert to_base.state.lives == ("base",)
+    nothing = release.obey(to_base.state, "rollback", "ann", "", 330.0)
+    assert nothing.outcome == "not_done"
+    assert nothing.state == to_base.state
+
+
+def test_a_pause_holds_the_next_canary_only() -> None:
+    paused = release.obey(idle(), "pause", "ann", "", 1.0).state
+    assert release.may_start(idle(), RULES, 2.0)
+    assert not release.may_start(paused, RULES, 2.0)
+    assert release.may_start(release.obey(paused, "resume", "ann", "", 3.0).state, RULES, 4.0)
+    running = release.obey(canary(), "pause", "ann", "", 120.0).state
+    assert running.stage == "canary"
+    assert release.judge(running, RULES, QUIET, 160.0) is not None
+
+
+def manifest(parent: str, digest: str = "d1") -> Manifest:
+    return Manifest(
+        version=NEW, seq=2, parent=parent, base_digest=digest, files={}, created_at=0, rank=8, gate=GOOD_GATE
+    )
+
+
+def test_a_candidate_fits_the_live_version_or_is_refused() -> None:
+    assert release.misfit(manifest(OLD), OLD, manifest("base")) is None
+    assert release.misfit(manifest("base"), "base", None) is None
+    assert "trained from base" in (release.misfit(manifest("base"), OLD, manifest("base")) or "")
+    assert "base model d2" in (release.misfit(manifest(OLD, "d2"), OLD, manifest("base")) or "")
+
+
+def test_a_newer_candidate_takes_the_waiting_ones_place() -> None:
+    dropped = release.supersede(idle(), "policy-3-cccccccc")
+    assert (dropped.version, dropped.state.waiting) == (NEW, None)
+    assert "policy-3-cccccccc is newer" in dropped.sentence
+    refused = release.refuse(idle(), "policy-3-cccccccc", "too long")
+    assert refused.state.waiting == NEW, "the one that waits is not concerned"
+    assert release.refuse(idle(), NEW, "too long").state.waiting is None
+
+
+def test_what_the_table_does_not_have_cannot_happen() -> None:
+    states: dict[Stage, ReleaseState] = {"idle": idle(), "canary": canary(), "holdback": holdback()}
+    for stage, state in states.items():
+        for outcome in get_args(Outcome):
+            if (stage, outcome) in TRANSITIONS:
+                assert step(state, outcome, None, "x").state.stage == TRANSITIONS[stage, outcome]
+            else:
+                with pytest.raises(IllegalTransition, match=f"{outcome}.*{stage}"):
+                    step(state, outcome, None, "x")
+    assert ("idle", "promoted") not in TRANSITIONS
+
+
+def test_the_picture_has_every_transition() -> None:
+    lines = picture().splitlines()
+    assert lines[0] == "stateDiagram-v2"
+    assert "    canary --> holdback: promoted" in lines
+    assert "    holdback --> idle: harmful" in lines
+    assert len(lines) == len(set(lines))
+
+
+def test_the_state_survives_its_json() -> None:
+    for state in (idle(), canary(0.25), holdback()):
+        assert ReleaseState.model_validate_json(state.model_dump_json()) == state

@@ -1,0 +1,142 @@
+"""A whole small service for the controller's tests: log, registry, engines, voting users, and a clock."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deploy.controller import Controller
+from deploy.engine import EngineClient
+from deploy.fleet import Fleet
+from deploy.manifest import Manifest
+from deploy.metrics import ControllerMetrics
+from deploy.registry import Registry
+from deploy.releases import Candidate, Decision, History, entry, parse
+from deploy.settings import ControllerSettings
+from deploy.stages import ReleaseState
+from deploy.table import assign
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback, Target
+from feedback.log import Entry, EventLog
+from feedback.sqlite_log import SqliteLog
+from tests.deploy.builders import completion, publish
+from tests.deploy.fake_engine import FakeEngine
+
+FAST: dict[str, Any] = {
+    "ladder": ((0.05, 6), (0.25, 10), (0.5, 0)),
+    "window_seconds": 5,
+    "max_seconds": 120,
+    "holdback_min_seconds": 10,
+    "holdback_max_seconds": 60,
+    "drain_seconds": 8,
+}
+
+
+class World:
+    """`taste(version)` is the chance that users like a version's answers, `answer(version)` what they are like.
+
+    Time moves only when a test moves it.
+    """
+
+    def __init__(self, folder: Path, engines: int = 1, **options: Any) -> None:
+        self.folder = folder
+        self.engines = [FakeEngine() for _ in range(engines)]
+        self.settings = ControllerSettings(
+            data=folder, engines=tuple(engine.url for engine in self.engines), **{**FAST, **options}
+        )
+        self.log = SqliteLog(folder / "log.db")
+        self.registry = Registry(folder / "adapters")
+        self.now = 1_700_000_000.0
+        self.taste: Callable[[str], float] = lambda version: 0.4
+        self.answer: Callable[[str], dict[str, Any]] = lambda version: {}
+        self._rng = random.Random(1)
+        self._served = 0
+        self._history, self._cursor = History(remembered=1000), dict[str, int]()
+        self._fleets: list[Fleet] = []
+        self.metrics = ControllerMetrics(self.settings)
+        self.controller = self.new_controller()
+
+    def new_controller(self, log: EventLog | None = None) -> Controller:
+        """A controller that knows nothing yet, on the world's log or on another one."""
+        clients = [EngineClient(url, timeout=5.0) for url in self.settings.engines]
+        fleet = Fleet(clients, self.registry, self.settings.parity_tolerance_nats)
+        self._fleets.append(fleet)
+        return Controller(
+            log or self.log, self.registry, fleet, self.settings, self.metrics, clock=lambda: self.now
+        )
+
+    def kill_controller(self, log: EventLog | None = None) -> None:
+        """Forget the controller with all that it knows; a new one takes over with the log alone."""
+        self.controller = self.new_controller(log)
+
+    def close(self) -> None:
+        for fleet in self._fleets:
+            fleet.close()
+        for engine in self.engines:
+            engine.stop()
+        self.log.close()
+
+    @property
+    def state(self) -> ReleaseState:
+        return self.controller.state
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """All of them, as the log has them."""
+        records, self._cursor = self.log.read([RELEASES], self._cursor, limit=10_000)
+        for record in records:
+            event = parse(record.value)
+            assert event is not None
+            self._history.apply(event)
+        return list(self._history.decisions)
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [decision.outcome for decision in self.decisions]
+
+    def tick(self) -> None:
+        self.controller.tick()
+
+    def offer(self, content: bytes = b"one", **options: Any) -> Manifest:
+        """The learner publishes and announces a candidate."""
+        manifest = publish(self.registry, self.folder / "scratch", content, **options)
+        self.log.append([entry(Candidate.announce(manifest.version, self.now))]).result()
+        return manifest
+
+    def chat(self, users: int) -> None:
+        """New users come, chat once under the table in force and vote."""
+        table = self.decisions[-1].state.table
+        entries = []
+        for _ in range(users):
+            self._served += 1
+            user = f"u{self._served}"
+            arm = assign(user, table)
+            version = table.version(arm)
+            at = self.now + self._rng.random()
+            options = {"arm": arm, "version": version, "epoch": table.epoch, "at": at, **self.answer(version)}
+            event = completion(self._served, user=user, **options)
+            liked = self._rng.random() < self.taste(version)
+            vote = Feedback(
+                event_id=f"fb-{self._served}",
+                at=at + 0.1,
+                revision=int(at * 1e6),
+                kind="thumbs",
+                rater=user,
+                targets=[Target(completion_id=event.completion_id)],
+                value=float(liked),
+                label="up" if liked else "down",
+            )
+            entries.append(Entry(COMPLETIONS, event.conversation, event.model_dump_json().encode()))
+            entries.append(Entry(FEEDBACK, event.conversation, vote.model_dump_json().encode()))
+        self.log.append(entries).result()
+
+    def pass_time(self, until: str, users: int = 60, rounds: int = 150) -> Decision:
+        """Let users chat, a second at a time, until a decision with this outcome is made."""
+        for _ in range(rounds):
+            self.tick()
+            for decision in self.decisions[::-1]:
+                if decision.outcome == until and decision.at >= self.now:
+                    return decision
+            if users:
+                self.chat(users)
+            self.now += 1.0
+        raise AssertionError(f"no decision {until!r}; there were {[d.sentence for d in self.decisions]}")
