@@ -41,6 +41,11 @@ class EProcess:
         top = max(self._log_capital)
         return top + math.log(sum(math.exp(log - top) for log in self._log_capital) / len(BETS))
 
+    def reaches(self, bound: float) -> bool:
+        """Whether E_t >= bound. Cheap while it is far off: no mean is above its largest part."""
+        log_bound = math.log(bound)
+        return max(self._log_capital) >= log_bound and self.log_evidence >= log_bound
+
     @property
     def evidence(self) -> float:
         """E_t, cut off at 1e12 (evidence enough, and a number that every format can hold)."""

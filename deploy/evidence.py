@@ -93,8 +93,9 @@ class Reading:
 def voted_answer(label: Label) -> tuple[Answer, float] | None:
     """The answer that a label judges and the value it gives it, or None when it is no evidence about an arm.
 
-    Evidence is what end users say about their own answers. In a comparison the "answer" comes from the user's
-    arm and the "reference" from the live policy, which is the same one for both arms.
+    Evidence is what end users say. It counts for the user who got the answer: the vote names a signed id that
+    only they were given, while many an app leaves the user's name out of it. In a comparison the "answer"
+    comes from the user's arm and the "reference" from the live policy, the same for both arms.
     """
     if label.source != "end_user":
         return None
@@ -105,7 +106,7 @@ def voted_answer(label: Label) -> tuple[Answer, float] | None:
         if {first.role, second.role} != {"answer", "reference"}:
             return None
         answer, value = (first, label.value) if first.role == "answer" else (second, 1.0 - label.value)
-    return (answer, value) if answer.role == "answer" and answer.user == label.rater else None
+    return (answer, value) if answer.role == "answer" else None
 
 
 def close_windows(votes: Iterable[Vote], rules: EvidenceRules) -> list[tuple[float, float]]:
@@ -196,9 +197,9 @@ def read(canary: list[Unit], control: list[Unit], rules: EvidenceRules) -> Readi
         promote.observe(difference)
         harm.observe(-difference)
         pairs, total = pairs + 1, total + difference
-        if harm.evidence >= rules.harm_bound:
+        if harm.reaches(rules.harm_bound):
             crossed = "harm"
-        elif promote.evidence >= rules.promote_bound:
+        elif promote.reaches(rules.promote_bound):
             crossed = "promote"
         if crossed:
             break

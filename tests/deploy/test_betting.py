@@ -20,7 +20,10 @@ def test_equals_the_product(margin: float) -> None:
         difference = rng.uniform(-1, 1)
         seen.append(difference)
         process.observe(difference)
-        assert process.evidence == pytest.approx(brute_force(seen, margin), rel=1e-9)
+        exact = brute_force(seen, margin)
+        assert process.evidence == pytest.approx(exact, rel=1e-9)
+        assert process.reaches(exact * 0.999)
+        assert not process.reaches(exact * 1.001)
 
 
 def test_starts_at_one_and_survives_what_a_product_would_not() -> None:

@@ -244,8 +244,9 @@ class CrashingLog:
 
 def test_a_crash_after_any_decision_is_continued(world: World) -> None:
     log = CrashingLog(world.log)
-    manifest = world.offer()
-    likes(world, manifest.version, 0.9)
+    world.offer(b"one")
+    newest = world.offer(b"two")
+    likes(world, newest.version, 0.9)
     crashes = 0
     world.kill_controller(log)
     while "promoted" not in world.outcomes:
@@ -259,7 +260,10 @@ def test_a_crash_after_any_decision_is_continued(world: World) -> None:
             world.now += 1.0
     assert crashes == len(world.decisions)
     assert [decision.number for decision in world.decisions] == list(range(1, crashes + 1))
-    assert [o for o in world.outcomes if o != "raised"] == ["begun", "accepted", "started", "promoted"]
+    assert [o for o in world.outcomes if o != "raised"] == [
+        "begun", "accepted", "superseded", "accepted", "started", "promoted",
+    ]  # fmt: skip
+    assert world.decisions[-1].version == newest.version
     world.kill_controller()
     assert audit(world.log, world.settings) == []
 

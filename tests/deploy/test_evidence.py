@@ -55,6 +55,13 @@ def test_later_windows_count_only_when_asked_for() -> None:
     assert close_windows(votes, many) == [(10.0, 0.5), (22.0, 0.0)]
 
 
+def test_a_vote_without_a_name_counts_for_the_user_who_was_answered() -> None:
+    mine = answer("ada", version=NEW)
+    unnamed = thumb(mine, 0, at=1, vote="unnamed", rater="u_of_an_address")
+    result = reading([thumb(mine, 1, at=0), unnamed])
+    assert (result.canary_users, result.canary_value) == (1, 0.5)
+
+
 def test_pairs_are_made_in_closing_order() -> None:
     labels = [
         vote_in("canary", "c2", 0, at=2),
@@ -71,10 +78,9 @@ def test_pairs_are_made_in_closing_order() -> None:
     assert (result.canary_users, result.control_users) == (3, 2)
 
 
-def test_only_users_own_votes_on_this_release_count() -> None:
+def test_only_users_votes_on_this_release_count() -> None:
     mine = answer("ada")
     outside = [
-        thumb(mine, 1, at=0, rater="eve"),
         thumb(mine, 1, at=0, source="model"),
         thumb(mine, 1, at=0, source="annotator"),
         thumb(answer("ada", role="reference", arm="live", version=OLD), 1, at=0),

@@ -32,7 +32,7 @@ FAST: dict[str, Any] = {
 
 
 class World:
-    """`taste(version)` is the chance that users like a version's answers, `answer(version)` what they are like.
+    """`taste(version)` is the chance that users like a version's answers, `answer(version)` how they are.
 
     Time moves only when a test moves it.
     """
