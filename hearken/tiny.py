@@ -1,4 +1,4 @@
-"""`hearken tiny`: the model that hearken starts from when nobody brings one, trained once and kept in a cache.
+"""`hearken tiny`: the model to start from when nobody brings one, trained once and kept in a cache.
 
 The support desk writes the demonstrations, the learner trains on them; nothing is downloaded.
 """

@@ -19,7 +19,7 @@ IGNORED = -100
 
 
 class BadDemonstration(ValueError):
-    """A line of a demonstrations file is not a demonstration. The message names file, line and what is expected."""
+    """A line of a demonstrations file is not a demonstration. The message says where and what is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def read_demonstrations(path: Path) -> list[Demonstration]:
                 except ValueError as error:
                     raise BadDemonstration(f"{path}, line {number}: {error}") from error
     if not found:
-        raise BadDemonstration(f'{path} has no demonstrations: give lines of {{"prompt": ..., "completion": ...}}')
+        raise BadDemonstration(f'{path} is empty: give lines of {{"prompt": ..., "completion": ...}}')
     return found
 
 
@@ -75,7 +75,7 @@ def _demonstration(row: Any) -> Demonstration:
     if not isinstance(completion, str) or not completion:
         raise ValueError('"completion" must be a text that is not empty')
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
+    if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
         raise ValueError('"prompt" must be a text or a list of {"role": text, "content": text}')
     return Demonstration(tuple(messages), completion)
 
@@ -85,7 +85,7 @@ def _is_message(message: Any) -> bool:
 
 
 def encode(demonstration: Demonstration, tokenizer: Any) -> Example:
-    """Tokenize with the tokenizer's chat template, as the engine does for a chat; the answer ends with `eos`."""
+    """Tokenize with the chat template, as the engine does for a chat; the answer ends with `eos`."""
     prompt = tokenizer.apply_chat_template(
         list(demonstration.messages), add_generation_prompt=True, tokenize=False
     )
@@ -108,32 +108,55 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> Batch:
     return Batch(input_ids, attention_mask, labels)
 
 
-def batches(
-    examples: Sequence[Example], batch_size: int, pad_token_id: int, seed: int, *, pool: int = 8
-) -> Iterator[Batch]:
-    """Shuffled batches for ever, epoch after epoch.
+def draws(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator[list[Example]]:
+    """Draw batches of `batch_size` examples for ever, each epoch in a new order.
 
-    Examples of similar length share a batch, which saves padding: each run of `pool` batches of the shuffled epoch
-    is sorted by length before it is cut, and its batches are shuffled again. An incomplete last batch is left out
-    unless it is the epoch's only one.
+    An epoch's incomplete last batch is left out, unless it is the only one. Raises ValueError when
+    there are no examples.
     """
     if not examples:
-        raise ValueError("no examples to make batches of")
+        raise ValueError("no examples to draw batches from")
     rng = random.Random(seed)
     size = min(batch_size, len(examples))
     while True:
         order = rng.sample(range(len(examples)), len(examples))
-        for begin in range(0, len(order), size * pool):
-            run = sorted(order[begin : begin + size * pool], key=lambda i: len(examples[i].token_ids))
-            cuts = [run[i : i + size] for i in range(0, len(run) - size + 1, size)]
-            for cut in rng.sample(cuts, len(cuts)):
-                yield collate([examples[i] for i in cut], pad_token_id)
+        for begin in range(0, len(order) - size + 1, size):
+            yield [examples[i] for i in order[begin : begin + size]]
 
 
-def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood (nats) over all answer tokens of the batch, as a scalar.
+def micro_batches(examples: Sequence[Example], size: int, pad_token_id: int) -> list[Batch]:
+    """Cut one drawn batch into batches of at most `size` examples of similar length, to save padding.
 
-    `logits`: (B, T, V), where `logits[:, t]` predicts token t + 1. `labels`: (B, T), not shifted.
+    Sorting here, inside a batch drawn at random, leaves the step's gradient as it is; sorting before
+    drawing would put short answers together, where each of their tokens counts for more.
     """
-    predicted = logits[:, :-1].float().flatten(0, 1)
-    return functional.cross_entropy(predicted, labels[:, 1:].flatten(), ignore_index=IGNORED)
+    ordered = sorted(examples, key=lambda example: len(example.token_ids))
+    return [collate(ordered[i : i + size], pad_token_id) for i in range(0, len(ordered), size)]
+
+
+def answer_nll(model: Any, batch: Batch) -> Tensor:
+    """The answers' negative log-likelihood (nats), summed over the batch: a scalar with a gradient.
+
+    Logits are made only for the N positions that predict an answer token: (N, V), not (B, T, V).
+    """
+    hidden = model.get_decoder()(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+    ).last_hidden_state  # (B, T, hidden size)
+    targets = batch.labels[:, 1:]  # position t predicts token t + 1
+    answers = targets != IGNORED
+    logits = model.get_output_embeddings()(hidden[:, :-1][answers])
+    return functional.cross_entropy(logits.float(), targets[answers], reduction="sum")
+
+
+def backward(model: Any, batches: Sequence[Batch]) -> float:
+    """Add the gradient of the mean loss per answer token over all the batches; return that loss (nats).
+
+    The same as one big batch would give, with the memory of the largest small one.
+    """
+    tokens = sum(int((batch.labels != IGNORED).sum()) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        loss = answer_nll(model, batch) / tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    return total

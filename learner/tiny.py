@@ -1,13 +1,11 @@
 """A small chat model from nothing: a tokenizer and a 2M-parameter Qwen2, trained on any demonstrations file.
 
-It makes the whole system runnable, and testable, on a laptop's CPU with the real engine; a pretrained model takes
-its place with `--model`. The folder that comes out is an ordinary Hugging Face model for transformers and vLLM.
+It makes the whole system runnable, and testable, on a laptop's CPU with the real engine. The folder that
+comes out is an ordinary Hugging Face model for transformers and vLLM.
 """
 
-import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from learner.sft import Demonstration, answer_loss, batches, encode, read_demonstrations
+from learner.sft import Demonstration, backward, draws, encode, micro_batches, read_demonstrations
 
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
@@ -43,10 +41,11 @@ class TinyRecipe:
     heads: int = 3
     intermediate: int = 512
     max_tokens: int = 1024
-    steps: int = 200
-    batch_size: int = 64
+    steps: int = 400
+    batch_size: int = 32
+    micro_batch_size: int = 16
     learning_rate: float = 2e-3
-    warmup_steps: int = 20
+    warmup_steps: int = 40
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
 
@@ -55,7 +54,7 @@ def train_tiny(
     demonstrations: Path,
     folder: Path,
     *,
-    recipe: TinyRecipe = TinyRecipe(),  # noqa: B008 - frozen, so one shared default is safe
+    recipe: TinyRecipe = TinyRecipe(),
     seed: int = 0,
     progress: Progress = lambda step, steps, loss: None,
 ) -> None:
@@ -133,7 +132,7 @@ def new_model(recipe: TinyRecipe, tokenizer: Any) -> Any:
 def train_model(
     demonstrations: list[Demonstration], tokenizer: Any, recipe: TinyRecipe, seed: int, progress: Progress
 ) -> Any:
-    """Train a new model on the demonstrations' answers. Longer demonstrations than `max_tokens` are left out."""
+    """Train a new model on the answers. Demonstrations longer than `max_tokens` are left out."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_model(recipe, tokenizer)
@@ -144,28 +143,26 @@ def train_model(
     )
     scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_scale(step, recipe))
     model.train()
-    supply = batches(examples, recipe.batch_size, tokenizer.pad_token_id, seed)
-    for step, batch in zip(range(1, recipe.steps + 1), supply, strict=False):
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-        loss = answer_loss(logits, batch.labels)
+    drawn = draws(examples, recipe.batch_size, seed)
+    for step, batch in zip(range(1, recipe.steps + 1), drawn, strict=False):
         optimizer.zero_grad()
-        loss.backward()
+        loss = backward(model, micro_batches(batch, recipe.micro_batch_size, tokenizer.pad_token_id))
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
         optimizer.step()
         scale.step()
-        progress(step, recipe.steps, loss.item())
+        progress(step, recipe.steps, loss)
     return model.eval()
 
 
 def learning_rate_scale(step: int, recipe: TinyRecipe) -> float:
-    """The share of the peak learning rate at a step (from 0): linear warm-up, then linear to zero at the end."""
+    """Share of the peak learning rate at a step (from 0): linear warm-up, then linear to zero."""
     warmup = min(1.0, (step + 1) / recipe.warmup_steps)
     decay = (recipe.steps - step) / max(1, recipe.steps - recipe.warmup_steps)
     return max(0.0, min(warmup, decay))
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Move `new` to `folder`'s name. What was there is moved aside first, so the name never holds a mixture."""
+    """Move `new` to `folder`'s name; what was there goes aside first, so the name never holds a mixture."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
