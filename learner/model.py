@@ -56,6 +56,7 @@ class SharedModel:
         self.target_modules = _linear_names(base)
         self.hidden_size = int(base.config.hidden_size)
         self.vocab_size = int(base.config.vocab_size)
+        self.layers = int(base.config.num_hidden_layers)
         self.eos_token_ids = _eos_token_ids(base)
         self._head: nn.Module = base.get_output_embeddings()
         self._trunk: nn.Module = base.base_model  # looked up before peft wraps its layers in place
@@ -120,6 +121,12 @@ class SharedModel:
         self._select(adapter)
         states: Tensor = self._trunk(batch.tokens, use_cache=False)[0]
         return states
+
+    def layer_states(self, batch: Batch, adapter: str | None, layers: Sequence[int]) -> list[Tensor]:
+        """The states (B, S, H) after some layers; 0 are the embeddings."""
+        self._select(adapter)
+        found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=True).hidden_states
+        return [found[layer] for layer in layers]
 
     def predicting_states(self, batch: Batch, adapter: str | None) -> Tensor:
         """The states (N, H) from which the N real answer tokens are predicted, row after row."""
@@ -214,15 +221,15 @@ class SharedModel:
         save_file(state, target / WEIGHTS_FILE, metadata={"format": "pt"})
         (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
-    def load_policy(self, folder: str | Path) -> None:
-        """Overwrite the policy adapter with a saved one. Raises `ValueError` when it does not fit."""
+    def load_adapter(self, folder: str | Path, adapter: str = POLICY) -> None:
+        """Overwrite an adapter with a saved one. Raises `ValueError` when it does not fit."""
         config = json.loads((Path(folder) / CONFIG_FILE).read_text())
         if (config["r"], config["lora_alpha"]) != (self.rank, self.alpha):
             raise ValueError(
                 f"{folder} has rank {config['r']} and alpha {config['lora_alpha']}; "
                 f"rank {self.rank} and alpha {self.alpha} are needed"
             )
-        self.load_adapter_state(POLICY, load_file(Path(folder) / WEIGHTS_FILE))
+        self.load_adapter_state(adapter, load_file(Path(folder) / WEIGHTS_FILE))
 
     # ---- the base
 
