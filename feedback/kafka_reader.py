@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from feedback.kafka_topics import CLIENT, MAX_MESSAGE_BYTES
 from feedback.log import Cursor, Record
 
-_BUFFERED = 1000  # records of one partition that wait for the others; fetching it pauses above that
+_BUFFERED = 1000  # records of one partition that wait for the others; above that no more are fetched
 _ROUND_SECONDS = 0.3  # a fetch needs one round trip, even for a caller who will not wait
 _PATIENCE_SECONDS = 1.0  # how long a partition that does not answer holds up the others
 
@@ -46,9 +46,10 @@ class KafkaReader:
             TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)
         ]
         self._buffers: dict[Any, deque[Any]] = {place: deque() for place in self._places}
+        # Per partition the next offset to give out and the next one to fetch; None is the beginning.
         self._next: dict[Any, int | None] = dict.fromkeys(self._places, _NOWHERE)
+        self._fetched: dict[Any, int | None] = dict(self._next)
         self._consumer = consumer(bootstrap)
-        self._consumer.assign(self._places)
 
     def matches(self, cursor: Cursor) -> bool:
         """Whether this reader stands at the cursor and can go on without seeking."""
@@ -77,20 +78,28 @@ class KafkaReader:
             offset = cursor.get(_name(place))
             if offset == self._next[place]:
                 continue
-            if offset is None:
-                self._consumer.seek_to_beginning(place)
-            else:
-                self._consumer.seek(place, offset)
             self._buffers[place].clear()
-            self._next[place] = offset
+            self._next[place] = self._fetched[place] = offset
+            if place in self._consumer.assignment():
+                self._start(place)
 
     def _fetch(self, seconds: float) -> None:
-        full = {place for place, buffer in self._buffers.items() if len(buffer) >= _BUFFERED}
-        paused = self._consumer.paused()
-        self._consumer.pause(*(full - paused))
-        self._consumer.resume(*(paused - full))
+        # Not pause(): kafka-python 3.0 can lose sight of a paused partition's data and never return it.
+        wanted = {place for place, buffer in self._buffers.items() if len(buffer) < _BUFFERED}
+        added = wanted - self._consumer.assignment()
+        self._consumer.assign(list(wanted))
+        for place in added:
+            self._start(place)
         for place, messages in self._consumer.poll(timeout_ms=int(seconds * 1000), max_records=2000).items():
             self._buffers[place].extend(messages)
+            self._fetched[place] = messages[-1].offset + 1
+
+    def _start(self, place: Any) -> None:
+        offset = self._fetched[place]
+        if offset is None:
+            self._consumer.seek_to_beginning(place)
+        else:
+            self._consumer.seek(place, offset)
 
     def _merge(self, limit: int, complete: bool) -> list[Record]:
         """Take what is oldest from the buffers.
@@ -115,6 +124,8 @@ class KafkaReader:
     def _is_behind(self, place: Any) -> bool:
         if self._buffers[place]:
             return False
+        if place not in self._consumer.assignment():
+            return True
         position = self._consumer.position(place, timeout_ms=0)
         high = self._consumer.highwater(place)
         return position is None or high is None or position < high

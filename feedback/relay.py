@@ -99,16 +99,27 @@ class Relay:
         """Hand a batch to the producer, wait for its acks, discard it."""
         producer = self._connected()
         pending = [(stored, self._hand_over(producer, stored)) for stored in batch]
-        for stored, future in pending:
-            error = self._wait(future)
-            if isinstance(error, _REFUSED):
-                self._set_aside(stored, error)
-            elif error is not None:
-                raise error
-        self._relayed_through = batch[-1].id
+        refused = [stored for stored, future in pending if self._is_refused(future)]
+        guilty = self._find_guilty(refused) if refused else None
+        self._relayed_through = guilty.id if guilty is not None else batch[-1].id
         self._report_back()
         # The position above already counts: when this fails (disk full) the next discard covers it.
         self._outbox.discard(self._relayed_through).result()
+
+    def _find_guilty(self, refused: list[Stored]) -> Stored | None:
+        """Send what was refused again, one by one, up to the first that is refused alone; set that aside.
+
+        kafka-python's idempotent producer is done for after one refusal: it fails everything that follows
+        with the same error, so only the first entry that a fresh producer sees refused is to blame.
+        """
+        self._drop_producer()
+        for stored in refused:
+            future = self._hand_over(self._connected(), stored)
+            if self._is_refused(future):
+                self._drop_producer()
+                self._set_aside(stored, future)
+                return stored
+        return None
 
     def _hand_over(self, producer: Any, stored: Stored) -> Any:
         """The future of the ack, or the error with which the client itself refuses the entry."""
@@ -118,10 +129,10 @@ class Relay:
         except _REFUSED as error:
             return error
 
-    def _wait(self, future: Any) -> KafkaError | None:
-        """The error of a send, None once it is acknowledged. Raises `KafkaError` when told to stop."""
+    def _is_refused(self, future: Any) -> bool:
+        """Wait for the ack. Raises `KafkaError` when something else than the entry is wrong."""
         if isinstance(future, KafkaError):
-            return future
+            return True
         started = time.monotonic()
         while not future.is_done:
             try:
@@ -131,8 +142,9 @@ class Relay:
                     raise
                 if time.monotonic() - started > _SLOW_ACK_SECONDS:
                     self._report_away(error)
-        outcome: KafkaError | None = future.exception
-        return outcome
+        if future.exception is None or isinstance(future.exception, _REFUSED):
+            return future.exception is not None
+        raise future.exception
 
     def _connected(self) -> Any:
         if self._producer is None:
@@ -160,8 +172,9 @@ class Relay:
                 logger.debug("closing the producer", exc_info=True)
             self._producer = None
 
-    def _set_aside(self, stored: Stored, error: KafkaError) -> None:
+    def _set_aside(self, stored: Stored, refusal: Any) -> None:
         entry = stored.entry
+        error = refusal if isinstance(refusal, KafkaError) else refusal.exception
         logger.error(
             "Kafka refuses an event for %s (key %s, %d bytes): %s. It is set aside in the table "
             "'refused' of %s; no other event waits for it.",

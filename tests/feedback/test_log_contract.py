@@ -211,6 +211,18 @@ def test_topics_come_interleaved_as_they_were_written(place: Place, log: EventLo
     assert max(abs(n - i // 2) for i, n in enumerate(numbers)) <= 1
 
 
+@pytest.mark.parametrize("count", [2300, 3100, 6000])
+def test_a_long_backlog_is_read_to_its_end_once(place: Place, log: EventLog, count: int) -> None:
+    # Two keys, one much busier than the other, and a second topic with few but large entries.
+    busy = [Entry(place.a, "busy" if i % 5 < 3 else "calm", b"a%d" % i) for i in range(count)]
+    log.append(busy).result()
+    log.append([Entry(place.b, f"key-{i % 3}", b"b%d" % i + bytes(20_000)) for i in range(60)]).result()
+    log.end([place.a, place.b], wait_seconds=30.0)  # all of it is there before the reading begins
+    found, _ = read_until(place.open("reader"), [place.a, place.b], lambda r: len(r) >= count + 60)
+    expected = [entry.value for entry in busy] + [b"b%d" % i for i in range(60)]
+    assert sorted(value.rstrip(b"\0") for value in values(found)) == sorted(expected)
+
+
 def test_a_reader_that_waits_wakes_when_something_arrives(place: Place, log: EventLog) -> None:
     _, cursor = log.read([place.a], {})
     timer = threading.Timer(0.3, lambda: log.append([Entry(place.a, "k", b"late")]))

@@ -1,0 +1,204 @@
+"""What is particular to Kafka: brokers that are absent, die and come back, and records they refuse."""
+
+import logging
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.kafka_log import KafkaLog
+from feedback.log import Entry, EventLog, LogUnavailable, Record
+from feedback.opening import open_log
+from feedback.sqlite_log import SqliteLog
+from tests.servers import KafkaServer, need
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[KafkaServer]:
+    """A broker of one's own, not started yet."""
+    need("java", "mvn")
+    server = KafkaServer(tmp_path / "kafka")
+    yield server
+    server.kill()
+
+
+def read_all(log: EventLog, topic: str, wanted: set[bytes]) -> list[Record]:
+    """Read until everything wanted was seen; give up after 60 seconds without anything new."""
+    records: list[Record] = []
+    cursor: dict[str, int] = {}
+    while not {record.value for record in records} >= wanted:
+        more, cursor = log.read([topic], cursor, wait_seconds=60.0)
+        assert more, f"nothing more came after {len(records)} records"
+        records += more
+    return records
+
+
+def assert_complete_and_in_order(records: list[Record], count: int) -> None:
+    """Every number came; first sightings of each key are in order, whatever came twice."""
+    first_seen = list(dict.fromkeys((record.key, int(record.value)) for record in records))
+    assert {number for _, number in first_seen} == set(range(count))
+    for key in {key for key, _ in first_seen}:
+        numbers = [number for k, number in first_seen if k == key]
+        assert numbers == sorted(numbers)
+
+
+def numbered(count: int, start: int = 0) -> list[Entry]:
+    return [Entry(FEEDBACK, f"key-{i % 5}", str(i).encode()) for i in range(start, start + count)]
+
+
+def test_a_broker_that_is_absent_dies_and_comes_back(
+    broker: KafkaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="feedback")
+    log = open_log(tmp_path, broker.bootstrap, "gateway")
+    assert isinstance(log, KafkaLog)
+
+    # Absent: appends are acknowledged, reads come back empty in time, and it is said once.
+    for entry in numbered(300):
+        log.append([entry]).result()
+    for _ in range(3):
+        assert log.read([FEEDBACK], {"feedback/0": 3}, wait_seconds=0.2) == ([], {"feedback/0": 3})
+    assert log.lag()[0] == 300
+    assert log.lag()[1] > 0
+    with pytest.raises(LogUnavailable, match="300 events"):
+        log.end([FEEDBACK], wait_seconds=0.1)
+    threads = threading.active_count()
+    log.read([FEEDBACK], {}, wait_seconds=1.5)
+    assert threading.active_count() <= threads
+    warnings = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
+    assert sum("nothing can be read" in w for w in warnings) == 1
+    assert sum("wait in the outbox" in w for w in warnings) <= 1
+
+    # Started: what waited is relayed, in order.
+    broker.start()
+    assert sum(log.end([FEEDBACK], wait_seconds=60.0).values()) == 300
+    assert_complete_and_in_order(read_all(log, FEEDBACK, {b"%d" % i for i in range(300)}), 300)
+    assert log.lag() == (0, 0.0)
+
+    # Killed while a writer goes on: no append waits for the broker.
+    half_way = threading.Event()
+
+    def write() -> None:
+        for entry in numbered(2000, start=300):
+            log.append([entry]).result()
+            if entry.value == b"1000":
+                half_way.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert half_way.wait(60)
+    broker.kill()
+    writer.join(60)
+    assert not writer.is_alive()
+
+    # A process that ends meanwhile does not hang, and its next start relays what it could not.
+    other = open_log(tmp_path, broker.bootstrap, "controller")
+    other.append([Entry(RELEASES, "r", b"%d" % i) for i in range(50)]).result()
+    started = time.monotonic()
+    other.close()
+    assert time.monotonic() - started < 30
+
+    # Started again: everything arrives, from both.
+    broker.start()
+    assert_complete_and_in_order(read_all(log, FEEDBACK, {b"%d" % i for i in range(2300)}), 2300)
+    other = open_log(tmp_path, broker.bootstrap, "controller")
+    assert_complete_and_in_order(read_all(other, RELEASES, {b"%d" % i for i in range(50)}), 50)
+    other.close()
+    log.close()
+
+
+def test_topics_are_made_once_and_an_operators_stay(kafka_bootstrap: str, tmp_path: Path) -> None:
+    mine, theirs = f"mine-{uuid.uuid4().hex[:8]}", f"theirs-{uuid.uuid4().hex[:8]}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    admin.create_topics({theirs: {"num_partitions": 3, "replication_factor": 1}})
+    logs = [
+        KafkaLog(SqliteLog(tmp_path / f"{n}.db"), kafka_bootstrap, {mine: 2, theirs: 5}) for n in range(3)
+    ]
+    for log in logs:
+        assert log.end([mine, theirs], wait_seconds=30.0) == {}
+    counts = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([mine, theirs])}
+    assert counts == {mine: 2, theirs: 3}
+    for log in logs:
+        log.close()
+    admin.close()
+
+
+def test_the_services_topics_keep_a_conversation_together(kafka_bootstrap: str, tmp_path: Path) -> None:
+    log = open_log(tmp_path, kafka_bootstrap, "gateway")
+    keys = [f"conversation-{i}" for i in range(40)]
+    log.append([Entry(topic, key, b"{}") for key in keys for topic in (COMPLETIONS, FEEDBACK)])
+    log.append([Entry(RELEASES, "r", b"{}")]).result()
+    where: dict[str, dict[str, int]] = {COMPLETIONS: {}, FEEDBACK: {}, RELEASES: {}}
+    cursor: dict[str, int] = {}
+    while not (len(where[COMPLETIONS]) == len(where[FEEDBACK]) == 40 and where[RELEASES]):
+        records, cursor = log.read(list(where), cursor, wait_seconds=30.0)
+        assert records
+        for record in records:
+            where[record.topic][record.key] = record.partition
+    assert {key: where[FEEDBACK][key] for key in keys} == {key: where[COMPLETIONS][key] for key in keys}
+    assert set(where[COMPLETIONS].values()) == {0, 1, 2, 3}
+    assert where[RELEASES] == {"r": 0}
+    log.close()
+
+
+def test_a_record_that_the_broker_refuses_is_set_aside_and_blocks_nobody(
+    kafka_bootstrap: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = f"small-{uuid.uuid4().hex[:8]}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    small = {"num_partitions": 1, "replication_factor": 1, "configs": {"max.message.bytes": "1000"}}
+    admin.create_topics({topic: small})
+    admin.close()
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap, {topic: 1})
+    values = [b"first", b"x" * 5000, b"last"]
+    log.append([Entry(topic, "k", value) for value in values]).result()
+    records = read_all(log, topic, {b"first", b"last"})
+    assert list(dict.fromkeys(record.value for record in records)) == [b"first", b"last"]
+    log.close()
+    with sqlite3.connect(tmp_path / "outbox.db") as db:
+        assert [row[0] for row in db.execute("SELECT value FROM refused")] == [values[1]]
+        assert db.execute("SELECT count(*) FROM records").fetchone() == (0,)
+    assert any("set aside" in record.message for record in caplog.records)
+
+
+def test_large_entries_go_through(kafka_bootstrap: str, tmp_path: Path) -> None:
+    topic = f"large-{uuid.uuid4().hex[:8]}"
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap, {topic: 1})
+    values = [bytes([i]) * (7 * 1024 * 1024) for i in range(3)]
+    log.append([Entry(topic, "k", value) for value in values]).result()
+    assert [record.value for record in read_all(log, topic, set(values))] == values
+    log.close()
+
+
+def test_a_cursor_that_retention_overtook_goes_on_at_the_oldest_that_is_left(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    topic = f"old-{uuid.uuid4().hex[:8]}"
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap, {topic: 1})
+    log.append([Entry(topic, "k", b"%d" % i) for i in range(10)]).result()
+    read_all(log, topic, {b"9"})
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    admin.delete_records({TopicPartition(topic, 0): 7})
+    admin.close()
+    for cursor in ({}, {f"{topic}/0": 2}):
+        records, after = log.read([topic], cursor, wait_seconds=30.0)
+        assert [record.value for record in records] == [b"7", b"8", b"9"]
+        assert after == {f"{topic}/0": 10}
+    log.close()
+
+
+def test_a_topic_that_the_log_does_not_have_is_an_error(kafka_bootstrap: str, tmp_path: Path) -> None:
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap)
+    with pytest.raises(ValueError, match="no topic 'gossip'"):
+        log.append([Entry("gossip", "k", b"v")])
+    with pytest.raises(ValueError, match="no topic 'gossip'"):
+        log.read(["gossip"], {})
+    log.close()
