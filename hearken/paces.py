@@ -28,4 +28,9 @@ def learner_pace(pace: Pace) -> dict[str, Any]:
     """The learner's settings that depend on the pace."""
     if pace == "normal":
         return {}
-    return {}
+    return {
+        "min_labels": 150,
+        "labels_per_update": 50,
+        "rollouts_per_step": 64,
+        "steps_per_candidate": 12,
+    }

@@ -33,7 +33,7 @@ from learner import candidate as candidates
 from learner import checkpoint
 from learner.labels import LabelStore
 from learner.metrics import LearnerMetrics
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
 from learner.ppo import PPO, PPOSettings
 from learner.reward import RewardModel
 from learner.rollouts import RolloutSampler, distinct_prompts
@@ -186,10 +186,10 @@ class Learner:
     def _update_rewards(self) -> None:
         self.metrics.show_phase("reward")
         training, judging = self.labels.training, self.labels.judging
-        self.reward.update(training, self.settings.reward_steps)
+        self.reward.update(training)
         if judging:
             self.metrics.reward_accuracy.set(self.reward.accuracy(judging))
-            self.judge.update(judging, self.settings.reward_steps)
+            self.judge.update(judging)
         self.place.reward_updates += 1
         self.place.new_labels = 0
         self.metrics.reward_updates.inc()
@@ -213,7 +213,8 @@ class Learner:
             return
         self.metrics.show_phase("rollout")
         rollouts = self._sample(prompts)
-        kl_base, kl_live = self.ppo.measure_kl(rollouts)
+        measured = self.ppo.measure(rollouts)
+        kl_base, kl_live = measured.kl_nats_base, measured.kl_nats_live
         self.metrics.kl.labels("base").set(kl_base)
         self.metrics.kl.labels("live").set(kl_live)
         if kl_base > self.settings.kl_budget_nats or kl_live > self.settings.kl_publish_nats:
@@ -222,7 +223,7 @@ class Learner:
         self.metrics.show_phase("ppo")
         self.before_step = self.ppo.snapshot()
         scores = self._scores(rollouts)
-        report = self.ppo.step(rollouts, scores)
+        report = self.ppo.step(measured, scores)
         self.place.steps += 1
         self.place.steps_since_offer += 1
         self.place.at_limit = (
@@ -246,9 +247,7 @@ class Learner:
 
     def _scores(self, samples: list[Sample]) -> torch.Tensor:
         mean, std = self.reward.score([(s.prompt_token_ids, s.token_ids) for s in samples])
-        scores = mean - self.settings.pessimism * std
-        self.metrics.reward_mean.set(float(scores.mean()))
-        return scores
+        return mean - self.settings.pessimism * std
 
     # -- offering a candidate ---------------------------------------------------------------------------
 
@@ -259,15 +258,16 @@ class Learner:
         self.metrics.show_phase("gate")
         ours = self._sample(prompts)
         live = self.sampler.sample(self.place.live, prompts, max_tokens=self.settings.max_tokens)
-        scores = tuple(
+        judged_ours, judged_live = (
             self.judge.score([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
             for samples in (ours, live)
         )
+        measured = self.ppo.measure(ours)
         numbers = candidates.compare(
             ours,
             live,
-            (scores[0], scores[1]),
-            self.ppo.measure_kl(ours),
+            (judged_ours, judged_live),
+            (measured.kl_nats_base, measured.kl_nats_live),
             (self.settings.kl_budget_nats, self.settings.kl_publish_nats),
         )
         self.metrics.win_ratio.set(numbers.win_rate)
@@ -310,10 +310,10 @@ class Learner:
         """Make everything up to here one checkpoint."""
         self.place.turn += 1
         tensors = {
-            "model": self.model.adapters_state(),
+            "adapters": {name: self.model.adapter_state(name) for name in ADAPTERS},
             "reward": self.reward.state_dict(),
             "judge": self.judge.state_dict(),
-            "ppo": self.ppo.state_dict(),
+            "ppo": self.ppo.snapshot(),
             "before_step": self.before_step,
         }
         state = {
@@ -334,10 +334,11 @@ class Learner:
         self.place = Place(**state["place"])
         self.joiner = Joiner.from_state(state["joiner"])
         self.labels.restore(state["labels"])
-        self.model.load_adapters_state(tensors["model"])
+        for name, weights in tensors["adapters"].items():
+            self.model.load_adapter_state(name, weights)
         self.reward.load_state_dict(tensors["reward"])
         self.judge.load_state_dict(tensors["judge"])
-        self.ppo.load_state_dict(tensors["ppo"])
+        self.ppo.restore(tensors["ppo"])
         self.before_step = tensors["before_step"]
         return True
 

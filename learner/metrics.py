@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from learner.ppo import PPOMetrics
+
 PHASES = ("waiting", "reward", "rollout", "ppo", "gate")
 
 
@@ -40,6 +42,16 @@ class LearnerMetrics:
             "hearken_win_ratio", "Judged win rate of the newest candidate against live, held-out prompts"
         )
         self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
+
+    def show_step(self, step: PPOMetrics) -> None:
+        """Show what a PPO step was like."""
+        self.ppo_steps.inc()
+        self.reward_mean.set(step.reward_mean)
+        self.kl_coefficient.set(step.kl_coefficient)
+        self.clip_ratio.set(step.clip_ratio)
+        self.entropy.set(step.entropy_nats)
+        self.response_tokens.set(step.response_tokens)
+        self.explained_variance.set(step.explained_variance)
 
     def show_phase(self, current: str) -> None:
         """Mark one of `PHASES` as current."""

@@ -19,11 +19,10 @@ class LearnerSettings:
     rank: int = 8  # LoRA rank; the engine's --max-lora-rank must not be below it
     kl_budget_nats: float = 6.0  # KL of any published policy to the base, per response
     kl_publish_nats: float = 3.0  # KL of a published policy to the live one, per response
-    min_labels: int = 200  # training labels before the first PPO step
-    labels_per_update: int = 48  # new labels that start a reward-model update
-    reward_steps: int = 24  # minibatches of one reward-model update
-    rollouts_per_step: int = 64
-    steps_per_candidate: int = 12  # PPO steps between two candidates
+    min_labels: int = 500  # training labels before the first PPO step
+    labels_per_update: int = 200  # new labels that start a reward-model update
+    rollouts_per_step: int = 128
+    steps_per_candidate: int = 24  # PPO steps between two candidates
     max_tokens: int = 64  # longest rollout, in tokens
     pessimism: float = 0.5  # a rollout's score is the ensemble's mean - pessimism * its std
     judge_share: float = 0.25  # share of raters who judge candidates and never train the reward model
