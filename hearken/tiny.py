@@ -3,19 +3,17 @@
 The support desk writes the demonstrations, the learner trains on them; nothing is downloaded.
 """
 
-import dataclasses
-import hashlib
-import json
+import fcntl
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hearken.support_desk import write_demonstrations
 
 DEMONSTRATIONS = 8000
 SEED = 0
-RECIPE_FILE = "recipe.json"
 
 
 class NotOurFolder(Exception):
@@ -33,43 +31,38 @@ def ensure_tiny(
     force: bool = False,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Path:
-    """The folder of a tiny model made by the present recipe, trained now if it is not there (about a minute).
+    """The folder of a tiny model of the present recipe, trained now if it is not there (about a minute).
 
-    `progress(step, steps, loss)` is called only while it trains. Raises NotOurFolder.
+    Whoever asks while another process trains it waits for that one. `progress(step, steps, loss)` is called
+    only while this process trains. Raises NotOurFolder.
     """
-    from learner.tiny import TinyRecipe, train_tiny  # imports torch: not for --help
+    from learner.tiny import TinyRecipe, is_trained, train_tiny  # imports torch: not for --help
 
-    folder = folder or default_folder()
+    folder = (folder or default_folder()).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tiny-demonstrations-") as scratch:
+    recipe = TinyRecipe(seed=SEED)
+    with _one_at_a_time(folder), tempfile.TemporaryDirectory() as scratch:
         demonstrations = Path(scratch) / "demonstrations.jsonl"
         write_demonstrations(demonstrations, DEMONSTRATIONS, SEED)
-        recipe = TinyRecipe()
-        digest = recipe_digest(demonstrations, recipe)
-        if not force and has_digest(folder, digest):
-            return folder
-        _check_ours(folder)
-        train_tiny(demonstrations, folder, recipe=recipe, seed=SEED, progress=progress)
-    (folder / RECIPE_FILE).write_text(json.dumps({"digest": digest, **dataclasses.asdict(recipe)}, indent=2))
+        if force or not is_trained(folder, demonstrations, recipe):
+            _check_ours(folder)
+            train_tiny(demonstrations, folder, recipe=recipe, progress=progress)
     return folder
 
 
-def recipe_digest(demonstrations: Path, recipe: object) -> str:
-    """sha256 over everything that decides the model: demonstrations, sizes, training and seed."""
-    text = json.dumps({"recipe": repr(recipe), "seed": SEED}).encode()
-    return hashlib.sha256(text + demonstrations.read_bytes()).hexdigest()
-
-
-def has_digest(folder: Path, digest: str) -> bool:
-    """Whether the folder holds a complete model that the recipe with this digest made."""
-    try:
-        made: object = json.loads((folder / RECIPE_FILE).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return isinstance(made, dict) and made.get("digest") == digest
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the operating system gives it back when the process ends, however it ends."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _check_ours(folder: Path) -> None:
+    from learner.tiny import RECIPE_FILE
+
+    if folder.exists() and not folder.is_dir():
+        raise NotOurFolder(f"{folder} is a file: give an empty or a new folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / RECIPE_FILE).exists():
         raise NotOurFolder(f"{folder} holds something else: give an empty or a new folder")
 

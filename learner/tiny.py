@@ -4,6 +4,8 @@ It makes the whole system runnable, and testable, on a laptop's CPU with the rea
 comes out is an ordinary Hugging Face model for transformers and vLLM.
 """
 
+import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,6 +20,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from learner.sft import Demonstration, backward, draws, encode, micro_batches, read_demonstrations
 
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+
+RECIPE_FILE = "recipe.json"
+DEMONSTRATIONS_FILE = "demonstrations.jsonl"
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -48,6 +53,7 @@ class TinyRecipe:
     warmup_steps: int = 40
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
+    seed: int = 0
 
 
 def train_tiny(
@@ -55,7 +61,6 @@ def train_tiny(
     folder: Path,
     *,
     recipe: TinyRecipe = TinyRecipe(),
-    seed: int = 0,
     progress: Progress = lambda step, steps, loss: None,
 ) -> None:
     """Train tokenizer and model on a demonstrations file and put them into `folder`, replacing what it held.
@@ -68,13 +73,24 @@ def train_tiny(
     partial.mkdir(parents=True)
     try:
         tokenizer = train_tokenizer(examples, recipe)
-        model = train_model(examples, tokenizer, recipe, seed, progress)
+        model = train_model(examples, tokenizer, recipe, progress)
         tokenizer.save_pretrained(partial, save_jinja_files=False)
         model.save_pretrained(partial)
-        shutil.copyfile(demonstrations, partial / "demonstrations.jsonl")
+        shutil.copyfile(demonstrations, partial / DEMONSTRATIONS_FILE)
+        (partial / RECIPE_FILE).write_text(json.dumps(dataclasses.asdict(recipe), indent=2))
         replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_trained(folder: Path, demonstrations: Path, recipe: TinyRecipe) -> bool:
+    """Whether the folder holds what `train_tiny` makes of these demonstrations by this recipe."""
+    try:
+        made = json.loads((folder / RECIPE_FILE).read_text())
+        same_data = (folder / DEMONSTRATIONS_FILE).read_bytes() == demonstrations.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return False
+    return bool(made == dataclasses.asdict(recipe)) and same_data
 
 
 def train_tokenizer(demonstrations: list[Demonstration], recipe: TinyRecipe) -> Any:
@@ -130,11 +146,11 @@ def new_model(recipe: TinyRecipe, tokenizer: Any) -> Any:
 
 
 def train_model(
-    demonstrations: list[Demonstration], tokenizer: Any, recipe: TinyRecipe, seed: int, progress: Progress
+    demonstrations: list[Demonstration], tokenizer: Any, recipe: TinyRecipe, progress: Progress
 ) -> Any:
     """Train a new model on the answers. Demonstrations longer than `max_tokens` are left out."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.seed)
         model = new_model(recipe, tokenizer)
     examples = [encode(demonstration, tokenizer) for demonstration in demonstrations]
     examples = [example for example in examples if len(example.token_ids) <= recipe.max_tokens]
@@ -143,7 +159,7 @@ def train_model(
     )
     scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_scale(step, recipe))
     model.train()
-    drawn = draws(examples, recipe.batch_size, seed)
+    drawn = draws(examples, recipe.batch_size, recipe.seed)
     for step, batch in zip(range(1, recipe.steps + 1), drawn, strict=False):
         optimizer.zero_grad()
         loss = backward(model, micro_batches(batch, recipe.micro_batch_size, tokenizer.pad_token_id))
