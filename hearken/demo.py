@@ -106,7 +106,7 @@ def load_persona(name: str) -> Persona:
     try:
         return Persona.load(path)
     except (ValueError, OSError) as error:
-        raise UsageError(f"persona {path} cannot be used: {error}") from error
+        raise UsageError(f"persona {error}") from error
 
 
 def check_report(path: Path) -> None:
@@ -157,7 +157,7 @@ class Demo:
         users = CrowdThread(SimulatedUsers(self._settings.up.url, self._persona, usual, self._crowd))
         users.start()
         try:
-            self._follow(users.tally, usual, began)
+            self._follow(users, usual, began)
         finally:
             users.stop()
         self._report(users.tally, time.monotonic() - began)
@@ -175,7 +175,7 @@ class Demo:
 
     # -- while the users are there ----------------------------------------------------------------------
 
-    def _follow(self, tally: Tally, usual: float, began: float) -> None:
+    def _follow(self, users: CrowdThread, usual: float, began: float) -> None:
         """Watch the service and show what happens until the time is up."""
         total = self._settings.minutes * 60
         sampler = Sampler(self._engine, self._crowd.max_tokens, self._settings.up.seed)
@@ -184,8 +184,10 @@ class Demo:
         with Live(console=self._console, auto_refresh=False, transient=False) as live:
             while (elapsed := time.monotonic() - began) < total and not self._stopping.wait(0.5):
                 self._service.poll()
+                if users.error is not None:
+                    break  # `stop` raises it
                 sampler.refresh(self._watch.live)
-                snapshot = self._watch.look(elapsed, total, tally, usual, sampler.newest)
+                snapshot = self._watch.look(elapsed, total, users.tally, usual, sampler.newest)
                 if terminal:
                     live.update(progress.render(snapshot), refresh=True)
                 elif elapsed >= next_line:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +27,13 @@ RETRY_PAUSE_SECONDS = 0.5  # after a failure: a service that is away is not to b
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Who they are and how they behave. Rates are shares of visits; a visit is a chat or a comparison."""
+    """How many they are and how they behave. How often they compare and vote is the persona's to say.
+
+    A visit is a chat (half of them streamed), perhaps with a thumb, or a comparison with a choice.
+    """
 
     users: int = 5000  # each visit is by one of so many, drawn at random
     concurrency: int = 6  # visits at the same time
-    compare_rate: float = 0.3  # the others chat; half of the chats are streamed
-    vote_rate: float = 0.8  # share of chats that get a thumb; every comparison gets a choice
     think_seconds: float = 0.1  # mean pause between two visits of one place in the crowd
     max_tokens: int = 64
     questions: int = 4000  # different questions, asked in turn
@@ -111,7 +113,7 @@ class SimulatedUsers:
     async def _visit(self, session: aiohttp.ClientSession) -> None:
         user = f"user-{self._rng.randrange(self._crowd.users):05d}"
         question = next(self._questions)
-        if self._rng.random() < self._crowd.compare_rate:
+        if self._rng.random() < self._persona.compare_rate:
             await self._compare(session, user, question)
         else:
             await self._chat(session, user, question)
@@ -130,7 +132,7 @@ class SimulatedUsers:
             self.tally.chat_failures += 1
             raise
         utility = self._saw(question, answer)
-        if self._rng.random() < self._crowd.vote_rate:
+        if self._rng.random() < self._persona.vote_rate:
             up = self._persona.thumb_up(utility, self._usual, self._rng)
             label = "up" if up else "down"
             vote = {"kind": "thumbs", "completion_id": completion_id, "value": label, "user": user}
@@ -191,7 +193,7 @@ class CrowdThread:
 
     def stop(self) -> None:
         """Let the visits that have begun end. Raises what ended the crowd early, if anything did."""
-        if self._thread.is_alive():
+        with suppress(RuntimeError):  # the loop is closed: they have left already
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
         if self.error is not None:

@@ -181,7 +181,7 @@ def test_a_broken_persona(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     broken = tmp_path / "persona.json"
     broken.write_text('{"likes": ')
     said = complaint(capsys, "demo", "--data", str(tmp_path), "--persona", str(broken))
-    assert f"persona {broken} cannot be used" in said
+    assert f"persona {broken} is not JSON" in said
     said = complaint(capsys, "demo", "--data", str(tmp_path), "--persona", "nobody")
     assert "no persona nobody: neither a file nor one of " in said
 

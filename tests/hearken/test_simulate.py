@@ -1,6 +1,7 @@
 """Simulated users against a real HTTP server that keeps its own account of what they did."""
 
 import asyncio
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -157,7 +158,7 @@ def test_nobody_there_is_counted_and_does_not_end_the_crowd(persona: Persona) ->
 
 def test_they_vote_by_taste(persona: Persona) -> None:
     gateway = Gateway()
-    asyncio.run(visit(gateway, persona, compare_rate=0.0, vote_rate=1.0))
+    asyncio.run(visit(gateway, dataclasses.replace(persona, compare_rate=0.0, vote_rate=1.0)))
     thumbs = {vote["completion_id"]: vote["value"] for vote in gateway.votes}
     share = {
         text: sum(v == "up" for c, v in thumbs.items() if gateway.good[c] == text)
