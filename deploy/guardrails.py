@@ -31,8 +31,8 @@ class GuardrailLimits:
     """What the canary may do. Ratios are of medians over users, shares are differences of means."""
 
     min_users: int = 30  # on each side, before anything but the sample ratio is judged
-    latency_ratio: float = 1.5  # whole answer, and time to first token
-    tokens_ratio: float = 2.0  # answer length, longer or shorter
+    latency_ratio: float = 2.0  # time per token, and to the first one; an adapter alone may cost 1.8x base
+    tokens_ratio: float = 4.0  # answer length, longer or shorter: people may want another length
     empty_share: float = 0.05  # more answers without text than the baseline
     length_share: float = 0.20  # more answers cut off by the token limit
     feedback_ratio: float = 0.5  # share of users who vote at all, over the baseline's
@@ -158,8 +158,8 @@ class Guardrails:
                            self.limits.length_share)
             or self._median("answer_tokens", "answer length in tokens", lambda u: (u.tokens, u.completions),
                             self.limits.tokens_ratio, both_ways=True)
-            or self._median("latency_seconds", "latency in seconds",
-                            lambda u: (u.latency_seconds, u.completions), self.limits.latency_ratio)
+            or self._median("token_seconds", "seconds per token",
+                            lambda u: (u.latency_seconds, u.tokens), self.limits.latency_ratio)
             or self._median("ttft_seconds", "time to first token in seconds",
                             lambda u: (u.ttft_seconds, u.with_ttft), self.limits.latency_ratio)
             or self._feedback_rate(canary, baseline)
