@@ -1,6 +1,7 @@
 """The gateway as an ASGI application: routes, and what every route shares."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from serve.recording import Recorder
 from serve.requests import parse_chat, read_body, unknown_model
 from serve.settings import GatewaySettings
 from serve.upstream import Upstream
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RelayLag = Callable[[], tuple[int, float]]
@@ -88,6 +91,7 @@ class Gateway:
         relay_lag: RelayLag | None,
     ) -> None:
         self.metrics = Metrics()
+        self._background: list[asyncio.Task[None]] = []
         self._settings = settings
         self._relay_lag = relay_lag
         self._recorder = Recorder(events, self.metrics)
@@ -109,20 +113,19 @@ class Gateway:
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Runs the background tasks while the application serves. One that fails is a bug: it is raised."""
+        """Runs the background tasks while the application serves."""
         await self._upstream.open()
-        tasks = [asyncio.create_task(self._fleet.watch(engine)) for engine in self._fleet.engines]
-        tasks.append(asyncio.create_task(self._follower.follow()))
+        work = [self._follower.follow(), *(self._fleet.watch(engine) for engine in self._fleet.engines)]
+        self._background = [asyncio.create_task(each) for each in work]
+        for task in self._background:
+            task.add_done_callback(_report_end)
         try:
             yield
         finally:
-            for task in tasks:
+            for task in self._background:
                 task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._background, return_exceptions=True)
             await self._upstream.close()
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
 
     async def chat_completions(self, request: Request) -> Response:
         """POST /v1/chat/completions, OpenAI's."""
@@ -172,7 +175,9 @@ class Gateway:
         return card
 
     async def livez(self) -> Response:
-        """200 while the process answers."""
+        """200 while the process answers and its background tasks run; otherwise it needs a restart."""
+        if any(task.done() for task in self._background):
+            return json_response({"status": "a background task has ended"}, 503)
         return json_response({"status": "ok"})
 
     async def readyz(self) -> Response:
@@ -192,6 +197,12 @@ class Gateway:
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, self._settings.max_body_bytes)
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    """Background tasks run for ever: one that ends by itself is a bug, and must not go unseen."""
+    if not task.cancelled():
+        log.critical("a background task has ended", exc_info=task.exception())
 
 
 class EventStream(StreamingResponse):

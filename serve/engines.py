@@ -121,7 +121,7 @@ class Fleet:
     def _lost(self, engine: Engine, error: Exception) -> None:
         if engine.usable:
             log.warning("engine %s cannot be used: %s", engine.url, error)
-        engine.problem = "warm-up failed" if isinstance(error, Refused) else "does not answer"
+        engine.problem = f"refuses: {error}" if isinstance(error, Refused) else "does not answer"
         engine.models = frozenset()
         engine.warm = False
         self._metrics.engine_up.labels(engine.url).set(0)

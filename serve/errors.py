@@ -118,7 +118,8 @@ def from_upstream(status: int, body: bytes, version: str, public_name: str) -> A
     return BadRequest(message, param=param, code="invalid_value")
 
 
-_VALIDATION_MESSAGE = re.compile(r"""'msg': (?:'([^']*)'|"([^"]*)")""")
+# vLLM shows pydantic's errors in two ways: as a list of dicts, and as pydantic's own text.
+_VALIDATION_MESSAGE = re.compile(r"""'msg': (?:'([^']*)'|"([^"]*)")|\n +([^\n]+) \[type=""")
 
 
 def _said(body: bytes) -> tuple[str, str | None]:
@@ -132,6 +133,6 @@ def _said(body: bytes) -> tuple[str, str | None]:
         param = param.removeprefix("body.")
     found = _VALIDATION_MESSAGE.search(message)
     if found is not None:
-        reason = (found[1] or found[2]).removeprefix("Value error, ")
+        reason = (found[1] or found[2] or found[3]).removeprefix("Value error, ")
         message = f"{param}: {reason}" if param else reason
     return message, param if isinstance(param, str) else None

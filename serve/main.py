@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import signal
@@ -45,7 +46,7 @@ def run(settings: GatewaySettings) -> None:
             access_log=False,
             server_header=False,
             log_config=None,
-            timeout_graceful_shutdown=int(settings.drain_seconds) or None,
+            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
     finally:
         events.close()

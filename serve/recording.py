@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
-from feedback.log import Entry, EventLog, LogUnavailable
+from feedback.log import Entry, EventLog, LogError
 from serve.generation import Generation
 from serve.metrics import Metrics
 
@@ -57,7 +57,7 @@ class Recorder:
         started = time.perf_counter()
         try:
             appended = self._events.append(entries)
-        except LogUnavailable as error:
+        except (LogError, ValueError) as error:  # ValueError: larger than a log entry may be
             appended = Future()
             appended.set_exception(error)
         appended.add_done_callback(

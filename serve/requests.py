@@ -10,6 +10,7 @@ from feedback.events import Sampling
 from serve.errors import BadRequest, BodyTooLarge, NotFound
 
 MAX_USER_CHARS = 512
+MAX_CHOICES = 128  # of one request, as at OpenAI
 
 # Meant for hearken, or not for clients to set: `priority` and `request_id` are the engine operator's.
 _NOT_PASSED = ("user", "metadata", "store", "safety_identifier", "hearken", "priority", "request_id")
@@ -97,7 +98,7 @@ def parse_chat(raw: bytes, model_name: str) -> ChatRequest:
         body=body,
         user=user_of(body),
         stream=stream,
-        n=_integer(body, "n", at_least=1) or 1,
+        n=_integer(body, "n", at_least=1, at_most=MAX_CHOICES) or 1,
         wants_logprobs=wants_logprobs,
         wants_token_ids=bool(_typed(body, "return_token_ids", bool, "true or false")),
         wants_usage=bool(options.get("include_usage")),
@@ -165,6 +166,13 @@ def _check_messages(messages: object) -> None:
                 param=f"messages[{i}].role",
                 code="invalid_type",
             )
+        content = message.get("content")
+        if content is not None and not isinstance(content, str | list):
+            raise BadRequest(
+                f"messages[{i}].content must be a string or a list of parts.",
+                param=f"messages[{i}].content",
+                code="invalid_type",
+            )
 
 
 def _typed(body: dict[str, Any], field: str, kind: type, words: str) -> Any:
@@ -175,10 +183,14 @@ def _typed(body: dict[str, Any], field: str, kind: type, words: str) -> Any:
     return value
 
 
-def _integer(body: dict[str, Any], field: str, at_least: int | None = None) -> int | None:
+def _integer(
+    body: dict[str, Any], field: str, at_least: int | None = None, at_most: int | None = None
+) -> int | None:
     value: int | None = _typed(body, field, int, "an integer")
     if value is not None and at_least is not None and value < at_least:
         raise BadRequest(f"{field} must be at least {at_least}.", param=field)
+    if value is not None and at_most is not None and value > at_most:
+        raise BadRequest(f"{field} must be at most {at_most}.", param=field)
     return value
 
 

@@ -37,6 +37,8 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
         ({"stream_options": {}, "stream": 1}, "stream", "invalid_type"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"n": 0}, "n", "invalid_value"),
+        ({"messages": [{"role": "user", "content": {"a": 1}}]}, "messages[0].content", "invalid_type"),
+        ({"n": 129}, "n", "invalid_value"),
         ({"n": 1.5}, "n", "invalid_type"),
         ({"n": True}, "n", "invalid_type"),
         ({"temperature": "hot"}, "temperature", "invalid_type"),

@@ -1,0 +1,183 @@
+"""The gateway on a real vLLM: the fake engine of the other tests must not be wrong about it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from deploy.engine import EngineClient
+from deploy.table import RoutingTable
+from feedback.events import Completion
+from feedback.shared import SqliteStore
+from feedback.sqlite_log import SqliteLog
+from tests.conftest import Engine
+from tests.serve.conftest import Gateway, eventually, serving
+
+pytestmark = pytest.mark.engine
+ADAPTER = "policy-1-cafecafe"
+MESSAGES = [{"role": "user", "content": "Where is my order?"}]
+
+
+@pytest.fixture(scope="module")
+def real(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway on the real engine, on the base model."""
+    data = tmp_path_factory.mktemp("real")
+    events, store = SqliteLog(data / "log.db"), SqliteStore(data / "shared.db")
+    with serving(data, events, store, (engine.url,)) as gateway:
+        eventually(gateway.is_ready, "the gateway is ready")
+        yield gateway
+    store.close()
+    events.close()
+
+
+@pytest.fixture(scope="module")
+def adapter(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a LoRA adapter whose weights are random, and large enough to be noticed."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(engine.model), config)
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder)
+    return folder
+
+
+def assert_exact(event: Completion, engine: Engine) -> None:
+    """The logged ids and logprobs are those that the engine itself computes for them."""
+    client = EngineClient(engine.url)
+    for choice in event.choices:
+        assert len(choice.logprobs) == len(choice.token_ids) > 0
+        computed = client.logprobs(event.policy_version, event.prompt_token_ids, choice.token_ids)
+        assert choice.logprobs == pytest.approx(computed, abs=1e-3)
+    client.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("n", [1, 2])
+def test_events_hold_what_the_engine_saw_and_sampled(
+    real: Gateway, engine: Engine, stream: bool, n: int
+) -> None:
+    from transformers import AutoTokenizer
+
+    answer = real.chat(MESSAGES[0]["content"], stream=stream, n=n, max_tokens=40)
+    assert answer.status_code == 200
+    body = json.loads(answer.text.split("\n")[0][6:]) if stream else answer.json()
+    event = real.completion(body["id"])
+    assert len(event.choices) == n
+    assert_exact(event, engine)
+
+    tokenizer = AutoTokenizer.from_pretrained(engine.model)
+    prompt = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=False)
+    assert event.prompt_token_ids == prompt
+    for choice in event.choices:
+        assert choice.text == tokenizer.decode(choice.token_ids, skip_special_tokens=True)
+        if choice.finish_reason == "stop":  # then the end-of-sequence token is there, with its logprob
+            assert choice.token_ids[-1] == tokenizer.eos_token_id
+    assert real.metric("hearken_completions_inexact_total") == 0
+    assert "base" not in answer.text.replace(event.choices[0].text, "")
+
+
+def test_an_adapter_is_served_once_it_is_loaded(real: Gateway, engine: Engine, adapter: Path) -> None:
+    client = EngineClient(engine.url)
+    real.decide(RoutingTable(epoch=1, live=ADAPTER))
+    assert real.chat("hi").status_code == 503
+    client.load(ADAPTER, str(adapter))
+    eventually(real.is_ready, "the adapter is seen")
+    answer = real.chat("hi", max_tokens=8)
+    assert answer.status_code == 200
+    assert ADAPTER not in answer.text
+    event = real.completion(answer.json()["id"])
+    assert event.policy_version == ADAPTER
+    assert_exact(event, engine)
+    base = client.logprobs("base", event.prompt_token_ids, event.choices[0].token_ids)
+    assert event.choices[0].logprobs != pytest.approx(base, abs=1e-3)
+
+    client.unload(ADAPTER)
+    answer = real.chat("hi", stream=True)
+    assert (answer.status_code, ADAPTER in answer.text) == (503, False)
+    real.decide(RoutingTable(epoch=2))
+    eventually(real.is_ready, "back on the base model")
+    client.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        (
+            {"messages": [{"role": "user", "content": "long " * 20_000}]},
+            "context_length_exceeded",
+            "messages",
+        ),
+        ({"top_p": 3.0}, "invalid_value", "top_p"),
+        ({"temperature": -1.0}, "invalid_value", "temperature"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "invalid_value", None),
+        ({"stop": 7}, "invalid_value", "stop"),
+        ({"tools": "none"}, "invalid_value", "tools"),
+    ],
+)
+def test_vllms_refusals_are_told_in_words(
+    real: Gateway, stream: bool, fields: dict[str, object], code: str, param: str | None
+) -> None:
+    body = {"model": "hearken", "messages": MESSAGES, "stream": stream, "max_tokens": 8} | fields
+    answer = real.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["code"] == code
+    assert param is None or str(error["param"]).startswith(param)
+    assert "validation error" not in error["message"]
+    assert len(error["message"]) < 600
+
+
+def test_comparisons_and_usage(real: Gateway, engine: Engine) -> None:
+    body = {"model": "hearken", "messages": MESSAGES, "max_tokens": 16, "seed": 3}
+    answer = real.http.post("/v1/comparisons", json=body).json()
+    for side in ("a", "b"):
+        event = real.completion(answer[side]["id"])
+        assert_exact(event, engine)
+        assert answer[side]["usage"]["completion_tokens"] == len(event.choices[0].token_ids)
+
+    stream = real.openai.chat.completions.create(
+        model="hearken",
+        messages=[{"role": "user", "content": "hi"}],
+        max_tokens=8,
+        stream=True,
+        logprobs=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = list(stream)
+    event = real.completion(last.id)
+    assert last.usage is not None
+    assert last.usage.completion_tokens == len(event.choices[0].token_ids)
+    seen = [t.logprob for c in chunks if (p := c.choices[0].logprobs) is not None for t in p.content or []]
+    assert seen == pytest.approx(event.choices[0].logprobs)
+
+
+def test_leaving_aborts_the_request_in_the_engine(real: Gateway, engine: Engine) -> None:
+    body = {"model": "hearken", "messages": MESSAGES, "stream": True, "ignore_eos": True, "max_tokens": 400}
+    with real.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        first = json.loads(next(line for line in answer.iter_lines() if line)[6:])
+
+    def logged() -> bool:
+        return any(c.completion_id == first["id"] for c in real.completions())
+
+    eventually(logged, "the cut completion is logged")
+    (choice,) = real.completion(first["id"]).choices
+    if choice.finish_reason == "length":
+        pytest.skip("the engine was done before the client left")
+    assert choice.finish_reason == "abort"
+    assert len(choice.token_ids) < 400
+    assert_exact(real.completion(first["id"]), engine)
+
+
+def test_the_official_client_sees_openais_errors(real: Gateway) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        real.openai.chat.completions.create(
+            model="hearken", messages=[{"role": "user", "content": "x"}], max_tokens=8, temperature=-3
+        )
+    assert caught.value.param == "temperature"
