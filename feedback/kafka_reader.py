@@ -12,7 +12,7 @@ from feedback.log import Cursor, Record
 
 _BUFFERED = 1000  # records of one partition that wait for the others; above that no more are fetched
 _ROUND_SECONDS = 0.3  # a fetch needs one round trip, even for a caller who will not wait
-_PATIENCE_SECONDS = 1.0  # how long a partition that does not answer holds up the others
+_PATIENCE_SECONDS = 2.0  # how long a partition that does not answer holds up the others
 
 _NOWHERE = -1
 
@@ -58,13 +58,14 @@ class KafkaReader:
     def read(self, cursor: Cursor, limit: int, wait_seconds: float) -> tuple[list[Record], dict[str, int]]:
         """Like `EventLog.read`."""
         self._seek(cursor)
-        now = time.monotonic()
-        deadline = now + max(wait_seconds, _ROUND_SECONDS)
-        patient_until = now + _PATIENCE_SECONDS
+        deadline = time.monotonic() + max(wait_seconds, _ROUND_SECONDS)
+        patient = False
         records = self._merge(limit, complete=True)
         while not records and (left := deadline - time.monotonic()) > 0:
             self._fetch(min(left, 0.5))
-            records = self._merge(limit, complete=time.monotonic() < patient_until)
+            records = self._merge(limit, complete=True)
+            if not patient and any(self._buffers.values()):  # they wait for partitions that did not answer
+                patient, deadline = True, time.monotonic() + _PATIENCE_SECONDS
         records = records or self._merge(limit, complete=False)
         known = {_name(place): offset for place, offset in self._next.items() if offset is not None}
         return records, {**cursor, **known}

@@ -84,20 +84,23 @@ def test_a_broker_that_is_absent_dies_and_comes_back(
     assert log.lag() == (0, 0.0)
 
     # Killed while a writer goes on: no append waits for the broker.
-    half_way = threading.Event()
+    half_way, killed = threading.Event(), threading.Event()
 
     def write() -> None:
         for entry in numbered(2000, start=300):
             log.append([entry]).result()
             if entry.value == b"1000":
                 half_way.set()
+                killed.wait(60)
 
     writer = threading.Thread(target=write)
     writer.start()
     assert half_way.wait(60)
     broker.kill()
+    killed.set()
     writer.join(60)
     assert not writer.is_alive()
+    assert log.lag()[0] >= 1000  # what no broker has acknowledged is still in the outbox, sent or not
 
     # A process that ends meanwhile does not hang, and its next start relays what it could not.
     other = open_log(tmp_path, broker.bootstrap, "controller")

@@ -206,6 +206,7 @@ def test_topics_come_interleaved_as_they_were_written(place: Place, log: EventLo
         log.append([Entry(place.a, "k", b"a%d" % i)]).result()
         log.append([Entry(place.b, "k", b"b%d" % i)]).result()
         time.sleep(0.002)  # Kafka's clock has milliseconds: give each pair one of its own
+    log.end([place.a, place.b], wait_seconds=30.0)  # all of it is there before the reading begins
     records, _ = read_until(place.open("reader"), [place.a, place.b], lambda r: len(r) >= 80)
     numbers = [int(r.value[1:]) for r in records]
     assert max(abs(n - i // 2) for i, n in enumerate(numbers)) <= 1
