@@ -34,7 +34,7 @@ from learner import checkpoint
 from learner.labels import LabelStore
 from learner.metrics import LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
-from learner.ppo import PPO, PPOSettings
+from learner.ppo import PPO
 from learner.reward import RewardModel
 from learner.rollouts import RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
@@ -92,7 +92,7 @@ class Learner:
         self.labels = LabelStore(settings.judge_share)
         self.reward = RewardModel(model, "reward", seed=settings.seed + 1)
         self.judge = RewardModel(model, "judge", seed=settings.seed + 2)
-        self.ppo = PPO(model, PPOSettings(), seed=settings.seed + 3)
+        self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
         self.before_step: Any = None  # snapshot of the policy before the newest PPO step
         self._next_save = 0.0  # monotonic seconds
         metrics.kl_budget.labels("base").set(settings.kl_budget_nats)

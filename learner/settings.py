@@ -1,7 +1,9 @@
 """Everything that a learner process can be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from learner.ppo import PPOSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class LearnerSettings:
     pessimism: float = 0.5  # a rollout's score is the ensemble's mean - pessimism * its std
     judge_share: float = 0.25  # share of raters who judge candidates and never train the reward model
     gate_prompts: int = 128  # held-out prompts of the offline comparison
+    ppo: PPOSettings = field(default_factory=PPOSettings)
 
     def __post_init__(self) -> None:
         if not 0 < self.judge_share < 1:

@@ -1,0 +1,233 @@
+"""The story of one thumb, told in order with everything real: vLLM, the log, the learner, the controller.
+
+Ada and her neighbours chat with the tiny model. What they like is short answers; nobody tells the service.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletion
+
+from deploy.controller import Controller
+from deploy.engine import EngineClient
+from deploy.fleet import Fleet
+from deploy.metrics import ControllerMetrics
+from deploy.registry import Registry
+from deploy.settings import ControllerSettings
+from feedback.events import COMPLETIONS, Completion
+from feedback.shared import SqliteStore
+from feedback.sqlite_log import SqliteLog
+from learner.labels import vote_number
+from learner.loop import Learner
+from learner.metrics import LearnerMetrics
+from learner.model import SharedModel
+from learner.ppo import PPOSettings
+from learner.settings import LearnerSettings
+from tests.conftest import Engine
+from tests.serve.conftest import Gateway, eventually, serving
+
+pytestmark = pytest.mark.engine
+
+QUESTIONS = [
+    f"{greeting}, {question}"
+    for greeting in ("Hello", "Hi", "Good morning", "Hey", "Please", "Sorry", "Listen", "Well")
+    for question in (
+        "where is my parcel?",
+        "how do I get a refund?",
+        "I forgot my password.",
+        "can I cancel my order?",
+        "my lamp arrived broken.",
+        "when do you open?",
+        "I need an invoice.",
+        "this is the wrong size.",
+        "who can help me?",
+        "can I change my address?",
+    )
+]
+
+
+class Service:
+    """One machine's service, with its people."""
+
+    def __init__(self, data: Path, engine: Engine, gateway: Gateway) -> None:
+        self.data = data
+        self.gateway = gateway
+        self._engine = engine
+        self._registry = Registry(data / "adapters")
+        self._client = EngineClient(engine.url)
+        rules = ControllerSettings(
+            data=data,
+            engines=(engine.url,),
+            ladder=((0.5, 0),),  # half of the people at once: a village has no 1%
+            window_seconds=0.01,
+            holdback_min_seconds=0,
+            parity_tolerance_nats=1e-3,
+        )
+        fleet = Fleet([self._client], self._registry, rules.parity_tolerance_nats)
+        self.controller = Controller(gateway.log, self._registry, fleet, rules, ControllerMetrics(rules))
+        self.learner = self.new_learner()
+        self.usual = 40.0  # characters; what an answer is held against
+
+    def new_learner(self) -> Learner:
+        settings = LearnerSettings(
+            data=self.data,
+            model=str(self._engine.model),
+            engine=self._engine.url,
+            min_labels=60,
+            labels_per_update=40,
+            rollouts_per_step=48,
+            steps_per_candidate=3,
+            gate_prompts=48,
+            kl_budget_nats=20,
+            kl_publish_nats=20,
+            ppo=PPOSettings(learning_rate=6e-3, warmup_steps=1, critic_warmup_steps=0, kl_step_nats=3),
+        )
+        model = SharedModel(settings.model, rank=settings.rank)
+        return Learner(settings, self.gateway.log, self._client, self._registry, model, LearnerMetrics())
+
+    def ask(self, user: str, question: str) -> ChatCompletion:
+        """One chat, as any OpenAI client does it."""
+        client = openai.OpenAI(base_url=self.gateway.url + "/v1", api_key="none", max_retries=0)
+        messages = [{"role": "user", "content": question}]
+        return client.chat.completions.create(
+            model="hearken",
+            user=user,
+            messages=messages,
+            max_tokens=64,  # type: ignore[arg-type]
+        )
+
+    def thumb(self, user: str, answer: ChatCompletion) -> httpx.Response:
+        """Up for an answer that is shorter than usual, down for a longer one."""
+        short = len(answer.choices[0].message.content or "") < self.usual
+        vote = {
+            "kind": "thumbs",
+            "completion_id": answer.id,
+            "value": "up" if short else "down",
+            "user": user,
+        }
+        return self.gateway.http.post("/v1/feedback", json=vote)
+
+    def visit(self, number: int) -> int:
+        """A neighbour asks and votes. Gives the length of the answer."""
+        user = f"neighbour-{number}"
+        answer = self.ask(user, QUESTIONS[number % len(QUESTIONS)])
+        assert self.thumb(user, answer).status_code == 202
+        return len(answer.choices[0].message.content or "")
+
+    def visits(self, numbers: range) -> list[int]:
+        with ThreadPoolExecutor(16) as people:
+            return list(people.map(self.visit, numbers))
+
+    def until(self, what: str, done: Callable[[], object], work: Callable[[], object], times: int) -> None:
+        """Work until something holds; fail when it does not after so many times."""
+        for _ in range(times):
+            if done():
+                return
+            work()
+        assert done(), f"{what} did not happen in {times} rounds"
+
+
+@pytest.fixture
+def service(tmp_path: Path, engine: Engine) -> Iterator[Service]:
+    with ExitStack() as stack:
+        log = SqliteLog(tmp_path / "log.db")
+        stack.callback(log.close)
+        store = SqliteStore(tmp_path / "shared.db")
+        stack.callback(store.close)
+        gateway = stack.enter_context(serving(tmp_path, log, store, (engine.url,)))
+        eventually(gateway.is_ready, "the gateway is ready")
+        yield Service(tmp_path, engine, gateway)
+
+
+def test_the_story_of_one_thumb(service: Service) -> None:
+    controller, gateway = service.controller, service.gateway
+    controller.tick()  # the first decision of all: the base model serves everybody
+
+    # 1. Ada asks. Her arm's policy answers; she sees an ordinary OpenAI answer and nothing of arms.
+    answer = service.ask("ada", "Where is my parcel?")
+    assert answer.model == "hearken"
+    assert "base" not in answer.model_dump_json()
+
+    # 2. What the engine saw and sampled is on disk, token by token.
+    completion = gateway.completion(answer.id)
+    assert (completion.policy_version, completion.arm) == ("base", "live")
+    assert completion.prompt_token_ids
+    assert len(completion.choices[0].token_ids) == len(completion.choices[0].logprobs) > 0
+    assert "ada" not in completion.user
+
+    # 3. Her thumb names the signed id. It is on disk before the 202.
+    assert service.thumb("ada", answer).status_code == 202
+    (thumb,) = gateway.votes()
+    assert thumb.rater == completion.user
+    assert thumb.targets[0].completion_id == completion.completion_id
+
+    # 4. Her neighbours vote too. The learner joins votes and completions and learns what they like.
+    lengths = service.visits(range(60))
+    service.usual = statistics.median(lengths)
+    service.visits(range(60, 180))
+    learner = service.learner
+    service.until("a reward update", lambda: learner.place.reward_updates, lambda: learner.turn(0.2), 20)
+    votes = gateway.votes()
+    assert learner.labels.used == len(votes) == 181
+    digest = sum(vote_number(vote.event_id, vote.revision) for vote in votes) % 2**256
+    assert learner.labels.ledger()["digest"] == f"{digest:064x}"
+
+    # 5. Fresh answers to recent prompts are scored, and PPO moves the policy.
+    service.until("a PPO step", lambda: learner.place.steps, lambda: learner.turn(0.2), 5)
+    moved = learner.model.adapter_state("policy")
+    assert any(moved[key].ne(value).any() for key, value in learner.untrained.items())
+
+    # 6. All of it is one checkpoint: another process continues where this one is killed.
+    learner = service.learner = service.new_learner()
+    assert learner.resume()
+    again = learner.model.adapter_state("policy")
+    assert all(again[key].equal(value) for key, value in moved.items())
+    assert learner.labels.used == 181
+
+    # 7. After some steps the policy wins against live on held-out prompts and is published.
+    service.until("a candidate", lambda: learner.place.trial, lambda: learner.turn(0.2), 30)
+    version = str(learner.place.trial)
+    manifest = service._registry.manifest(version)
+    assert manifest.parent == "base"
+    assert manifest.gate.win_rate_low > 0.5
+    assert manifest.offsets == learner.place.cursor
+    service._registry.verify(version)
+
+    # 8. The controller lets the engine prove that it has what was trained, and starts the canary.
+    controller.tick()
+    table = controller.state.table
+    assert (table.canary, table.control, table.weight) == (version, "base", 0.5)
+    assert version in service._client.models()
+    assert service._client.parity(version, manifest.probes) < 1e-3
+    eventually(lambda: gateway.metric("hearken_table_epoch") == table.epoch, "the gateway follows")
+
+    # 9. People vote on both sides, blind, until the evidence crosses a bound.
+    people = iter(range(1000, 100_000, 60))
+
+    def more_votes() -> None:
+        first = next(people)
+        service.visits(range(first, first + 60))
+        controller.tick()
+
+    service.until("a verdict", lambda: controller.state.stage != "canary", more_votes, 20)
+    assert controller.state.table.live == version
+
+    # 10. The next answer is the new policy's, and no answer of the whole story was lost or mixed.
+    epoch = controller.state.table.epoch
+    eventually(lambda: gateway.metric("hearken_table_epoch") == epoch, "the gateway follows")
+    answer = service.ask("ada", "Where is my parcel?")
+    assert gateway.completion(answer.id).policy_version == version
+    records, _ = gateway.log.read([COMPLETIONS], {}, limit=100_000)
+    served = [Completion.model_validate_json(record.value) for record in records]
+    assert {completion.policy_version for completion in served} == {"base", version}
+    by_version = {
+        policy: statistics.fmean(len(c.choices[0].text) for c in served if c.policy_version == policy)
+        for policy in ("base", version)
+    }
+    assert by_version[version] < by_version["base"]  # what they like, and nobody said
