@@ -6,7 +6,6 @@ comes out is an ordinary Hugging Face model for transformers and vLLM.
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def train_tiny(
     The folder appears, or changes, only when everything in it is complete. Raises BadDemonstration.
     """
     examples = read_demonstrations(demonstrations)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -179,7 +178,7 @@ def learning_rate_scale(step: int, recipe: TinyRecipe) -> float:
 
 def replace_folder(new: Path, folder: Path) -> None:
     """Move `new` to `folder`'s name; what was there goes aside first, so the name never holds a mixture."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
