@@ -149,9 +149,9 @@ class RewardModel:
     def _vote_weights(self, labels: Sequence[Label]) -> Tensor:
         """Weights (N, K) of votes: rater cap and source, times each head's bootstrap; columns sum to 1."""
         counts = Counter(label.rater for label in labels)
-        cap = self.settings.rater_cap * len(labels)
+        limit = vote_limit(list(counts.values()), self.settings.rater_cap)
         rows = [
-            min(1.0, cap / counts[label.rater])
+            min(1.0, limit / counts[label.rater])
             * (self.settings.model_vote_weight if label.source == "model" else 1.0)
             for label in labels
         ]
@@ -235,6 +235,22 @@ class RewardModel:
         self._weights, self._bias = state["weights"].clone(), state["bias"].clone()
         self._mean, self._std = state["mean"].clone(), state["std"].clone()
         self._centre, self._scale = state["centre"], state["scale"]
+
+
+def vote_limit(counts: Sequence[int], cap: float) -> float:
+    """How many votes' weight one rater may have, so that nobody has more than the share `cap` of all weight.
+
+    counts: votes by rater. With fewer than 1 / cap raters, all get the same weight.
+    """
+    share = max(cap, 1 / len(counts))
+    ordered = sorted(counts, reverse=True)
+    rest = sum(ordered)  # votes of those who stay below the limit
+    for limited, count in enumerate(ordered):
+        limit = share * rest / (1 - limited * share)
+        if count <= limit:
+            return limit
+        rest -= count
+    return float(ordered[-1])
 
 
 def _pool(batch: Batch, first: Tensor, middle: Tensor) -> Tensor:

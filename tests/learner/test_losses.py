@@ -1,0 +1,159 @@
+"""Every equation against a plain loop in double precision."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from learner.losses import (
+    adapt_kl_coefficient,
+    bradley_terry_loss,
+    explained_variance,
+    gae,
+    importance_weights,
+    kl_k1,
+    kl_k3,
+    masked_mean,
+    policy_loss,
+    thumbs_loss,
+    value_loss,
+    whiten,
+)
+
+LENGTHS = (5, 1, 7, 3)
+
+
+def ragged(seed: int) -> tuple[Tensor, Tensor]:
+    """Values (B, T) with noise outside the mask too, and the mask."""
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    return torch.randn(mask.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double), mask
+
+
+def test_gae_is_the_discounted_sum_of_td_errors() -> None:
+    (rewards, mask), (values, _) = ragged(1), ragged(2)
+    gamma, lam = 0.9, 0.8
+    advantages, returns = gae(rewards, values, mask, gamma, lam)
+    for row, length in enumerate(LENGTHS):
+        v = [*values[row, :length].tolist(), 0.0]
+        deltas = [float(rewards[row, t]) + gamma * v[t + 1] - v[t] for t in range(length)]
+        for t in range(length):
+            expected = sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, length))
+            assert float(advantages[row, t]) == pytest.approx(expected, abs=1e-12)
+            assert float(returns[row, t]) == pytest.approx(expected + v[t], abs=1e-12)
+        assert not advantages[row, length:].any()
+        assert not returns[row, length:].any()
+
+
+def test_gae_with_lambda_1_is_the_return_less_the_value() -> None:
+    (rewards, mask), (values, _) = ragged(3), ragged(4)
+    advantages, returns = gae(rewards, values, mask, 1.0, 1.0)
+    for row, length in enumerate(LENGTHS):
+        for t in range(length):
+            assert float(returns[row, t]) == pytest.approx(float(rewards[row, t:length].sum()), abs=1e-12)
+            assert float(advantages[row, t]) == pytest.approx(
+                float(rewards[row, t:length].sum() - values[row, t]), abs=1e-12
+            )
+
+
+@pytest.mark.parametrize("advantage", [1.5, -1.5])
+@pytest.mark.parametrize("ratio", [0.5, 0.9, 1.0, 1.1, 2.0])
+def test_the_policy_loss_has_no_gradient_beyond_the_clip(advantage: float, ratio: float) -> None:
+    logprob = torch.tensor([math.log(ratio) - 2.0], dtype=torch.double, requires_grad=True)
+    loss, clipped = policy_loss(
+        logprob, torch.tensor([-2.0]).double(), torch.tensor([advantage]).double(), 0.2
+    )
+    loss.sum().backward()
+    assert logprob.grad is not None
+    expected = -min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage)
+    beyond = ratio > 1.2 if advantage > 0 else ratio < 0.8
+    assert float(loss.detach()) == pytest.approx(expected)
+    assert bool(clipped) == beyond
+    assert float(logprob.grad) == pytest.approx(0.0 if beyond else -ratio * advantage)
+
+
+def test_the_value_loss_takes_the_larger_of_both_errors() -> None:
+    (values, _), (old, _), (returns, _) = ragged(5), ragged(6), ragged(7)
+    losses = value_loss(values, old, returns, 0.3)
+    flat = zip(values.flatten(), old.flatten(), returns.flatten(), losses.flatten(), strict=True)
+    for v, o, r, loss in (map(float, row) for row in flat):
+        near = min(max(v, o - 0.3), o + 0.3)
+        assert loss == pytest.approx(0.5 * max((v - r) ** 2, (near - r) ** 2))
+
+
+def test_a_batch_is_the_sum_of_its_shards() -> None:
+    (logprobs, mask), (old, _), (advantages, _) = ragged(8), ragged(9), ragged(10)
+
+    def gradient(rows: list[list[int]]) -> Tensor:
+        leaf = logprobs.clone().requires_grad_()
+        for part in rows:
+            losses, _ = policy_loss(leaf[part], old[part], advantages[part], 0.2)
+            ((losses * mask[part]).sum() / mask.sum()).backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    assert torch.allclose(gradient([[0, 1, 2, 3]]), gradient([[2], [0, 3], [1]]), atol=1e-14)
+
+
+def test_kl_estimators_agree_with_the_exact_kl() -> None:
+    generator = torch.Generator().manual_seed(11)
+    p, q = torch.randn(2, 6, generator=generator, dtype=torch.double).log_softmax(-1)
+    exact = float((p.exp() * (p - q)).sum())
+    # The expectation under p, term by term: no sampling error.
+    assert float((p.exp() * kl_k1(p, q)).sum()) == pytest.approx(exact, abs=1e-12)
+    assert float((p.exp() * kl_k3(p, q)).sum()) == pytest.approx(exact, abs=1e-12)
+    assert bool((kl_k3(p, q) >= 0).all())
+
+
+@pytest.mark.parametrize(("kl", "error"), [(6.0, 0.0), (6.6, 0.1), (60.0, 0.2), (0.0, -0.2), (5.4, -0.1)])
+def test_the_coefficient_follows_the_clipped_error(kl: float, error: float) -> None:
+    new = adapt_kl_coefficient(0.1, kl, target_nats=6.0, episodes=64, horizon=1280.0)
+    assert new == pytest.approx(0.1 * (1 + error * 0.05))
+
+
+def test_bradley_terry_counts_ties_half() -> None:
+    for a, b in [(0.3, -1.0), (2.0, 2.5), (0.0, 40.0)]:
+        pair = (torch.tensor([a]).double(), torch.tensor([b]).double())
+        won = float(bradley_terry_loss(*pair, torch.ones(1).double()))
+        lost = float(bradley_terry_loss(*pair, torch.zeros(1).double()))
+        tied = float(bradley_terry_loss(*pair, torch.full((1,), 0.5).double()))
+        assert won == pytest.approx(math.log1p(math.exp(b - a)))
+        assert lost == pytest.approx(math.log1p(math.exp(a - b)))
+        assert tied == pytest.approx((won + lost) / 2)
+
+
+def test_the_thumbs_loss_is_minus_the_log_likelihood() -> None:
+    for score, bias in [(0.5, -0.2), (-3.0, 1.0)]:
+        up = 1 / (1 + math.exp(-(score + bias)))
+        arguments = (torch.tensor([score]).double(), torch.tensor(bias).double())
+        assert float(thumbs_loss(*arguments, torch.ones(1).double())) == pytest.approx(-math.log(up))
+        assert float(thumbs_loss(*arguments, torch.zeros(1).double())) == pytest.approx(-math.log(1 - up))
+
+
+def test_importance_weights_make_an_expectation_exact_and_stop_at_the_cap() -> None:
+    generator = torch.Generator().manual_seed(12)
+    trainer, engine = torch.randn(2, 6, generator=generator, dtype=torch.double).log_softmax(-1)
+    values = torch.randn(6, generator=generator, dtype=torch.double)
+    expected = float((trainer.exp() * values).sum())
+    weights = importance_weights(trainer.requires_grad_(), engine, cap=math.inf)
+    assert float((engine.exp() * weights * values).sum()) == pytest.approx(expected)
+    assert not weights.requires_grad
+    assert float(importance_weights(trainer, trainer - 5.0, cap=2.0).max()) == 2.0
+
+
+def test_whitening_leaves_mean_0_and_variance_1_inside_the_mask() -> None:
+    values, mask = ragged(13)
+    white = whiten(values * 7 + 3, mask)
+    inside = [float(white[row, t]) for row, length in enumerate(LENGTHS) for t in range(length)]
+    assert sum(inside) / len(inside) == pytest.approx(0.0, abs=1e-12)
+    assert sum(x * x for x in inside) / len(inside) == pytest.approx(1.0, abs=1e-6)
+    assert not white[~mask].any()
+    assert float(masked_mean(values, mask)) == pytest.approx(float(values[mask].mean()))
+
+
+def test_explained_variance() -> None:
+    actual = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    assert explained_variance(actual, actual) == 1.0
+    assert explained_variance(torch.full((4,), 2.0), actual) == 0.0
+    assert explained_variance(actual, torch.ones(4)) == 0.0
+    assert explained_variance(-actual, actual) < 0
