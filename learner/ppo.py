@@ -196,7 +196,11 @@ class PPO:
     # ---- a step
 
     def step(self, measured: Measured, scores: Tensor) -> PPOMetrics:
-        """One PPO step on measured rollouts with `scores: (B,)` from the reward model."""
+        """One PPO step on measured rollouts with `scores: (B,)` from the reward model.
+
+        Raises `ValueError` when the scores are not finite or not as many as the rollouts.
+        """
+        _check_scores(scores, len(measured.items))
         rewards = self._rewards(measured, scores)
         with torch.no_grad():
             values = self.critic(measured.states.to(self.model.device)).cpu() * measured.mask
@@ -317,6 +321,14 @@ class PPO:
         self._generator.set_state(snapshot["generator"])
         self.kl_coefficient = snapshot["kl_coefficient"]
         self.steps = snapshot["steps"]
+
+
+def _check_scores(scores: Tensor, count: int) -> None:
+    if scores.shape != (count,):
+        raise ValueError(f"scores have the shape {tuple(scores.shape)}; {count} scores are needed")
+    bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"the score of rollout {bad[0]} is {float(scores[bad[0]])}; scores must be finite")
 
 
 @dataclass(slots=True)

@@ -1,0 +1,293 @@
+"""PPO against a plain step written out, and against what a step must never do."""
+
+import copy
+import dataclasses
+import io
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from deploy.engine import Sample
+from learner.batching import make_batch
+from learner.model import LIVE, POLICY, SharedModel
+from learner.ppo import PPO, PPOMetrics, PPOSettings
+
+PROMPTS = [[3, 5], [4], [6, 3, 5], [9]]
+LIKED = range(3, 24)  # the tokens that the tests' users like
+
+
+@pytest.fixture
+def model(random_model: str) -> SharedModel:
+    return SharedModel(random_model, rank=4, alpha=8, device="cpu", seed=1)
+
+
+def sample(model: SharedModel, count: int, seed: int, max_tokens: int = 8) -> list[Sample]:
+    """Answers of the policy, token by token, with the logprobs that they were drawn with."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
+    answers: list[list[int]] = [[] for _ in prompts]
+    for _ in range(max_tokens):
+        going = [i for i, answer in enumerate(answers) if 2 not in answer]
+        if not going:
+            break
+        tables = next_token_logprobs(model, [[*prompts[i], *answers[i]] for i in going])
+        drawn = torch.multinomial(tables.exp(), 1, generator=generator).squeeze(1).tolist()
+        for i, token in zip(going, drawn, strict=True):
+            answers[i].append(token)
+    items = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    logprobs = model.answer_logprobs(items, POLICY)
+    return [
+        Sample(p, a, logprobs[i, : len(a)].tolist(), "", "stop" if a[-1] == 2 else "length")
+        for i, (p, a) in enumerate(items)
+    ]
+
+
+def next_token_logprobs(model: SharedModel, rows: list[list[int]]) -> Tensor:
+    """(B, V) logprobs of every possible next token."""
+    with torch.no_grad():
+        states = model.final_states(make_batch([(row, ()) for row in rows]), POLICY)
+        every = torch.arange(model.vocab_size).repeat(len(rows))
+        logprobs, _ = model.token_logprobs(states.repeat_interleave(model.vocab_size, 0), every)
+    return logprobs.reshape(len(rows), model.vocab_size)
+
+
+def likes(rollouts: list[Sample]) -> Tensor:
+    """The share of each answer's tokens that is liked."""
+    return torch.tensor([sum(t in LIKED for t in r.token_ids) / len(r.token_ids) for r in rollouts])
+
+
+def take_steps(model: SharedModel, ppo: PPO, count: int, first: int = 0) -> list[PPOMetrics]:
+    reports = []
+    for step in range(first, first + count):
+        rollouts = sample(model, 32, seed=step)
+        reports.append(ppo.step(ppo.measure(rollouts), likes(rollouts)))
+    return reports
+
+
+def everything(ppo: PPO) -> list[Tensor]:
+    """All tensors and numbers of a snapshot, in order."""
+
+    def leaves(value: object) -> list[Tensor]:
+        if isinstance(value, dict):
+            return [leaf for key in sorted(value, key=str) for leaf in leaves(value[key])]
+        if isinstance(value, (list, tuple)):
+            return [leaf for part in value for leaf in leaves(part)]
+        return [torch.as_tensor(value)] if isinstance(value, (Tensor, int, float)) else []
+
+    return leaves(ppo.snapshot())
+
+
+def are_equal(one: list[Tensor], two: list[Tensor]) -> bool:
+    return len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_fresh_policy_is_exactly_the_base_and_the_live_one(model: SharedModel) -> None:
+    measured = PPO(model, PPOSettings()).measure(sample(model, 16, seed=0))
+    assert measured.kl_nats_base == 0.0
+    assert measured.kl_nats_live == 0.0
+
+
+def test_kl_is_the_difference_of_summed_logprobs(model: SharedModel) -> None:
+    take_steps(model, PPO(model, PPOSettings(critic_warmup_steps=0, learning_rate=1e-2)), 3)
+    rollouts = sample(model, 24, seed=9)
+    measured = PPO(model, PPOSettings()).measure(rollouts)
+    items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
+    policy, base, live = (model.answer_logprobs(items, name).double() for name in (POLICY, None, LIVE))
+    assert measured.kl_nats_base == pytest.approx(float((policy - base).sum()) / 24, abs=1e-5)
+    assert measured.kl_nats_live == pytest.approx(float((policy - live).sum()) / 24, abs=1e-5)
+    assert measured.kl_nats_base > 0.01
+    model.copy_adapter(POLICY, LIVE)
+    assert PPO(model, PPOSettings()).measure(rollouts).kl_nats_live == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_references_never_move(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings(critic_warmup_steps=0, learning_rate=1e-2))
+    take_steps(model, ppo, 1)
+    model.copy_adapter(POLICY, LIVE)
+    items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in sample(model, 16, seed=50)]
+    before = {name: model.answer_logprobs(items, name) for name in (None, LIVE, POLICY)}
+    take_steps(model, ppo, 3, first=1)
+    assert torch.equal(model.answer_logprobs(items, None), before[None])
+    assert torch.equal(model.answer_logprobs(items, LIVE), before[LIVE])
+    assert not torch.equal(model.answer_logprobs(items, POLICY), before[POLICY])
+
+
+def plain_step(model: SharedModel, settings: PPOSettings, rollouts: list[Sample], scores: Tensor) -> None:
+    """One epoch of one minibatch with an untrained critic (values 0), one response at a time."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(POLICY), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
+    policy, base = (model.answer_logprobs(items, name).double() for name in (POLICY, None))
+    advantages: list[list[float]] = []
+    for row, rollout in enumerate(rollouts):
+        length = len(rollout.token_ids)
+        rewards = [-settings.kl_coefficient * float(policy[row, t] - base[row, t]) for t in range(length)]
+        rewards[-1] += float(scores[row])
+        if rollout.finish_reason != "stop":
+            rewards[-1] -= settings.cut_off_penalty
+        advantages.append(
+            [sum(rewards[k] * settings.lam ** (k - t) for k in range(t, length)) for t in range(length)]
+        )
+    flat = [value for row_values in advantages for value in row_values]
+    mean = sum(flat) / len(flat)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in flat) / len(flat))
+    optimizer.zero_grad()
+    for item, row_values in zip(items, advantages, strict=True):
+        batch = make_batch([item])
+        logprobs, _ = model.token_logprobs(model.predicting_states(batch, POLICY), batch.answers[0])
+        weights = (torch.tensor(row_values) - mean) / deviation
+        (
+            -(logprobs * weights).sum() / len(flat)
+        ).backward()  # at ratio 1 the surrogate's gradient is this one
+    torch.nn.utils.clip_grad_norm_(model.parameters(POLICY), settings.max_grad_norm)
+    optimizer.step()
+
+
+def test_one_update_is_that_of_a_plain_loop(model: SharedModel) -> None:
+    settings = PPOSettings(epochs=1, minibatches=1, warmup_steps=0, critic_warmup_steps=0, learning_rate=1e-3)
+    take_steps(model, PPO(model, dataclasses.replace(settings, learning_rate=1e-2)), 2)  # away from the base
+    start = model.adapter_state(POLICY)
+    rollouts = sample(model, 24, seed=3)
+    assert {rollout.finish_reason for rollout in rollouts} == {"stop", "length"}
+
+    plain_step(model, settings, rollouts, likes(rollouts))
+    expected = model.adapter_state(POLICY)
+    model.load_adapter_state(POLICY, start)
+    ppo = PPO(model, settings)
+    ppo.step(ppo.measure(rollouts), likes(rollouts))
+    moved = model.adapter_state(POLICY)
+    for key, value in moved.items():
+        # Adam's first step divides a gradient by its own size: where that is rounding error, signs are free.
+        apart = (value - expected[key]).abs() > 1e-5
+        assert float(apart.float().mean()) < 0.01, key
+        assert not torch.equal(value, start[key])
+
+
+def test_it_learns_what_is_liked_within_a_kl_it_reports(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings(learning_rate=5e-3, kl_coefficient=0.01, cut_off_penalty=0.0))
+    before = float(likes(sample(model, 200, seed=1000)).mean())
+    reports = take_steps(model, ppo, 15)
+    after = float(likes(sample(model, 200, seed=1001)).mean())
+    assert after > before + 0.2
+    assert reports[0].kl_nats_base == 0.0
+    assert 0.1 < reports[-1].kl_nats_base < 20
+
+
+def test_answers_that_are_cut_off_become_rare(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings(learning_rate=5e-3, kl_coefficient=0.01, cut_off_penalty=1.0))
+
+    def cut_off(seed: int) -> float:
+        return sum(r.finish_reason == "length" for r in sample(model, 200, seed)) / 200
+
+    before = cut_off(1000)
+    for step in range(10):
+        rollouts = sample(model, 32, seed=step)
+        ppo.step(ppo.measure(rollouts), torch.zeros(32))
+    assert cut_off(1001) < before - 0.3
+
+
+def test_the_critic_learns_to_expect_the_score(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings(critic_warmup_steps=30))
+    rollouts = sample(model, 64, seed=4)
+    measured, scores = ppo.measure(rollouts), likes(rollouts)
+    reports = [ppo.step(measured, scores) for _ in range(30)]
+    assert reports[0].explained_variance == pytest.approx(0.0, abs=1e-6)
+    assert reports[-1].explained_variance > 0.3
+    assert reports[-1].epochs == 0  # the policy has not been touched
+    assert model.is_base(POLICY)
+
+
+def test_a_restored_snapshot_undoes_a_step_exactly(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings())
+    take_steps(model, ppo, 3)
+    kept = copy.deepcopy(everything(ppo))
+    snapshot = ppo.snapshot()
+    take_steps(model, ppo, 2, first=3)
+    assert not are_equal(everything(ppo), kept)
+    ppo.restore(snapshot)
+    assert are_equal(everything(ppo), kept)
+    take_steps(model, ppo, 1, first=3)  # a snapshot is a copy: going on does not change it
+    ppo.restore(snapshot)
+    assert are_equal(everything(ppo), kept)
+
+
+def test_a_saved_state_goes_on_to_the_same_bits(model: SharedModel, random_model: str) -> None:
+    ppo = PPO(model, PPOSettings(), seed=5)
+    take_steps(model, ppo, 2)
+    file = io.BytesIO()
+    torch.save(ppo.snapshot(), file)
+    file.seek(0)
+    other_model = SharedModel(random_model, rank=4, alpha=8, device="cpu", seed=77)
+    other = PPO(other_model, PPOSettings(), seed=99)
+    other.restore(torch.load(file, weights_only=True))
+    reports = [take_steps(m, p, 2, first=2) for m, p in ((model, ppo), (other_model, other))]
+    assert reports[0] == reports[1]
+    assert are_equal(everything(ppo), everything(other))
+
+
+def test_the_same_seed_gives_the_same_bits(random_model: str) -> None:
+    def run() -> list[Tensor]:
+        model = SharedModel(random_model, rank=4, alpha=8, device="cpu", seed=1)
+        ppo = PPO(model, PPOSettings(), seed=2)
+        take_steps(model, ppo, 3)
+        return everything(ppo)
+
+    assert are_equal(run(), run())
+
+
+@pytest.mark.parametrize(("target", "grows"), [(1e-9, True), (1e9, False)])
+def test_the_coefficient_steers_towards_the_kl_target(model: SharedModel, target: float, grows: bool) -> None:
+    ppo = PPO(model, PPOSettings(kl_target_nats=target, critic_warmup_steps=0, learning_rate=2e-2))
+    reports = take_steps(model, ppo, 4)
+    assert (ppo.kl_coefficient > reports[1].kl_coefficient) == grows
+
+
+def test_epochs_end_when_the_policy_has_gone_too_far(model: SharedModel) -> None:
+    eager = PPOSettings(learning_rate=2e-2, epochs=12, critic_warmup_steps=0, warmup_steps=0)
+    start = PPO(model, eager).snapshot()
+
+    def epochs(kl_step_nats: float) -> int:
+        ppo = PPO(model, dataclasses.replace(eager, kl_step_nats=kl_step_nats))
+        ppo.restore(start)
+        return take_steps(model, ppo, 1)[0].epochs
+
+    assert epochs(0.05) < epochs(math.inf) == 12
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings(critic_warmup_steps=0, epochs=2, minibatches=2))
+    rollouts = sample(model, 16, seed=6)
+    broken = [dataclasses.replace(r, logprobs=[math.nan] * len(r.logprobs)) for r in rollouts]
+    before = model.adapter_state(POLICY)
+    report = ppo.step(ppo.measure(broken), likes(rollouts))
+    assert report.skipped_updates == 4
+    assert all(torch.equal(value, before[key]) for key, value in model.adapter_state(POLICY).items())
+    assert ppo.step(ppo.measure(rollouts), likes(rollouts)).skipped_updates == 0
+
+
+def test_the_mismatch_is_that_of_the_worst_token(model: SharedModel) -> None:
+    rollouts = sample(model, 8, seed=7)
+    ppo = PPO(model, PPOSettings())
+    assert ppo.step(ppo.measure(rollouts), likes(rollouts)).mismatch < 1e-5
+    shifted = [rollouts[0].logprobs[0] + 0.25, *rollouts[0].logprobs[1:]]
+    rollouts[0] = dataclasses.replace(rollouts[0], logprobs=shifted)
+    assert ppo.step(ppo.measure(rollouts), likes(rollouts)).mismatch == pytest.approx(0.25, abs=1e-4)
+
+
+def test_bad_input_is_refused_before_anything_moves(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings())
+    rollouts = sample(model, 4, seed=8)
+    with pytest.raises(ValueError, match="at least one token"):
+        ppo.measure([])
+    with pytest.raises(ValueError, match="at least one token"):
+        ppo.measure([*rollouts, dataclasses.replace(rollouts[0], token_ids=[], logprobs=[])])
+    measured = ppo.measure(rollouts)
+    before = everything(ppo)
+    with pytest.raises(ValueError, match="4 scores are needed"):
+        ppo.step(measured, torch.zeros(3))
+    with pytest.raises(ValueError, match="score of rollout 1 is nan"):
+        ppo.step(measured, torch.tensor([0.0, math.nan, 0.0, 0.0]))
+    assert are_equal(everything(ppo), before)
