@@ -29,9 +29,10 @@ from hearken.supervisor import ChildFailed
 from hearken.support_desk import prompts
 from hearken.watch import Watch
 
-USUAL_PROMPTS = 64
+USUAL_PROMPTS = 128
 FRESH_PROMPTS = 400
 LINE_SECONDS = 10.0
+VIEW_SECONDS = 1.0
 SAMPLE_SECONDS = 20.0
 KEPT_FOLDERS = 3
 SETTLE_SECONDS = 45.0
@@ -180,19 +181,23 @@ class Demo:
         total = self._settings.minutes * 60
         sampler = Sampler(self._engine, self._crowd.max_tokens, self._settings.up.seed)
         terminal = self._console.is_terminal
-        next_line = 0.0
+        pause = VIEW_SECONDS if terminal else LINE_SECONDS
+        next_look = 0.0
         with Live(console=self._console, auto_refresh=False, transient=False) as live:
             while (elapsed := time.monotonic() - began) < total and not self._stopping.wait(0.5):
                 self._service.poll()
                 if users.error is not None:
                     break  # `stop` raises it
-                sampler.refresh(self._watch.live)
+                if elapsed < next_look:
+                    continue
+                next_look = elapsed + pause
+                if terminal:
+                    sampler.refresh(self._watch.live)
                 snapshot = self._watch.look(elapsed, total, users.tally, usual, sampler.newest)
                 if terminal:
                     live.update(progress.render(snapshot), refresh=True)
-                elif elapsed >= next_line:
+                else:
                     self._say(progress.line(snapshot))
-                    next_line = elapsed + LINE_SECONDS
         sampler.close()
 
     # -- afterwards -------------------------------------------------------------------------------------

@@ -119,6 +119,8 @@ class Watch:
         self._follow_releases()
         self._measure(elapsed_seconds, tally.chat_requests, gateway.total("hearken_completion_tokens_total"))
         state = self._history.state
+        updates = int(learner.total("hearken_reward_updates_total"))
+        steps = int(learner.total("hearken_ppo_steps_total"))
         return Snapshot(
             elapsed_seconds=elapsed_seconds,
             total_seconds=total_seconds,
@@ -131,11 +133,12 @@ class Watch:
             recent_utility=tally.recent_utility,
             usual_utility=usual_utility,
             labels=int(learner.total("hearken_labels_total")),
-            reward_accuracy=learner.get("hearken_reward_accuracy_ratio"),
-            reward_updates=int(learner.total("hearken_reward_updates_total")),
-            ppo_steps=int(learner.total("hearken_ppo_steps_total")),
+            # A gauge is 0 before it is first set: what has not been measured is not shown as 0.
+            reward_accuracy=learner.get("hearken_reward_accuracy_ratio") if updates else None,
+            reward_updates=updates,
+            ppo_steps=steps,
             phase=learner.label_of_one("hearken_learner_phase", "phase"),
-            kl_nats=learner.get("hearken_kl_nats", reference="base"),
+            kl_nats=learner.get("hearken_kl_nats", reference="base") if steps else None,
             kl_budget_nats=learner.get("hearken_kl_budget_nats", reference="base"),
             live=self.live,
             stage="idle" if state is None else state.stage,

@@ -24,6 +24,9 @@ def registry() -> CollectorRegistry:
     phase = Gauge("hearken_learner_phase", "h", ["phase"], registry=registry)
     phase.labels("ppo").set(1)
     phase.labels("waiting").set(0)
+    Counter("hearken_ppo_steps", "h", registry=registry).inc(2)
+    accuracy = Gauge("hearken_reward_accuracy_ratio", "h", registry=registry)
+    accuracy.set(0.0)  # there has been no update yet
     labels = Counter("hearken_labels", "h", ["kind"], registry=registry)
     labels.labels("thumbs").inc(3)
     labels.labels("comparison").inc(4)
@@ -79,6 +82,7 @@ def test_a_look_puts_metrics_releases_and_users_together(log: SqliteLog) -> None
     assert seen.decisions == ["Started it."]
     assert (seen.kl_nats, seen.phase, seen.labels) == (1.25, "ppo", 7)
     assert seen.chats_per_second == 5.0
+    assert seen.reward_accuracy is None
     assert seen.promote is None
 
 
