@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.engine import Sample
-from learner.batching import Item, in_buckets, make_batch
+from learner.batching import Batch, Item, in_buckets
 from learner.losses import (
     adapt_kl_coefficient,
     explained_variance,
@@ -46,6 +46,7 @@ class PPOSettings:
     2.2; the horizon counts responses. kl_step_nats: an epoch that leaves the policy further than this from
     the rollouts' policy, per response, is the last. cut_off_penalty: in units of the score.
     importance_cap: truncation of the weights that correct the engine's logprobs to the trainer's.
+    update_tokens: padded tokens of one backward pass; gradients are summed, so it bounds memory and no more.
     """
 
     learning_rate: float = 1e-3
@@ -63,6 +64,7 @@ class PPOSettings:
     kl_step_nats: float = 0.6
     cut_off_penalty: float = 1.0
     importance_cap: float = 2.0
+    update_tokens: int = 2048
     critic_learning_rate: float = 3e-3
     critic_epochs: int = 8
     critic_warmup_steps: int = 1  # first steps in which the critic learns and the policy stays
@@ -266,27 +268,39 @@ class PPO:
 
     def _update(self, measured: Measured, advantages: Tensor, rows: list[int], moved: "_Moved") -> float:
         """One optimiser step on some rows; their KL (nats, summed) to the rollouts' policy before it."""
-        device = self.model.device
-        batch = make_batch([measured.items[row] for row in rows], device)
-        mask = measured.mask[rows]
-        old = measured.logprobs[rows][mask].to(device)
-        weights = importance_weights(
-            old, measured.engine_logprobs[rows][mask].to(device), self.settings.importance_cap
-        )
-        states = self.model.predicting_states(batch, POLICY)
-        logprobs, _ = self.model.token_logprobs(states, batch.answers[batch.mask])
-        losses, clipped = policy_loss(logprobs, old, advantages[rows][mask].to(device), self.settings.clip)
+        total, kl_nats = int(measured.mask[rows].sum()), 0.0
         self._optimizer.zero_grad(set_to_none=True)
-        (losses * weights).mean().backward()  # type: ignore[no-untyped-call]
+        items = [measured.items[row] for row in rows]
+        for places, batch in in_buckets(items, self.settings.update_tokens, self.model.device):
+            part = [rows[place] for place in places]
+            losses, clipped, kl = self._losses(measured, advantages, part, batch)
+            (losses.sum() / total).backward()  # type: ignore[no-untyped-call]
+            kl_nats += float(kl.sum())
+            moved.clipped += int(clipped.sum())
+        moved.tokens += total
         norm = nn.utils.clip_grad_norm_(self.model.parameters(POLICY), self.settings.max_grad_norm)
         if bool(torch.isfinite(norm)):
             self._optimizer.step()
             moved.grad_norm = float(norm)
         else:
             moved.skipped += 1
-        moved.clipped += int(clipped.sum())
-        moved.tokens += len(clipped)
-        return float(kl_k3(old, logprobs.detach()).sum())
+        return kl_nats
+
+    def _losses(
+        self, measured: Measured, advantages: Tensor, rows: list[int], batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, whether it was clipped, and KL (k3) to the rollouts' policy at each of the rows' N tokens."""
+        width, device = batch.mask.shape[1], self.model.device
+        mask = measured.mask[rows][:, :width]
+        old, engine, advantage = (
+            table[rows][:, :width][mask].to(device)
+            for table in (measured.logprobs, measured.engine_logprobs, advantages)
+        )
+        states = self.model.predicting_states(batch, POLICY)
+        logprobs, _ = self.model.token_logprobs(states, batch.answers[batch.mask])
+        losses, clipped = policy_loss(logprobs, old, advantage, self.settings.clip)
+        weights = importance_weights(old, engine, self.settings.importance_cap)
+        return losses * weights, clipped, kl_k3(old, logprobs.detach())
 
     def _train_critic(self, measured: Measured, values: Tensor, returns: Tensor) -> None:
         mask, device = measured.mask, self.model.device

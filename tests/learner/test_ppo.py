@@ -146,8 +146,16 @@ def plain_step(model: SharedModel, settings: PPOSettings, rollouts: list[Sample]
     optimizer.step()
 
 
-def test_one_update_is_that_of_a_plain_loop(model: SharedModel) -> None:
-    settings = PPOSettings(epochs=1, minibatches=1, warmup_steps=0, critic_warmup_steps=0, learning_rate=1e-3)
+@pytest.mark.parametrize("update_tokens", [30, 10_000])
+def test_one_update_is_that_of_a_plain_loop(model: SharedModel, update_tokens: int) -> None:
+    settings = PPOSettings(
+        epochs=1,
+        minibatches=1,
+        warmup_steps=0,
+        critic_warmup_steps=0,
+        learning_rate=1e-3,
+        update_tokens=update_tokens,
+    )
     take_steps(model, PPO(model, dataclasses.replace(settings, learning_rate=1e-2)), 2)  # away from the base
     start = model.adapter_state(POLICY)
     rollouts = sample(model, 24, seed=3)
