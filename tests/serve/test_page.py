@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from feedback.events import Feedback
 from tests.serve.conftest import Gateway, eventually
@@ -50,6 +50,11 @@ def ask(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+def shown(page: Page, text: str) -> Locator:
+    """A text in the conversation (screen readers are told it a second time, elsewhere)."""
+    return page.get_by_role("log").get_by_text(text, exact=True)
+
+
 def only_vote(gateway: Gateway) -> Feedback:
     (vote,) = gateway.votes()
     return vote
@@ -57,12 +62,12 @@ def only_vote(gateway: Gateway) -> Feedback:
 
 def test_a_thumb_on_a_streamed_answer_reaches_the_log(page: Page, gateway: Gateway) -> None:
     ask(page, "hi")
-    expect(page.get_by_text(TEXT, exact=True)).to_be_visible()
+    expect(shown(page, TEXT)).to_be_visible()
     up, down = page.get_by_label("Good answer"), page.get_by_label("Bad answer")
     expect(up).to_have_attribute("aria-pressed", "false")
     up.click()
     expect(up).to_have_attribute("aria-pressed", "true")
-    expect(page.get_by_text("Thanks, noted.").first).to_be_visible()
+    expect(shown(page, "Thanks, noted.")).to_be_visible()
     (completion,) = gateway.completions()
     vote = only_vote(gateway)
     assert (vote.targets[0].completion_id, vote.label) == (completion.completion_id, "up")
@@ -78,7 +83,7 @@ def test_a_thumb_on_a_streamed_answer_reaches_the_log(page: Page, gateway: Gatew
 
 def test_the_conversation_goes_on_and_can_be_started_over(page: Page, fake: FakeVllm) -> None:
     ask(page, Trouble.EMOJI)
-    expect(page.get_by_text(EMOJI_TEXT, exact=True)).to_be_visible()
+    expect(shown(page, EMOJI_TEXT)).to_be_visible()
     expect(page.get_by_label("Good answer")).to_be_visible()
     ask(page, "and then?")
     expect(page.get_by_label("Good answer")).to_have_count(2)
@@ -88,7 +93,7 @@ def test_the_conversation_goes_on_and_can_be_started_over(page: Page, fake: Fake
         {"role": "user", "content": "and then?"},
     ]
     page.get_by_label("New conversation").click()
-    expect(page.get_by_text(EMOJI_TEXT)).to_have_count(0)
+    expect(shown(page, EMOJI_TEXT)).to_have_count(0)
     ask(page, "hi")
     expect(page.get_by_label("Good answer")).to_be_visible()
     assert fake.requests[-1]["messages"] == [{"role": "user", "content": "hi"}]
@@ -96,14 +101,14 @@ def test_the_conversation_goes_on_and_can_be_started_over(page: Page, fake: Fake
 
 def test_stopping_keeps_what_was_written_and_stops_the_engine(page: Page, fake: FakeVllm) -> None:
     ask(page, Trouble.HOLD)
-    expect(page.get_by_text("I am", exact=True)).to_be_visible()
+    expect(shown(page, "I am")).to_be_visible()
     page.get_by_label("Stop", exact=True).click()
     expect(page.locator(".note", has_text="Stopped.")).to_be_visible()
-    expect(page.get_by_text("I am", exact=True)).to_be_visible()
+    expect(shown(page, "I am")).to_be_visible()
     expect(page.get_by_label("Send")).to_be_visible()
     assert fake.aborted.wait(10)
     page.get_by_label("Bad answer").click()
-    expect(page.get_by_text("Thanks, we will do better.").first).to_be_visible()
+    expect(shown(page, "Thanks, we will do better.")).to_be_visible()
 
 
 def test_two_answers_are_compared_blind_by_mouse_and_by_key(page: Page, gateway: Gateway) -> None:
@@ -153,14 +158,14 @@ def test_a_vote_that_fails_can_be_sent_again(page: Page, gateway: Gateway) -> No
     expect(page.locator(".said.failed")).to_be_visible()
     page.unroute("**/v1/feedback")
     page.get_by_role("button", name="Try again").click()
-    expect(page.get_by_text("Thanks, noted.").first).to_be_visible()
+    expect(shown(page, "Thanks, noted.")).to_be_visible()
     assert only_vote(gateway).label == "up"
 
 
 def test_text_is_never_html(page: Page, fake: FakeVllm) -> None:
     evil = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     ask(page, evil)
-    expect(page.get_by_text(evil, exact=True)).to_be_visible()
+    expect(shown(page, evil)).to_be_visible()
     assert page.locator("#log img, #log b").count() == 0
     assert page.title() == "hearken"
     csp = page.request.get(page.url).headers["content-security-policy"]
