@@ -17,6 +17,7 @@ from serve.upstream import EngineLost, Refused, Upstream, UpstreamError
 log = logging.getLogger(__name__)
 
 _POLL_TIMEOUT_SECONDS = 10.0  # an engine that compiles or prefills can be slow to answer, and is not dead
+_BURST_SECONDS = 0.05
 _WARM_UP = {
     "model": BASE,
     "messages": [{"role": "user", "content": "Hello"}],
@@ -96,7 +97,7 @@ class Fleet:
             await self._ask(engine)
             try:
                 await asyncio.wait_for(engine.ask_now.wait(), self._poll_seconds)
-                await asyncio.sleep(self._poll_seconds / 10)  # a burst of failures is one question
+                await asyncio.sleep(_BURST_SECONDS)  # a burst of failures is one question
             except TimeoutError:
                 pass
 
