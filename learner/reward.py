@@ -1,14 +1,18 @@
 """The reward model: what the votes say about an answer, and how sure they are.
 
-An answer's features are the sums of its tokens' states in the embeddings and in the middle layer, the maxima
-of its embeddings, and its length. Sums make a score that tokens add up to; maxima one that asks whether
-something occurs at all. Every head of the ensemble is a linear score on the features, fitted to its own
-bootstrap of the votes: comparisons by Bradley-Terry, thumbs by a Bernoulli likelihood with a bias, and an L2
-penalty. That is a convex problem, solved anew at every update: the model follows from the labels alone,
-whatever the order they came in, and nothing can drift. Where the heads disagree, the votes do not say.
+An answer's features are which tokens occur in it, its length, and the sum of its tokens' states in the middle
+layer of the base. Occurrence asks whether something is said at all, so that saying it again is worth nothing;
+the states carry what single tokens do not. A head is a linear score on the features with a normal prior,
+fitted to votes: comparisons by Bradley-Terry, thumbs by a Bernoulli likelihood with a bias. That is a convex
+problem, solved anew at every update: the model follows from the labels alone, whatever the order they came
+in, and nothing can drift.
 
-With a few hundred votes this reads them better than a score on the last token's state or a tuned adapter does
-(bench/learning.py). Length is not taken out: people who care for it are understood with few votes.
+The heads of the ensemble differ in their bootstrap of the votes and in where their priors are centred
+(anchored ensembling, Pearce et al. 2020), so they disagree where votes contradict each other and where there
+are none: that is what keeps a policy from wandering off to what nobody has ever judged.
+
+With a few hundred votes this reads them better than a score on the last token's state or a tuned adapter.
+Length is not taken out: people who care for it are understood with few votes.
 """
 
 import hashlib
@@ -27,19 +31,23 @@ from learner.losses import bradley_terry_loss, thumbs_loss
 from learner.model import SharedModel
 
 CACHE_BYTES = 256 << 20
+TOKEN_FEATURES = 4096  # a larger vocabulary is folded into so many
+TOKEN_GAIN, LENGTH_GAIN, STATE_GAIN = 0.2, 0.2, 0.5
+"""What each kind of feature can do a priori: a token's occurrence is 0 or its gain, length and all states
+together vary by theirs."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardSettings:
-    """Measured on 200 to 700 noisy votes about a small model's answers (bench/learning.py).
+    """Measured on 400 to 900 noisy votes about a small model's answers.
 
-    l2: weight of the squared weights beside the mean loss of a vote. rater_cap: no rater has more than this
-    share of all votes' weight. model_vote_weight: of a vote that a model gave. min_scale: the raw scores'
+    prior_std: of a head's weights, around its own centre. rater_cap: no rater has more than this share of all
+    votes' weight. model_vote_weight: of a vote that a model gave. min_scale: the raw scores'
     standard deviation is not taken for less, so that noise is not blown up.
     """
 
     heads: int = 8
-    l2: float = 6e-4
+    prior_std: float = 1.0
     rater_cap: float = 0.2
     model_vote_weight: float = 0.5
     min_scale: float = 0.3
@@ -72,14 +80,17 @@ class RewardModel:
     ) -> None:
         self.model, self.adapter, self.seed = model, adapter, seed
         self.settings = settings or RewardSettings()
-        self._layers = (0, model.layers // 2)
+        self._tokens = min(model.vocab_size, TOKEN_FEATURES)
         self._cache: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
-        width, heads = 3 * model.hidden_size + 1, self.settings.heads
+        width, heads = self._tokens + 1 + model.hidden_size, self.settings.heads
         self._cache_size = CACHE_BYTES // (4 * width)
         self._weights = torch.zeros(width, heads)
         self._bias = torch.zeros(heads)
+        generator = torch.Generator().manual_seed(seed)
+        anchors = torch.randn(width, heads, generator=generator) * self.settings.prior_std
+        self._anchors = anchors - anchors.mean(1, keepdim=True)  # the mean head's prior is centred on 0
         self._mean = torch.zeros(width)
-        self._std = torch.ones(width)
+        self._divisor = torch.ones(width)
         self._centre = 0.0
         self._scale = 1.0
 
@@ -91,8 +102,10 @@ class RewardModel:
         out = torch.zeros(len(items), len(self._mean))
         adapter = None if self.model.is_base(self.adapter) else self.adapter
         for rows, batch in in_buckets(items, self.model.max_tokens, self.model.device):
-            first, middle = self.model.layer_states(batch, adapter, self._layers)
-            out[rows] = _pool(batch, first.float(), middle.float()).cpu()
+            (states,) = self.model.layer_states(batch, adapter, [self.model.layers // 2])
+            out[rows, self._tokens :] = _pool(batch, states.float()).cpu()
+        for row, (_, answer) in enumerate(items):
+            out[row, [token % self._tokens for token in answer]] = 1.0
         return out
 
     def _answer_features(self, answers: Sequence[Answer]) -> Tensor:
@@ -109,8 +122,7 @@ class RewardModel:
 
     def _raw(self, features: Tensor) -> Tensor:
         """Every head's score (B, K) of features (B, F), before centring."""
-        # The factor keeps a score's prior variance the same for every width of the features.
-        return (features - self._mean) / self._std @ self._weights / math.sqrt(len(self._mean))
+        return (features - self._mean) / self._divisor @ self._weights
 
     # ---- learning
 
@@ -135,10 +147,10 @@ class RewardModel:
             + [label.answers[1] for label in pairs]
             + [label.answers[0] for label in thumbs]
         )
-        self._mean, self._std = features.mean(0), features.std(0, unbiased=False) + 1e-3
+        self._normalise(features)
         targets = torch.tensor([label.value for label in ordered])
-        weights = self._vote_weights(ordered)
-        loss = self._fit((features - self._mean) / self._std, targets, weights, len(pairs), steps)
+        weights, votes = self._vote_weights(ordered)
+        loss = self._fit((features - self._mean) / self._divisor, targets, weights, votes, len(pairs), steps)
         raw = self._raw(features).mean(1)
         self._centre, self._scale = (
             float(raw.mean()),
@@ -146,8 +158,20 @@ class RewardModel:
         )
         return RewardMetrics(loss, len(pairs), len(thumbs), float(self._bias.mean()))
 
-    def _vote_weights(self, labels: Sequence[Label]) -> Tensor:
-        """Weights (N, K) of votes: rater cap and source, times each head's bootstrap; columns sum to 1."""
+    def _normalise(self, features: Tensor) -> None:
+        """Centre and scale length and states as the voted answers' features (B, F) have them."""
+        dense = features[:, self._tokens :]
+        gain = torch.full((dense.shape[1],), STATE_GAIN / math.sqrt(self.model.hidden_size))
+        gain[0] = LENGTH_GAIN
+        self._mean = torch.cat([torch.zeros(self._tokens), dense.mean(0)])
+        spread = (dense.std(0, unbiased=False) + 1e-3) / gain
+        self._divisor = torch.cat([torch.full((self._tokens,), 1 / TOKEN_GAIN), spread])
+
+    def _vote_weights(self, labels: Sequence[Label]) -> tuple[Tensor, float]:
+        """Weights (N, K) of votes: rater cap and source, times each head's bootstrap; columns sum to 1.
+
+        And how many whole votes they stand for.
+        """
         counts = Counter(label.rater for label in labels)
         limit = vote_limit(list(counts.values()), self.settings.rater_cap)
         rows = [
@@ -157,13 +181,15 @@ class RewardModel:
         ]
         draws = torch.tensor([_bootstrap(self.seed, label.event_id, self.settings.heads) for label in labels])
         weights = torch.tensor(rows)[:, None] * draws
-        return weights / weights.sum(0)
+        return weights / weights.sum(0), sum(rows)
 
-    def _fit(self, features: Tensor, targets: Tensor, weights: Tensor, pairs: int, steps: int) -> float:
-        """Minimise the penalised likelihood of all heads; the mean loss of a vote. features: standardised."""
+    def _fit(
+        self, features: Tensor, targets: Tensor, weights: Tensor, votes: float, pairs: int, steps: int
+    ) -> float:
+        """Maximise all heads' posteriors; the mean loss of a vote. features: (2 * pairs + thumbs, F)."""
+        penalty = 1 / (2 * self.settings.prior_std**2 * votes)  # the losses are means over votes
         heads = self._weights.clone().requires_grad_()
         bias = self._bias.clone().requires_grad_()
-        features = features / math.sqrt(features.shape[1])
         inputs = torch.cat([features[:pairs] - features[pairs : 2 * pairs], features[2 * pairs :]])
         wanted = targets[:, None].expand(-1, heads.shape[1])
         zero = torch.zeros(())
@@ -177,7 +203,7 @@ class RewardModel:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            total = likelihood() + self.settings.l2 * ((heads**2).sum() + (bias**2).sum())
+            total = likelihood() + ((heads - self._anchors) ** 2).sum() * penalty + (bias**2).sum() * penalty
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
@@ -219,7 +245,7 @@ class RewardModel:
             "weights": self._weights.clone(),
             "bias": self._bias.clone(),
             "mean": self._mean.clone(),
-            "std": self._std.clone(),
+            "divisor": self._divisor.clone(),
             "centre": self._centre,
             "scale": self._scale,
         }
@@ -233,7 +259,7 @@ class RewardModel:
             )
         self._cache.clear()
         self._weights, self._bias = state["weights"].clone(), state["bias"].clone()
-        self._mean, self._std = state["mean"].clone(), state["std"].clone()
+        self._mean, self._divisor = state["mean"].clone(), state["divisor"].clone()
         self._centre, self._scale = state["centre"], state["scale"]
 
 
@@ -253,12 +279,10 @@ def vote_limit(counts: Sequence[int], cap: float) -> float:
     return float(ordered[-1])
 
 
-def _pool(batch: Batch, first: Tensor, middle: Tensor) -> Tensor:
-    """Features (B, F) from the states (B, S, H) of two layers."""
+def _pool(batch: Batch, states: Tensor) -> Tensor:
+    """Log length and summed states (B, 1 + H) of the answers in the states (B, S, H) of a layer."""
     inside = _answer_places(batch)[..., None]
-    length = inside.sum(1)
-    highest = first.masked_fill(~inside, -math.inf).amax(1).masked_fill(length == 0, 0.0)
-    return torch.cat([(first * inside).sum(1), (middle * inside).sum(1), highest, torch.log1p(length)], -1)
+    return torch.cat([torch.log1p(inside.sum(1)), (states * inside).sum(1)], -1)
 
 
 def _answer_places(batch: Batch) -> Tensor:
