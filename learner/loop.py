@@ -45,6 +45,9 @@ SOFT_LIMIT = 0.9
 """Training stops at this share of a KL limit: the measurement has noise, and the gate's limit is hard."""
 
 
+UPDATE_SHARE = 0.15
+"""New labels as a share of all that start a reward-model update."""
+
 SAVE_SECONDS = 5.0
 """The longest time between two checkpoints while the learner only reads."""
 
@@ -102,10 +105,10 @@ class Learner:
 
     def turn(self, wait_seconds: float) -> None:
         """Read what is new (waiting for it only when there is nothing else to do), then do one thing."""
-        busy = self._can_improve() or self.place.new_labels >= self.settings.labels_per_update
+        busy = self._can_improve() or self._rewards_are_due()
         changed = self._read(0.0 if busy else wait_seconds)
         try:
-            if self.place.new_labels >= self.settings.labels_per_update:
+            if self._rewards_are_due():
                 self._update_rewards()
             elif self._can_improve():
                 if self.place.at_limit or self.place.steps_since_offer >= self.settings.steps_per_candidate:
@@ -120,6 +123,11 @@ class Learner:
             logger.warning("the engine cannot sample now, waiting for it: %s", error)
             self._read(1.0)
         self.save()
+
+    def _rewards_are_due(self) -> bool:
+        """After a number of new labels, and not before they are a fair share of all: a fit reads all."""
+        known = len(self.labels.training)
+        return self.place.new_labels >= max(self.settings.labels_per_update, UPDATE_SHARE * known)
 
     def _can_improve(self) -> bool:
         return (

@@ -22,7 +22,7 @@ class LearnerSettings:
     kl_budget_nats: float = 6.0  # KL of any published policy to the base, per response
     kl_publish_nats: float = 3.0  # KL of a published policy to the live one, per response
     min_labels: int = 500  # training labels before the first PPO step
-    labels_per_update: int = 200  # new labels that start a reward-model update
+    labels_per_update: int = 200  # new labels that start a reward-model update, at least
     rollouts_per_step: int = 128
     steps_per_candidate: int = 24  # PPO steps between two candidates
     max_tokens: int = 64  # longest rollout, in tokens
