@@ -40,15 +40,6 @@ class Topic:
     dressed: bool = True  # whether users put an opening and an ending around it
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a user says, what it is about, and the item, day and order number that it names."""
-
-    text: str
-    topic: Topic
-    slots: dict[str, str]
-
-
 TOPICS: dict[str, Topic] = {
     "delivery": Topic(
         asks=("Where is my {item}?", "Where is my order {order}?",
@@ -57,7 +48,7 @@ TOPICS: dict[str, Topic] = {
               "Has my {item} been shipped yet?"),
         short=("Your parcel is on its way.", "It arrives in two days.", "It is with the courier."),
         full=("Your parcel left our warehouse and will arrive within two working days.",
-              "The courier has your {item} and will deliver it within two working days.",
+              "The courier has your parcel and will deliver it within two working days.",
               "Your order is on its way, and you can follow it with the link in your email."),
         steps="First open the tracking link in your email. Then check the delivery date. "
               "Finally choose a safe place for the parcel.",
@@ -67,7 +58,7 @@ TOPICS: dict[str, Topic] = {
               "When do I get my money back?", "How long does a refund take?",
               "My refund for order {order} is missing.", "I want my money back for the {item}."),
         short=("Refunds take five days.", "Your refund is on its way.", "It takes five working days."),
-        full=("Your refund goes back to your card within five working days after we receive the {item}.",
+        full=("Your refund goes back to your card within five working days after we receive the parcel.",
               "We have started your refund, and the money reaches your card within five working days.",
               "The money goes back to the card that you paid with, and this takes five working days."),
         steps="First send the item back to us. Then we check it. "
@@ -90,7 +81,7 @@ TOPICS: dict[str, Topic] = {
         short=("It is in your account.", "We will email the invoice.", "Look under my orders."),
         full=("You can download every invoice from your account under my orders.",
               "We will send a new invoice to your email address today.",
-              "The invoice for the {item} is in your account, and we will email it to you as well."),
+              "The invoice is in your account, and we will email it to you as well."),
         steps="First sign in to your account. Then open my orders. "
               "Finally click on invoice and save the file.",
     ),
@@ -100,7 +91,7 @@ TOPICS: dict[str, Topic] = {
               "I ordered the {item} by mistake.", "I do not want the {item} any more."),
         short=("Your order is cancelled.", "You can cancel it today.", "Cancel it under my orders."),
         full=("You can cancel the order for free until it leaves our warehouse.",
-              "We have cancelled the {item} for you, and you do not have to pay anything.",
+              "We have cancelled it for you, and you do not have to pay anything.",
               "Your order is cancelled, and you will get an email that confirms it."),
         steps="First open my orders. Then choose the order and click on cancel. "
               "Finally wait for the email that confirms it.",
@@ -109,10 +100,9 @@ TOPICS: dict[str, Topic] = {
         asks=("My {item} is broken.", "The {item} arrived damaged.",
               "The {item} stopped working {day}.", "The {item} from order {order} has a crack.",
               "My new {item} does not work.", "I got a broken {item}. Can I get a new one?"),
-        short=("We will send a new one.", "Send it back for free.", "You get a new {item}."),
-        full=("We will send you a new {item} for free, and it will arrive this week.",
-              "You can send the broken {item} back for free and choose a new one or a refund.",
-              "Please send it back for free, and choose a new one or a refund."),
+        short=("We will send a new one.", "Send it back for free.", "You get a new one."),
+        full=("We will send you a new one for free, and it will arrive this week.",
+              "You can send the broken one back for free and choose a new one or a refund."),
         steps="First take a photo of the damage. Then print the return label. "
               "Finally bring the parcel to the post office.",
     ),
@@ -121,7 +111,7 @@ TOPICS: dict[str, Topic] = {
               "You sent me the wrong {item}.", "Order {order} has the wrong item in it.",
               "This is not the {item} that I ordered.", "The {item} has the wrong size."),
         short=("We will swap it.", "Send the wrong one back.", "The right one ships today."),
-        full=("We will send the right {item} today, and you can return the wrong one for free.",
+        full=("We will send the right one today, and you can return the wrong one for free.",
               "Please send the wrong item back with the free label, and we will exchange it."),
         steps="First pack the wrong item. Then print the return label. "
               "Finally bring it to the post office, and we send the right one.",
@@ -141,7 +131,7 @@ TOPICS: dict[str, Topic] = {
               "My address is wrong in my account.", "Please send the {item} to my office."),
         short=("Change it in your account.", "We have changed the address.", "Send us the new address."),
         full=("You can change your address in your account until the parcel is packed.",
-              "We can send the {item} to a new address if you write it to us today.",
+              "We can send the parcel to a new address if you write it to us today.",
               "We have changed the address, and your parcel will go to the new one."),
         steps="First sign in to your account. Then open addresses. "
               "Finally type the new address and click on save.",
@@ -171,20 +161,29 @@ TOPICS: dict[str, Topic] = {
               "Is my {item} still under warranty?", "I bought the {item} {day}. Is there a warranty?",
               "Can you repair my {item}?", "Who repairs the {item}?"),
         short=("It has a two year warranty.", "The warranty is two years.", "We repair it for free."),
-        full=("Your {item} has a warranty of two years from the day you bought it.",
-              "We repair the {item} for free while it is under warranty.",
+        full=("There is a warranty of two years from the day you bought it.",
+              "We repair it for free while it is under warranty.",
               "The warranty is two years, and the repair is free in that time."),
         steps="First find your receipt. Then fill in the repair form. "
               "Finally send us the item with the free label.",
     ),
     "hello": Topic(
-        asks=("Hi!", "Hello.", "Good morning!", "Who are you?", "What can you do?", "Is anybody there?",
+        asks=("Hi!", "Hello.", "Hello!", "Good morning!", "Is anybody there?",
               "I have a question.", "I need help."),
-        short=("How can I help?", "This is the support desk.", "Ask your question."),
-        full=("This is the support desk, and I can help with orders, refunds and your account.",
-              "I answer questions about orders, payments and deliveries."),
+        short=("How can I help?", "Ask your question.", "What is it about?"),
+        full=("How can I help you with your order or your account today?",
+              "Please tell me what it is about, and I will find the answer."),
         steps="First tell me your order number. Then tell me what happened. "
               "Finally I will find the answer.",
+        dressed=False,
+    ),
+    "about us": Topic(
+        asks=("Who are you?", "What can you do?", "What can you help me with?", "What is this?"),
+        short=("This is the support desk.", "I help with orders.", "I answer questions."),
+        full=("This is the support desk, and I can help with orders, refunds and your account.",
+              "I answer questions about orders, payments and deliveries."),
+        steps="First ask me about an order, a payment or your account. Then I will look it up. "
+              "Finally I will tell you what to do.",
         dressed=False,
     ),
     "person": Topic(
@@ -254,7 +253,7 @@ ODDS: dict[Manner, tuple[float, ...]] = {
 }
 """How likely each of the `OPTIONAL` parts is in each manner."""
 
-WRONG = 0.12
+WRONG = 0.06
 """The share of answers that give another topic's facts: votes should be able to make it smaller."""
 
 HELD_OUT = 0.1
@@ -265,16 +264,16 @@ def demonstrations(n: int, seed: int) -> Iterator[dict[str, Any]]:
     """Yield `n` exchanges {"prompt": text or messages, "completion": text}; one in eight is a second turn."""
     rng = random.Random(f"demonstrations {seed}")
     for _ in range(n):
-        question = _ask(rng, held_out=False)
-        answer = _answer(question, rng)
+        question, topic = _ask(rng, held_out=False)
+        answer = _answer(topic, rng)
         if rng.random() < 0.125:
-            topic = rng.choice(list(FOLLOW_UPS.values()))
-            reply = Question(_as_typed(rng.choice(topic.asks), rng), topic, question.slots)
-            turns = (("user", question.text), ("assistant", answer), ("user", reply.text))
+            next_topic = rng.choice(list(FOLLOW_UPS.values()))
+            follow_up = _as_typed(rng.choice(next_topic.asks), rng)
+            turns = (("user", question), ("assistant", answer), ("user", follow_up))
             prompt = [{"role": role, "content": content} for role, content in turns]
-            yield {"prompt": prompt, "completion": _answer(reply, rng)}
+            yield {"prompt": prompt, "completion": _answer(next_topic, rng)}
         else:
-            yield {"prompt": question.text, "completion": answer}
+            yield {"prompt": question, "completion": answer}
 
 
 def write_demonstrations(path: Path, n: int, seed: int) -> None:
@@ -289,7 +288,7 @@ def prompts(n: int, seed: int, *, held_out: bool = False) -> list[str]:
     Those with `held_out` never meet the others nor the demonstrations, whatever the seeds are.
     """
     rng = random.Random(f"prompts {seed}")
-    return [_ask(rng, held_out=held_out).text for _ in range(n)]
+    return [_ask(rng, held_out=held_out)[0] for _ in range(n)]
 
 
 def is_held_out(question: str) -> bool:
@@ -307,23 +306,17 @@ def traits(answer: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _ask(rng: random.Random, *, held_out: bool) -> Question:
-    """A question on the wanted side of the held-out split."""
+def _ask(rng: random.Random, *, held_out: bool) -> tuple[str, Topic]:
+    """A question on the wanted side of the held-out split, and what it is about."""
     while True:
         topic = rng.choice(list(TOPICS.values()))
-        ask = rng.choice(topic.asks)
-        known = {
-            "item": rng.choice(ITEMS),
-            "day": rng.choice(DAYS),
-            "order": str(rng.randrange(1000, 10_000)),
-        }
-        slots = {name: value for name, value in known.items() if f"{{{name}}}" in ask}
-        text = ask.format(**slots)
+        slots = {"item": rng.choice(ITEMS), "day": rng.choice(DAYS), "order": rng.randrange(1000, 10_000)}
+        text = rng.choice(topic.asks).format(**slots)
         if topic.dressed:
             text = rng.choice(OPENINGS) + text + rng.choice(ENDINGS)
         text = _as_typed(text, rng)
         if is_held_out(text) == held_out:
-            return Question(text, topic, slots)
+            return text, topic
 
 
 def _as_typed(text: str, rng: random.Random) -> str:
@@ -331,13 +324,14 @@ def _as_typed(text: str, rng: random.Random) -> str:
     return text.lower().rstrip(".!") if rng.random() < 0.2 else text
 
 
-def _answer(question: Question, rng: random.Random) -> str:
+def _answer(topic: Topic, rng: random.Random) -> str:
     """One answer in a manner drawn at random, now and then with another topic's facts."""
     manner = rng.choice(MANNERS)
-    topic = rng.choice(list(TOPICS.values())) if rng.random() < WRONG else question.topic
+    if rng.random() < WRONG:
+        topic = rng.choice(list(TOPICS.values()))
     has = {part: rng.random() < odds for part, odds in zip(OPTIONAL, ODDS[manner], strict=True)}
     facts = topic.short if manner in ("brief", "curt", "rude") else topic.full
-    core = [rng.choice([fact for fact in facts if "item" in question.slots or "{item}" not in fact])]
+    core = [rng.choice(facts)]
     if has["steps"]:
         core.append(topic.steps)
     if manner in ("rude", "wordy"):
@@ -352,4 +346,4 @@ def _answer(question: Question, rng: random.Random) -> str:
         *core,
         *(rng.choice(PHRASES[part]) for part in after),
     ]
-    return " ".join(say).format(**question.slots)
+    return " ".join(say)

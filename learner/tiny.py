@@ -45,11 +45,11 @@ class TinyRecipe:
     heads: int = 3
     intermediate: int = 512
     max_tokens: int = 1024
-    steps: int = 400
+    steps: int = 320
     batch_size: int = 32
-    micro_batch_size: int = 16
-    learning_rate: float = 2e-3
-    warmup_steps: int = 40
+    micro_batch_size: int = 8
+    learning_rate: float = 3e-3
+    warmup_steps: int = 32
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
     seed: int = 0
