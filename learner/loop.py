@@ -31,6 +31,7 @@ from feedback.log import Entry, EventLog, Record
 from feedback.opening import open_log
 from learner import candidate as candidates
 from learner import checkpoint
+from learner.features import AnswerFeatures
 from learner.labels import LabelStore
 from learner.metrics import LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
@@ -40,6 +41,9 @@ from learner.rollouts import RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
 
 logger = logging.getLogger("hearken.learner")
+
+UNDO_STEPS = 2
+"""How many PPO steps can be undone before the policy starts again from live."""
 
 SOFT_LIMIT = 0.9
 """Training stops at this share of a KL limit: the measurement has noise, and the gate's limit is hard."""
@@ -93,10 +97,11 @@ class Learner:
         self.place = Place()
         self.joiner = Joiner()
         self.labels = LabelStore(settings.judge_share)
-        self.reward = RewardModel(model, "reward", seed=settings.seed + 1)
-        self.judge = RewardModel(model, "judge", seed=settings.seed + 2)
+        features = AnswerFeatures(model)
+        self.reward = RewardModel(features, seed=settings.seed + 1)
+        self.judge = RewardModel(features, seed=settings.seed + 2)
         self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
-        self.before_step: Any = None  # snapshot of the policy before the newest PPO step
+        self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
         metrics.kl_budget.labels("base").set(settings.kl_budget_nats)
         metrics.kl_budget.labels("live").set(settings.kl_publish_nats)
@@ -185,7 +190,7 @@ class Learner:
 
     def _restart_from_live(self) -> None:
         self.model.copy_adapter(LIVE, POLICY)
-        self.before_step = None
+        self.earlier = []
         self.place.steps_since_offer = 0
         self.place.at_limit = False
 
@@ -225,32 +230,32 @@ class Learner:
         kl_base, kl_live = measured.kl_nats_base, measured.kl_nats_live
         self.metrics.kl.labels("base").set(kl_base)
         self.metrics.kl.labels("live").set(kl_live)
-        if kl_base > self.settings.kl_budget_nats or kl_live > self.settings.kl_publish_nats:
-            self._undo(kl_base, kl_live)
+        if self._share_of_limits(kl_base, kl_live) > 1:
+            self._undo(f"KL {kl_base:.2f} nats to base, {kl_live:.2f} to live")
+            return
+        if self._share_of_limits(kl_base, kl_live) > SOFT_LIMIT:
+            self.place.at_limit = True  # offered as it is, and as it was measured
             return
         self.metrics.show_phase("ppo")
-        self.before_step = self.ppo.snapshot()
+        self.earlier = [*self.earlier, self.ppo.snapshot()][-UNDO_STEPS:]
         scores = self._scores(rollouts)
         report = self.ppo.step(measured, scores)
         self.place.steps += 1
         self.place.steps_since_offer += 1
-        self.place.at_limit = (
-            kl_base > SOFT_LIMIT * self.settings.kl_budget_nats
-            or kl_live > SOFT_LIMIT * self.settings.kl_publish_nats
-        )
         self.metrics.show_step(report)
 
-    def _undo(self, kl_base: float, kl_live: float) -> None:
-        logger.warning(
-            "undid a PPO step: KL %.2f nats to base (limit %.2f), %.2f to live (limit %.2f)",
-            kl_base, self.settings.kl_budget_nats, kl_live, self.settings.kl_publish_nats,
-        )  # fmt: skip
+    def _share_of_limits(self, kl_base: float, kl_live: float) -> float:
+        """How much of the KL limit that is nearer the policy has used."""
+        return max(kl_base / self.settings.kl_budget_nats, kl_live / self.settings.kl_publish_nats)
+
+    def _undo(self, why: str) -> None:
+        """Go back before the newest PPO step; what is left is offered. Without one, back to live."""
+        logger.warning("undid a PPO step, it went past a limit: %s", why)
         self.metrics.ppo_undone.inc()
-        if self.before_step is None:
+        if not self.earlier:
             self._restart_from_live()
             return
-        self.ppo.restore(self.before_step)
-        self.before_step = None
+        self.ppo.restore(self.earlier.pop())
         self.place.at_limit = True
 
     def _scores(self, samples: list[Sample]) -> torch.Tensor:
@@ -282,6 +287,8 @@ class Learner:
         judged = verdict(numbers, GateLimits())
         if judged.passed:
             self._publish(numbers, ours)
+        elif self._share_of_limits(numbers.kl_nats_base, numbers.kl_nats_live) > 1 and self.earlier:
+            self._undo(judged.sentence)
         else:
             self._refuse(judged.sentence)
 
@@ -322,7 +329,7 @@ class Learner:
             "reward": self.reward.state_dict(),
             "judge": self.judge.state_dict(),
             "ppo": self.ppo.snapshot(),
-            "before_step": self.before_step,
+            "earlier": self.earlier,
         }
         state = {
             "place": dataclasses.asdict(self.place),
@@ -347,7 +354,7 @@ class Learner:
         self.reward.load_state_dict(tensors["reward"])
         self.judge.load_state_dict(tensors["judge"])
         self.ppo.restore(tensors["ppo"])
-        self.before_step = tensors["before_step"]
+        self.earlier = tensors["earlier"]
         return True
 
 

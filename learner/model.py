@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 
 from learner.batching import Batch, Item, in_buckets
 
-POLICY, LIVE, REWARD, JUDGE = "policy", "live", "reward", "judge"
-ADAPTERS = (POLICY, LIVE, REWARD, JUDGE)
+POLICY, LIVE = "policy", "live"
+ADAPTERS = (POLICY, LIVE)
 LOGIT_BYTES = 64 << 20  # of float32 logits held at a time
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"

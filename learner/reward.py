@@ -1,8 +1,6 @@
 """The reward model: what the votes say about an answer, and how sure they are.
 
-An answer's features are which tokens occur in it, its length, and the sum of its tokens' states in the middle
-layer of the base. Occurrence asks whether something is said at all, so that saying it again is worth nothing;
-the states carry what single tokens do not. A head is a linear score on the features with a normal prior,
+A head is a linear score on the features with a normal prior,
 fitted to votes: comparisons by Bradley-Terry, thumbs by a Bernoulli likelihood with a bias. That is a convex
 problem, solved anew at every update: the model follows from the labels alone, whatever the order they came
 in, and nothing can drift.
@@ -17,7 +15,7 @@ Length is not taken out: people who care for it are understood with few votes.
 
 import hashlib
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feedback.join import Answer, Label
-from learner.batching import Batch, Item, in_buckets
+from feedback.join import Label
+from learner.batching import Item
+from learner.features import AnswerFeatures
 from learner.losses import bradley_terry_loss, thumbs_loss
-from learner.model import SharedModel
 
-CACHE_BYTES = 256 << 20
-TOKEN_FEATURES = 4096  # a larger vocabulary is folded into so many
 TOKEN_GAIN, LENGTH_GAIN, STATE_GAIN = 0.2, 0.2, 0.5
 """What each kind of feature can do a priori: a token's occurrence is 0 or its gain, length and all states
 together vary by theirs."""
@@ -64,26 +60,14 @@ class RewardMetrics:
 
 
 class RewardModel:
-    """Scores answers by the votes it was fitted to.
-
-    adapter: the adapter under the features, "reward" or "judge"; a fresh one leaves the base as it is, and
-    nothing here trains it.
-    """
+    """Scores answers by the votes it was fitted to. Several models may share one `AnswerFeatures`."""
 
     def __init__(
-        self,
-        model: SharedModel,
-        adapter: str,
-        settings: RewardSettings | None = None,
-        *,
-        seed: int = 0,
+        self, features: AnswerFeatures, settings: RewardSettings | None = None, *, seed: int = 0
     ) -> None:
-        self.model, self.adapter, self.seed = model, adapter, seed
+        self.features, self.seed = features, seed
         self.settings = settings or RewardSettings()
-        self._tokens = min(model.vocab_size, TOKEN_FEATURES)
-        self._cache: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
-        width, heads = self._tokens + 1 + model.hidden_size, self.settings.heads
-        self._cache_size = CACHE_BYTES // (4 * width)
+        width, heads = features.width, self.settings.heads
         self._weights = torch.zeros(width, heads)
         self._bias = torch.zeros(heads)
         generator = torch.Generator().manual_seed(seed)
@@ -93,32 +77,6 @@ class RewardModel:
         self._divisor = torch.ones(width)
         self._centre = 0.0
         self._scale = 1.0
-
-    # ---- features
-
-    @torch.no_grad()
-    def features(self, items: Sequence[Item]) -> Tensor:
-        """The features (B, F) of (prompt, answer) pairs, on the CPU."""
-        out = torch.zeros(len(items), len(self._mean))
-        adapter = None if self.model.is_base(self.adapter) else self.adapter
-        for rows, batch in in_buckets(items, self.model.max_tokens, self.model.device):
-            (states,) = self.model.layer_states(batch, adapter, [self.model.layers // 2])
-            out[rows, self._tokens :] = _pool(batch, states.float()).cpu()
-        for row, (_, answer) in enumerate(items):
-            out[row, [token % self._tokens for token in answer]] = 1.0
-        return out
-
-    def _answer_features(self, answers: Sequence[Answer]) -> Tensor:
-        """The features (B, F) of voted answers, which are computed once and then remembered for a while."""
-        keys = [(answer.completion_id, answer.choice) for answer in answers]
-        missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
-        if missing:
-            found = self.features([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
-            self._cache.update(zip(missing, found, strict=True))
-        out = torch.stack([self._cache[key] for key in keys])
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
-        return out
 
     def _raw(self, features: Tensor) -> Tensor:
         """Every head's score (B, K) of features (B, F), before centring."""
@@ -142,7 +100,7 @@ class RewardModel:
         pairs = [label for label in labels if label.kind == "comparison"]
         thumbs = [label for label in labels if label.kind == "thumbs"]
         ordered = pairs + thumbs
-        features = self._answer_features(
+        features = self.features.of_answers(
             [label.answers[0] for label in pairs]
             + [label.answers[1] for label in pairs]
             + [label.answers[0] for label in thumbs]
@@ -160,12 +118,12 @@ class RewardModel:
 
     def _normalise(self, features: Tensor) -> None:
         """Centre and scale length and states as the voted answers' features (B, F) have them."""
-        dense = features[:, self._tokens :]
-        gain = torch.full((dense.shape[1],), STATE_GAIN / math.sqrt(self.model.hidden_size))
+        dense = features[:, self.features.tokens :]
+        gain = torch.full((dense.shape[1],), STATE_GAIN / math.sqrt(self.features.states))
         gain[0] = LENGTH_GAIN
-        self._mean = torch.cat([torch.zeros(self._tokens), dense.mean(0)])
+        self._mean = torch.cat([torch.zeros(self.features.tokens), dense.mean(0)])
         spread = (dense.std(0, unbiased=False) + 1e-3) / gain
-        self._divisor = torch.cat([torch.full((self._tokens,), 1 / TOKEN_GAIN), spread])
+        self._divisor = torch.cat([torch.full((self.features.tokens,), 1 / TOKEN_GAIN), spread])
 
     def _vote_weights(self, labels: Sequence[Label]) -> tuple[Tensor, float]:
         """Weights (N, K) of votes: rater cap and source, times each head's bootstrap; columns sum to 1.
@@ -220,7 +178,7 @@ class RewardModel:
 
         In standard deviations of the voted answers' scores, above their mean.
         """
-        scores = (self._raw(self.features(items)) - self._centre) / self._scale
+        scores = (self._raw(self.features.of_items(items)) - self._centre) / self._scale
         return scores.mean(1), scores.std(1, unbiased=False)
 
     @torch.no_grad()
@@ -231,8 +189,8 @@ class RewardModel:
         if not votes:
             return 0.5
         right = 0
-        first = self._raw(self._answer_features([label.answers[0] for label in votes])).mean(1)
-        last = self._raw(self._answer_features([label.answers[-1] for label in votes])).mean(1)
+        first = self._raw(self.features.of_answers([label.answers[0] for label in votes])).mean(1)
+        last = self._raw(self.features.of_answers([label.answers[-1] for label in votes])).mean(1)
         bias = float(self._bias.mean())
         for label, a, b in zip(votes, first.tolist(), last.tolist(), strict=True):
             logit = a - b if label.kind == "comparison" else a + bias
@@ -240,7 +198,7 @@ class RewardModel:
         return right / len(votes)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an update changes, but for the adapter's weights, which are the model's."""
+        """All that an update changes."""
         return {
             "weights": self._weights.clone(),
             "bias": self._bias.clone(),
@@ -257,7 +215,6 @@ class RewardModel:
                 f"the state has heads of shape {tuple(state['weights'].shape)}; "
                 f"{tuple(self._weights.shape)} is needed"
             )
-        self._cache.clear()
         self._weights, self._bias = state["weights"].clone(), state["bias"].clone()
         self._mean, self._divisor = state["mean"].clone(), state["divisor"].clone()
         self._centre, self._scale = state["centre"], state["scale"]
@@ -277,20 +234,6 @@ def vote_limit(counts: Sequence[int], cap: float) -> float:
             return limit
         rest -= count
     return float(ordered[-1])
-
-
-def _pool(batch: Batch, states: Tensor) -> Tensor:
-    """Log length and summed states (B, 1 + H) of the answers in the states (B, S, H) of a layer."""
-    inside = _answer_places(batch)[..., None]
-    return torch.cat([torch.log1p(inside.sum(1)), (states * inside).sum(1)], -1)
-
-
-def _answer_places(batch: Batch) -> Tensor:
-    """(B, S) True at the answers' tokens."""
-    width = batch.tokens.shape[1]
-    places = torch.arange(width, device=batch.tokens.device)[None]
-    end = (batch.final % width)[:, None]
-    return (places <= end) & (places > end - batch.mask.sum(1, keepdim=True))
 
 
 def _bootstrap(seed: int, event_id: str, heads: int) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 
 from feedback.join import Answer, Label
 from learner.batching import Item
+from learner.features import AnswerFeatures
 from learner.model import SharedModel
 from learner.reward import RewardModel, RewardSettings, vote_limit
 
@@ -80,7 +81,7 @@ def model(random_model: str) -> SharedModel:
 @pytest.mark.parametrize("taste", UTILITIES)
 def test_it_learns_a_taste_from_some_hundred_noisy_votes(model: SharedModel, taste: str) -> None:
     utility = UTILITIES[taste]
-    reward = RewardModel(model, "reward", seed=1)
+    reward = RewardModel(AnswerFeatures(model), seed=1)
     report = reward.update(make_votes(utility, 300, 200, seed=1))
     assert (report.comparisons, report.thumbs) == (300, 200)
     assert reward.accuracy(make_votes(utility, 300, 0, seed=2, noise=False)) > 0.87
@@ -96,13 +97,13 @@ def test_thumbs_alone_teach_too_and_their_bias_is_found(model: SharedModel) -> N
         dataclasses.replace(vote, value=1.0) if i % 2 else vote
         for i, vote in enumerate(make_votes(utility, 0, 600, seed=4))
     ]
-    reward = RewardModel(model, "judge")
+    reward = RewardModel(AnswerFeatures(model))
     assert reward.update(generous).bias > 0.5  # every second thumb goes up whatever was said
     assert reward.accuracy(make_votes(utility, 300, 0, seed=5, noise=False)) > 0.8
 
 
 def test_it_is_uncertain_where_nobody_voted(model: SharedModel) -> None:
-    reward = RewardModel(model, "reward")
+    reward = RewardModel(AnswerFeatures(model))
     votes = make_votes(UTILITIES["short"], 300, 0, seed=6)
     reward.update(votes)
     seen = [(a.prompt_token_ids, a.token_ids) for vote in votes for a in vote.answers]
@@ -112,7 +113,7 @@ def test_it_is_uncertain_where_nobody_voted(model: SharedModel) -> None:
 
 def test_more_votes_make_it_surer(model: SharedModel) -> None:
     def spread(votes: int) -> float:
-        reward = RewardModel(model, "reward")
+        reward = RewardModel(AnswerFeatures(model))
         reward.update(make_votes(UTILITIES["long"], votes, 0, seed=7))
         return float(reward.score(items(100, seed=8))[1].mean())
 
@@ -120,7 +121,7 @@ def test_more_votes_make_it_surer(model: SharedModel) -> None:
 
 
 def test_scores_are_centred_and_scaled_on_the_voted_answers(model: SharedModel) -> None:
-    reward = RewardModel(model, "reward")
+    reward = RewardModel(AnswerFeatures(model))
     votes = make_votes(UTILITIES["long"], 200, 0, seed=9)
     reward.update(votes)
     mean, std = reward.score([(a.prompt_token_ids, a.token_ids) for vote in votes for a in vote.answers])
@@ -130,13 +131,13 @@ def test_scores_are_centred_and_scaled_on_the_voted_answers(model: SharedModel) 
 
 
 def test_before_any_vote_every_answer_is_worth_nothing(model: SharedModel) -> None:
-    mean, std = RewardModel(model, "reward").score(items(5, seed=0))
+    mean, std = RewardModel(AnswerFeatures(model)).score(items(5, seed=0))
     assert not mean.any()
     assert not std.any()
 
 
 def test_noise_is_not_blown_up_to_a_taste(model: SharedModel) -> None:
-    reward = RewardModel(model, "reward")
+    reward = RewardModel(AnswerFeatures(model))
     votes = make_votes(lambda tokens: 0.0, 400, 0, seed=10)
     reward.update([dataclasses.replace(vote, value=0.5) for vote in votes])
     assert float(reward.score(items(100, seed=11))[0].abs().max()) < 0.3
@@ -145,7 +146,7 @@ def test_noise_is_not_blown_up_to_a_taste(model: SharedModel) -> None:
 def test_the_order_of_votes_does_not_matter(model: SharedModel) -> None:
     votes = make_votes(UTILITIES["short"], 150, 50, seed=12)
     shuffled = random.Random(0).sample(votes, len(votes))
-    one, two = RewardModel(model, "reward"), RewardModel(model, "reward")
+    one, two = RewardModel(AnswerFeatures(model)), RewardModel(AnswerFeatures(model))
     one.update(votes, steps=300)
     two.update(shuffled, steps=300)
     a, b = one.score(items(50, seed=13))[0], two.score(items(50, seed=13))[0]
@@ -161,7 +162,7 @@ def test_one_rater_cannot_outvote_the_others(model: SharedModel) -> None:
     check = make_votes(UTILITIES["long"], 200, 0, seed=16, noise=False)
 
     def accuracy(rater_cap: float) -> float:
-        reward = RewardModel(model, "reward", RewardSettings(rater_cap=rater_cap))
+        reward = RewardModel(AnswerFeatures(model), RewardSettings(rater_cap=rater_cap))
         reward.update(honest + flood)
         return reward.accuracy(check)
 
@@ -186,11 +187,11 @@ def test_the_same_calls_give_the_same_bits_and_a_restored_model_goes_on_alike(mo
     early, late = (make_votes(UTILITIES["short"], 60, 20, seed=seed) for seed in (17, 18))
 
     def first() -> RewardModel:
-        reward = RewardModel(model, "reward", seed=3)
+        reward = RewardModel(AnswerFeatures(model), seed=3)
         reward.update(early)
         return reward
 
-    kept, restored = first(), RewardModel(model, "reward", seed=3)
+    kept, restored = first(), RewardModel(AnswerFeatures(model), seed=3)
     restored.load_state_dict(first().state_dict())
     for reward in (kept, restored):
         reward.update(early + late)
@@ -198,12 +199,12 @@ def test_the_same_calls_give_the_same_bits_and_a_restored_model_goes_on_alike(mo
     assert a.keys() == b.keys()
     assert all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in a)
     with pytest.raises(ValueError, match="heads of shape"):
-        RewardModel(model, "reward", RewardSettings(heads=3)).load_state_dict(a)
+        RewardModel(AnswerFeatures(model), RewardSettings(heads=3)).load_state_dict(a)
 
 
 def test_bad_labels_are_named(model: SharedModel) -> None:
     good = make_votes(UTILITIES["short"], 1, 0, seed=19)[0]
-    reward = RewardModel(model, "reward")
+    reward = RewardModel(AnswerFeatures(model))
     with pytest.raises(ValueError, match="at least one label"):
         reward.update([])
     with pytest.raises(ValueError, match="vote-19-0 is comparison of 1 answers"):
@@ -213,7 +214,7 @@ def test_bad_labels_are_named(model: SharedModel) -> None:
 
 
 def test_an_answer_without_tokens_has_a_score(model: SharedModel) -> None:
-    reward = RewardModel(model, "reward")
+    reward = RewardModel(AnswerFeatures(model))
     reward.update(make_votes(UTILITIES["long"], 100, 0, seed=20))
     mean, _ = reward.score([(PROMPT, ()), (PROMPT, (10,) * 9)])
     assert bool(torch.isfinite(mean).all())
