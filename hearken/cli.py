@@ -124,7 +124,7 @@ def _demo(commands: Commands) -> None:
     _flag(command, "--minutes", float, 10.0, "how long the simulated users stay, from when all is ready")
     _flag(command, "--persona", str, "friendly", "what they like: a shipped persona's name or a JSON file")
     _flag(command, "--users", int, 5000, "how many different simulated users there are")
-    _flag(command, "--concurrency", int, 6, "how many of them chat at the same time")
+    _flag(command, "--concurrency", int, 5, "how many of them chat at the same time")
     _flag(command, "--report", Path, None, "write the report of the run to this JSON file")
     command.add_argument(
         "--exit", action="store_true", help="end when the time is up (default: go on serving)"

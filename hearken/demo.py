@@ -46,7 +46,7 @@ class DemoSettings:
     minutes: float = 10.0
     persona: str = "friendly"
     users: int = 5000
-    concurrency: int = 6
+    concurrency: int = 5
     report: Path | None = None
     exit: bool = False
 

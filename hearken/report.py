@@ -126,8 +126,10 @@ def _version(registry: Registry, version: str, decisions: list[Decision]) -> dic
     """The story of one version: where it came from, what the gate saw, what users said, how it ended."""
     manifest = registry.manifest(version)
     about = [decision for decision in decisions if decision.version == version]
-    trial = [decision.numbers for decision in about if "evidence_promote" in decision.numbers]
-    evidence = trial[-1] if trial else {}
+    settled = [decision for decision in about if decision.settled]
+    told = settled or about  # what came of it; while nothing did, how far it got
+    judged = [decision.numbers for decision in told if "evidence_promote" in decision.numbers]
+    evidence = judged[-1] if judged else {}
     return {
         "version": version,
         "seq": manifest.seq,
@@ -145,8 +147,8 @@ def _version(registry: Registry, version: str, decisions: list[Decision]) -> dic
             "harm": evidence.get("evidence_harm"),
             "pairs": evidence.get("pairs"),
         },
-        "outcome": next((decision.outcome for decision in reversed(about) if decision.settled), None),
-        "decision": about[-1].sentence if about else None,
+        "outcome": settled[-1].outcome if settled else None,
+        "decision": told[-1].sentence if told else None,
         "decisions": [decision.sentence for decision in about],
     }
 

@@ -33,8 +33,8 @@ class Crowd:
     """
 
     users: int = 5000  # each visit is by one of so many, drawn at random
-    concurrency: int = 6  # visits at the same time
-    think_seconds: float = 0.1  # mean pause between two visits of one place in the crowd
+    concurrency: int = 5  # visits at the same time
+    think_seconds: float = 0.2  # mean pause between two visits of one place in the crowd
     max_tokens: int = 64
     questions: int = 4000  # different questions, asked in turn
     seed: int = 0
