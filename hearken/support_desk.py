@@ -37,7 +37,7 @@ class Topic:
     short: tuple[str, ...]
     full: tuple[str, ...]
     steps: str
-    dressed: bool = True  # whether users put an opening and an ending around it
+    dressed: bool = True  # whether users put an opening and an ending around it; if not, none is held out
 
 
 TOPICS: dict[str, Topic] = {
@@ -292,7 +292,7 @@ def prompts(n: int, seed: int, *, held_out: bool = False) -> list[str]:
 
 
 def is_held_out(question: str) -> bool:
-    """Whether a question belongs to the held-out share: decided by its text alone, without regard to case."""
+    """Whether a question would be held out: decided by its text alone, without regard to case."""
     return hashlib.sha256(question.lower().encode()).digest()[0] < 256 * HELD_OUT
 
 
@@ -307,15 +307,19 @@ def traits(answer: str) -> frozenset[str]:
 
 
 def _ask(rng: random.Random, *, held_out: bool) -> tuple[str, Topic]:
-    """A question on the wanted side of the held-out split, and what it is about."""
+    """A question on the wanted side of the held-out split, and what it is about.
+
+    Bare greetings and the like are too few to be split: they are never held out.
+    """
+    topics = [topic for topic in TOPICS.values() if topic.dressed or not held_out]
     while True:
-        topic = rng.choice(list(TOPICS.values()))
+        topic = rng.choice(topics)
         slots = {"item": rng.choice(ITEMS), "day": rng.choice(DAYS), "order": rng.randrange(1000, 10_000)}
         text = rng.choice(topic.asks).format(**slots)
         if topic.dressed:
             text = rng.choice(OPENINGS) + text + rng.choice(ENDINGS)
         text = _as_typed(text, rng)
-        if is_held_out(text) == held_out:
+        if not topic.dressed or is_held_out(text) == held_out:
             return text, topic
 
 

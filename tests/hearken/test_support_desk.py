@@ -71,6 +71,9 @@ def test_held_out_questions_are_in_no_demonstration_and_in_no_other_prompt() -> 
     assert not held_out & others
     assert not held_out & taught
     assert all(is_held_out(question) for question in held_out)
+    assert {"hello", "i need help"} <= {
+        question.rstrip(".!") for question in taught
+    }  # what anyone tries first
 
 
 def test_some_demonstrations_are_second_turns() -> None:
