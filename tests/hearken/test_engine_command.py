@@ -1,11 +1,13 @@
 """The vLLM command line: what the rest of hearken relies on is in it."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
 import pytest
 
 from hearken.engine import (
+    CPU_PLUGIN,
     LONGEST_CONTEXT,
     EngineOptions,
     context_length,
@@ -85,3 +87,8 @@ def test_a_model_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     for file in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / file).write_text("{}")
     assert resolve_model(str(tmp_path)) == tmp_path.resolve()
+
+
+def test_the_plugin_for_cpus_is_one_that_vllm_finds() -> None:
+    [plugin] = importlib.metadata.entry_points(group="vllm.general_plugins", name=CPU_PLUGIN)
+    assert plugin.value == "hearken.cpu_lora:register"
