@@ -12,8 +12,8 @@ class GateLimits:
 
     win_rate_low: float = 0.5  # the lower end of the win rate's interval must be above this
     prompts: int = 32  # held-out prompts behind the comparison, at least
-    length_ratio_low: float = 0.25  # mean answer length over the live policy's: people may want
-    length_ratio_high: float = 4.0  # another length, but no runaway
+    length_ratio_low: float = 0.125  # mean answer length over the live policy's: people may want
+    length_ratio_high: float = 8.0  # answers a fifth as long, but no collapse and no runaway
 
     def __post_init__(self) -> None:
         if not 0 <= self.win_rate_low < 1:

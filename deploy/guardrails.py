@@ -32,7 +32,7 @@ class GuardrailLimits:
 
     min_users: int = 30  # on each side, before anything but the sample ratio is judged
     latency_ratio: float = 2.0  # time per token, and to the first one; an adapter alone may cost 1.8x base
-    tokens_ratio: float = 4.0  # answer length, longer or shorter: people may want another length
+    tokens_ratio: float = 8.0  # answer length, longer or shorter: a collapse, not what people may want
     empty_share: float = 0.05  # more answers without text than the baseline
     length_share: float = 0.20  # more answers cut off by the token limit
     feedback_ratio: float = 0.5  # share of users who vote at all, over the baseline's

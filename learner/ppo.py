@@ -13,7 +13,6 @@ serves the policy alone, and the critic trains on states that were computed anyw
 """
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,41 +34,7 @@ from learner.losses import (
     whiten,
 )
 from learner.model import LIVE, POLICY, SharedModel
-
-
-@dataclass(frozen=True, slots=True)
-class PPOSettings:
-    """Hyperparameters. Where no source is named, the value was measured on small models.
-
-    learning_rate: of the adapter; it rises to this over the first `warmup_steps` steps. epochs, minibatches:
-    of one step. clip, gamma, lam: Schulman et al. 2017 and Ouyang et al. 2022 (0.2, 1, 0.95). value_clip:
-    off, as the critic shares no weights with the policy.
-    max_grad_norm: of one update. kl_coefficient, kl_target_nats, kl_horizon: Ziegler et al. 2019, section
-    2.2; the horizon counts responses. kl_step_nats: an epoch that leaves the policy further than this from
-    the rollouts' policy, per response, is the last. cut_off_penalty: in units of the score.
-    importance_cap: truncation of the weights that correct the engine's logprobs to the trainer's.
-    update_tokens: padded tokens of one backward pass; gradients are summed, so it bounds memory and no more.
-    """
-
-    learning_rate: float = 1e-3
-    warmup_steps: int = 2
-    epochs: int = 3
-    minibatches: int = 2
-    clip: float = 0.2
-    value_clip: float = math.inf
-    gamma: float = 1.0
-    lam: float = 0.95
-    max_grad_norm: float = 1.0
-    kl_coefficient: float = 0.15
-    kl_target_nats: float = 3.0
-    kl_horizon: float = 1000.0
-    kl_step_nats: float = 0.6
-    cut_off_penalty: float = 1.0
-    importance_cap: float = 2.0
-    update_tokens: int = 2048
-    critic_learning_rate: float = 3e-3
-    critic_epochs: int = 40
-    critic_warmup_steps: int = 1  # first steps in which the critic learns and the policy stays
+from learner.settings import PPOSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ from learner.labels import vote_number
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
-from learner.ppo import PPOSettings
-from learner.settings import LearnerSettings
+from learner.settings import LearnerSettings, PPOSettings
 from tests.conftest import Engine
 from tests.serve.conftest import Gateway, eventually, serving
 

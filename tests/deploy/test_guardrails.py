@@ -35,8 +35,8 @@ def served(
     [
         ("empty_answers", {"text": " "}, "at most 5% more"),
         ("cut_off_answers", {"finish_reason": "length"}, "at most 20% more"),
-        ("answer_tokens", {"tokens": 81}, "0.25 to 4 times"),
-        ("answer_tokens", {"tokens": 4}, "0.25 to 4 times"),
+        ("answer_tokens", {"tokens": 161}, "0.125 to 8 times"),
+        ("answer_tokens", {"tokens": 2}, "0.125 to 8 times"),
         ("token_seconds", {"latency_seconds": 2.1}, "at most 2 times"),
         ("ttft_seconds", {"ttft_seconds": 0.21}, "at most 2 times"),
     ],

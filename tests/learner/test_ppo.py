@@ -12,7 +12,8 @@ from torch import Tensor
 from deploy.engine import Sample
 from learner.batching import make_batch
 from learner.model import LIVE, POLICY, SharedModel
-from learner.ppo import PPO, PPOMetrics, PPOSettings
+from learner.ppo import PPO, PPOMetrics
+from learner.settings import PPOSettings
 
 PROMPTS = [[3, 5], [4], [6, 3, 5], [9]]
 LIKED = range(3, 24)  # the tokens that the tests' users like
