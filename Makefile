@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast lint tools kafka redis lock clean
+.PHONY: setup demo test lint tools kafka redis lock clean
 
 setup: .venv/ready
 
@@ -26,8 +26,8 @@ lint: setup
 	$(BIN)/lint-imports
 
 # helm and kubeconform for the chart's tests; without Go those tests skip and say so
-tools:
-	scripts/tools.sh
+tools: setup
+	PYTHON=$(BIN)/python scripts/tools.sh
 
 test: setup lint tools
 	$(BIN)/pytest $(ARGS)
