@@ -9,7 +9,7 @@ import torch
 
 from deploy.engine import Sample
 from deploy.manifest import GateNumbers, Manifest, Probe
-from deploy.registry import Registry
+from deploy.registry import Registry, seq_of
 from learner.model import SharedModel
 
 PROBES = 4
@@ -82,6 +82,7 @@ def publish(
         return registry.publish(
             Path(scratch),
             parent=parent,
+            after_seq=seq_of(parent),
             base_digest=model.base_digest,
             rank=model.rank,
             training=training,

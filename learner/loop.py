@@ -49,6 +49,9 @@ SOFT_LIMIT = 0.9
 """Training stops at this share of a KL limit: the measurement has noise, and the gate's limit is hard."""
 
 
+READ_LIMIT = 2000
+"""Records of one read."""
+
 UPDATE_SHARE = 0.15
 """New labels as a share of all that start a reward-model update."""
 
@@ -103,6 +106,7 @@ class Learner:
         self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
         self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
+        self._unsaved = False  # whether records were read since the last checkpoint
         metrics.kl_budget.labels("base").set(settings.kl_budget_nats)
         metrics.kl_budget.labels("live").set(settings.kl_publish_nats)
 
@@ -111,7 +115,7 @@ class Learner:
     def turn(self, wait_seconds: float) -> None:
         """Read what is new (waiting for it only when there is nothing else to do), then do one thing."""
         busy = self._can_improve() or self._rewards_are_due()
-        changed = self._read(0.0 if busy else wait_seconds)
+        self._read(0.0 if busy else wait_seconds)
         try:
             if self._rewards_are_due():
                 self._update_rewards()
@@ -122,7 +126,7 @@ class Learner:
                     self._improve()
             else:
                 self.metrics.show_phase("waiting")
-                if not changed or time.monotonic() < self._next_save:
+                if not self._unsaved or time.monotonic() < self._next_save:
                     return  # reading alone needs no checkpoint each time: the log has it
         except EngineError as error:
             logger.warning("the engine cannot sample now, waiting for it: %s", error)
@@ -143,15 +147,23 @@ class Learner:
 
     # -- reading the log --------------------------------------------------------------------------------
 
-    def _read(self, wait_seconds: float) -> bool:
+    def _read(self, wait_seconds: float) -> None:
+        """Take in all that is in the log, waiting for the first record only."""
+        while records := self._read_some(wait_seconds):
+            wait_seconds = 0.0
+            self._unsaved = True
+            if len(records) < READ_LIMIT:
+                return
+
+    def _read_some(self, wait_seconds: float) -> list[Record]:
         topics = (COMPLETIONS, FEEDBACK, RELEASES)
-        records, cursor = self.log.read(topics, self.place.cursor, limit=2000, wait_seconds=wait_seconds)
+        records, cursor = self.log.read(topics, self.place.cursor, READ_LIMIT, wait_seconds)
         votes = [record for record in records if record.topic != RELEASES]
         for label in self.labels.add(self.joiner.feed(votes)):
             self._count(label)
         self._follow([record for record in records if record.topic == RELEASES])
         self.place.cursor = dict(cursor)
-        return bool(records)
+        return records
 
     def _count(self, label: Label) -> None:
         self.metrics.labels.labels(label.kind).inc()
@@ -339,6 +351,7 @@ class Learner:
         ledger = {"cursor": self.place.cursor, **self.labels.ledger()}
         checkpoint.save(self.folder, self.place.turn, tensors, state, ledger)
         self._next_save = time.monotonic() + SAVE_SECONDS
+        self._unsaved = False
 
     def resume(self) -> bool:
         """Continue from the current checkpoint; False when there is none yet."""
