@@ -32,5 +32,5 @@ def learner_pace(pace: Pace) -> dict[str, Any]:
         "min_labels": 150,
         "labels_per_update": 50,
         "rollouts_per_step": 64,
-        "steps_per_candidate": 12,
+        "steps_per_candidate": 16,
     }

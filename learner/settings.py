@@ -28,8 +28,8 @@ class PPOSettings:
     gamma: float = 1.0
     lam: float = 0.95
     max_grad_norm: float = 1.0
-    kl_coefficient: float = 0.15
-    kl_target_nats: float = 3.0
+    kl_coefficient: float = 0.1
+    kl_target_nats: float = 4.0
     kl_horizon: float = 1000.0
     kl_step_nats: float = 0.6
     cut_off_penalty: float = 1.0
@@ -54,7 +54,7 @@ class LearnerSettings:
     threads: int | None = None  # torch threads; None leaves torch's default
     rank: int = 8  # LoRA rank; the engine's --max-lora-rank must not be below it
     kl_budget_nats: float = 6.0  # KL of any published policy to the base, per response
-    kl_publish_nats: float = 3.0  # KL of a published policy to the live one, per response
+    kl_publish_nats: float = 4.0  # KL of a published policy to the live one, per response
     min_labels: int = 500  # training labels before the first PPO step
     labels_per_update: int = 200  # new labels that start a reward-model update, at least
     rollouts_per_step: int = 128
