@@ -195,6 +195,7 @@ class Learner:
     def _settle(self, decision: Decision) -> None:
         logger.info("%s", decision.sentence)
         self.place.trial = None
+        self.earlier = []
         self.place.steps_since_offer = 0
         self.place.at_limit = False
         if decision.version != self.place.live and decision.outcome != "inconclusive":
@@ -246,7 +247,10 @@ class Learner:
             self._undo(f"KL {kl_base:.2f} nats to base, {kl_live:.2f} to live")
             return
         if self._share_of_limits(kl_base, kl_live) > SOFT_LIMIT:
-            self.place.at_limit = True  # offered as it is, and as it was measured
+            if self.place.steps_since_offer:
+                self.place.at_limit = True  # offered as it is, and as it was measured
+            else:
+                self._restart_from_live()  # it was offered already, and there is no room to improve it
             return
         self.metrics.show_phase("ppo")
         self.earlier = [*self.earlier, self.ppo.snapshot()][-UNDO_STEPS:]
