@@ -163,6 +163,7 @@ def test_a_killed_engine_comes_back_with_its_adapters(service: Running, tiny_mod
     assert refusal.status_code == 503
     assert int(refusal.headers["retry-after"]) >= 1
     assert refusal.json()["error"]["message"]
+    eventually(lambda: service.http.get("/readyz").status_code == 503, "the gateway noticed", 10)
     eventually(lambda: service.http.get("/readyz").status_code == 200, "the engine is back")
     client = EngineClient(service.engine_url)
     assert version in client.models()
