@@ -12,6 +12,7 @@ from deploy.stages import SETTLING, Action, Number, Outcome, ReleaseState, Stage
 from deploy.table import RoutingTable
 from feedback.events import RELEASES, Event
 from feedback.log import Entry, EventLog, Record
+from feedback.replay import replay
 
 RELEASE_KEY = "release"
 """One key for all of the topic: what happens to releases has one order."""
@@ -139,14 +140,15 @@ class History:
         return [event for event in self._open.values() if isinstance(event, Command)]
 
 
-def read_history(log: EventLog, remembered: int = 50) -> History:
-    """Replay the topic from its beginning to its present end."""
-    history, cursor = History(remembered), dict[str, int]()
-    while True:
-        records, cursor = log.read([RELEASES], cursor)
-        if not records:
-            return history
+def read_history(log: EventLog, remembered: int = 50, wait_seconds: float = 30.0) -> History:
+    """Replay the topic from its beginning to its present end, keeping the last `remembered` decisions.
+
+    Raises `LogUnavailable` when that end is not known or not reached within `wait_seconds`.
+    """
+    history = History(remembered)
+    for records, _ in replay(log, [RELEASES], {}, wait_seconds):
         for record in records:
             event = parse(record.value)
             if event is not None:
                 history.apply(event)
+    return history

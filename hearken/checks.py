@@ -1,15 +1,14 @@
 """What is checked before anything is started, so that a mistake costs one clear line and no waiting."""
 
-import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from feedback.secret import load_secret
 from hearken.errors import UsageError
 
 
@@ -79,13 +78,7 @@ def ensure_secret(folder: Path) -> None:
     Raises UsageError when there is one that is too short to sign with.
     """
     path = folder / "secret"
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
-            file.flush()
-            os.fsync(file.fileno())
-    if path.stat().st_size < 16:
+    if len(load_secret(path)) < 16:
         raise UsageError(
             f"{path} holds fewer than 16 bytes and cannot sign; delete it for a new one "
             "(feedback on older answers is then refused)"

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from deploy.engine import EngineClient, EngineError
 from deploy.registry import Registry
+from deploy.releases import read_history
 from feedback.events import FEEDBACK
 from feedback.log import EventLog
 from feedback.opening import open_log
@@ -21,7 +22,6 @@ from hearken import checks, engine, progress, report, up
 from hearken.audit import audit, wait_until_read
 from hearken.errors import UsageError
 from hearken.evaluate import Evaluation, evaluate, mean_utility, sample, tokenize
-from hearken.operate import release_history
 from hearken.paces import learner_pace
 from hearken.persona import Persona
 from hearken.simulate import Crowd, CrowdThread, SimulatedUsers, Tally
@@ -206,7 +206,7 @@ class Demo:
         """Evaluate (unless the user is in a hurry), print the result and write the report."""
         evaluation = None if self._stopping.is_set() else self._evaluate()
         wait_until_read(self._log, self._settings.up.data, SETTLE_SECONDS, self._stopping)
-        history = release_history(self._log, 1_000_000)
+        history = read_history(self._log, 1_000_000)
         run = report.Run(
             seconds=seconds,
             persona=self._persona.name,
@@ -234,7 +234,7 @@ class Demo:
             return None
 
     def _live_version(self) -> str:
-        state = release_history(self._log, 1).state
+        state = read_history(self._log, 1).state
         return "base" if state is None else state.table.live
 
     def _kl_budget_nats(self) -> float:

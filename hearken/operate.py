@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deploy.releases import History, append_command, parse
+from deploy.releases import append_command, read_history
 from deploy.stages import Action
 from deploy.status import summary
 from feedback.events import RELEASES
 from feedback.log import EventLog, LogError, LogUnavailable
 from feedback.opening import open_log
-from feedback.replay import replay
 from hearken.errors import UsageError
 
 DECISIONS_SHOWN = 8
@@ -22,7 +21,7 @@ def status(data: Path, kafka: str | None, *, as_json: bool = False) -> int:
     """Print which policies serve whom, and the last decisions."""
     log = _open(data, kafka)
     try:
-        told = summary(release_history(log, DECISIONS_SHOWN), DECISIONS_SHOWN)
+        told = summary(read_history(log, DECISIONS_SHOWN, PATIENCE_SECONDS), DECISIONS_SHOWN)
     except LogError as error:
         raise UsageError(f"the log cannot be read: {error}", code=1) from error
     finally:
@@ -46,17 +45,6 @@ def command(data: Path, kafka: str | None, action: Action, reason: str) -> int:
         log.close()
     print(f"asked for: {action}; `hearken status` shows the controller's decision")
     return 0
-
-
-def release_history(log: EventLog, remembered: int) -> History:
-    """The releases up to now, with the last `remembered` decisions. Raises LogUnavailable."""
-    history = History(remembered)
-    for records, _ in replay(log, [RELEASES], {}, wait_seconds=PATIENCE_SECONDS):
-        for record in records:
-            event = parse(record.value)
-            if event is not None:
-                history.apply(event)
-    return history
 
 
 def describe(told: dict[str, Any]) -> list[str]:

@@ -59,7 +59,6 @@ class Tally:
     chat_failures: int = 0
     feedback_events: int = 0
     feedback_failures: int = 0
-    answer_chars: int = 0
     votes: deque[Vote] = field(default_factory=lambda: deque(maxlen=100_000))
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=20))
     utilities: deque[float] = field(default_factory=lambda: deque(maxlen=400))
@@ -172,7 +171,6 @@ class SimulatedUsers:
 
     def _saw(self, question: str, answer: str) -> float:
         utility = self._persona.utility(question, answer)
-        self.tally.answer_chars += len(answer)
         self.tally.utilities.append(utility)
         return utility
 

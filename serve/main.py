@@ -1,13 +1,8 @@
 """The gateway process: wires everything once, serves until SIGTERM, drains, closes the log."""
 
-import contextlib
 import logging
 import math
-import os
-import secrets
 import signal
-import tempfile
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -15,11 +10,10 @@ import uvicorn
 
 from feedback.ids import Signer
 from feedback.opening import open_log
+from feedback.secret import load_secret
 from feedback.shared import RedisStore, SharedStore, SqliteStore
 from serve.app import create_app
 from serve.settings import GatewaySettings
-
-_SECRET_BYTES = 32
 
 
 def run(settings: GatewaySettings) -> None:
@@ -58,22 +52,6 @@ def open_shared(settings: GatewaySettings) -> SharedStore:
     if settings.redis is not None:
         return RedisStore(settings.redis)
     return SqliteStore(settings.data / "shared.db")
-
-
-def load_secret(path: Path) -> bytes:
-    """The signing secret, made on first use. Two processes that start at once agree on one."""
-    if not path.exists():
-        descriptor, temporary = tempfile.mkstemp(prefix=".secret.", dir=path.parent)  # mode 0600
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_SECRET_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)  # fails, unlike a rename, when another process was first
-        finally:
-            os.unlink(temporary)
-    return path.read_bytes()
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:

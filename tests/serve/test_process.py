@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from feedback.events import COMPLETIONS, Completion
+from feedback.secret import load_secret
 from feedback.sqlite_log import SqliteLog
-from serve.main import load_secret
 from serve.settings import GatewaySettings
 from tests.serve.conftest import eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
