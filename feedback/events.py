@@ -1,7 +1,7 @@
 """The vocabulary of the log: every fact that one process tells another is one of these events.
 
-Three topics carry them (`COMPLETIONS`, `FEEDBACK`, `RELEASES`). Events are immutable, and fields that
-a newer writer added are kept when an older reader parses and rewrites an event.
+Four topics carry them (`COMPLETIONS`, `FEEDBACK`, `RELEASES`, `UPDATES`). Events are immutable, and fields
+that a newer writer added are kept when an older reader parses and rewrites an event.
 
 A worked example. Ada asks for her parcel and gives the answer a thumb up::
 
@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 COMPLETIONS = "completions"
 FEEDBACK = "feedback"
 RELEASES = "releases"
-TOPICS = (COMPLETIONS, FEEDBACK, RELEASES)
+UPDATES = "updates"  # what the learner used votes for (see `usage`)
+TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 
 Arm = Literal["live", "control", "canary", "base"]
 BASE = "base"  # the policy version, and the engine's model name, of the model with no adapter
@@ -34,6 +35,7 @@ class Event(BaseModel):
     event_id: str = Field(min_length=1)
     at: float
     tenant: str = "default"
+    sealed: str | None = None  # the texts, under their user's key (see `sealing`)
 
 
 class Sampling(BaseModel):
@@ -55,7 +57,10 @@ class Sampling(BaseModel):
 
 
 class Choice(BaseModel):
-    """One sampled answer. `logprobs[i]` (nats) is of `token_ids[i]` under the sampling distribution."""
+    """One sampled answer. `logprobs[i]` (nats) is of `token_ids[i]` under the sampling distribution.
+
+    Where the text and its tokens are sealed, or may not be kept, `tokens` and `blank` say what can be said.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -64,6 +69,31 @@ class Choice(BaseModel):
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: str | None = None
+    tokens: int | None = None  # how many were sampled
+    blank: bool | None = None  # whether the text was nothing but space
+    prompt_token_ids: list[int] | None = None  # of this choice, where the request had several prompts
+
+    @property
+    def length(self) -> int:
+        """How many tokens were sampled."""
+        return len(self.token_ids) if self.tokens is None else self.tokens
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the answer says nothing."""
+        return not self.text.strip() if self.blank is None else self.blank
+
+    def without_text(self) -> "Choice":
+        """What remains of the choice when its text and tokens are taken away."""
+        return Choice(
+            index=self.index,
+            text="",
+            token_ids=[],
+            logprobs=[],
+            finish_reason=self.finish_reason,
+            tokens=self.length,
+            blank=self.is_blank,
+        )
 
 
 class Completion(Event):
@@ -87,30 +117,80 @@ class Completion(Event):
     sampling: Sampling = Sampling()
     ttft_seconds: float | None = None
     latency_seconds: float = 0.0
+    external_id: str | None = None  # the team's own id of this completion, from the request's metadata
+    episode_id: str | None = None  # the team's own id of the conversation, from the request's metadata
+    prompt_hash: str | None = None  # tells equal prompts from others without their words (see `Signer`)
+    consent: bool = True  # False: its texts may not be kept, and it is never trained on
 
 
 class Target(BaseModel):
-    """What a vote is about: one choice of one completion."""
+    """What a vote is about: one choice of one completion, or a whole episode.
+
+    Exactly one of `completion_id` (a signed id of ours), `external_id` (the team's own id of a completion)
+    and `episode_id` (a conversation) is set; the latter two were given in the chat request's metadata.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    completion_id: str
+    completion_id: str = ""
     choice: int = 0
+    external_id: str | None = None
+    episode_id: str | None = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The target as part of a vote's id (see `ids.vote_id`)."""
+        if self.external_id is not None:
+            return EXTERNAL + self.external_id, self.choice
+        if self.episode_id is not None:
+            return EPISODE + self.episode_id, 0
+        return self.completion_id, self.choice
+
+
+EXTERNAL, EPISODE = "external:", "episode:"
+
+VoteKind = Literal["thumbs", "rating", "comparison", "ranking", "correction", "comment", "metric"]
+Source = Literal["end_user", "annotator", "app", "model", "import"]
+Direction = Literal["higher", "lower"]
 
 
 class Feedback(Event):
-    """One vote. `event_id` follows from tenant, rater, kind and targets; a changed vote has a higher
-    `revision`.
+    """One vote, or the retraction of one. `event_id` follows from tenant, rater, kind and targets; a changed
+    vote has a higher `revision`.
 
-    thumbs: one target, value 1 (up) or 0 (down). comparison: two targets a and b in the order in which
-    the vote names them, value 1 (a is better), 0 (b is better) or 0.5 (tie). `label` is the word sent.
+    `value` is in [0, 1], 1 the best, and 0.5 where a kind has none; `label` is one word of a few.
+
+    ==========  ===================  ==================================================================
+    thumbs      up, down             value 1 or 0
+    rating      rated                `amount` on `scale` (lowest, highest); value is its share of the scale
+    comparison  a, b, tie, both_bad  two targets a and b in the order in which the vote names them; value 1
+                                     (a is better), 0 (b is better), 0.5; `presented`: as they were shown
+    ranking     ranked               `groups` of indices into targets, the best first, a group is a tie
+    correction  corrected            `text` is what the answer should have been
+    comment     commented            `text`
+    metric      measured             `name`, `amount`, maybe `direction`, and `scale`, which gives the value
+    retraction  retracted            takes back the vote of this `event_id`, whose kind is `retracts`
+    ==========  ===================  ==================================================================
     """
 
     revision: int  # server time in microseconds: last write wins
-    kind: Literal["thumbs", "comparison"]
+    kind: VoteKind | Literal["retraction"]
     rater: str  # HMAC of the end user who voted
     targets: list[Target] = Field(min_length=1)
     value: float = Field(ge=0.0, le=1.0)
     label: str
-    source: Literal["end_user", "annotator", "app", "model", "import"] = "end_user"
+    source: Source = "end_user"
     metadata: dict[str, str] = Field(default_factory=dict)
+    weight: float = Field(default=1.0, ge=0.0, le=1.0)
+    occurred_at: float | None = None  # Unix time, as the client says; `at` is the server's own
+    reasons: list[str] = Field(default_factory=list)
+    tags: list[str] = Field(default_factory=list)
+    comment: str | None = None
+    text: str | None = None
+    amount: float | None = None
+    scale: tuple[float, float] | None = None
+    direction: Direction | None = None
+    name: str | None = None
+    groups: list[list[int]] | None = None
+    presented: list[int] | None = None  # indices into targets in the order in which the rater saw them
+    retracts: VoteKind | None = None

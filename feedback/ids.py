@@ -2,10 +2,13 @@
 
 import hashlib
 import hmac
+import re
 import secrets
+from collections.abc import Sequence
 
 PREFIX = "chatcmpl-"
 _RANDOM_HEX = 24
+_PSEUDONYM = re.compile(r"u_[0-9a-f]{24}")
 _TAG_HEX = 16
 
 
@@ -18,8 +21,8 @@ class Signer:
         self._secret = secret
 
     def _tag(self, purpose: str, text: str, length: int) -> str:
-        message = f"{purpose}\0{text}".encode()
-        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:length]
+        # The one-shot digest takes a quarter of the time of hmac.new, and every vote needs two.
+        return hmac.digest(self._secret, f"{purpose}\0{text}".encode(), "sha256").hex()[:length]
 
     def new_completion_id(self) -> str:
         """A fresh id that `is_ours` accepts: "chatcmpl-" + 24 random hex digits + 16 of their HMAC."""
@@ -34,6 +37,19 @@ class Signer:
         expected = self._tag("completion", body[:_RANDOM_HEX], _TAG_HEX)
         return hmac.compare_digest(body[_RANDOM_HEX:], expected)
 
+    def sign(self, purpose: str, text: str) -> str:
+        """32 hex digits that only this secret gives for a text. A signature is good for its purpose alone."""
+        return self._tag(purpose, text, 32)
+
+    def prompt_hash(self, token_ids: Sequence[int]) -> str:
+        """Names a prompt without its words; only who has the secret can tell which prompt it is."""
+        return self._tag("prompt", " ".join(map(str, token_ids)), 16)
+
+    @staticmethod
+    def is_pseudonym(name: str) -> bool:
+        """Whether a name looks like one that `pseudonym` gave."""
+        return _PSEUDONYM.fullmatch(name) is not None
+
     def pseudonym(self, tenant: str, user: str) -> str:
         """The name under which an end user is logged: stable, and meaningless without the secret."""
         return "u_" + self._tag("user", f"{tenant}\0{user}", 24)
@@ -42,7 +58,8 @@ class Signer:
 def vote_id(tenant: str, rater: str, kind: str, targets: list[tuple[str, int]]) -> str:
     """One rater has one vote of a kind on a target: the same vote again gets the same id.
 
-    The order of targets does not matter, so a comparison sent as (b, a) revises the one sent as (a, b).
+    `targets` are places (see `events.Target.place`); a metric's `kind` is "metric:" and its name. The order
+    of targets does not matter, so a comparison sent as (b, a) revises the one sent as (a, b).
     """
     parts = [tenant, rater, kind, *(f"{completion}#{choice}" for completion, choice in sorted(targets))]
     return "fb-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -94,6 +94,30 @@ class KafkaLog:
         """How many events wait for the broker in the outbox, and the age of the oldest in seconds."""
         return self._outbox.backlog()
 
+    def behind(self, topics: Sequence[str], cursor: Cursor) -> tuple[int, float]:
+        """See `EventLog.behind`: as of the last fetch of whoever read up to the cursor, else 0."""
+        with self._lock:
+            readers = [r for r in self._readers if r.partitions.keys() == set(topics) and r.matches(cursor)]
+            return readers[-1].behind() if readers else (0, 0.0)
+
+    def release_hold(self, reader: str) -> "Future[None]":
+        """See `EventLog.release_hold`."""
+        return self.hold(reader, {})
+
+    def bury(self, reader: str, record: Record, reason: str) -> "Future[None]":
+        """See `EventLog.bury`."""
+        return self._outbox.bury(reader, record, reason)
+
+    def hold(self, reader: str, cursor: Cursor) -> "Future[None]":
+        """See `EventLog.hold`: the broker keeps what its retention says."""
+        nothing: Future[None] = Future()
+        nothing.set_result(None)
+        return nothing
+
+    def stamp(self) -> int:
+        """See `EventLog.stamp`."""
+        return self._outbox.stamp()
+
     def close(self) -> None:
         """See `EventLog.close`. What the broker does not take within two seconds waits for the next start."""
         self._closing.set()

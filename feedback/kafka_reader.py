@@ -70,6 +70,15 @@ class KafkaReader:
         known = {_name(place): offset for place, offset in self._next.items() if offset is not None}
         return records, {**cursor, **known}
 
+    def behind(self) -> tuple[int, float]:
+        """Records that were not given out yet, and the age of the oldest that was fetched, in seconds."""
+        count = 0
+        for place in self._places:
+            high = self._consumer.highwater(place) if place in self._consumer.assignment() else None
+            count += max(len(self._buffers[place]), (high or 0) - (self._next[place] or 0))
+        times = [buffer[0].timestamp for buffer in self._buffers.values() if buffer]
+        return count, max(0.0, time.time() - min(times) / 1000) if times else 0.0
+
     def close(self) -> None:
         """End the connections."""
         self._consumer.close(autocommit=False, timeout_ms=1000)

@@ -11,10 +11,10 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 from kafka.net.compat import KafkaNetClient
 
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, UPDATES
 
 # Same key, same count, same partition: a conversation's feedback is beside its completions.
-PARTITIONS: Mapping[str, int] = {COMPLETIONS: 4, FEEDBACK: 4, RELEASES: 1}
+PARTITIONS: Mapping[str, int] = {COMPLETIONS: 4, FEEDBACK: 4, RELEASES: 1, UPDATES: 1}
 
 # Giving a version keeps kafka-python's constructors from blocking until a broker answers; an older
 # broker (2.8 and up work) lowers it by itself. A topic is made by `KafkaTopics` or not at all.

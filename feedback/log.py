@@ -63,6 +63,39 @@ class EventLog(Protocol):
         """
         ...
 
+    def behind(self, topics: Sequence[str], cursor: Cursor) -> tuple[int, float]:
+        """How many records a reader at `cursor` has not read, and the age of the oldest of them in seconds.
+
+        As far as that is known without asking a broker.
+        """
+        ...
+
+    def hold(self, reader: str, cursor: Cursor) -> "Future[None]":
+        """Keep what lies at or after `cursor`, whatever its age: `reader` may read it again.
+
+        Only the embedded log asks; a broker deletes by its own settings.
+        """
+        ...
+
+    def release_hold(self, reader: str) -> "Future[None]":
+        """Keep nothing for `reader` any more."""
+        ...
+
+    def bury(self, reader: str, record: Record, reason: str) -> "Future[None]":
+        """Keep a record that `reader` cannot use among the dead letters, where an operator finds it and why.
+
+        They are in the table `dead_letters` of this process's file.
+        """
+        ...
+
+    def stamp(self) -> int:
+        """The time in microseconds since 1970 for the next event of this process, at least.
+
+        Always later than the one before and than every event that this process's file has held: it goes on
+        rising when the clock is put back, also over a restart.
+        """
+        ...
+
     def close(self) -> None:
         """Finish what was handed over, then stop."""
         ...

@@ -1,9 +1,13 @@
-"""Which log a process uses: the one place that knows of both kinds."""
+"""What a process opens: which log, which shared store (there are two kinds of each), and the texts' keys."""
 
 from pathlib import Path
 
 from feedback.log import EventLog
+from feedback.sealing import Sealer
+from feedback.secret import load_secret
+from feedback.shared import RedisStore, SharedStore, SqliteStore
 from feedback.sqlite_log import SqliteLog
+from feedback.vault import Vault
 
 
 def open_log(data: Path, kafka: str | None, role: str) -> EventLog:
@@ -17,3 +21,16 @@ def open_log(data: Path, kafka: str | None, role: str) -> EventLog:
     from feedback.kafka_log import KafkaLog  # only who uses Kafka loads its client
 
     return KafkaLog(SqliteLog(data / f"outbox-{role}.db"), kafka)
+
+
+def open_shared(data: Path, redis: str | None) -> SharedStore:
+    """The shared store of a process. `redis`: its URL, or None for a file in the data folder.
+
+    Raises `SharedUnavailable` when the file cannot be opened; a Redis may be away.
+    """
+    return SqliteStore(data / "shared.db") if redis is None else RedisStore(redis)
+
+
+def open_sealer(data: Path) -> Sealer:
+    """What seals and opens the texts of events, with the users' keys under `data / "vault"`."""
+    return Sealer(Vault(data / "vault", load_secret(data / "secret")))

@@ -15,7 +15,8 @@ from kafka.errors import (
 )
 
 from feedback.kafka_topics import CLIENT, MAX_MESSAGE_BYTES, KafkaTopics
-from feedback.sqlite_log import SqliteLog, Stored
+from feedback.sqlite_log import SqliteLog
+from feedback.sqlite_rows import Stored
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ It is never the truth: all of it can be lost at any time and rebuilt from the lo
 """
 
 import contextlib
+import re
 import sqlite3
 import threading
 import time
@@ -20,6 +21,7 @@ from feedback.sqlite_file import connect
 T = TypeVar("T")
 
 _PREFIX = "hearken:"
+_GLOB = re.compile(r"[*?\[\]\\]")  # what Redis reads as a pattern
 _TIMEOUT_SECONDS = 1.0
 _BUSY_SECONDS = 5.0
 _SWEEP_EVERY = 1000  # writes
@@ -57,6 +59,13 @@ class SharedStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Forget the value, if there is one."""
+        ...
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """Every key that begins with `prefix`, with its value.
+
+        What is there during all of the call is in the answer; what comes or goes meanwhile may be.
+        """
         ...
 
     def close(self) -> None:
@@ -116,6 +125,20 @@ class RedisStore:
         """See `SharedStore.delete`."""
         self._do(lambda: self._redis.delete(_PREFIX + key))
 
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """See `SharedStore.values`. It walks over all keys of the database: not for every request."""
+        pattern = _GLOB.sub(r"\\\g<0>", _PREFIX + prefix) + "*"
+
+        def walk() -> dict[str, bytes]:
+            names = dict.fromkeys(self._redis.scan_iter(pattern, count=1000))  # SCAN may give a key twice
+            keys = [key for key in names if not key.startswith(b"hearken:hit:")]
+            values: list[Any] = self._redis.mget(keys) if keys else []
+            cut = len(_PREFIX)
+            return {key.decode()[cut:]: v for key, v in zip(keys, values, strict=True) if v is not None}
+
+        found: dict[str, bytes] = self._do(walk)
+        return found
+
     def close(self) -> None:
         """See `SharedStore.close`."""
         self._redis.close()
@@ -132,6 +155,7 @@ CREATE TABLE IF NOT EXISTS held (key TEXT PRIMARY KEY, value BLOB NOT NULL, expi
 CREATE TABLE IF NOT EXISTS hits (key TEXT PRIMARY KEY, count INTEGER NOT NULL, expires REAL NOT NULL);
 """
 _SQL_GET = "SELECT value FROM held WHERE key = ? AND expires > ?"
+_SQL_VALUES = "SELECT key, value FROM held WHERE key >= ? AND key < ? AND expires > ?"
 _SQL_PUT = "INSERT OR REPLACE INTO held (key, value, expires) VALUES (?, ?, ?)"
 _SQL_HIT = """
 INSERT INTO hits (key, count, expires) VALUES (:key, 1, :expires)
@@ -193,6 +217,11 @@ class SqliteStore:
     def delete(self, key: str) -> None:
         """See `SharedStore.delete`."""
         self._do(lambda db: db.execute("DELETE FROM held WHERE key = ?", (key,)))
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """See `SharedStore.values`."""
+        bounds = (prefix, prefix + "\U0010ffff", time.time())
+        return dict(self._do(lambda db: db.execute(_SQL_VALUES, bounds).fetchall()))
 
     def close(self) -> None:
         """See `SharedStore.close`."""

@@ -65,13 +65,20 @@ def is_io_error(error: sqlite3.Error) -> bool:
     return primary_code(error) == sqlite3.SQLITE_IOERR and not is_unwritable(error)
 
 
-def die(path: Path, error: sqlite3.Error) -> NoReturn:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file does not hold what SQLite wrote there."""
+    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def die(path: Path, error: sqlite3.Error | str) -> NoReturn:
     """End the process at once.
 
     After a failed fsync the kernel may drop the dirty pages and report success the next time, so nothing
     that this process would acknowledge from here on could be trusted. A fresh process reads what is
     really on the disk.
     """
-    name = getattr(error, "sqlite_errorname", "I/O error")
-    os.write(2, f"hearken: I/O error on {path}: {error} ({name}). Ending this process.\n".encode())
+    what = f"I/O error on {path}: {error} ({getattr(error, 'sqlite_errorname', 'I/O error')})"
+    if isinstance(error, str):
+        what = f"{path}: {error}"
+    os.write(2, f"hearken: {what}. Ending this process.\n".encode())
     os._exit(EXIT_IO_ERROR)

@@ -5,6 +5,7 @@ With Kafka the same file is a process's outbox, whose oldest entries `discard` d
 
 import contextlib
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -13,46 +14,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NoReturn
 
+from feedback import sqlite_rows as rows
 from feedback.log import Cursor, Entry, LogError, LogUnavailable, Record
-from feedback.sqlite_file import connect, die, is_io_error, is_unwritable
+from feedback.sqlite_checkpoint import Checkpointer
+from feedback.sqlite_file import connect, die, is_damage, is_io_error, is_unwritable
+from feedback.sqlite_guard import Guard
+from feedback.sqlite_rows import DamagedFile, Stored
+from feedback.sqlite_salvage import salvage
 
 logger = logging.getLogger(__name__)
 
 MAX_VALUE_BYTES = 8 * 1024 * 1024
-_POLL_SECONDS = 0.02  # how late a reader notices what another process wrote
+_POLL_SECONDS = 0.1  # how late a reader notices what another process wrote
 _GROUP = 1000  # jobs in one transaction
 _IDLE_READERS = 4
+_BACKLOG = "SELECT min(id), max(id), (SELECT at FROM records ORDER BY id LIMIT 1) FROM records"
 
-# `id` is the order of arrival over all topics. AUTOINCREMENT: ids go on after the last row is discarded.
-_SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS heads (topic TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS records (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, offset INTEGER NOT NULL,
-    key TEXT NOT NULL, value BLOB NOT NULL, at REAL NOT NULL, UNIQUE (topic, offset));
-CREATE TABLE IF NOT EXISTS refused (
-    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
-    at REAL NOT NULL, reason TEXT NOT NULL);
-COMMIT;
-"""
-_NEXT_OFFSET = """
-INSERT INTO heads (topic, next) VALUES (?, 1)
-ON CONFLICT (topic) DO UPDATE SET next = next + 1 RETURNING next - 1
-"""
-_INSERT = "INSERT INTO records (topic, offset, key, value, at) VALUES (?, ?, ?, ?, ?)"
-_TOPIC_IDS = "SELECT * FROM (SELECT id FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?)"
-
-Job = Callable[[sqlite3.Connection], None]
-
-
-class Stored(NamedTuple):
-    """An entry in the file. `at` is Unix time in seconds when it was appended."""
-
-    id: int
-    entry: Entry
-    at: float
+Job = Callable[[sqlite3.Connection], object]
+_Append = Sequence[Entry]
+_Waiting = tuple["Future[None]", Job | _Append]
 
 
 class SqliteLog:
@@ -66,26 +48,66 @@ class SqliteLog:
 
     def __init__(self, path: Path, *, busy_seconds: float = 30.0) -> None:
         self.path = path
+        self.damaged = 0  # records that were skipped because their checksum is wrong
         self._busy_seconds = busy_seconds
-        self._jobs: queue.SimpleQueue[tuple[Future[None], Job] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._committed = threading.Condition()
         self._written = 0  # transactions of this process
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the five below
+        self._told: dict[threading.Event, frozenset[str]] = {}  # readers that wait, and for which topics
         self._closed = False
         self._readers: list[sqlite3.Connection] = []
+        self._complaints: set[str] = set()
+        self._stamp = 0  # microseconds
         try:
-            connection = self._connect()
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'refused'").fetchone():
-                connection.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
+            self._guard = Guard(path, salvage)
+            try:
+                connection = self._opened()
+            except BaseException:
+                self._guard.leave()
+                raise
+        except (sqlite3.Error, OSError, ValueError, DamagedFile) as error:
             raise LogUnavailable(f"cannot open the log {path} for writing: {error}") from error
         self._writer = threading.Thread(
             target=self._write_groups, args=(connection,), name=f"log-{path.stem}", daemon=True
         )
         self._writer.start()
 
+    def _opened(self) -> sqlite3.Connection:
+        """A connection for the writer, to a file that is in order: one that is damaged is mended first."""
+        self._guard.enter()
+        try:
+            return self._checked()
+        except (sqlite3.Error, DamagedFile):
+            if not self._guard.is_condemned():
+                raise
+        self._guard.enter()
+        return self._checked()
+
+    def _checked(self) -> sqlite3.Connection:
+        connection = None
+        try:
+            connection = self._connect()
+            rows.prepare(connection)
+            rows.check_tail(connection, self._guard.mark())
+            self._stamp = math.ceil(rows.latest(connection) * 1e6)
+        except (sqlite3.Error, DamagedFile) as error:
+            is_log = self._guard.mark() > 0  # and not some file that never was one
+            if is_log and (isinstance(error, DamagedFile) or is_damage(error)):
+                self._guard.condemn(str(error))  # before the connection closes, and with it the -wal
+            if connection is not None:
+                connection.close()
+            raise
+        return connection
+
     def _connect(self) -> sqlite3.Connection:
         return connect(self.path, synchronous="FULL", busy_seconds=self._busy_seconds)
+
+    def stamp(self) -> int:
+        """See `EventLog.stamp`."""
+        with self._lock:
+            self._stamp = max(time.time_ns() // 1000, self._stamp + 1)
+            return self._stamp
 
     # Writing
 
@@ -93,17 +115,38 @@ class SqliteLog:
         """See `EventLog.append`. Raises `ValueError` for an entry that no log could hold."""
         for entry in entries:
             _check(entry)
-        return self._submit(partial(_insert, entries=tuple(entries)))
+        return self._submit(tuple(entries))
 
     def discard(self, through: int) -> "Future[None]":
         """Drop every entry up to and with the id `through`. Offsets are never used again."""
-        return self._submit(partial(_discard, through=through))
+        return self._submit(partial(rows.discard, through=through))
 
     def set_aside(self, stored: Stored, reason: str) -> "Future[None]":
         """Move an entry that can never be relayed to the table `refused`, where an operator finds it."""
-        return self._submit(partial(_set_aside, stored=stored, reason=reason))
+        return self._submit(partial(rows.set_aside, stored=stored, reason=reason))
 
-    def _submit(self, job: Job) -> "Future[None]":
+    def bury(self, reader: str, record: Record, reason: str) -> "Future[None]":
+        """See `EventLog.bury`."""
+        return self._submit(partial(rows.bury, reader=reader, record=record, reason=reason[:1000]))
+
+    def hold(self, reader: str, cursor: Cursor) -> "Future[None]":
+        """See `EventLog.hold`."""
+        return self._submit(partial(rows.hold, reader=reader, cursor=dict(cursor)))
+
+    def release_hold(self, reader: str) -> "Future[None]":
+        """See `EventLog.release_hold`."""
+        return self._submit(partial(rows.release_hold, reader=reader))
+
+    def prune(self, topic: str, before: float, limit: int) -> int:
+        """Delete at most `limit` of a topic's records: older than `before`, and held by no reader.
+
+        How many it were. Raises `LogError`.
+        """
+        counts: list[int] = []
+        self._submit(lambda connection: counts.append(rows.prune(connection, topic, before, limit))).result()
+        return counts[0]
+
+    def _submit(self, job: Job | _Append) -> "Future[None]":
         future: Future[None] = Future()
         # What was handed over cannot be taken back: a caller that stops waiting does not undo the append.
         future.set_running_or_notify_cancel()
@@ -115,7 +158,9 @@ class SqliteLog:
         return future
 
     def _write_groups(self, connection: sqlite3.Connection) -> None:
-        with contextlib.closing(connection):
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        checkpointer = Checkpointer(self._connect, f"checkpoint-{self.path.stem}")
+        with contextlib.closing(connection), contextlib.closing(checkpointer):
             for group in self._groups():
                 error = self._commit(connection, [job for _, job in group])
                 for future, _ in group:
@@ -123,11 +168,16 @@ class SqliteLog:
                         future.set_result(None)
                     else:
                         future.set_exception(error)
+                self._tell({entry.topic for _, job in group if not callable(job) for entry in job})
                 with self._committed:
                     self._written += 1
                     self._committed.notify_all()
+                if error is not None:
+                    checkpointer.refused()
+                else:
+                    self._checkpoint(checkpointer, connection, [job for _, job in group])
 
-    def _groups(self) -> Iterator[list[tuple["Future[None]", Job]]]:
+    def _groups(self) -> Iterator[list[_Waiting]]:
         """All jobs that wait, at most `_GROUP`, again and again until the log is closed."""
         while (job := self._jobs.get()) is not None:
             group = [job]
@@ -138,20 +188,52 @@ class SqliteLog:
             if job is None:
                 return
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> LogError | None:
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Job | _Append]) -> LogError | None:
+        self._must_be_whole()
+        entries = [entry for job in jobs if not callable(job) for entry in job]
+        mark = 0
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if entries:
+                mark = rows.insert(connection, entries, max(time.time(), self._stamp / 1e6))
             for job in jobs:
-                job(connection)
+                if callable(job):
+                    job(connection)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
+            if is_damage(error) or isinstance(error, sqlite3.IntegrityError):  # two records at one place
+                self._condemn(error)
             if is_io_error(error) or not _rolled_back(connection):
                 die(self.path, error)
             if is_unwritable(error):
                 return LogUnavailable(f"cannot write the log {self.path}: {error}")
             logger.exception("the log %s refused a write", self.path)
             return LogError(f"the log {self.path} refused a write: {error}")
+        if mark:
+            self._guard.set_mark(mark)
         return None
+
+    def _checkpoint(
+        self, checkpointer: Checkpointer, connection: sqlite3.Connection, jobs: list[Job | _Append]
+    ) -> None:
+        size = sum(len(entry.value) for job in jobs if not callable(job) for entry in job)
+        try:
+            checkpointer.committed(connection, size)
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self._condemn(error)
+            if is_io_error(error):
+                die(self.path, error)
+            # A full or a busy disk: what is in the -wal is durable, and the next one may succeed.
+
+    def _must_be_whole(self) -> None:
+        """End this process when another one found damage: what it acknowledged from now on would be lost."""
+        if self._guard.is_condemned():
+            die(self.path, "another process found it damaged; it is mended when it is opened next")
+
+    def _condemn(self, error: Exception) -> NoReturn:
+        self._guard.condemn(str(error))
+        die(self.path, f"it is damaged ({error}); it is mended when it is opened next")
 
     # Reading
 
@@ -160,42 +242,76 @@ class SqliteLog:
     ) -> tuple[list[Record], dict[str, int]]:
         """See `EventLog.read`. Records come in the order of their arrival over all the topics."""
         deadline = time.monotonic() + wait_seconds
-        after = dict(cursor)
-        with self._reader() as connection:
+        with self._told_of(topics) as news, self._reader() as connection:
             version = _data_version(connection)
-            records = _select(connection, topics, cursor, limit)
+            records, after = self._select(connection, topics, cursor, limit)
             while not records and (left := deadline - time.monotonic()) > 0:
-                with self._committed:
-                    self._committed.wait(min(left, _POLL_SECONDS))
+                news.wait(min(left, _POLL_SECONDS))
+                news.clear()
                 if (seen := _data_version(connection)) != version:
                     version = seen
-                    records = _select(connection, topics, cursor, limit)
-        for record in records:
-            after[f"{record.topic}/0"] = record.offset + 1
+                    records, after = self._select(connection, topics, after, limit)
+                self._must_be_whole()
         return records, after
+
+    def _select(
+        self, connection: sqlite3.Connection, topics: Sequence[str], cursor: Cursor, limit: int
+    ) -> tuple[list[Record], dict[str, int]]:
+        """Good records, and the cursor after them; damaged ones are skipped."""
+        after = dict(cursor)
+        records, damaged = rows.select(connection, topics, cursor, limit)
+        for record in (*records, *damaged):
+            place = f"{record.topic}/0"
+            after[place] = max(after.get(place, 0), record.offset + 1)
+        for record in damaged:
+            self.damaged += 1
+            self._complain(f"{record.topic} {record.offset} has a wrong checksum; it is skipped")
+        if not records and not damaged:
+            ends = rows.as_cursor(rows.ends(connection))
+            for place in (f"{topic}/0" for topic in topics):
+                if after.get(place, 0) > ends.get(place, 0):
+                    self._complain(
+                        f"{place} ends at {ends.get(place, 0)} and a reader was at {after[place]}: what lay "
+                        "between is lost; was an older file put back?"
+                    )
+                    after[place] = ends.get(place, 0)
+        return records, after
+
+    def _complain(self, text: str) -> None:
+        with self._lock:
+            is_new = text not in self._complaints
+            self._complaints.add(text)
+        if is_new:
+            logger.error("the log %s: %s", self.path, text)
 
     def end(self, topics: Sequence[str], wait_seconds: float = 0.0) -> dict[str, int]:
         """See `EventLog.end`; here there is nothing to wait for."""
         with self._reader() as connection:
-            rows = dict(connection.execute("SELECT topic, next FROM heads").fetchall())
-        return {f"{topic}/0": rows.get(topic, 0) for topic in topics}
+            found = rows.ends(connection)
+        return {f"{topic}/0": found.get(topic, 0) for topic in topics}
+
+    def behind(self, topics: Sequence[str], cursor: Cursor) -> tuple[int, float]:
+        """See `EventLog.behind`."""
+        with self._reader() as connection:
+            count, at = rows.behind(connection, topics, cursor)
+        return count, max(0.0, time.time() - at) if at else 0.0
 
     def oldest(self, limit: int, max_bytes: int, after: int = 0) -> list[Stored]:
-        """The oldest entries with ids above `after`: at most `limit`, and `max_bytes` (but one at least)."""
-        found: list[Stored] = []
-        total = 0
+        """The oldest entries with ids above `after`: at most `limit`, and `max_bytes` (but one at least).
+
+        Entries with a wrong checksum are set aside and left out.
+        """
         with self._reader() as connection:
-            rows = connection.execute(
-                "SELECT id, topic, key, value, at FROM records WHERE id > ? ORDER BY id LIMIT ?",
-                (after, limit),
-            )
-            with contextlib.closing(rows):
-                for number, topic, key, value, at in rows:
-                    total += len(value)
-                    if found and total > max_bytes:
-                        break
-                    found.append(Stored(number, Entry(topic, key, value), at))
-        return found
+            found, is_last_damaged = rows.oldest(connection, limit, max_bytes, after)
+        if not is_last_damaged:
+            return found
+        bad = found.pop()
+        if found:
+            return found
+        self.damaged += 1
+        self._complain(f"{bad.entry.topic}, id {bad.id}, has a wrong checksum; it is set aside")
+        self.set_aside(bad, "wrong checksum").result()
+        return self.oldest(limit, max_bytes, bad.id)
 
     def span(self) -> tuple[int, int] | None:
         """The lowest and the highest id in the file, or None when it is empty."""
@@ -205,11 +321,10 @@ class SqliteLog:
 
     def backlog(self) -> tuple[int, float]:
         """How many entries the file holds, and the age of the oldest in seconds (0.0 when there is none)."""
-        span = self.span()
-        oldest = self.oldest(limit=1, max_bytes=0)
-        if span is None or not oldest:
-            return 0, 0.0
-        return span[1] - span[0] + 1, max(0.0, time.time() - oldest[0].at)
+        with self._reader() as connection:
+            # One statement is one moment: a relay deletes meanwhile.
+            first, last, at = connection.execute(_BACKLOG).fetchone()
+        return (0, 0.0) if first is None else (last - first + 1, max(0.0, time.time() - at))
 
     def wait_for_write(self, seen: int, seconds: float) -> int:
         """Wait for this process to write, at most `seconds`.
@@ -221,6 +336,27 @@ class SqliteLog:
             return self._written
 
     @contextlib.contextmanager
+    def _told_of(self, topics: Sequence[str]) -> Iterator[threading.Event]:
+        """An event that is set when this process commits to one of the topics.
+
+        Readers of other topics sleep on: waking a thread costs a gateway as much as passing some tokens on.
+        """
+        news = threading.Event()
+        with self._lock:
+            self._told[news] = frozenset(topics)
+        try:
+            yield news
+        finally:
+            with self._lock:
+                del self._told[news]
+
+    def _tell(self, topics: set[str]) -> None:
+        with self._lock:
+            for news, wanted in self._told.items():
+                if not wanted.isdisjoint(topics):
+                    news.set()
+
+    @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
         """A connection of one's own for the time of a read: idle ones are kept."""
         with self._lock:
@@ -230,7 +366,11 @@ class SqliteLog:
         try:
             connection = connection or self._connect()
             yield connection
+        except DamagedFile as error:
+            self._condemn(error)
         except sqlite3.Error as error:
+            if is_damage(error):
+                self._condemn(error)
             if is_io_error(error):
                 die(self.path, error)
             raise LogError(f"cannot read the log {self.path}: {error}") from error
@@ -252,6 +392,7 @@ class SqliteLog:
         for connection in idle:
             connection.close()
         self._writer.join()
+        self._guard.leave()
 
 
 def _rolled_back(connection: sqlite3.Connection) -> bool:
@@ -274,37 +415,6 @@ def _check(entry: Entry) -> None:
         )
 
 
-def _insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-    now = time.time()
-    for topic, key, value in entries:
-        (offset,) = connection.execute(_NEXT_OFFSET, (topic,)).fetchone()
-        connection.execute(_INSERT, (topic, offset, key, value, now))
-
-
-def _discard(connection: sqlite3.Connection, through: int) -> None:
-    connection.execute("DELETE FROM records WHERE id <= ?", (through,))
-
-
-def _set_aside(connection: sqlite3.Connection, stored: Stored, reason: str) -> None:
-    values = (stored.id, *stored.entry, stored.at, reason)
-    connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?)", values)
-
-
 def _data_version(connection: sqlite3.Connection) -> int:
     """A number that changes when any other connection, of any process, commits."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _select(
-    connection: sqlite3.Connection, topics: Sequence[str], cursor: Cursor, limit: int
-) -> list[Record]:
-    if not topics:
-        return []
-    # Each topic's next ids come from its index alone; values are read only for those that stay.
-    ids = " UNION ALL ".join([_TOPIC_IDS] * len(topics))
-    bounds = [v for topic in topics for v in (topic, cursor.get(f"{topic}/0", 0), limit)]
-    query = (
-        f"SELECT topic, 0, offset, key, value FROM records"
-        f" WHERE id IN (SELECT id FROM ({ids}) ORDER BY id LIMIT ?) ORDER BY id"
-    )
-    return [Record(*row) for row in connection.execute(query, (*bounds, limit))]

@@ -1,0 +1,212 @@
+"""Rows in files: JSON, JSONL, CSV and Parquet, read one by one and written to the end or not at all."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+_PARQUET_ROWS = 1000  # of one batch in memory
+
+
+class UnreadableFile(Exception):
+    """The file as a whole cannot be read; the message says what it should be."""
+
+
+class Numbered(NamedTuple):
+    """A row and its number in the file, from 1. `row` is None where `problem` says what is wrong with it."""
+
+    number: int
+    row: Row | None
+    problem: str = ""
+
+
+def read_rows(path: Path) -> Iterator[Numbered]:
+    """The rows of a file whose suffix is .json, .jsonl, .ndjson, .csv or .parquet.
+
+    A line that is not a row is given with its problem and does not end the reading. Raises UnreadableFile.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UnreadableFile(f"{path} ends in none of {', '.join(sorted(_READERS))}")
+    if not path.is_file():
+        raise UnreadableFile(f"there is no file {path}")
+    try:
+        yield from reader(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UnreadableFile(f"{path} is not UTF-8 text of its kind: {error}") from error
+
+
+def count_rows(path: Path) -> int | None:
+    """About how many rows there are, for a progress bar; None where that would mean reading it all."""
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    return None
+
+
+def _read_json(path: Path) -> Iterator[Numbered]:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if len(text.splitlines()) > 1 and _is_object(text.splitlines()[0]):
+            yield from _read_jsonl(path)  # many exports of lines are named .json
+            return
+        raise UnreadableFile(f"{path} is not JSON: {error}") from error
+    if isinstance(content, dict):
+        content = content.get("data", [content])  # an API's page of results
+    if not isinstance(content, list):
+        raise UnreadableFile(f"{path} holds {type(content).__name__}; it should be a list of objects")
+    for number, row in enumerate(content, 1):
+        yield _numbered(number, row)
+
+
+def _read_jsonl(path: Path) -> Iterator[Numbered]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield _numbered(number, json.loads(line))
+            except json.JSONDecodeError as error:
+                yield Numbered(number, None, f"not JSON: {error}")
+
+
+def _read_csv(path: Path) -> Iterator[Numbered]:
+    csv.field_size_limit(16 * 1024 * 1024)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 1):
+            if None in row or None in row.values():
+                yield Numbered(number, None, "it has not as many fields as the header")
+            else:
+                yield Numbered(number, {name: _cell(value) for name, value in row.items() if value != ""})
+
+
+def _read_parquet(path: Path) -> Iterator[Numbered]:
+    parquet = _parquet()
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise UnreadableFile(f"{path} is not a Parquet file: {error}") from error
+    number = 0
+    for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+        for row in batch.to_pylist():
+            number += 1
+            present = {name: _cell(value) for name, value in row.items() if value is not None}
+            yield Numbered(number, present)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Numbered]]] = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows by the file's suffix (.jsonl, .json, .csv, .parquet); how many there were.
+
+    The file appears when all of it is written. Raises UnreadableFile for another suffix.
+    """
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise UnreadableFile(f"{path} ends in none of {', '.join(sorted(_WRITERS))}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        count = writer(temporary, rows)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _write_jsonl(path: Path, rows: Iterable[Row]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _write_json(path: Path, rows: Iterable[Row]) -> int:
+    everything = list(rows)
+    path.write_text(json.dumps(everything, ensure_ascii=False, indent=1), encoding="utf-8")
+    return len(everything)
+
+
+def _write_csv(path: Path, rows: Iterable[Row]) -> int:
+    everything = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in everything for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(everything)
+    return len(everything)
+
+
+def _write_parquet(path: Path, rows: Iterable[Row]) -> int:
+    import pyarrow
+
+    parquet = _parquet()
+    everything = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in everything for name in row))
+    columns = {name: [row.get(name) for row in everything] for name in names}
+    parquet.write_table(pyarrow.table(columns), path)
+    return len(everything)
+
+
+_WRITERS: dict[str, Callable[[Path, Iterable[Row]], int]] = {
+    ".jsonl": _write_jsonl,
+    ".json": _write_json,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UnreadableFile("Parquet files need pyarrow: install hearken[parquet]") from error
+    return pyarrow.parquet
+
+
+def _numbered(number: int, row: object) -> Numbered:
+    if isinstance(row, dict):
+        return Numbered(number, row)
+    return Numbered(number, None, f"it is {type(row).__name__}, not an object")
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def _flat(row: Row) -> Row:
+    """Lists and objects as JSON text: a table's cell holds one value."""
+    return {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+        for name, value in row.items()
+    }
+
+
+def _cell(value: object) -> object:
+    """What `_flat` wrote, read back. Only messages and settings are: an answer that is JSON stays a text."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            content = json.loads(value)
+        except json.JSONDecodeError:
+            return value
+        parts = content if isinstance(content, list) else [content]
+        if parts and all(isinstance(part, dict) and part.keys() & {"role", "from"} for part in parts):
+            return content
+    return value
