@@ -5,9 +5,7 @@ votes since the cursor in the newest state; a controller that dies between any t
 next one.
 """
 
-import fcntl
 import logging
-import os
 import signal
 import threading
 import time
@@ -20,10 +18,12 @@ from pathlib import Path
 from prometheus_client import start_http_server
 
 from deploy import release
+from deploy.drain import Drain
 from deploy.engine import EngineClient
-from deploy.fleet import Fleet
+from deploy.fleet import Fleet, Problem
 from deploy.gate import verdict
 from deploy.guardrails import Failure
+from deploy.leases import held
 from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
 from deploy.registry import Registry, RegistryError
@@ -31,8 +31,10 @@ from deploy.releases import Candidate, Decision, History, entry, parse
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
+from feedback.files import Held, only_one
 from feedback.log import Cursor, EventLog, LogError, Record
-from feedback.opening import open_log
+from feedback.opening import open_log, open_shared
+from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Controller:
         fleet: Fleet,
         settings: ControllerSettings,
         metrics: ControllerMetrics,
+        shared: SharedStore,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._log = log
@@ -72,14 +75,17 @@ class Controller:
         self._settings = settings
         self._rules = settings.release_rules
         self._metrics = metrics
+        self._shared = shared
         self._clock = clock
         self._history: History | None = None  # None until the topic was replayed
         self._releases_cursor: dict[str, int] = {}
+        self._arrived: list[Record] = []  # before that cursor, and not taken in yet
         self._unconfirmed: deque[Decision] = deque()  # appended by us, not read back yet
         self._observation: Observation | None = None
         self._cursor: dict[str, int] = {}
         self._tended_at = float("-inf")
-        self._complaints: dict[str, str] = {}
+        self._drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
+        self._rejected: set[tuple[str, str]] = set()  # (version, engine) that a decision told of
 
     @property
     def state(self) -> ReleaseState:
@@ -99,13 +105,22 @@ class Controller:
         self._start_next(now)
         self._metrics.show(self.state, self._observation)
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the next candidate or command, at most `seconds`. Raises `LogError`."""
+        if not self._arrived:
+            self._arrived, self._releases_cursor = self._log.read(
+                [RELEASES], self._releases_cursor, wait_seconds=seconds
+            )
+
     # -- the log ----------------------------------------------------------------------------------------
 
     def _follow(self, now: float) -> None:
         """Take in what is new on the topic; the first time, all of it."""
         if self._history is None:
             self._replay()
-        records, self._releases_cursor = self._log.read([RELEASES], self._releases_cursor)
+        records, self._arrived = self._arrived, []
+        if not records:
+            records, self._releases_cursor = self._log.read([RELEASES], self._releases_cursor)
         for record in records:
             if not self._take(record):
                 logger.error("another controller writes to this log: going on from what the log says")
@@ -116,7 +131,7 @@ class Controller:
 
     def _replay(self) -> None:
         """Rebuild everything from the log."""
-        self._history, self._releases_cursor = None, {}
+        self._history, self._releases_cursor, self._arrived = None, {}, []
         self._unconfirmed.clear()
         self._observation = None
         end = self._log.end([RELEASES], wait_seconds=ENGINE_TIMEOUT_SECONDS)
@@ -150,6 +165,8 @@ class Controller:
         """Make a step durable, then go on from it."""
         assert self._history is not None
         before = self._history.state or ReleaseState()
+        for version in sorted(step.state.table.adapters - before.table.adapters):
+            self._fleet.prepare(version, now)  # no table names what no engine has; mostly it has it already
         number = self._history.number + 1
         decision = Decision(
             event_id=f"decision-{number}-{uuid.uuid4().hex[:12]}",
@@ -209,16 +226,18 @@ class Controller:
         version = self.state.waiting
         if version is None or not release.may_start(self.state, self._rules, now):
             return
+        misfit = self._misfit(version)
+        if misfit is not None:
+            self._decide(release.refuse(self.state, version, misfit), now)
+            return
         self._fleet.look()
-        if not self._fleet.is_up:
-            return  # it waits for an engine
-        problem = self._misfit(version) or self._fleet.prepare(version)
+        problems = self._fleet.prepare(version, now)
         parity = self._fleet.parity_of(version)
-        if problem is not None:
-            self._decide(release.refuse(self.state, version, problem, {"parity_nats": parity}), now)
-        elif parity is not None:  # None: the engines went away meanwhile
+        if problems:
+            self._decide(release.refuse(self.state, version, problems[0].sentence, problems[0].numbers), now)
+        elif parity is not None:  # None: no engine answers, it waits for one
             cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
-            self._decide(release.start(self.state, self._rules, now, cursor), now)
+            self._decide(release.start(self.state, self._rules, now, cursor, parity), now)
 
     def _misfit(self, version: str) -> str | None:
         live = self.state.table.live
@@ -234,9 +253,11 @@ class Controller:
         """Observe what the state says, from the beginning of its stage."""
         if self._history is None or self._history.state is None or self.state.stage == "idle":
             self._observation = None
+            self._log.release_hold("controller")  # the next observation begins where the log ends then
         elif self._observation is None or self._observation.stage_epoch != self.state.first_epoch:
-            self._observation = Observation(self.state, self._settings)
+            self._observation = Observation(self.state, self._settings, self._bury)
             self._cursor = dict(self.state.cursor)
+            self._log.hold("controller", self._cursor)
         else:
             self._observation.follow(self.state)
 
@@ -257,26 +278,38 @@ class Controller:
             observation.feed(records)
         return _reached(self._cursor, end)
 
+    def _bury(self, record: Record, reason: str) -> None:
+        self._metrics.dead_letters.inc()
+        self._log.bury("controller", record, reason)
+
     # -- engines ----------------------------------------------------------------------------------------
 
     def _tend(self, now: float) -> None:
-        """See that every engine has what the table names, and nothing that is long out of use."""
+        """See that every engine has what the table names, and nothing that nobody needs any more."""
         if now - self._tended_at < ENGINE_SECONDS:
             return
         self._tended_at = now
         self._fleet.look()
         used = self.state.table.adapters | {v for v in self.state.lives[-2:] if v != BASE}
         for version in sorted(used):
-            problem = self._fleet.prepare(version)
-            if problem is not None and self.state.stage == "canary" and version == self.state.table.canary:
-                self._decide(release.fail(self.state, Failure(PARITY, problem, {}), now), now)
-            elif problem is not None and self._complaints.get(version) != problem:
-                logger.error("%s is in use, but %s", version, problem)
-            self._complaints[version] = problem or ""
-        if self.state.waiting is not None:
-            used.add(self.state.waiting)
-        self._fleet.unload_unused(used, now, self._settings.drain_seconds)
+            self._report(version, self._fleet.prepare(version, now), now)
+        used = used | self.state.table.adapters | ({self.state.waiting} if self.state.waiting else set())
+        spare = self._fleet.versions - used
+        leased = held(self._shared) if spare else None
+        self._fleet.unload(self._drain.due(spare, used, leased, now))
         self._metrics.show_engines(self._fleet)
+
+    def _report(self, version: str, problems: list[Problem], now: float) -> None:
+        """Decide what follows from the engines that do not have a version in use; once for each of them."""
+        rejected = {(version, problem.engine) for problem in problems}
+        fresh = [p for p in problems if (version, p.engine) not in self._rejected]
+        self._rejected = {r for r in self._rejected if r[0] != version} | rejected
+        for problem in fresh:
+            if self.state.stage == "canary" and version == self.state.table.canary:
+                failure = Failure(PARITY, problem.sentence, problem.numbers)
+                self._decide(release.fail(self.state, failure, now), now)
+                return
+            self._decide(release.reject(self.state, version, problem.sentence, problem.numbers), now)
 
 
 def _reached(cursor: Cursor, end: Cursor) -> bool:
@@ -288,41 +321,42 @@ class AlreadyRunning(Exception):
 
 
 @contextmanager
-def _only_one(data: Path) -> Iterator[None]:
-    """Hold the folder's controller lock; the kernel frees it however the process ends."""
-    data.mkdir(parents=True, exist_ok=True)
-    with (data / "controller.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(f"another controller runs on {data}; stop it first") from None
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+def _alone(data: Path) -> Iterator[None]:
+    """Hold the folder's controller lock. Raises `AlreadyRunning`."""
+    try:
+        with only_one(data / "controller.lock"):
+            yield
+    except Held as held:
+        raise AlreadyRunning(
+            f"another controller runs on {data} (process {held.holder}); stop it first"
+        ) from None
 
 
 def run(settings: ControllerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `AlreadyRunning`, and `LogUnavailable` where it cannot write."""
     stop = threading.Event()
-    with _only_one(settings.data):
+    with _alone(settings.data):
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: stop.set())
         log = open_log(settings.data, settings.kafka, "controller")
+        shared = open_shared(settings.data, settings.redis)
         registry = Registry(settings.data / "adapters")
         clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
         fleet = Fleet(clients, registry, settings.parity_tolerance_nats)
         metrics = ControllerMetrics(settings)
         server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
-        controller = Controller(log, registry, fleet, settings, metrics)
+        controller = Controller(log, registry, fleet, settings, metrics, shared)
         try:
             while not stop.is_set():
                 try:
                     controller.tick()
+                    controller.wait(settings.poll_seconds)
                 except LogError as error:
                     logger.warning("the log is away, trying again: %s", error)
-                stop.wait(settings.poll_seconds)
+                    stop.wait(settings.poll_seconds)
         finally:
             server.shutdown()
             server.server_close()
             fleet.close()
+            shared.close()
             log.close()

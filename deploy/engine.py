@@ -34,6 +34,8 @@ class Sample:
 ROLLOUT_PRIORITY = 10
 """vLLM schedules lower numbers first, and users' chats go at 0: rollouts wait for them, never the reverse."""
 
+PROBE_PRIORITY = 0
+
 
 class EngineClient:
     """Synchronous client of the vLLM server at `url` (no trailing path). `timeout` in seconds."""
@@ -115,25 +117,36 @@ class EngineClient:
 
     def logprobs(self, model: str, prompt_token_ids: list[int], token_ids: list[int]) -> list[float]:
         """The model's logprobs (nats, T=1) of given answer tokens after a prompt."""
+        return self._logprobs(model, [(prompt_token_ids, token_ids)], ROLLOUT_PRIORITY)[0]
+
+    def _logprobs(
+        self, model: str, items: list[tuple[list[int], list[int]]], priority: int
+    ) -> list[list[float]]:
+        """The logprobs of the answers in (prompt, answer) pairs, in one request."""
         body = {
             "model": model,
-            "prompt": prompt_token_ids + token_ids,
+            "prompt": [prompt + answer for prompt, answer in items],
             "max_tokens": 1,
             "temperature": 1.0,
             "prompt_logprobs": 0,
-            "priority": ROLLOUT_PRIORITY,
+            "priority": priority,
         }
-        choice = self._request("POST", "/v1/completions", body).json()["choices"][0]
-        rows = choice["prompt_logprobs"][len(prompt_token_ids) :]
-        return [row[str(token)]["logprob"] for row, token in zip(rows, token_ids, strict=True)]
+        choices = self._request("POST", "/v1/completions", body).json()["choices"]
+        choices.sort(key=lambda choice: choice["index"])
+        found = []
+        for choice, (prompt, answer) in zip(choices, items, strict=True):
+            rows = choice["prompt_logprobs"][len(prompt) :]
+            found.append([row[str(token)]["logprob"] for row, token in zip(rows, answer, strict=True)])
+        return found
 
     def parity(self, model: str, probes: list[Probe]) -> float:
         """The largest absolute difference (nats) between the engine's logprobs and the trainer's.
 
-        Not a number where either side has one.
+        Not a number where either side has one. Users wait for what a probe holds up: it goes with their
+        chats, not behind them.
         """
+        items = [(probe.prompt_token_ids, probe.token_ids) for probe in probes]
         differences: list[float] = []
-        for probe in probes:
-            served = self.logprobs(model, probe.prompt_token_ids, probe.token_ids)
+        for served, probe in zip(self._logprobs(model, items, PROBE_PRIORITY), probes, strict=True):
             differences += [abs(a - b) for a, b in zip(served, probe.logprobs, strict=True)]
         return math.nan if any(map(math.isnan, differences)) else max(differences, default=0.0)

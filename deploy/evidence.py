@@ -59,12 +59,15 @@ class Scope:
 
 
 class Vote(NamedTuple):
-    """One revision of one vote; `value` is 1 for pleased (or better than the reference), 0 for not."""
+    """One revision of one vote; `value` is 1 for pleased (or better than the reference), 0 for not.
+
+    None: the vote was taken back.
+    """
 
     at: float
     event_id: str
     revision: int
-    value: float
+    value: float | None
 
 
 class Unit(NamedTuple):
@@ -93,27 +96,39 @@ class Reading:
 def voted_answer(label: Label) -> tuple[Answer, float] | None:
     """The answer that a label judges and the value it gives it, or None when it is no evidence about an arm.
 
-    Evidence is what end users say. It counts for the user who got the answer: the vote names a signed id that
-    only they were given, while many an app leaves the user's name out of it. In a comparison the "answer"
-    comes from the user's arm and the "reference" from the live policy, the same for both arms.
+    Evidence is what end users say in thumbs, ratings and comparisons; rankings, corrections, comments and
+    metrics have no value to compare arms by, and an opinion of a whole episode is of no one answer. It counts
+    for the user who got the answer: the vote names a signed id that only they were given, while many an app
+    leaves the user's name out of it. In a comparison the "answer" comes from the user's arm and the
+    "reference" from the live policy, the same for both arms.
     """
-    if label.source != "end_user":
+    if label.retracted:
         return None
-    if label.kind == "thumbs":
-        answer, value = label.answers[0], label.value
+    answer = _judged(label)
+    if answer is None:
+        return None
+    turned = label.kind == "comparison" and answer is not label.answers[0]
+    return answer, 1.0 - label.value if turned else label.value
+
+
+def _judged(label: Label) -> Answer | None:
+    """The answer that a label, or the retraction of one, is evidence about."""
+    if label.source != "end_user" or label.whole_episode:
+        return None
+    roles = {answer.role for answer in label.answers}
+    if label.kind in ("thumbs", "rating"):
+        fits = len(label.answers) == 1 and roles == {"answer"}
     else:
-        first, second = label.answers
-        if {first.role, second.role} != {"answer", "reference"}:
-            return None
-        answer, value = (first, label.value) if first.role == "answer" else (second, 1.0 - label.value)
-    return (answer, value) if answer.role == "answer" else None
+        fits = label.kind == "comparison" and len(label.answers) == 2 and roles == {"answer", "reference"}
+    return next(answer for answer in label.answers if answer.role == "answer") if fits else None
 
 
 def close_windows(votes: Iterable[Vote], rules: EvidenceRules) -> list[tuple[float, float]]:
     """A user's windows as (closing time, mean value), open ones included.
 
     A window opens with a vote and takes all that follow within `window_seconds`. A vote that is changed
-    before the closing counts with its latest revision; a change after it is ignored.
+    before the closing counts with its latest revision, and not at all when that takes it back; a change after
+    the closing is ignored. A window in which every vote was taken back is none.
     """
     windows: list[tuple[float, float]] = []
     left = sorted(votes)
@@ -124,8 +139,10 @@ def close_windows(votes: Iterable[Vote], rules: EvidenceRules) -> list[tuple[flo
             known = latest.get(vote.event_id)
             if vote.at < closes_at and (known is None or vote.revision > known.revision):
                 latest[vote.event_id] = vote
-        windows.append((closes_at, math.fsum(v.value for v in latest.values()) / len(latest)))
-        left = [vote for vote in left if vote.at >= closes_at and vote.event_id not in latest]
+        values = [vote.value for vote in latest.values() if vote.value is not None]
+        if values:
+            windows.append((closes_at, math.fsum(values) / len(values)))
+        left = [v for v in left if v.at >= closes_at and not (values and v.event_id in latest)]
     return windows
 
 
@@ -152,12 +169,13 @@ class Evidence:
         for label in labels:
             self.advance(label.at)
             judged = voted_answer(label)
-            if judged is None:
+            answer = judged[0] if judged is not None else _judged(label) if label.retracted else None
+            if answer is None:
                 continue
-            answer, value = judged
             bucket = self.scope.bucket(answer.arm, answer.policy_version, answer.table_epoch)
             if bucket is None:
                 continue
+            value = judged[1] if judged is not None else None
             vote = Vote(label.at, label.event_id, label.revision, value)
             votes = self._votes.setdefault((bucket, answer.user), {})
             if votes.setdefault((vote.event_id, vote.revision), vote) is vote:

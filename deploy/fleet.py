@@ -2,13 +2,44 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 from deploy.engine import EngineClient, EngineDown, EngineError
 from deploy.manifest import Manifest
-from deploy.registry import Registry, RegistryError, seq_of
+from deploy.registry import WEIGHTS, Registry, RegistryError, seq_of
+from deploy.stages import Number
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+PRIVATE = "probe-"
+"""An adapter is probed under this and its version. No table ever names such a model."""
+
+PROOF_SECONDS = 600.0
+"""How long a probe counts. An engine re-reads an adapter that it evicted, so what was right may change."""
+
+RETRY_SECONDS = 60.0
+"""How long an engine is left alone with a version that it was refused for."""
+
+
+class Proof(NamedTuple):
+    """An engine computed with an adapter what the trainer had computed."""
+
+    nats: float  # largest difference of logprobs
+    digest: str  # sha256 of the weights, as in the manifest
+    at: float  # when, in seconds
+
+
+class Problem(NamedTuple):
+    """Why a version does not serve on an engine."""
+
+    engine: str  # its URL
+    sentence: str
+    numbers: dict[str, Number]
 
 
 class _Engine:
@@ -17,119 +48,195 @@ class _Engine:
     def __init__(self, client: EngineClient) -> None:
         self.client = client
         self.loaded: set[str] | None = None  # None: it does not answer
-        self.parity_nats: dict[str, float] = {}  # of the adapters that were probed since they were loaded
+        self.proofs: dict[str, Proof] = {}  # of the versions that it has, and was probed with
+        self.refused: dict[str, tuple[Problem, float]] = {}  # and when
+        self.rejections = 0
 
     def look(self) -> None:
         try:
             self.loaded = set(self.client.models())
         except EngineError as error:
-            if self.loaded is not None:
-                logger.warning("engine away: %s", error)
-            self.loaded = None
-        self.parity_nats = {v: nats for v, nats in self.parity_nats.items() if v in (self.loaded or ())}
+            self.lost(error)
+            return
+        self.proofs = {v: proof for v, proof in self.proofs.items() if v in self.loaded}
 
-    def load(self, version: str, path: str) -> None:
-        if self.loaded is not None and version not in self.loaded:
-            self.client.load(version, path)
-            self.loaded.add(version)
-            logger.info("loaded %s on %s", version, self.client.url)
+    def lost(self, error: EngineError) -> None:
+        """It does not answer: whatever it has when it is back is unknown."""
+        if self.loaded is not None:
+            logger.warning("engine away: %s", error)
+        self.loaded, self.proofs, self.refused = None, {}, {}
+
+    def has(self, name: str) -> bool:
+        return name in (self.loaded or ())
+
+    def load(self, name: str, path: str) -> None:
+        self.client.load(name, path)
+        if self.loaded is not None:
+            self.loaded.add(name)
+
+    def unload(self, name: str) -> None:
+        self.client.unload(name)
+        self.proofs.pop(name, None)
+        if self.loaded is not None:
+            self.loaded.discard(name)
 
 
 class Fleet:
-    """All engines. An adapter is ready on one that loaded it and reproduces the trainer's logprobs.
+    """All engines. This is the only place that loads a version, and an engine that lists one was probed.
+
+    An engine is given an adapter under a private name first. Only when its logprobs there are the trainer's
+    is the adapter loaded under the version's name (and probed once more). So gateways need no other proof
+    than an engine's list of models, and a version that is not right never appears in one.
 
     An engine that does not answer is passed over and tended when it is back; nothing here waits for it.
+    Engines are spoken to in parallel, each by one thread at a time.
     """
 
     def __init__(self, engines: Sequence[EngineClient], registry: Registry, tolerance_nats: float) -> None:
         self._engines = [_Engine(client) for client in engines]
         self._registry = registry
         self._tolerance_nats = tolerance_nats
-        self._unused_since: dict[str, float] = {}
+        self._threads = ThreadPoolExecutor(len(self._engines), thread_name_prefix="engine")
 
     def look(self) -> None:
         """Ask every engine what it serves. A restarted one has lost its adapters and shows so here."""
-        for engine in self._engines:
-            engine.look()
+        self._each(lambda engine: engine.look())
 
     @property
     def is_up(self) -> bool:
         """Whether any engine answered."""
         return any(engine.loaded is not None for engine in self._engines)
 
+    @property
+    def versions(self) -> set[str]:
+        """All versions that any engine has, and private names that a controller died with."""
+        return {v for e in self._engines for v in e.loaded or () if seq_of(v.removeprefix(PRIVATE))}
+
     def adapters_loaded(self) -> dict[str, int]:
         """Per engine URL, how many of our adapters it has."""
         return {e.client.url: sum(map(bool, map(seq_of, e.loaded or ()))) for e in self._engines}
 
-    def parity_nats(self) -> dict[str, float]:
-        """Per engine URL, the largest difference of any adapter that it has."""
-        return {e.client.url: max(e.parity_nats.values(), default=0.0) for e in self._engines}
+    def proofs(self) -> dict[tuple[str, str], Proof]:
+        """By engine URL and version."""
+        return {(e.client.url, v): proof for e in self._engines for v, proof in e.proofs.items()}
 
-    def prepare(self, version: str) -> str | None:
-        """Load and probe a version wherever it is missing. Gives what is wrong with it, or None."""
-        missing = [e for e in self._engines if e.loaded is not None and version not in e.parity_nats]
-        if missing:
-            try:
-                manifest = self._registry.verify(version)
-            except RegistryError as error:
-                return str(error)
-            if not any(probe.token_ids for probe in manifest.probes):
-                return "its manifest has no probes, so no engine can be checked"
-            for engine in missing:
-                problem = self._install(engine, manifest)
-                if problem is not None:
-                    return problem
-        return self._mismatch(version)
+    def rejections(self) -> dict[str, int]:
+        """Per engine URL, how often an adapter was not right for it or on it."""
+        return {e.client.url: e.rejections for e in self._engines}
 
     def parity_of(self, version: str) -> float | None:
         """The largest difference (nats) of a version on any engine; None where it is ready on none."""
-        return max((e.parity_nats[version] for e in self._engines if version in e.parity_nats), default=None)
+        return max((e.proofs[version].nats for e in self._engines if version in e.proofs), default=None)
 
-    def _install(self, engine: _Engine, manifest: Manifest) -> str | None:
-        version = manifest.version
+    # -- loading ----------------------------------------------------------------------------------------
+
+    def prepare(self, version: str, now: float) -> list[Problem]:
+        """Load and probe a version on every engine that lacks it, and probe again where that is long ago.
+
+        Gives what is wrong with it, per engine; the engine does not have it then.
+        """
+        found = self._each(lambda engine: self._prepare_on(engine, version, now))
+        return [problem for problem in found if problem is not None]
+
+    def _prepare_on(self, engine: _Engine, version: str, now: float) -> Problem | None:
+        if engine.loaded is None:
+            return None
+        proof = engine.proofs.get(version)
+        if proof is not None and now - proof.at < PROOF_SECONDS:
+            return None
+        problem, since = engine.refused.get(version, (None, now))
+        if problem is not None and now - since < RETRY_SECONDS:
+            return problem
         try:
-            engine.load(version, str(self._registry.path(version).resolve()))
-            engine.parity_nats[version] = engine.client.parity(version, manifest.probes)
+            problem = self._install(engine, version, now)
         except EngineDown as error:
-            logger.warning("engine away: %s", error)
-            engine.loaded, engine.parity_nats = None, {}
+            engine.lost(error)
+            return None
         except EngineError as error:
-            return f"an engine refused it: {error}"
+            if proof is not None and engine.has(version):
+                logger.warning("%s could not be proven anew: %s", version, error)
+                return None  # an error is no other weights; the next look tries again
+            problem = Problem(engine.client.url, f"an engine refused it: {error}", {})
+        if problem is None:
+            engine.refused.pop(version, None)
+        else:
+            engine.refused[version] = (problem, now)
+            engine.rejections += 1
+            logger.error("%s is not served by %s: %s", version, engine.client.url, problem.sentence)
+        return problem
+
+    def _install(self, engine: _Engine, version: str, now: float) -> Problem | None:
+        """Prove a version on an engine, loading it if need be; unload what is wrong. Raises `EngineError`."""
+        try:
+            manifest = self._registry.verify(version)  # before each load: the files may have changed since
+            path = str(self._registry.path(version).resolve())
+        except RegistryError as error:
+            self._forget(engine, version)
+            return Problem(engine.client.url, str(error), {})
+        if not any(probe.token_ids for probe in manifest.probes):
+            self._forget(engine, version)
+            return Problem(engine.client.url, "its manifest has no probes, so no engine can be checked", {})
+        if not engine.has(version):
+            private = PRIVATE + version
+            self._forget(engine, private)  # of a controller that died between the lines below
+            started = time.monotonic()
+            engine.load(private, path)
+            problem = self._probe(engine, private, manifest, now)
+            if problem is not None:
+                return problem
+            engine.load(version, path)
+            engine.unload(private)
+            logger.info("loaded %s on %s in %.3f s", version, engine.client.url, time.monotonic() - started)
+        return self._probe(engine, version, manifest, now)
+
+    def _probe(self, engine: _Engine, name: str, manifest: Manifest, now: float) -> Problem | None:
+        """Compare what an engine computes under a name with the manifest; unload the name if it differs."""
+        nats = engine.client.parity(name, manifest.probes)
+        if math.isnan(nats) or nats > self._tolerance_nats:
+            self._forget(engine, name)
+            sentence = (
+                f"{engine.client.url} does not compute what the trainer did: logprobs differ by up to "
+                f"{nats:.4g} nats, {self._tolerance_nats:g} is allowed"
+            )
+            numbers: dict[str, Number] = {
+                "engine": engine.client.url,
+                "parity_nats": None if math.isnan(nats) else nats,  # JSON has no word for not a number
+                "tolerance_nats": self._tolerance_nats,
+            }
+            return Problem(engine.client.url, sentence, numbers)
+        if name == manifest.version:
+            engine.proofs[name] = Proof(nats, manifest.files[WEIGHTS], now)
         return None
 
-    def _mismatch(self, version: str) -> str | None:
-        for engine in self._engines:
-            nats = engine.parity_nats.get(version, 0.0)
-            if math.isnan(nats) or nats > self._tolerance_nats:
-                return (
-                    f"{engine.client.url} does not compute what the trainer did: logprobs differ by up to "
-                    f"{nats:.4g} nats, {self._tolerance_nats:g} is allowed"
-                )
-        return None
+    def _forget(self, engine: _Engine, name: str) -> None:
+        if engine.has(name):
+            engine.unload(name)
 
-    def unload_unused(self, used: Iterable[str], now: float, drain_seconds: float) -> None:
-        """Unload our adapters that have been out of use for `drain_seconds`; their files stay."""
-        spare = {v for e in self._engines for v in e.loaded or () if seq_of(v)} - set(used)
-        self._unused_since = {v: self._unused_since.get(v, now) for v in spare}
-        for version, since in self._unused_since.items():
-            if now - since >= drain_seconds:
-                self._each_unload(version)
+    # -- unloading --------------------------------------------------------------------------------------
 
-    def _each_unload(self, version: str) -> None:
-        for engine in self._engines:
-            if version not in (engine.loaded or ()):
-                continue
+    def unload(self, versions: Iterable[str]) -> None:
+        """Unload versions wherever they are; their files stay. What fails is tried again by the caller."""
+        gone = list(versions)
+        if gone:
+            self._each(lambda engine: self._unload_from(engine, gone))
+
+    def _unload_from(self, engine: _Engine, versions: list[str]) -> None:
+        for version in versions:
             try:
-                engine.client.unload(version)
-                logger.info("unloaded %s from %s", version, engine.client.url)
+                if engine.has(version):
+                    engine.unload(version)
+                    logger.info("unloaded %s from %s", version, engine.client.url)
             except EngineError as error:
                 logger.warning("could not unload %s: %s", version, error)
-                continue
-            if engine.loaded is not None:
-                engine.loaded.discard(version)
-            engine.parity_nats.pop(version, None)
+
+    def _each(self, work: Callable[[_Engine], T]) -> list[T]:
+        """Do something with every engine at once; the answers in their order."""
+        if len(self._engines) == 1:
+            return [work(self._engines[0])]
+        return list(self._threads.map(work, self._engines))
 
     def close(self) -> None:
         """Close the connections."""
+        self._threads.shutdown()
         for engine in self._engines:
             engine.client.close()

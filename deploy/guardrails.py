@@ -9,10 +9,11 @@ does little harm.
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deploy.evidence import Scope, voted_answer
+from deploy.stages import Number
 from feedback.events import Completion
 from feedback.join import Label
 
@@ -68,9 +69,9 @@ class _User:
     def add(self, completion: Completion) -> None:
         self.completions += 1
         choices = completion.choices
-        self.tokens += sum(len(choice.token_ids) for choice in choices)
+        self.tokens += sum(choice.length for choice in choices)
         # Calls to tools have no text and are not empty: vLLM says so in the finish reason.
-        silent = [c for c in choices if not c.text.strip() and c.finish_reason != "tool_calls"]
+        silent = [c for c in choices if c.is_blank and c.finish_reason != "tool_calls"]
         self.empty += bool(choices) and len(silent) == len(choices)
         self.cut_off += any(choice.finish_reason == "length" for choice in choices)
         self.latency_seconds += completion.latency_seconds
@@ -85,7 +86,7 @@ class Failure:
 
     guardrail: str
     sentence: str
-    numbers: dict[str, float]
+    numbers: Mapping[str, Number]
 
 
 @dataclass(slots=True)

@@ -31,14 +31,35 @@ class ControllerMetrics:
         self.users = gauge("canary_users", "Users who were served in each bucket", "arm")
         self.value = gauge("feedback_value_ratio", "Mean value of closed feedback windows", "arm")
         self.policy_seq = gauge("policy_seq", "Sequence number of the live policy, 0 for the base model")
-        self.parity = gauge("parity_max_nats", "Largest logprob difference of engine and trainer", "engine")
+        proof = ("engine", "version")
+        self.adapter_info = gauge(
+            "engine_adapter_info", "1 for each adapter that the engine was probed with", *proof, "digest"
+        )
+        self.parity = gauge(
+            "engine_parity_nats", "Largest logprob difference of engine and trainer on the probes", *proof
+        )
+        self.tolerance = gauge("parity_tolerance_nats", "Difference from which on an engine is refused")
+        self.adapter_rejections = Counter(
+            "hearken_adapter_rejections",
+            "Adapters that were kept from an engine: changed files, or other logprobs than the trainer's",
+            ["engine"],
+            registry=self.registry,
+        )
         self.adapters = gauge("adapters_loaded", "Policy adapters that the engine has loaded", "engine")
         self.promotions = counter("promotions", "Candidates promoted")
         self.rollbacks = counter("rollbacks", "Releases rolled back: harm, guardrails and operators")
         self.inconclusive = counter("inconclusive", "Canaries that ended undecided")
         self.rejections = counter("gate_rejections", "Candidates refused before their canary")
+        self.dead_letters = Counter(
+            "hearken_controller_dead_letters", "Records that make no sense, set aside", registry=self.registry
+        )
         self.bound.labels("promote").set(settings.promote_bound)
         self.bound.labels("harm").set(settings.harm_bound)
+        self.tolerance.set(settings.parity_tolerance_nats)
+        self._shown: set[tuple[str, str, str]] = set()  # engine, version, digest
+        self._rejections: dict[str, int] = {}
+        for engine in settings.engines:
+            self.adapter_rejections.labels(engine.rstrip("/"))
 
     def count(self, outcome: Outcome) -> None:
         """Count a decision that was just made."""
@@ -76,5 +97,19 @@ class ControllerMetrics:
         """Show what the engines have."""
         for engine, count in fleet.adapters_loaded().items():
             self.adapters.labels(engine).set(count)
-        for engine, nats in fleet.parity_nats().items():
-            self.parity.labels(engine).set(nats)
+        for engine, count in fleet.rejections().items():
+            self.adapter_rejections.labels(engine).inc(count - self._rejections.get(engine, 0))
+            self._rejections[engine] = count
+        self._show_proofs(fleet)
+
+    def _show_proofs(self, fleet: Fleet) -> None:
+        """One series for each; those that are gone are removed, the others never vanish in between."""
+        proofs = fleet.proofs()
+        shown = {(engine, version, proof.digest) for (engine, version), proof in proofs.items()}
+        for engine, version, digest in self._shown - shown:
+            self.adapter_info.remove(engine, version, digest)
+            self.parity.remove(engine, version)
+        for engine, version, digest in shown:
+            self.adapter_info.labels(engine, version, digest).set(1)
+            self.parity.labels(engine, version).set(proofs[engine, version].nats)
+        self._shown = shown

@@ -1,7 +1,6 @@
 """What users did with the running release: completions and votes from the log, folded for the judge."""
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import inf
 
@@ -16,8 +15,6 @@ from feedback.events import COMPLETIONS, Completion
 from feedback.join import Joiner
 from feedback.log import Record
 
-logger = logging.getLogger(__name__)
-
 JOIN_WINDOW = 100_000
 """Completions that wait for their feedback: a vote that comes later than that many is no evidence."""
 
@@ -25,12 +22,19 @@ JOIN_WINDOW = 100_000
 class Observation:
     """The fold of one stage of one release: guardrails from its first table on, evidence once votes count.
 
-    Feed it all records from the state's cursor on, and `known` answers the same whoever does so.
+    Feed it all records from the state's cursor on, and `known` answers the same whoever does so. `refused` is
+    told of records that make no sense.
     """
 
-    def __init__(self, state: ReleaseState, settings: ControllerSettings) -> None:
+    def __init__(
+        self,
+        state: ReleaseState,
+        settings: ControllerSettings,
+        refused: Callable[[Record, str], object] | None = None,
+    ) -> None:
         self._settings = settings
         self._joiner = Joiner(JOIN_WINDOW)
+        self._joiner.refused = refused
         self.guardrails = Guardrails(settings.guardrails, state.guardrail_scope())
         self.evidence: Evidence | None = None
         self.stage_epoch = state.first_epoch
@@ -63,9 +67,8 @@ class Observation:
     def _add(self, record: Record) -> None:
         try:
             completion = Completion.model_validate_json(record.value)
-        except ValidationError as error:
-            logger.warning("skipped a completion at offset %d that does not parse: %s", record.offset, error)
-            return
+        except ValidationError:
+            return  # the joiner reports it
         self.guardrails.add(completion)
         if self.evidence is not None:
             self.evidence.advance(completion.at)

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from deploy.manifest import GateNumbers, Manifest, Probe
 from deploy.table import RoutingTable
+from feedback.files import fsync
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -95,9 +95,9 @@ class Registry:
                 )
                 _write(draft / MANIFEST, manifest.model_dump_json(indent=1).encode())
                 draft.chmod(0o755)  # mkdtemp makes 0700; an engine may run as another user
-                _fsync(draft)
+                fsync(draft)
                 draft.rename(self.folder / manifest.version)
-                _fsync(self.folder)
+                fsync(self.folder)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -190,18 +190,10 @@ def _is_safetensors(file: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> str:
     shutil.copyfile(source, target)
-    _fsync(target)
+    fsync(target)
     return file_digest(target)
 
 
 def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync(path)

@@ -112,8 +112,13 @@ def may_start(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:
     return state.stage == "idle" or now - state.entered_at >= rules.holdback_min_seconds
 
 
-def start(state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str, int]) -> Step:
-    """The waiting candidate, loaded and probed on the engines, gets its first users."""
+def start(
+    state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str, int], parity_nats: float
+) -> Step:
+    """The waiting candidate, loaded and probed on the engines, gets its first users.
+
+    parity_nats: the largest difference of the engines' logprobs and the trainer's, for the record.
+    """
     version, rung = state.waiting, rules.ladder[0]
     epoch = state.table.epoch + 1
     release_id = f"release-{epoch}"
@@ -130,7 +135,7 @@ def start(state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str
         "started",
         version,
         f"Started the canary of {version} with {rung.weight:.0%} of users.",
-        {"weight": rung.weight},
+        {"weight": rung.weight, "parity_nats": parity_nats},
         release_id=release_id,
         table=table,
         waiting=None,
@@ -139,6 +144,12 @@ def start(state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str
         evidence_epoch=epoch if rung.weight >= EVIDENCE_WEIGHT else None,
         cursor=cursor,
     )
+
+
+def reject(state: ReleaseState, version: str, why: str, numbers: dict[str, Number] | None = None) -> Step:
+    """An engine was not given a version that is in use; the other engines go on with it."""
+    sentence = f"Kept {version} from users of one engine: {why}."
+    return step(state, "rejected", version, sentence, numbers)
 
 
 # -- a running release ----------------------------------------------------------------------------------

@@ -23,11 +23,19 @@ class Candidate(Event):
 
     type: Literal["candidate"] = "candidate"
     version: str
+    reward_updates: int | None = None  # of the reward model that it was trained with last
 
     @classmethod
-    def announce(cls, version: str, at: float | None = None) -> "Candidate":
+    def announce(
+        cls, version: str, at: float | None = None, reward_updates: int | None = None
+    ) -> "Candidate":
         """The event for a version; the same one however often it is announced."""
-        return cls(event_id=f"candidate-{version}", at=time.time() if at is None else at, version=version)
+        return cls(
+            event_id=f"candidate-{version}",
+            at=time.time() if at is None else at,
+            version=version,
+            reward_updates=reward_updates,
+        )
 
 
 class Command(Event):

@@ -18,6 +18,7 @@ class ControllerSettings:
     engines: URLs of the vLLM servers, all of which serve every adapter in use.
     metrics_port, metrics_host: where Prometheus finds the metrics.
     kafka: bootstrap servers, or None for the embedded log.
+    redis: URL of the Redis in which gateways hold their leases, or None for data/shared.db.
     ladder: (weight, min_seconds) steps of a canary, rising. Votes decide from a weight of 0.25 on.
     max_seconds: how long the last step may go on before the canary ends as inconclusive.
     window_seconds: all votes of a user in this time make one value.
@@ -28,7 +29,8 @@ class ControllerSettings:
     holdback_weight: the share of users who keep the previous version after a promotion.
     holdback_min_seconds: how long before the next candidate may end the holdback.
     holdback_max_seconds: how long it lasts when no candidate comes.
-    drain_seconds: how long an adapter stays loaded after its last use.
+    drain_seconds: how long an adapter stays loaded after its last use, at least.
+    longest_answer_seconds: how long it stays where nobody knows which gateways still use it.
     poll_seconds: how often the controller looks at the log.
     parity_tolerance_nats: how far an engine's logprobs may be from the trainer's; 0.001 suits fp32.
     gate: limits on the offline comparison.
@@ -40,6 +42,7 @@ class ControllerSettings:
     metrics_port: int = 8003
     metrics_host: str = "127.0.0.1"
     kafka: str | None = None
+    redis: str | None = None
     ladder: tuple[tuple[float, float], ...] = ((0.01, 600), (0.05, 600), (0.25, 600), (0.5, 600))
     max_seconds: float = 3 * 86400
     window_seconds: float = 3600
@@ -51,6 +54,7 @@ class ControllerSettings:
     holdback_min_seconds: float = 3600
     holdback_max_seconds: float = 7 * 86400
     drain_seconds: float = 600
+    longest_answer_seconds: float = 900
     poll_seconds: float = 0.2
     parity_tolerance_nats: float = 0.02
     gate: GateLimits = field(default_factory=GateLimits)
@@ -71,8 +75,9 @@ class ControllerSettings:
         for name in ("max_seconds", "window_seconds", "poll_seconds", "parity_tolerance_nats"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
-        if self.drain_seconds < 0 or self.holdback_min_seconds < 0:
-            raise ValueError("drain_seconds and holdback_min_seconds have to be 0 or more")
+        for name in ("drain_seconds", "longest_answer_seconds", "holdback_min_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it has to be 0 or more")
 
     def _check_ladder(self) -> None:
         weights = [weight for weight, _ in self.ladder]

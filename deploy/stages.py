@@ -32,11 +32,15 @@ Outcome = Literal[
     "paused",
     "resumed",
     "not_done",
+    "rejected",
 ]
 Action = Literal["rollback", "pause", "resume"]
 Number = float | int | str | None
 
-_ANYWHERE: tuple[Outcome, ...] = ("accepted", "refused", "superseded", "paused", "resumed", "not_done")
+_ANYWHERE: tuple[Outcome, ...] = (
+    *("accepted", "refused", "superseded", "rejected"),
+    *("paused", "resumed", "not_done"),
+)
 
 TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("idle", "begun"): "idle",
