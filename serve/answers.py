@@ -17,7 +17,7 @@ from serve.requests import ChatRequest
 Json = dict[str, Any]
 
 
-class _Sampled:
+class Sampled:
     """One choice as it grows."""
 
     __slots__ = ("finish_reason", "logprobs", "text", "token_ids")
@@ -28,6 +28,16 @@ class _Sampled:
         self.logprobs: list[float] = []
         self.finish_reason: str | None = None
 
+    def choice(self, index: int, unfinished: str | None) -> Choice:
+        """The choice for the log; one whose logprobs do not pair with its tokens has none: never wrong."""
+        return Choice(
+            index=index,
+            text="".join(self.text),
+            token_ids=self.token_ids,
+            logprobs=self.logprobs if len(self.logprobs) == len(self.token_ids) else [],
+            finish_reason=self.finish_reason or unfinished,
+        )
+
 
 class Transcript:
     """What the engine saw and sampled, gathered from chunks or from one whole answer."""
@@ -35,7 +45,7 @@ class Transcript:
     def __init__(self) -> None:
         self.prompt_token_ids: list[int] = []
         self.usage_tokens: int | None = None  # completion tokens by the engine's own count
-        self._sampled: dict[int, _Sampled] = {}
+        self._sampled: dict[int, Sampled] = {}
 
     def add(self, answer: Json) -> None:
         """Take in a chunk, or a whole answer."""
@@ -51,7 +61,7 @@ class Transcript:
     def _add_choice(self, choice: Json) -> None:
         sampled = self._sampled.get(choice["index"])
         if sampled is None:
-            sampled = self._sampled[choice["index"]] = _Sampled()
+            sampled = self._sampled[choice["index"]] = Sampled()
         part = choice.get("delta") or choice.get("message") or {}
         content = part.get("content")
         if content:
@@ -79,20 +89,8 @@ class Transcript:
         return paired and self.usage_tokens in (None, tokens) and bool(self.prompt_token_ids)
 
     def choices(self, unfinished: str | None = None) -> list[Choice]:
-        """The choices for the log; those that did not finish get `unfinished` as their finish reason.
-
-        A choice whose logprobs do not pair with its tokens is logged with none: unknown, never wrong.
-        """
-        return [
-            Choice(
-                index=index,
-                text="".join(sampled.text),
-                token_ids=sampled.token_ids,
-                logprobs=sampled.logprobs if len(sampled.logprobs) == len(sampled.token_ids) else [],
-                finish_reason=sampled.finish_reason or unfinished,
-            )
-            for index, sampled in sorted(self._sampled.items())
-        ]
+        """The choices for the log; those that did not finish get `unfinished` as their finish reason."""
+        return [sampled.choice(index, unfinished) for index, sampled in sorted(self._sampled.items())]
 
 
 _ENGINE_ONLY = ("prompt_logprobs", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics")
@@ -118,6 +116,10 @@ class Presentation:
     def whole(self, answer: Json) -> Json:
         """A whole answer for the client."""
         self._name(answer)
+        for choice in answer["choices"]:
+            message = choice["message"]
+            if message.get("tool_calls") and not message["content"]:
+                message["content"] = None
         for field in _ENGINE_ONLY:
             if answer.get(field) is None:
                 answer.pop(field, None)

@@ -2,36 +2,62 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
+import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Send
+from starlette.routing import Match
 
 from feedback.ids import Signer
 from feedback.log import EventLog
+from feedback.opening import open_sealer
+from feedback.redaction import load_redactor
 from feedback.shared import SharedStore
+from serve.access import Access
+from serve.caller import Caller, Scope
 from serve.chat import Chat
-from serve.comparisons import Comparisons
+from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
+from serve.completions import parse_text
+from serve.cors import allow_origins
 from serve.engines import Fleet
-from serve.errors import ApiError, ClientGone, MethodNotAllowed, NotFound, error_response, json_response
+from serve.errors import ApiError, MethodNotAllowed, NotFound, error_response, json_response
 from serve.feedback_api import FeedbackApi
+from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, MAX_BYTES, Tokens, found, presented, with_token
 from serve.following import TableFollower
+from serve.generation import Route
 from serve.idempotency import Idempotency
+from serve.leases import Leases
+from serve.limits import NO_LIMITS
+from serve.metering import Metering
 from serve.metrics import Metrics
 from serve.observing import Observe
+from serve.openapi import document
+from serve.privacy import Privacy
+from serve.receipt_api import ReceiptApi
+from serve.receipt_store import ReceiptStore
+from serve.receipts import Receipts
 from serve.recording import Recorder
-from serve.requests import parse_chat, read_body, unknown_model
+from serve.requests import ChatRequest, parse_chat, parse_object, read_body, unknown_model
 from serve.settings import GatewaySettings
+from serve.stored import StoredCompletions
+from serve.stored_api import StoredApi
+from serve.streaming import EventStream, while_present
+from serve.tensorzero import translate
 from serve.upstream import Upstream
+from serve.users import Users
+from serve.visit import visit_of
+from serve.voters import Sender, Voters
+from serve.votes import REASONS
+from serve.windows import LocalWindows, RedisWindows, Windows
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 RelayLag = Callable[[], tuple[int, float]]
 
 _PAGES = Path(__file__).parent / "pages"
@@ -44,6 +70,13 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+# The widget is a module for pages of any origin; it has no secret, and votes need a token.
+_WIDGET_HEADERS = {
+    "access-control-allow-origin": "*",
+    "cross-origin-resource-policy": "cross-origin",
+    "x-content-type-options": "nosniff",
+    "cache-control": "public, max-age=3600",
+}
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -52,30 +85,50 @@ def create_app(
     events: EventLog,
     shared: SharedStore,
     signer: Signer,
+    stored: StoredCompletions,
     relay_lag: RelayLag | None = None,
 ) -> FastAPI:
-    """The gateway on a log, a shared store and a signer, which stay the caller's to close.
+    """The gateway on a log, its stores and a signer, which stay the caller's to close.
 
     `relay_lag` tells how many events wait for Kafka and the age of the oldest in seconds.
     """
-    gateway = Gateway(settings, events, shared, signer, relay_lag)
+    gateway = Gateway(settings, events, shared, signer, stored, relay_lag)
     app = FastAPI(
         lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     route = app.add_api_route
-    route("/v1/chat/completions", gateway.chat_completions, methods=["POST"])
+    # A plain route: FastAPI's would resolve dependencies that there are none of, for every request.
+    app.add_route("/v1/chat/completions", gateway.chat_completions, methods=["POST", "GET"])
+    one = "/v1/chat/completions/{completion_id}"
+    app.add_route(one, gateway.stored_one, methods=["GET", "POST", "DELETE"])
+    app.add_route(one + "/messages", gateway.stored_messages, methods=["GET"])
+    app.add_route("/v1/completions", gateway.completions, methods=["POST"])
     route("/v1/comparisons", gateway.comparisons, methods=["POST"])
-    route("/v1/feedback", gateway.feedback, methods=["POST"])
+    app.add_route("/v1/feedback", gateway.feedback, methods=["POST"])
+    app.add_route("/feedback", gateway.tensorzero_feedback, methods=["POST"])
+    route("/v1/feedback/{feedback_id}", gateway.receipt, methods=["GET"])
+    route("/v1/feedback/{feedback_id}", gateway.retraction, methods=["DELETE"])
+    route("/v1/policies/{version}/feedback", gateway.policy_feedback, methods=["GET"])
+    route("/v1/users/{user:path}", gateway.erase_user, methods=["DELETE"])
     route("/v1/models", gateway.models, methods=["GET"])
     route("/v1/models/{model:path}", gateway.model, methods=["GET"])
+    route("/openapi.json", gateway.openapi, methods=["GET"])
     route("/livez", gateway.livez, methods=["GET"])
     route("/readyz", gateway.readyz, methods=["GET"])
     route("/metrics", gateway.show_metrics, methods=["GET"])
-    for path, file in (("/", "index.html"), ("/app.js", "app.js"), ("/style.css", "style.css")):
+    for path, file in (
+        ("/", "index.html"),
+        ("/app.js", "app.js"),
+        ("/key.js", "key.js"),
+        ("/style.css", "style.css"),
+    ):
         route(path, _page(file), methods=["GET", "HEAD"])
+    route("/feedback.js", _page("feedback.js", _WIDGET_HEADERS), methods=["GET", "HEAD"])
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_middleware(Observe, metrics=gateway.metrics)
+    if settings.cors_origins:  # around everything else, so that pages of these origins can read errors too
+        allow_origins(app, settings.cors_origins)
     return app
 
 
@@ -88,16 +141,26 @@ class Gateway:
         events: EventLog,
         shared: SharedStore,
         signer: Signer,
+        stored: StoredCompletions,
         relay_lag: RelayLag | None,
     ) -> None:
         self.metrics = Metrics()
         self._background: list[asyncio.Task[None]] = []
         self._settings = settings
         self._relay_lag = relay_lag
-        self._recorder = Recorder(events, self.metrics)
-        self._follower = TableFollower(events, settings.data / "table.json", self.metrics)
+        self._access = Access(
+            settings.key_file, settings.keys is not None, settings.limits, self.metrics, settings.consent
+        )
+        self._metering = Metering(_windows(settings, self.metrics), self.metrics)
+        sealer = open_sealer(settings.data)
+        privacy = Privacy(signer, sealer, load_redactor(settings.redact))
+        self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
+        self._leases = Leases(shared)
+        self._stored = StoredApi(stored)
         self._upstream = Upstream(settings.engine_timeout_seconds)
-        self._fleet = Fleet(settings.engines, self._upstream, self.metrics, settings.poll_seconds)
+        self._fleet = Fleet(settings, self._upstream, self.metrics)
+        table_file = settings.data / "table.json"
+        self._follower = TableFollower(events, table_file, self._fleet, self._leases, self.metrics)
         self._chat = Chat(
             settings.model_name,
             signer,
@@ -105,17 +168,37 @@ class Gateway:
             self._fleet,
             self._upstream,
             self._recorder,
+            self._leases,
+            self._stored,
             self.metrics,
         )
-        self._comparisons = Comparisons(self._chat, settings.model_name)
-        self._feedback = FeedbackApi(signer, self._recorder)
-        self._idempotency = Idempotency(shared)
+        self._comparisons = Comparisons(self._chat)
+        self._tokens = Tokens(signer)
+        self._receipts = Receipts(events, ReceiptStore(settings.data / "receipts.db"))
+        self._users = Users(signer, sealer, self._recorder, self._receipts, stored)
+        self._feedback = FeedbackApi(
+            signer,
+            Voters(signer, self._tokens),
+            self._recorder,
+            privacy,
+            Idempotency(shared),
+            self._receipts,
+            settings.feedback_reasons or REASONS,
+        )
+        self._receipt_api = ReceiptApi(self._receipts, self._recorder)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Runs the background tasks while the application serves."""
         await self._upstream.open()
-        work = [self._follower.follow(), *(self._fleet.watch(engine) for engine in self._fleet.engines)]
+        work = [
+            self._follower.follow(),
+            self._leases.renew(),
+            self._access.follow(),
+            self._metering.settle(),
+            self._receipts.follow(),
+            *(self._fleet.watch(engine) for engine in self._fleet.engines),
+        ]
         self._background = [asyncio.create_task(each) for each in work]
         for task in self._background:
             task.add_done_callback(_report_end)
@@ -125,40 +208,149 @@ class Gateway:
             for task in self._background:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
+            self._receipts.close()
             await self._upstream.close()
 
     async def chat_completions(self, request: Request) -> Response:
-        """POST /v1/chat/completions, OpenAI's."""
+        """POST /v1/chat/completions, OpenAI's; GET lists those that were stored."""
+        if request.method != "POST":
+            return await self._stored_list(request)
+        caller = await self._enter(request, "chat")
         asked = parse_chat(await self._body(request), self._settings.model_name)
-        route = self._chat.route(self._chat.pseudonym(asked.user, _address(request)))
-        if not asked.stream:
-            return json_response(await _unless_gone(request, self._chat.whole(asked, route)))
-        events = self._chat.stream(asked, route)
-        # The status is decided by the first event, so that an early failure is an HTTP error.
-        first = await _unless_gone(request, anext(events))
-        return EventStream(_with_first(first, events), headers=_STREAM_HEADERS)
+        if asked.wants_comparison:
+            compared, token = await self._compare(request, one_of_two(asked), caller)
+            answer = compared.as_choices()
+            return json_response(answer | {EXTENSION: answer[EXTENSION] | token})
+        return await self._answer(request, asked, caller)
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions, OpenAI's older one."""
+        caller = await self._enter(request, "chat")
+        asked = parse_text(await self._body(request), self._settings.model_name)
+        return await self._answer(request, asked, caller)
+
+    async def _answer(self, request: Request, asked: ChatRequest, caller: Caller) -> Response:
+        route = self._chat.route(await self._user(request, caller, asked.user), caller)
+        _show_operator(request, caller, route)
+        token = self._token(request, caller, route.user, route.completion_id)
+        if asked.stream:
+            events, mark = self._chat.stream(asked, route), partial(with_token, token=token)
+            return EventStream(events, _STREAM_HEADERS, mark, self._settings.keep_alive_seconds)
+        async with while_present(request.receive):
+            return json_response(await self._chat.whole(asked, route) | {EXTENSION: token})
+
+    async def _stored_list(self, request: Request) -> Response:
+        caller = await self._enter(request, "chat")
+        return json_response(await self._stored.page(caller.tenant, request.query_params))
+
+    async def stored_one(self, request: Request) -> Response:
+        """GET, POST and DELETE /v1/chat/completions/{completion_id}."""
+        caller = await self._enter(request, "chat")
+        completion_id = request.path_params["completion_id"]
+        if request.method == "POST":
+            raw = await self._body(request)
+            return json_response(await self._stored.change(caller.tenant, completion_id, raw))
+        if request.method == "DELETE":
+            return json_response(await self._stored.delete(caller.tenant, completion_id))
+        return json_response(await self._stored.read(caller.tenant, completion_id))
+
+    async def stored_messages(self, request: Request) -> Response:
+        """GET /v1/chat/completions/{completion_id}/messages."""
+        caller = await self._enter(request, "chat")
+        completion_id = request.path_params["completion_id"]
+        page = await self._stored.messages(caller.tenant, completion_id, request.query_params)
+        return json_response(page)
 
     async def comparisons(self, request: Request) -> Response:
         """POST /v1/comparisons: two answers to choose from."""
+        caller = await self._enter(request, "chat")
         asked = parse_chat(await self._body(request), self._settings.model_name)
-        user = self._chat.pseudonym(asked.user, _address(request))
-        return json_response(await _unless_gone(request, self._comparisons.compare(asked, user)))
+        compared, token = await self._compare(request, comparable(asked), caller)
+        return json_response(compared.as_sides() | {EXTENSION: token})
+
+    async def _compare(
+        self, request: Request, asked: ChatRequest, caller: Caller
+    ) -> tuple[Comparison, dict[str, object]]:
+        user = await self._user(request, caller, asked.user)
+        async with while_present(request.receive):
+            compared = await self._comparisons.compare(asked, user, caller)
+        return compared, self._token(request, caller, user, compared.a["id"], compared.b["id"])
 
     async def feedback(self, request: Request) -> Response:
-        """POST /v1/feedback: a vote; 202 when it is durable."""
-        raw = await self._body(request)
-        address = _address(request)
-        answer = await self._idempotency.once(
-            request.headers.get("idempotency-key"), raw, lambda: self._feedback.accept(raw, address)
-        )
-        return json_response(answer, 202)
+        """POST /v1/feedback: a vote (202) or a batch of them (207), answered when it is durable."""
+        sender = await self._sender(request)
+        raw = await self._body(request, MAX_BYTES if sender is None else None)
+        if sender is None:
+            sender = await self._granted(request, found(raw))
+        content_type = request.headers.get("content-type", "")
+        key = request.headers.get("idempotency-key")
+        reply = await self._feedback.post(raw, content_type, key, sender)
+        return json_response(reply.body, reply.status)
 
-    async def models(self) -> Response:
+    async def tensorzero_feedback(self, request: Request) -> Response:
+        """POST /feedback, in the shape of TensorZero's API."""
+        caller = await self._enter(request, "feedback")
+        vote = orjson.dumps(translate(parse_object(await self._body(request))))
+        key = request.headers.get("idempotency-key")
+        reply = await self._feedback.post(vote, "application/json", key, Sender(_address(request), caller))
+        return json_response({"feedback_id": reply.body["id"]})
+
+    async def receipt(self, request: Request, feedback_id: str) -> Response:
+        """GET /v1/feedback/{id}: what became of a vote."""
+        sender = await self._sender(request) or await self._granted(request, None)
+        return json_response(await self._receipt_api.receipt(feedback_id, sender))
+
+    async def retraction(self, request: Request, feedback_id: str) -> Response:
+        """DELETE /v1/feedback/{id}: the vote is taken back; answered when that is durable."""
+        sender = await self._sender(request) or await self._granted(request, None)
+        return json_response(await self._receipt_api.retract(feedback_id, sender))
+
+    async def policy_feedback(self, request: Request, version: str) -> Response:
+        """GET /v1/policies/{version}/feedback: the votes that shaped a version."""
+        caller = self._access.caller(request, "operate")
+        query = request.query_params
+        page = self._receipt_api.shaped(version, caller.tenant, query.get("after"), query.get("limit"))
+        return json_response(await page)
+
+    def _token(self, request: Request, caller: Caller, user: str, *ids: str) -> dict[str, object]:
+        """The token to vote on answers with: in a header of the answer, and for its body."""
+        token, expires_at = self._tokens.issue(caller.tenant, user, list(ids), time.time())
+        visit_of(request.scope).headers[HEADER] = token
+        return {"feedback_token": token, "feedback_token_expires_at": expires_at}
+
+    async def _sender(self, request: Request) -> Sender | None:
+        """Who votes: by a feedback token, or by what access says. Raises Unauthorized, Forbidden, 429.
+
+        None: a request that shows neither key nor token, where one is needed.
+        """
+        token = presented(request.headers)
+        if token is not None:
+            return await self._granted(request, token)
+        if not self._access.is_open and "authorization" not in request.headers:
+            return None
+        return Sender(_address(request), await self._enter(request, "feedback"))
+
+    async def _granted(self, request: Request, token: str | None) -> Sender:
+        """The sender who has a token. Raises Unauthorized when there is none of ours, or 429."""
+        if token is None:
+            return Sender(_address(request), self._access.caller(request, "feedback"))  # which refuses
+        grant = self._tokens.check(token, time.time())
+        await self._metering.admit_user(BROWSER, grant.rater)
+        return Sender(_address(request), grant=grant)
+
+    async def erase_user(self, request: Request, user: str) -> Response:
+        """DELETE /v1/users/{user}: forget a user, for an operator."""
+        caller = await self._enter(request, "operate")
+        return json_response(await self._users.erase(user, caller))
+
+    async def models(self, request: Request) -> Response:
         """GET /v1/models: the one public model."""
+        self._access.caller(request, "chat")
         return json_response({"object": "list", "data": [self._model()]})
 
-    async def model(self, model: str) -> Response:
+    async def model(self, request: Request, model: str) -> Response:
         """GET /v1/models/{model}."""
+        self._access.caller(request, "chat")
         if model != self._settings.model_name:
             raise unknown_model(model, self._settings.model_name)
         return json_response(self._model())
@@ -174,6 +366,10 @@ class Gateway:
             card["max_model_len"] = self._settings.max_model_len
         return card
 
+    async def openapi(self) -> Response:
+        """GET /openapi.json."""
+        return json_response(document(self._settings.model_name))
+
     async def livez(self) -> Response:
         """200 while the process answers and its background tasks run; otherwise it needs a restart."""
         if any(task.done() for task in self._background):
@@ -187,16 +383,35 @@ class Gateway:
             return json_response({"status": "not ready", "reasons": problems}, 503, {"retry-after": "1"})
         return json_response({"status": "ready"})
 
-    async def show_metrics(self) -> Response:
+    async def show_metrics(self, request: Request) -> Response:
         """GET /metrics for Prometheus."""
+        self._access.caller(request, "operate")
         if self._relay_lag is not None:
             lag_events, age_seconds = await asyncio.to_thread(self._relay_lag)
             self.metrics.relay_lag_events.set(lag_events)
             self.metrics.relay_age_seconds.set(age_seconds)
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._settings.max_body_bytes)
+    async def _enter(self, request: Request, scope: Scope) -> Caller:
+        """Who sent a request that is work: the key has the scope (401, 403) and keeps to its limits (429)."""
+        caller = self._access.caller(request, scope)
+        if caller.limits is not NO_LIMITS:
+            await self._metering.admit(caller, scope, visit_of(request.scope))
+        return caller
+
+    async def _user(self, request: Request, caller: Caller, name: str | None) -> str:
+        """The pseudonym of a request's end user, who is within their limit (429).
+
+        Where keys tell callers apart, a user without a name is not limited as a user: behind one address may
+        be a whole product.
+        """
+        user = self._chat.pseudonym(caller, name, _address(request))
+        if caller.limits is not NO_LIMITS:
+            await self._metering.admit_user(caller, user if name or not caller.key_id else None)
+        return user
+
+    async def _body(self, request: Request, limit: int | None = None) -> bytes:
+        return await read_body(request, limit or self._settings.max_body_bytes)
 
 
 def _report_end(task: asyncio.Task[None]) -> None:
@@ -205,51 +420,25 @@ def _report_end(task: asyncio.Task[None]) -> None:
         log.critical("a background task has ended", exc_info=task.exception())
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events; closes its generator, and with it the engine's request, however it ends."""
-
-    media_type = "text/event-stream"
-
-    async def stream_response(self, send: Send) -> None:
-        assert isinstance(self.body_iterator, AsyncGenerator)
-        async with aclosing(self.body_iterator):
-            await super().stream_response(send)
+def _windows(settings: GatewaySettings, metrics: Metrics) -> Windows:
+    return LocalWindows() if settings.redis is None else RedisWindows(settings.redis, metrics.limits_alone)
 
 
-async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(rest):
-        yield first
-        async for event in rest:
-            yield event
-
-
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client goes away. Raises ClientGone then."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working = asyncio.ensure_future(work)
-    watching = asyncio.create_task(gone())
-    try:
-        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone
-    finally:
-        watching.cancel()
-        working.cancel()
-        await asyncio.wait([working, watching])
+def _show_operator(request: Request, caller: Caller, route: Route) -> None:
+    """Arm and version, in headers, for an operator's key; for nobody else, so that voters stay blind."""
+    if caller.is_operator:
+        headers = visit_of(request.scope).headers
+        headers["x-hearken-arm"] = route.arm
+        headers["x-hearken-policy-version"] = route.version
 
 
 def _address(request: Request) -> str:
     return request.client.host if request.client is not None else "unknown"
 
 
-def _page(name: str) -> Callable[[], Awaitable[Response]]:
+def _page(name: str, headers: Mapping[str, str] = _PAGE_HEADERS) -> Callable[[], Awaitable[Response]]:
     async def page() -> Response:
-        return FileResponse(_PAGES / name, headers=_PAGE_HEADERS)
+        return FileResponse(_PAGES / name, headers=headers)
 
     return page
 
@@ -257,6 +446,15 @@ def _page(name: str) -> Callable[[], Awaitable[Response]]:
 async def _on_api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error_response(error)
+
+
+def _methods(request: Request) -> set[str]:
+    """What may be done with the path of a request, whichever routes it has."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods
+    return found
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -268,7 +466,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
                 f"{request.method} is not allowed on {request.url.path}.", code="method_not_allowed"
             )
         )
-        answer.headers.update(error.headers or {})
+        answer.headers["allow"] = ", ".join(sorted(_methods(request)))
         return answer
     if error.status_code == 404:
         return error_response(

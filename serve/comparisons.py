@@ -1,28 +1,61 @@
-"""POST /v1/comparisons: two answers to one question, shown blind, for the voter to choose from."""
+"""Two answers to one question, shown blind, for the voter to choose from.
+
+POST /v1/comparisons gives them as `a` and `b`. A chat with `n: 2` and `hearken: {"compare": true}` gives them
+as its two choices, which any OpenAI client can show, with the ids to vote on in the answer's `hearken`.
+"""
 
 import asyncio
 import hashlib
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from serve.caller import Caller
 from serve.chat import Chat
 from serve.errors import BadRequest
 from serve.generation import Json, Route
 from serve.requests import ChatRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two whole answers, as clients see them, on sides drawn at random."""
+
+    comparison_id: str
+    a: Json
+    b: Json
+
+    def as_sides(self) -> Json:
+        """The answer to POST /v1/comparisons."""
+        return {
+            "id": self.comparison_id,
+            "object": "comparison",
+            "created": self.a["created"],
+            "model": self.a["model"],
+            "a": self.a,
+            "b": self.b,
+        }
+
+    def as_choices(self) -> Json:
+        """The answer to a chat: a completion whose choices are the sides. Its id is that of side a."""
+        choices = [answer["choices"][0] | {"index": i} for i, answer in enumerate((self.a, self.b))]
+        ids = {"comparison_id": self.comparison_id, "a": self.a["id"], "b": self.b["id"]}
+        return self.a | {
+            "choices": choices,
+            "usage": _sum(self.a["usage"], self.b["usage"]),
+            "hearken": {"comparison": ids},
+        }
+
+
 class Comparisons:
     """Asks the user's arm and the live policy at the same time and hides which is which."""
 
-    def __init__(self, chat: Chat, model_name: str) -> None:
+    def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._model_name = model_name
 
-    async def compare(self, asked: ChatRequest, user: str) -> Json:
+    async def compare(self, asked: ChatRequest, user: str, caller: Caller) -> Comparison:
         """Both answers, sides drawn at random; each is logged as a completion. Raises ApiError."""
-        check_comparable(asked)
         comparison_id = "cmp-" + secrets.token_hex(16)
-        routes = [self._chat.route(user), self._chat.reference_route(user)]
+        routes = [self._chat.route(user, caller), self._chat.reference_route(user, caller)]
         seed = asked.sampling.seed
         sides = await self._both(
             asked,
@@ -30,14 +63,7 @@ class Comparisons:
         )
         if secrets.randbits(1):
             sides.reverse()
-        return {
-            "id": comparison_id,
-            "object": "comparison",
-            "created": sides[0]["created"],
-            "model": self._model_name,
-            "a": sides[0],
-            "b": sides[1],
-        }
+        return Comparison(comparison_id, *sides)
 
     async def _both(self, asked: ChatRequest, routes: list[Route]) -> list[Json]:
         """All answers, or the first error; an error cancels the other request."""
@@ -49,12 +75,33 @@ class Comparisons:
         return [task.result() for task in tasks]
 
 
-def check_comparable(asked: ChatRequest) -> None:
-    """Raises BadRequest for what a comparison cannot do."""
-    if asked.stream:
-        raise BadRequest("A comparison cannot be streamed.", param="stream", code="unsupported_value")
+def comparable(asked: ChatRequest) -> ChatRequest:
+    """The request for one side of POST /v1/comparisons. Raises BadRequest for what a comparison cannot do."""
+    _check_whole(asked)
     if asked.n != 1:
         raise BadRequest("A comparison has one answer on each side: leave n at 1.", param="n")
+    return asked
+
+
+def one_of_two(asked: ChatRequest) -> ChatRequest:
+    """The request for one side of a chat with `hearken: {"compare": true}`. Raises BadRequest likewise."""
+    _check_whole(asked)
+    if asked.n != 2:
+        raise BadRequest("A comparison has two answers: hearken.compare needs n: 2.", param="n")
+    return replace(asked, n=1, body=asked.body | {"n": 1})
+
+
+def _check_whole(asked: ChatRequest) -> None:
+    if asked.stream:
+        raise BadRequest("A comparison cannot be streamed.", param="stream", code="unsupported_value")
+    if asked.wants_storing:
+        raise BadRequest("A comparison cannot be stored.", param="store", code="unsupported_value")
+
+
+def _sum(one: Json, other: Json) -> Json:
+    """The usage of both: the prompt was read twice."""
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {name: one[name] + other[name] for name in names}
 
 
 def _seed_of_role(seed: int | None, route: Route) -> int | None:

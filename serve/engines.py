@@ -1,88 +1,137 @@
-"""The engines as the gateway knows them: which answer, which adapters each has, how busy each is."""
+"""The engines as the gateway knows them, and which one each request gets."""
 
 import asyncio
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
-import orjson
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+from functools import partial
 
 from deploy.table import RoutingTable
-from feedback.events import BASE
-from serve.errors import engine_unavailable
+from serve.admission import Admission
+from serve.affinity import prefer
+from serve.attempts import Want
+from serve.errors import Unavailable, engine_unavailable, overloaded
 from serve.metrics import Metrics
-from serve.upstream import EngineLost, Refused, Upstream, UpstreamError
+from serve.settings import GatewaySettings
+from serve.upstream import EngineLost, Refused, Upstream
+from serve.watching import BREAKER_NUMBERS, Engine, Watch
 
-log = logging.getLogger(__name__)
-
-_POLL_TIMEOUT_SECONDS = 10.0  # an engine that compiles or prefills can be slow to answer, and is not dead
-_BURST_SECONDS = 0.05
-_WARM_UP = {
-    "model": BASE,
-    "messages": [{"role": "user", "content": "Hello"}],
-    "max_tokens": 1,
-    "logprobs": True,
-    "return_token_ids": True,
-}
-
-
-@dataclass(slots=True)
-class Engine:
-    """One vLLM server, as of the last poll."""
-
-    url: str
-    models: frozenset[str] = frozenset()  # what it lists: "base" and its adapters
-    warm: bool = False  # has answered a request with logprobs since it came up
-    problem: str | None = "not asked yet"  # why it cannot be used, None when it can
-    in_flight: int = 0
-    ask_now: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def usable(self) -> bool:
-        return self.problem is None
+_LOOK_SECONDS = 1.0  # how long a new routing table can wait for an engine that is slow to tell what it has
 
 
 class Fleet:
-    """Polls the engines and chooses one for each request. One task per engine runs `watch`."""
+    """Watches the engines and gives each request one. One task per engine runs `watch`."""
 
-    def __init__(
-        self, urls: Sequence[str], upstream: Upstream, metrics: Metrics, poll_seconds: float
-    ) -> None:
-        self.engines = [Engine(url.rstrip("/")) for url in urls]
-        self._upstream = upstream
+    def __init__(self, settings: GatewaySettings, upstream: Upstream, metrics: Metrics) -> None:
+        self.engines = [Engine(url.rstrip("/")) for url in settings.engines]
         self._metrics = metrics
-        self._poll_seconds = poll_seconds
+        self._settings = settings
+        self._admission: Admission[Want, Engine] = Admission(
+            self._take, self._give_back, settings.queue_length, settings.queue_seconds, metrics
+        )
+        self._watch = Watch(settings, upstream, metrics, self._admission.serve, self._spread)
+        for engine in self.engines:
+            metrics.engine_in_flight.labels(engine.url).set_function(partial(_in_flight, engine))
+            metrics.engine_breaker.labels(engine.url).set(BREAKER_NUMBERS[engine.breaker.state])
 
-    def choose(self, version: str) -> Engine:
-        """The least busy engine that has the version. Raises Unavailable: never another version instead."""
-        having = [e for e in self.engines if e.usable and version in e.models]
-        if not having:
+    # -- requests ---------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def slot(self, want: Want) -> AsyncIterator[Engine]:
+        """A place on an engine that has the version, never another version instead; waits for it if need be.
+
+        Raises Unavailable when there is none within the time limit, or no engine is left to try.
+        """
+        if len(want.tried) == len(self.engines):
             raise engine_unavailable()
-        return min(having, key=lambda engine: engine.in_flight)
-
-    @contextmanager
-    def at_work(self, engine: Engine) -> Iterator[None]:
-        """Count a request against the engine while it runs; when it fails, look at the engine at once."""
-        engine.in_flight += 1
+        if not self._anyone_has(want):
+            self._ask_all()  # the policy may be there already, and only not seen yet
+        engine = await self._admission.enter(want.key_id, want, lambda: self._why_none(want))
+        if want.tried:
+            self._metrics.engine_retries.inc()
+        want.tried.add(engine)
         try:
-            yield
-        except EngineLost:
+            yield engine
+            self._watch.note(engine, "ANSWERED")
+        except EngineLost as error:
+            self._watch.note(engine, "LOST", error)
             engine.ask_now.set()
             raise
         except Refused as refusal:
-            if refusal.status == 404 or refusal.status >= 500:
-                engine.ask_now.set()
+            self._take_refusal(engine, refusal, want.version)
             raise
         finally:
-            engine.in_flight -= 1
+            self._give_back(engine)
+            self._admission.serve()
+
+    def _take(self, want: Want) -> Engine | None:
+        """The engine for a request, with one place of it taken; None when there is none."""
+        room = self._settings.max_in_flight
+        busy = {
+            engine.url: engine
+            for engine in self.engines
+            if want.version in engine.policies
+            and engine.usable
+            and engine.in_flight < room
+            and engine not in want.tried
+        }
+        if not busy:
+            return None
+        engine = busy[prefer(want.conversation, {url: e.in_flight for url, e in busy.items()})]
+        if engine.in_flight == 0:
+            engine.heard = time.monotonic()  # its silence counts from now
+        engine.in_flight += 1
+        return engine
+
+    def _give_back(self, engine: Engine) -> None:
+        engine.in_flight -= 1
+
+    def _take_refusal(self, engine: Engine, refusal: Refused, version: str) -> None:
+        if refusal.status == 404:  # the policy is gone: no request for it until it is listed again
+            engine.policies -= {version}
+            engine.ask_now.set()
+        elif refusal.status >= 500:
+            self._watch.note(engine, "FAILED", refusal)
+            engine.ask_now.set()
+        else:
+            self._watch.note(engine, "ANSWERED")  # that the request is wrong is an answer
+
+    def _anyone_has(self, want: Want) -> bool:
+        return any(e.usable and want.version in e.policies and e not in want.tried for e in self.engines)
+
+    def _why_none(self, want: Want) -> Unavailable:
+        return overloaded() if self._anyone_has(want) else engine_unavailable()
+
+    def _ask_all(self) -> None:
+        for engine in self.engines:
+            engine.ask_now.set()
+
+    async def look_for(self, versions: AbstractSet[str]) -> None:
+        """Ask the engines that lack one of the versions for what they have, before the next poll would.
+
+        Those that do not answer within `_LOOK_SECONDS` stay as they were known.
+        """
+        lacking = [e for e in self.engines if e.usable and not versions <= e.policies]
+        if not lacking:
+            return
+        for engine in lacking:
+            engine.looked.clear()
+            engine.ask_now.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                for engine in lacking:
+                    await engine.looked.wait()
+
+    # -- engines ----------------------------------------------------------------------------------------
 
     def problems(self, table: RoutingTable) -> list[str]:
         """Why no single engine can serve the whole table; empty when one can."""
         problems = []
         for engine in self.engines:
-            missing = sorted((table.adapters | {table.live}) - engine.models)
-            if engine.problem is not None:
+            missing = (table.adapters | {table.live}) - engine.policies
+            if not engine.usable:
                 problems.append(f"{engine.url}: {engine.problem}")
             elif missing:
                 problems.append(f"{engine.url}: {len(missing)} of the table's policies not loaded yet")
@@ -91,38 +140,14 @@ class Fleet:
         return problems
 
     async def watch(self, engine: Engine) -> None:
-        """Ask one engine for its state again and again, at once after a request to it failed."""
-        while True:
-            engine.ask_now.clear()
-            await self._ask(engine)
-            try:
-                await asyncio.wait_for(engine.ask_now.wait(), self._poll_seconds)
-                await asyncio.sleep(_BURST_SECONDS)  # a burst of failures is one question
-            except TimeoutError:
-                pass
+        """Look at one engine for ever."""
+        await self._watch.run(engine)
 
-    async def _ask(self, engine: Engine) -> None:
-        try:
-            await self._upstream.get(engine.url + "/health", _POLL_TIMEOUT_SECONDS)
-            listed = orjson.loads(await self._upstream.get(engine.url + "/v1/models", _POLL_TIMEOUT_SECONDS))
-            models = frozenset(model["id"] for model in listed["data"])
-            if not engine.warm:
-                engine.problem = "warming up"
-                await self._upstream.complete(engine.url, orjson.dumps(_WARM_UP))
-                engine.warm = True
-        except (UpstreamError, orjson.JSONDecodeError, KeyError, TypeError) as error:
-            self._lost(engine, error)
-            return
-        if not engine.usable:
-            log.info("engine %s can be used; it has %s", engine.url, ", ".join(sorted(models)))
-        engine.models = models
-        engine.problem = None
-        self._metrics.engine_up.labels(engine.url).set(1)
+    def _spread(self, engine: Engine, policies: frozenset[str]) -> None:
+        """Let requests that a lost engine has not begun to answer go elsewhere, if there is an elsewhere."""
+        if any(other.usable and policies <= other.policies for other in self.engines):
+            engine.give_up()
 
-    def _lost(self, engine: Engine, error: Exception) -> None:
-        if engine.usable:
-            log.warning("engine %s cannot be used: %s", engine.url, error)
-        engine.problem = f"refuses: {error}" if isinstance(error, Refused) else "does not answer"
-        engine.models = frozenset()
-        engine.warm = False
-        self._metrics.engine_up.labels(engine.url).set(0)
+
+def _in_flight(engine: Engine) -> float:
+    return engine.in_flight

@@ -1,5 +1,6 @@
 """Every error that a client can see, in OpenAI's shape: {"error": {message, type, param, code}}."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,22 @@ class BadRequest(ApiError):
         super().__init__(message, code=code, param=param)
 
 
+class Unauthorized(BadRequest):
+    """401: no API key, or one that is not, or no longer, in force."""
+
+    status = 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"www-authenticate": "Bearer"}
+
+
+class Forbidden(BadRequest):
+    """403: the key is in force, but does not have the scope."""
+
+    status = 403
+
+
 class NotFound(BadRequest):
     """404: no such model, completion or route."""
 
@@ -60,6 +77,22 @@ class BodyTooLarge(BadRequest):
     status = 413
 
 
+class UnsupportedMediaType(BadRequest):
+    """415: the body's content type is none that is understood."""
+
+    status = 415
+
+
+class StillRunning(BadRequest):
+    """409: the same request is being answered at this moment."""
+
+    status = 409
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": str(RETRY_AFTER_SECONDS)}
+
+
 class IdempotencyConflict(BadRequest):
     """422: an Idempotency-Key was used again with another body."""
 
@@ -75,6 +108,23 @@ class Unavailable(ApiError):
     @property
     def headers(self) -> dict[str, str]:
         return {"retry-after": str(RETRY_AFTER_SECONDS)}
+
+
+class TooManyRequests(ApiError):
+    """429 with Retry-After: a limit is used up. `kind` is what there were too many of, requests or tokens."""
+
+    status = 429
+
+    def __init__(self, message: str, kind: str, wait_seconds: float) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.type = kind
+        self.wait_seconds = wait_seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        milliseconds = max(1, math.ceil(self.wait_seconds * 1000))
+        # Whole seconds for everyone, and milliseconds for OpenAI's clients, which look for them first.
+        return {"retry-after": str(math.ceil(milliseconds / 1000)), "retry-after-ms": str(milliseconds)}
 
 
 class ClientGone(ApiError):
@@ -103,22 +153,36 @@ def engine_unavailable() -> Unavailable:
     )
 
 
-def from_upstream(status: int, body: bytes, version: str, public_name: str) -> ApiError:
+def overloaded() -> Unavailable:
+    """What a client hears whose request waited in the queue for as long as any may."""
+    return Unavailable("The service is busy: no place came free in time. Try again.", code="overloaded")
+
+
+def queue_full() -> Unavailable:
+    """What a client hears for whose request there is no room even to wait."""
+    return Unavailable("Too many requests are waiting already. Try again shortly.", code="queue_full")
+
+
+def from_upstream(
+    status: int, body: bytes, version: str, public_name: str, prompt: str = "messages"
+) -> ApiError:
     """What a client hears when vLLM refused a request with `status` and `body`.
 
     vLLM's codes are numbers and its validation messages are dumps; clients get words and one sentence,
-    and never the policy version, which the message may name.
+    and never the policy version, which the message may name. `prompt`: the field that was too long.
     """
     if status == 404 or status >= 500 or status in (401, 403, 408, 429):
         return engine_unavailable()  # a missing adapter (404) is loaded again by the release controller
     message, param = _said(body)
     message = message.replace(version, public_name)
     if "context length" in message:
-        return BadRequest(message, param="messages", code="context_length_exceeded")
+        return BadRequest(message, param=prompt, code="context_length_exceeded")
     return BadRequest(message, param=param, code="invalid_value")
 
 
 # vLLM shows pydantic's errors in two ways: as a list of dicts, and as pydantic's own text.
+# and adds what its own parameter was, which is not always the client's.
+_SUFFIX = re.compile(r" \(parameter=[^()]*\)$")
 _VALIDATION_MESSAGE = re.compile(r"""'msg': (?:'([^']*)'|"([^"]*)")|\n +([^\n]+) \[type=""")
 
 
@@ -131,6 +195,7 @@ def _said(body: bytes) -> tuple[str, str | None]:
         return "The model server refused the request.", None
     if isinstance(param, str):
         param = param.removeprefix("body.")
+    message = _SUFFIX.sub("", message)
     found = _VALIDATION_MESSAGE.search(message)
     if found is not None:
         reason = (found[1] or found[2] or found[3]).removeprefix("Value error, ")

@@ -1,172 +1,222 @@
-"""POST /v1/feedback: check a vote, make it an event, answer when it is durable."""
+"""POST /v1/feedback: check votes, make them events, answer when they are durable."""
 
+import asyncio
 import time
-from typing import Annotated, Any, Literal
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+import orjson
 
-from feedback.events import Feedback, Target
+from feedback.events import FEEDBACK
 from feedback.ids import Signer, vote_id
-from feedback.log import LogUnavailable
-from serve.errors import BadRequest, NotFound, Unavailable
-from serve.generation import TENANT
+from feedback.log import Entry, LogUnavailable
+from serve import batches
+from serve.errors import ApiError, BadRequest, NotFound, Unavailable
+from serve.idempotency import Claim, Idempotency, Reply
+from serve.privacy import Privacy
+from serve.receipts import Receipts
 from serve.recording import Recorder
-from serve.requests import MAX_USER_CHARS, parse_object
+from serve.requests import parse_object
+from serve.voters import Sender, Voters
+from serve.votes import Rules, Vote, parse_vote
 
-_Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-_Value = Annotated[str, StringConstraints(max_length=512)]
-_Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-_ChoiceIndex = Annotated[int, Field(ge=0, le=1023, strict=True)]
+Json = dict[str, Any]
 
-_UP: tuple[object, ...] = ("up", True)  # 1 == True in Python, as in the vote
-_DOWN: tuple[object, ...] = ("down", False)
-_PREFERENCE = {"a": 1.0, "b": 0.0, "tie": 0.5}
+SLICE = 100
+"""Votes checked in one go (about 1 ms): between slices the event loop serves the chats that wait."""
 
 
-class _TargetIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+@dataclass(slots=True)
+class _Item:
+    """One vote on its way: checked, or refused with `error`."""
 
-    completion_id: _Id
-    choice: _ChoiceIndex = 0
-
-
-class _Vote(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    user: str | None = Field(default=None, max_length=MAX_USER_CHARS)
-    metadata: dict[_Key, _Value] = Field(default_factory=dict, max_length=16)
-    targets: list[_TargetIn] | None = None
-
-
-class Thumbs(_Vote):
-    """{"kind": "thumbs", "completion_id": "chatcmpl-..", "value": "up"}; or `targets` with one entry."""
-
-    kind: Literal["thumbs"]
-    completion_id: _Id | None = None
-    choice: _ChoiceIndex = 0
-    value: Literal["up", "down", True, False, 1, 0]
-
-    def named(self) -> list[tuple[str, int]]:
-        return [] if self.completion_id is None else [(self.completion_id, self.choice)]
-
-    def judged(self) -> tuple[float, str]:
-        return (1.0, "up") if self.value in _UP else (0.0, "down")
-
-
-class ComparisonVote(_Vote):
-    """{"kind": "comparison", "a": "chatcmpl-..", "b": "chatcmpl-..", "preferred": "a"}; or two `targets`."""
-
-    kind: Literal["comparison"]
-    a: _Id | None = None
-    b: _Id | None = None
-    preferred: Literal["a", "b", "tie"]
-
-    def named(self) -> list[tuple[str, int]]:
-        return [(side, 0) for side in (self.a, self.b) if side is not None]
-
-    def judged(self) -> tuple[float, str]:
-        return _PREFERENCE[self.preferred], self.preferred
-
-
-_VOTES: TypeAdapter[Thumbs | ComparisonVote] = TypeAdapter(
-    Annotated[Thumbs | ComparisonVote, Field(discriminator="kind")]
-)
-_SIDES = {"thumbs": ("completion_id",), "comparison": ("a", "b")}
-
-
-def parse_vote(raw: bytes) -> tuple[Thumbs | ComparisonVote, list[tuple[str, int]]]:
-    """A vote and what it is about, as (completion id, choice). Raises BadRequest naming the field."""
-    body = parse_object(raw)
-    if "kind" not in body:
-        raise BadRequest(
-            "kind is missing; send 'thumbs' or 'comparison'.",
-            param="kind",
-            code="missing_required_parameter",
-        )
-    try:
-        vote = _VOTES.validate_python(body)
-    except ValidationError as error:
-        raise _bad_field(error) from error
-    return vote, _targets(vote)
-
-
-def _targets(vote: Thumbs | ComparisonVote) -> list[tuple[str, int]]:
-    fields = _SIDES[vote.kind]
-    targets = vote.named()
-    if vote.targets is not None:
-        if targets:
-            raise BadRequest(f"Send either targets or {' and '.join(fields)}, not both.", param="targets")
-        targets = [(target.completion_id, target.choice) for target in vote.targets]
-        if len(targets) != len(fields):
-            raise BadRequest(f"A {vote.kind} vote has {len(fields)} target(s).", param="targets")
-    if len(targets) != len(fields):
-        missing = next(field for field in fields if getattr(vote, field) is None)
-        raise BadRequest(f"{missing} is missing.", param=missing, code="missing_required_parameter")
-    if len(set(targets)) != len(targets):
-        raise BadRequest("a and b are the same answer; a comparison needs two.", param="b")
-    return targets
-
-
-def _bad_field(error: ValidationError) -> BadRequest:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = [str(part) for part in first["loc"] if part not in ("thumbs", "comparison", "[key]")]
-    param = ".".join(path) or "kind"
-    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return BadRequest(f"{param}: {first['msg']}.", param=param, code=code)
+    vote: Vote | None = None
+    error: ApiError | None = None
+    claim: Claim | None = None
+    entry: Entry | None = None
+    answer: Json | None = None
+    status: int = 202
 
 
 class FeedbackApi:
     """Accepts votes."""
 
-    def __init__(self, signer: Signer, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        voters: Voters,
+        recorder: Recorder,
+        privacy: Privacy,
+        idempotency: Idempotency,
+        receipts: Receipts,
+        reasons: tuple[str, ...],
+    ) -> None:
         self._signer = signer
+        self._voters = voters
         self._recorder = recorder
-        self._last_revision = 0
+        self._privacy = privacy
+        self._idempotency = idempotency
+        self._receipts = receipts
+        self._reasons = frozenset(reasons)
 
-    async def accept(self, raw: bytes, address: str) -> dict[str, Any]:
-        """Log a vote durably; the body of the 202.
+    async def post(self, raw: bytes, content_type: str, key: str | None, sender: Sender) -> Reply:
+        """Take one vote (202) or a batch of them (207 with an answer for each, in order).
 
-        Raises BadRequest, NotFound for ids that this service never gave out, Unavailable when the log
-        cannot be written. A vote may overtake its completion: the id's signature is enough.
+        Everything that is acknowledged is durable. Raises BadRequest, NotFound for ids that this service
+        never gave out, Unavailable when the log cannot be written. A vote may overtake its completion: the
+        id's signature is enough.
         """
-        vote, targets = parse_vote(raw)
-        for completion_id, _ in targets:
+        if batches.is_batch(raw, content_type):
+            items = batches.split(raw, content_type)
+            return await self._idempotency.once(sender.scope, key, raw, lambda: self._batch(items, sender))
+        body = parse_object(raw)
+        vote, event = self._checked(body, self._rules(sender), sender)
+        batches.check_plain_text(content_type, vote.token)
+        if vote.dry_run:
+            return Reply(200, _would_be(event))
+        if vote.key is not None:
+            if key is not None and key != vote.key:
+                raise BadRequest(
+                    "The header Idempotency-Key and the field idempotency_key differ; send one of them.",
+                    param="idempotency_key",
+                )
+            key, raw = vote.key, _canonical(body)
+        return await self._idempotency.once(sender.scope, key, raw, lambda: self._one(event))
+
+    async def _one(self, event: Json) -> Reply:
+        await self._append([self._entry(event)], Counter({(event["kind"], event["label"]): 1}))
+        return Reply(202, {"id": event["event_id"], "status": "accepted"})
+
+    # ---- batches
+
+    async def _batch(self, raw_items: list[Any], sender: Sender) -> Reply:
+        rules = self._rules(sender)
+        items: list[_Item] = []
+        for part in batches.slices(raw_items, SLICE):
+            if items:
+                await asyncio.sleep(0)
+            items += [self._take(raw, rules, sender) for raw in part]
+        try:
+            await self._claim(items, raw_items, sender)
+            kept = [(i.entry, i.vote) for i in items if i.entry is not None and i.vote is not None]
+            if kept:
+                counts = Counter((vote.kind, vote.event["label"]) for _, vote in kept)
+                await self._append([entry for entry, _ in kept], counts)
+        except BaseException:
+            await asyncio.shield(self._settle(items, done=False))
+            raise
+        await self._settle(items, done=True)
+        rejected = sum(item.error is not None for item in items)
+        body = {
+            "object": "feedback.batch",
+            "accepted": len(items) - rejected,
+            "rejected": rejected,
+            "results": [_result(index, item) for index, item in enumerate(items)],
+        }
+        return Reply(207, body)
+
+    def _take(self, raw: Any, rules: Rules, sender: Sender) -> _Item:
+        try:
+            vote, event = self._checked(batches.parsed(raw), rules, sender)
+        except ApiError as error:
+            return _Item(error=error)
+        if vote.dry_run:
+            return _Item(vote, answer=_would_be(event), status=200)
+        return _Item(vote, entry=self._entry(event), answer={"id": event["event_id"], "status": "accepted"})
+
+    async def _claim(self, items: list[_Item], raw_items: list[Any], sender: Sender) -> None:
+        """Take the keys of the items that have one; what a key led to before is not done again."""
+        for item, raw in zip(items, raw_items, strict=True):
+            if item.vote is None or item.vote.key is None or item.entry is None:
+                continue
+            canonical = _canonical(batches.parsed(raw))
+            try:
+                claim = await self._idempotency.claim(sender.scope, item.vote.key, canonical)
+            except ApiError as error:
+                item.error, item.entry = error, None
+                continue
+            if claim.first is not None:
+                item.answer, item.status, item.entry = claim.first.body, claim.first.status, None
+            else:
+                item.claim = claim
+
+    async def _settle(self, items: list[_Item], *, done: bool) -> None:
+        for item in items:
+            if item.claim is None:
+                continue
+            if done and item.answer is not None:
+                await self._idempotency.complete(item.claim, Reply(item.status, item.answer))
+            else:
+                await self._idempotency.release(item.claim)
+
+    # ---- one vote
+
+    def _rules(self, sender: Sender) -> Rules:
+        return Rules(time.time(), self._reasons, sender.sources)
+
+    def _checked(self, body: object, rules: Rules, sender: Sender) -> tuple[Vote, Json]:
+        """A vote and its event."""
+        vote = parse_vote(body, rules)
+        for completion_id in vote.completion_ids:
             if not self._signer.is_ours(completion_id):
                 raise NotFound(
                     f"There is no completion {completion_id!r}.",
-                    param=_param(vote, completion_id),
+                    param=_param(body, completion_id),
                     code="completion_not_found",
                 )
-        event = self._event(vote, targets, address)
+        tenant, rater = self._voters.voter(vote, sender)
+        return vote, {
+            "schema_version": 1,
+            "event_id": vote_id(tenant, rater, vote.identity, vote.places),
+            "at": time.time(),
+            "tenant": tenant,
+            "revision": self._recorder.stamp(),
+            "rater": rater,
+            **vote.event,
+        }
+
+    def _entry(self, event: Json) -> Entry:
         try:
-            await self._recorder.feedback(event)
+            written = self._privacy.vote(event)
+        except OSError as error:
+            raise _log_away() from error
+        return Entry(FEEDBACK, event["rater"], orjson.dumps(written))
+
+    async def _append(self, entries: list[Entry], counts: Counter[tuple[str, str]]) -> None:
+        try:
+            await self._recorder.votes(entries, counts)
         except LogUnavailable as error:
-            raise Unavailable("Feedback cannot be stored at the moment.", code="log_unavailable") from error
-        return {"id": event.event_id, "status": "accepted"}
-
-    def _event(self, vote: Thumbs | ComparisonVote, targets: list[tuple[str, int]], address: str) -> Feedback:
-        rater = self._signer.pseudonym(TENANT, vote.user or f"anonymous-{address}")
-        value, label = vote.judged()
-        return Feedback(
-            event_id=vote_id(TENANT, rater, vote.kind, targets),
-            at=time.time(),
-            tenant=TENANT,
-            revision=self._next_revision(),
-            kind=vote.kind,
-            rater=rater,
-            targets=[Target(completion_id=c, choice=choice) for c, choice in targets],
-            value=value,
-            label=label,
-            metadata=vote.metadata,
-        )
-
-    def _next_revision(self) -> int:
-        """Microseconds since 1970, but always later than the one before, even if the clock steps back."""
-        self._last_revision = max(time.time_ns() // 1000, self._last_revision + 1)
-        return self._last_revision
+            raise _log_away() from error
+        self._receipts.took(entries)
 
 
-def _param(vote: Thumbs | ComparisonVote, completion_id: str) -> str:
-    if vote.targets is not None:
-        return "targets"
-    return next(field for field in _SIDES[vote.kind] if getattr(vote, field) == completion_id)
+def _would_be(event: Json) -> Json:
+    """The answer to a dry run: the event that would be stored, but for its time."""
+    stored = {name: value for name, value in event.items() if name not in ("at", "revision", "event_id")}
+    return {"id": event["event_id"], "status": "valid", "dry_run": True, "event": stored}
+
+
+def _canonical(body: Json) -> bytes:
+    """A body as bytes that do not depend on spaces and the order of its fields."""
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+
+def _log_away() -> Unavailable:
+    return Unavailable("Feedback cannot be stored at the moment.", code="log_unavailable")
+
+
+def _result(index: int, item: _Item) -> Json:
+    if item.error is not None:
+        return {"index": index, "status": item.error.status, **item.error.as_dict()}
+    assert item.answer is not None
+    return {"index": index, **item.answer, "status": item.status}
+
+
+def _param(body: object, completion_id: str) -> str:
+    """The field in which a vote names a completion."""
+    assert isinstance(body, dict)
+    for field in ("completion_id", "a", "b"):
+        if body.get(field) == completion_id:
+            return field
+    return "groups" if "groups" in body else "targets"

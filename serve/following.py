@@ -1,4 +1,8 @@
-"""Follows the routing table: the one with the highest epoch on the RELEASES topic is in force."""
+"""Follows the routing table: the one with the highest epoch on the RELEASES topic is in force.
+
+A new table is taken in one assignment. Before it, the lease names its versions and the engines were asked
+anew what they have; after it, the table is saved: what users wait for comes first.
+"""
 
 import asyncio
 import logging
@@ -11,6 +15,8 @@ from deploy.releases import latest_table
 from deploy.table import RoutingTable
 from feedback.events import RELEASES
 from feedback.log import EventLog, LogError
+from serve.engines import Fleet
+from serve.leases import Leases
 from serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -26,15 +32,18 @@ class TableFollower:
     goes on with the table that it knew, and not with the base model for everyone.
     """
 
-    def __init__(self, events: EventLog, path: Path, metrics: Metrics) -> None:
+    def __init__(self, events: EventLog, path: Path, fleet: Fleet, leases: Leases, metrics: Metrics) -> None:
         self._events = events
         self._path = path
+        self._fleet = fleet
+        self._leases = leases
         self._metrics = metrics
         self.table = load_table(path)
         metrics.show_table(self.table)
 
     async def follow(self) -> None:
         """Read RELEASES from its beginning, for ever."""
+        await self._leases.hold(self.table)
         cursor: dict[str, int] = {}
         while True:
             try:
@@ -47,12 +56,14 @@ class TableFollower:
                 continue
             newest = latest_table(records)
             if newest is not None and newest.epoch > self.table.epoch:
-                await asyncio.to_thread(save_table, self._path, newest)
-                self._take(newest)
+                await self._take(newest)
 
-    def _take(self, table: RoutingTable) -> None:
+    async def _take(self, table: RoutingTable) -> None:
+        # Together: neither waits for the other. Both tables are held until the new one is in force.
+        await asyncio.gather(self._leases.hold(self.table, table), self._fleet.look_for(table.adapters))
         self.table = table
         self._metrics.show_table(table)
+        await asyncio.gather(self._leases.hold(table), asyncio.to_thread(save_table, self._path, table))
         log.info("routing table %d is in force: %s", table.epoch, table)
 
 

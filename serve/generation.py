@@ -2,15 +2,15 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from deploy.table import UserArm
-from feedback.events import Completion
+from feedback.events import Choice, Completion
 from serve.answers import Presentation, Transcript
+from serve.caller import OPEN, Caller
 from serve.requests import ChatRequest, upstream_body
 
 Json = dict[str, Any]
-TENANT = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,32 @@ class Route:
     role: Literal["answer", "reference"] = "answer"
     comparison_id: str | None = None
     seed: int | None = None  # overrides the client's
+    caller: Caller = OPEN  # whose key asked
+
+
+class Kept(Protocol):
+    """What the engine saw and sampled: `serve.answers.Transcript`, or that of text."""
+
+    prompt_token_ids: list[int]
+
+    @property
+    def has_tokens(self) -> bool: ...
+    @property
+    def is_exact(self) -> bool: ...
+    def add(self, answer: Json) -> None: ...
+    def choices(self, unfinished: str | None = None) -> list[Choice]: ...
+
+
+class Shown(Protocol):
+    """What the client sees of the engine's answers: `serve.answers.Presentation`, or that of text."""
+
+    def chunk(self, chunk: Json) -> Json | None: ...
+    def whole(self, answer: Json) -> Json: ...
+
+
+def consents(asked: ChatRequest, route: Route) -> bool:
+    """Whether the texts may be kept and learned from: as the request says, else its tenant's default."""
+    return route.caller.consent if asked.consent is None else asked.consent
 
 
 class Generation:
@@ -34,18 +60,25 @@ class Generation:
     the client left, "error" when the engine failed.
     """
 
-    def __init__(self, asked: ChatRequest, route: Route, model_name: str) -> None:
+    is_worth_logging = True  # not when nothing was to be sampled
+
+    def __init__(self, asked: ChatRequest, route: Route, transcript: Kept, presentation: Shown) -> None:
         self.asked = asked
         self.route = route
-        self.transcript = Transcript()
+        self.transcript = transcript
         self.unfinished: str | None = "abort"
         self.ttft_seconds: float | None = None
-        self._presentation = Presentation(asked, route.completion_id, model_name)
+        self._presentation = presentation
         self._started = time.perf_counter()
 
-    def request(self) -> bytes:
+    @classmethod
+    def of_chat(cls, asked: ChatRequest, route: Route, model_name: str) -> "Generation":
+        """An answer to a chat, just asked for."""
+        return cls(asked, route, Transcript(), Presentation(asked, route.completion_id, model_name))
+
+    def request(self, tokens_per_event: int = 1) -> bytes:
         """The body for vLLM."""
-        return upstream_body(self.asked, self.route.version, self.route.seed)
+        return upstream_body(self.asked, self.route.version, self.route.seed, tokens_per_event)
 
     def take_chunk(self, chunk: Json) -> Json | None:
         """Keep a chunk of a stream; what the client sees of it, None for nothing."""
@@ -68,7 +101,7 @@ class Generation:
         return Completion(
             event_id=route.completion_id,
             at=time.time(),
-            tenant=TENANT,
+            tenant=route.caller.tenant,
             completion_id=route.completion_id,
             conversation=route.user,
             user=route.user,
@@ -83,4 +116,7 @@ class Generation:
             sampling=sampling,
             ttft_seconds=self.ttft_seconds,
             latency_seconds=time.perf_counter() - self._started,
+            external_id=self.asked.external_id,
+            episode_id=self.asked.episode_id,
+            consent=consents(self.asked, route),
         )

@@ -1,19 +1,28 @@
 """The gateway process: wires everything once, serves until SIGTERM, drains, closes the log."""
 
+import gc
 import logging
 import math
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 
 from feedback.ids import Signer
-from feedback.opening import open_log
+from feedback.opening import open_log, open_shared
+from feedback.retention import retention
 from feedback.secret import load_secret
-from feedback.shared import RedisStore, SharedStore, SqliteStore
 from serve.app import create_app
 from serve.settings import GatewaySettings
+from serve.stored_redis import open_stored
+
+SWITCH_SECONDS = 0.0005
+
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than load balancers keep theirs (often 60 s), for who closes
+first must not be the side that the next request comes to."""
 
 
 def run(settings: GatewaySettings) -> None:
@@ -26,32 +35,35 @@ def run(settings: GatewaySettings) -> None:
     settings.data.mkdir(parents=True, exist_ok=True)
     signer = Signer(load_secret(settings.data / "secret"))
     events = open_log(settings.data, settings.kafka, "gateway")
-    shared = open_shared(settings)
+    shared = open_shared(settings.data, settings.redis)
+    stored = open_stored(settings.data, settings.redis)
+    # The log's writer gives up the interpreter at every statement and wants it back at once. With Python's
+    # 5 ms it would wait so long for a busy event loop each time, and every vote of its group with it.
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         relay_lag = getattr(events, "lag", None)  # only a log with Kafka behind it has one
-        app = create_app(settings, events, shared, signer, relay_lag)
-        uvicorn.run(
-            app,
-            host=settings.host,
-            port=settings.port,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            access_log=False,
-            server_header=False,
-            log_config=None,
-            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
-        )
+        app = create_app(settings, events, shared, signer, stored, relay_lag)
+        # All of this stays for good: full collections need not look at it again while tokens wait.
+        gc.collect()
+        gc.freeze()
+        with retention(events, settings.retention_days):
+            uvicorn.run(
+                app,
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                access_log=False,
+                server_header=False,
+                log_config=None,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+            )
     finally:
         events.close()
         shared.close()
-
-
-def open_shared(settings: GatewaySettings) -> SharedStore:
-    """Redis when there is one, else a file in the data folder."""
-    if settings.redis is not None:
-        return RedisStore(settings.redis)
-    return SqliteStore(settings.data / "shared.db")
+        stored.close()
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:

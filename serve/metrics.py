@@ -8,6 +8,7 @@ from deploy.table import RoutingTable, UserArm
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
+_QUEUE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _APPEND_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 _ARMS: tuple[UserArm, ...] = ("live", "control", "canary")
 
@@ -55,11 +56,53 @@ class Metrics:
             buckets=_APPEND_SECONDS,
             registry=r,
         )
+        self.limited = Counter(
+            "hearken_limited_total", "Requests refused because a limit was used up", ["limit"], registry=r
+        )
+        self.limits_alone = Counter(
+            "hearken_limits_alone_total",
+            "Looks at limits that a gateway made alone, without Redis",
+            registry=r,
+        )
+        self.keys_stale = Gauge(
+            "hearken_keys_stale",
+            "1 while the key file cannot be used and older keys are in force",
+            registry=r,
+        )
         self.policy_info = Gauge(
             "hearken_policy_info", "1 for each arm's policy version", ["version", "arm"], registry=r
         )
         self.table_epoch = Gauge("hearken_table_epoch", "Epoch of the routing table in force", registry=r)
         self.engine_up = Gauge("hearken_engine_up", "1 when the engine can be used", ["engine"], registry=r)
+        self.engine_breaker = Gauge(
+            "hearken_engine_breaker",
+            "0 closed (in use), 1 half-open (on trial), 2 open (out of use)",
+            ["engine"],
+            registry=r,
+        )
+        self.engine_in_flight = Gauge(
+            "hearken_engine_in_flight", "Requests of users that an engine works on", ["engine"], registry=r
+        )
+        self.engine_retries = Counter(
+            "hearken_engine_retries_total",
+            "Requests sent to another engine because one failed before it began to answer",
+            registry=r,
+        )
+        self.queue_length = Gauge(
+            "hearken_queue_length", "Requests that wait for a place on an engine", registry=r
+        )
+        self.queue_seconds = Histogram(
+            "hearken_queue_seconds",
+            "Wait of those requests that had to wait and got a place",
+            buckets=_QUEUE_SECONDS,
+            registry=r,
+        )
+        self.refused = Counter(
+            "hearken_queue_refused_total",
+            "Requests refused because the queue was full, or because they waited too long",
+            ["reason"],
+            registry=r,
+        )
         self.relay_lag_events = Gauge(
             "hearken_relay_lag_events", "Events that wait in the outbox for Kafka", registry=r
         )

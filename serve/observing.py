@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a count, a duration, and no exception that gets out."""
+"""What happens around every request: an id, a visit, a count, a duration, and no exception that gets out."""
 
 import logging
 import re
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import ApiError, error_response
 from serve.metrics import Metrics
+from serve.visit import Visit
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,16 @@ class Observe:
             return
         started = time.perf_counter()
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        visit = Visit(scope)
         status = 0
 
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers.update(visit.headers)
             await send(message)
 
         try:
@@ -47,6 +51,7 @@ class Observe:
             failure = ApiError(f"Something went wrong here (request {request_id}).", code="internal_error")
             await error_response(failure)(scope, receive, observed_send)
         finally:
+            visit.end()
             # The route's pattern, not the path: clients must not be able to invent label values.
             route = getattr(scope.get("route"), "path", "unknown")
             self._metrics.requests.labels(route, str(status or 499)).inc()

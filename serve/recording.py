@@ -8,23 +8,33 @@ comparisons alike, and the revisions of one vote always keep their order.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
-from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
+from feedback.events import COMPLETIONS, Completion
 from feedback.log import Entry, EventLog, LogError
+from serve.caller import Caller
 from serve.generation import Generation
 from serve.metrics import Metrics
+from serve.privacy import Privacy
 
 log = logging.getLogger(__name__)
 
 
-class Recorder:
-    """Appends events and counts them."""
+Charge = Callable[[Caller, int], None]
 
-    def __init__(self, events: EventLog, metrics: Metrics) -> None:
+
+class Recorder:
+    """Appends events and counts them; `charge` is told whose tokens they are.
+
+    Everything goes through `privacy` first: what is in the log is what may be kept of it, sealed.
+    """
+
+    def __init__(self, events: EventLog, privacy: Privacy, metrics: Metrics, charge: Charge) -> None:
         self._events = events
+        self._privacy = privacy
         self._metrics = metrics
+        self._charge = charge
 
     def hand_over(self, generation: Generation) -> "Future[None]":
         """Give a completion to the log without waiting (a cancelled request cannot wait). Never raises."""
@@ -34,10 +44,20 @@ class Recorder:
             log.warning("completion %s: tokens and logprobs do not pair", completion.completion_id)
         tokens = sum(len(choice.token_ids) for choice in completion.choices)
         self._metrics.completion_tokens.labels(completion.arm).inc(tokens)
-        entry = Entry(COMPLETIONS, completion.conversation, completion.model_dump_json().encode())
-        appended = self._append([entry])
+        self._charge(generation.route.caller, len(completion.prompt_token_ids) + tokens)
+        appended = self._append_completion(completion)
         appended.add_done_callback(lambda done: self._count(done, completion))
         return appended
+
+    def _append_completion(self, completion: Completion) -> "Future[None]":
+        try:
+            written = self._privacy.completion(completion)
+        except OSError as error:
+            log.error("the user's key can be neither read nor made: %s", error)
+            failed: Future[None] = Future()
+            failed.set_exception(error)
+            return failed
+        return self._append([Entry(COMPLETIONS, completion.conversation, written.model_dump_json().encode())])
 
     async def completion(self, generation: Generation) -> None:
         """Log a completion, and return when it is durable or when it is known that it cannot be.
@@ -47,11 +67,22 @@ class Recorder:
         # asyncio.wait, unlike await, leaves the append alone when the request is cancelled.
         await asyncio.wait([asyncio.wrap_future(self.hand_over(generation))])
 
-    async def feedback(self, vote: Feedback) -> None:
-        """Log a vote durably. Raises LogUnavailable: a vote that is not on disk is not acknowledged."""
-        entry = Entry(FEEDBACK, vote.rater, vote.model_dump_json().encode())
+    async def votes(self, entries: Sequence[Entry], counts: Mapping[tuple[str, str], int]) -> None:
+        """Log votes durably, all or none. Raises LogUnavailable: what is not on disk is not acknowledged.
+
+        `counts`: how many there are of each kind and label.
+        """
+        await asyncio.shield(asyncio.wrap_future(self._append(entries)))
+        for (kind, label), count in counts.items():
+            self._metrics.feedback.labels(kind, label).inc(count)
+
+    def stamp(self) -> int:
+        """A revision for a vote: microseconds since 1970, always later than all before (`EventLog.stamp`)."""
+        return self._events.stamp()
+
+    async def note(self, entry: Entry) -> None:
+        """Log one entry durably. Raises LogUnavailable."""
         await asyncio.shield(asyncio.wrap_future(self._append([entry])))
-        self._metrics.feedback.labels(vote.kind, vote.label).inc()
 
     def _append(self, entries: Sequence[Entry]) -> "Future[None]":
         started = time.perf_counter()

@@ -7,13 +7,25 @@ import orjson
 from fastapi import Request
 
 from feedback.events import Sampling
+from serve.affinity import of_chat
 from serve.errors import BadRequest, BodyTooLarge, NotFound
+from serve.naming import names_of
+from serve.request_schemas import CHAT, MAX_USER_CHARS
+from serve.schema import check
+from serve.upstream import CHAT_PATH
 
-MAX_USER_CHARS = 512
-MAX_CHOICES = 128  # of one request, as at OpenAI
+__all__ = ["MAX_USER_CHARS", "ChatRequest", "parse_chat", "read_body", "unknown_model", "upstream_body"]
 
-# Meant for hearken, or not for clients to set: `priority` and `request_id` are the engine operator's.
-_NOT_PASSED = ("user", "metadata", "store", "safety_identifier", "hearken", "priority", "request_id")
+# Meant for hearken, or not for clients to set. `priority`, `request_id` and the transfers between engines are
+# the operator's; without `include_reasoning` vLLM would keep the tokens' ids and logprobs to itself.
+_NOT_PASSED = frozenset(
+    {
+        *("user", "metadata", "store", "safety_identifier", "hearken", "service_tier", "best_of"),
+        *("priority", "request_id", "session_id", "kv_transfer_params", "ec_transfer_params", "vllm_xargs"),
+        *("include_reasoning",),
+    }
+)
+_OUTDATED = {"functions": "tools", "function_call": "tool_choice"}
 
 # Fields that reshape the sampling distribution in ways that a learner who knows only logits cannot undo,
 # with the values at which they do nothing.
@@ -32,6 +44,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "watermarking": (None, False),
     "thinking_token_budget": (None,),
     "tool_choice": (None, "none", "auto"),
+    "parallel_tool_calls": (None, True),
 }
 
 
@@ -74,72 +87,113 @@ class ChatRequest:
     wants_token_ids: bool
     wants_usage: bool  # in a stream; a whole answer always has its usage
     sampling: Sampling
+    external_id: str | None = None  # the team's own names for the completion and the conversation
+    episode_id: str | None = None
+    consent: bool | None = None  # to keep the texts and learn from them; None: what the tenant's default is
+
+    path = CHAT_PATH  # at the engine
+    prompt_field = "messages"
+
+    @property
+    def conversation(self) -> bytes:
+        """What tells it from other conversations, see `serve.affinity`."""
+        return of_chat(self.messages)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = self.body["messages"]
         return messages
 
+    @property
+    def wants_storing(self) -> bool:
+        """Whether the answer is to be kept for its client."""
+        return bool(self.body.get("store"))
+
+    @property
+    def wants_comparison(self) -> bool:
+        """Whether two answers to choose from are wanted, instead of one."""
+        return bool((self.body.get("hearken") or {}).get("compare"))
+
 
 def parse_chat(raw: bytes, model_name: str) -> ChatRequest:
     """Check a chat request. Raises BadRequest naming the field, NotFound for another model."""
     body = parse_object(raw)
-    _check_model(body.get("model"), model_name)
-    _check_messages(body.get("messages"))
-    options = _typed(body, "stream_options", dict, "an object") or {}
-    stream = bool(_typed(body, "stream", bool, "true or false"))
-    if options and not stream:
-        raise BadRequest("stream_options needs stream: true.", param="stream_options")
-    wants_logprobs = bool(_typed(body, "logprobs", bool, "true or false"))
+    for field, newer in _OUTDATED.items():
+        if body.get(field) is not None:
+            raise BadRequest(
+                f"{field} is not supported; send {newer}.", param=field, code="unsupported_parameter"
+            )
+    check(body, CHAT)
+    check_model(body["model"], model_name)
+    wants_logprobs = bool(body.get("logprobs"))
     for field in ("top_logprobs", "logprob_token_ids"):
         if body.get(field) and not wants_logprobs:
             raise BadRequest(f"{field} needs logprobs: true.", param=field)
+    external_id, episode_id = names_of(body)
+    _check_tool_choice(body)
     return ChatRequest(
         body=body,
         user=user_of(body),
-        stream=stream,
-        n=_integer(body, "n", at_least=1, at_most=MAX_CHOICES) or 1,
+        stream=bool(body.get("stream")),
+        n=int(body.get("n") or 1),
         wants_logprobs=wants_logprobs,
-        wants_token_ids=bool(_typed(body, "return_token_ids", bool, "true or false")),
-        wants_usage=bool(options.get("include_usage")),
-        sampling=_sampling(body),
+        wants_token_ids=bool(body.get("return_token_ids")),
+        wants_usage=wants_usage(body),
+        sampling=sampling_of(body, body.get("max_completion_tokens") or body.get("max_tokens")),
+        external_id=external_id,
+        episode_id=episode_id,
+        consent=consent_of(body),
     )
 
 
-def upstream_body(asked: ChatRequest, version: str, seed: int | None = None) -> bytes:
+def upstream_body(
+    asked: ChatRequest, version: str, seed: int | None = None, tokens_per_event: int = 1
+) -> bytes:
     """The request for vLLM: the client's, for a policy version, with exact ids and logprobs reported.
 
-    `seed` overrides the client's.
+    `seed` overrides the client's; `tokens_per_event` of a stream does not, for a client that asks for its
+    own `stream_interval` (vLLM's word) knows why.
     """
-    body = {key: value for key, value in asked.body.items() if key not in _NOT_PASSED}
-    body["model"] = version
+    body = passed_on(asked.body, version, seed)
     body["logprobs"] = True
-    body["return_token_ids"] = True
     if asked.stream and not asked.wants_usage:
         body["stream_options"] = {"include_usage": True}
-    if seed is not None:
-        body["seed"] = seed
+    if asked.stream and tokens_per_event > 1:
+        body.setdefault("stream_interval", tokens_per_event)
     return orjson.dumps(body)
+
+
+def passed_on(body: dict[str, Any], version: str, seed: int | None) -> dict[str, Any]:
+    """The fields of a request that vLLM gets, asking a policy version for its tokens' ids."""
+    passed = {key: value for key, value in body.items() if key not in _NOT_PASSED}
+    passed["model"] = version
+    passed["return_token_ids"] = True
+    if seed is not None:
+        passed["seed"] = seed
+    return passed
+
+
+def wants_usage(body: dict[str, Any]) -> bool:
+    """Whether a stream is to end with its usage. Raises BadRequest for stream_options without a stream."""
+    options = body.get("stream_options")
+    if options and not body.get("stream"):
+        raise BadRequest("stream_options needs stream: true.", param="stream_options")
+    return bool((options or {}).get("include_usage"))
 
 
 def user_of(body: dict[str, Any]) -> str | None:
     """The end user that a body names, by `user` or OpenAI's newer `safety_identifier`."""
-    for field in ("user", "safety_identifier"):
-        user = _typed(body, field, str, "a string")
-        if user:
-            if len(user) > MAX_USER_CHARS:
-                raise BadRequest(f"{field} is longer than {MAX_USER_CHARS} characters.", param=field)
-            return str(user)
-    return None
+    return body.get("user") or body.get("safety_identifier") or None
 
 
-def _check_model(model: object, model_name: str) -> None:
-    if model is None:
-        raise BadRequest(
-            f"model is missing; send {model_name!r}.", param="model", code="missing_required_parameter"
-        )
-    if not isinstance(model, str):
-        raise BadRequest("model must be a string.", param="model", code="invalid_type")
+def consent_of(body: dict[str, Any]) -> bool | None:
+    """What the request's `hearken: {"consent": ...}` says, None when it says nothing."""
+    consent: bool | None = (body.get("hearken") or {}).get("consent")
+    return consent
+
+
+def check_model(model: str, model_name: str) -> None:
+    """Raises NotFound for any model but the public one."""
     if model != model_name:
         raise unknown_model(model, model_name)
 
@@ -150,66 +204,32 @@ def unknown_model(model: str, model_name: str) -> NotFound:
     return NotFound(message, param="model", code="model_not_found")
 
 
-def _check_messages(messages: object) -> None:
-    if messages is None:
-        raise BadRequest("messages is missing.", param="messages", code="missing_required_parameter")
-    if not isinstance(messages, list):
-        raise BadRequest("messages must be a list.", param="messages", code="invalid_type")
-    if not messages:
-        raise BadRequest("messages is empty; send at least one message.", param="messages")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise BadRequest(f"messages[{i}] must be an object.", param=f"messages[{i}]", code="invalid_type")
-        if not isinstance(message.get("role"), str):
+def _check_tool_choice(body: dict[str, Any]) -> None:
+    choice, tools = body.get("tool_choice"), body.get("tools") or []
+    if choice is None or choice == "none":
+        return
+    if not tools:
+        raise BadRequest("tool_choice needs tools.", param="tool_choice")
+    if isinstance(choice, dict):
+        name, known = choice["function"]["name"], [tool["function"]["name"] for tool in tools]
+        if name not in known:
             raise BadRequest(
-                f"messages[{i}].role must be a string, like 'user'.",
-                param=f"messages[{i}].role",
-                code="invalid_type",
-            )
-        content = message.get("content")
-        if content is not None and not isinstance(content, str | list):
-            raise BadRequest(
-                f"messages[{i}].content must be a string or a list of parts.",
-                param=f"messages[{i}].content",
-                code="invalid_type",
+                f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice"
             )
 
 
-def _typed(body: dict[str, Any], field: str, kind: type, words: str) -> Any:
-    """A field of one JSON type, or None when it is absent or null."""
-    value = body.get(field)
-    if value is not None and type(value) is not kind:
-        raise BadRequest(f"{field} must be {words}.", param=field, code="invalid_type")
-    return value
-
-
-def _integer(
-    body: dict[str, Any], field: str, at_least: int | None = None, at_most: int | None = None
-) -> int | None:
-    value: int | None = _typed(body, field, int, "an integer")
-    if value is not None and at_least is not None and value < at_least:
-        raise BadRequest(f"{field} must be at least {at_least}.", param=field)
-    if value is not None and at_most is not None and value > at_most:
-        raise BadRequest(f"{field} must be at most {at_most}.", param=field)
-    return value
-
-
-def _number(body: dict[str, Any], field: str, default: float) -> float:
-    value = body.get(field)
-    if value is None:
-        return default
-    if type(value) not in (int, float):
-        raise BadRequest(f"{field} must be a number.", param=field, code="invalid_type")
-    return float(value)
-
-
-def _sampling(body: dict[str, Any]) -> Sampling:
-    max_tokens = _integer(body, "max_completion_tokens", at_least=1)
+def sampling_of(body: dict[str, Any], max_tokens: float | None) -> Sampling:
+    """The distribution that a checked request asks for."""
+    strict = any(tool["function"].get("strict") for tool in body.get("tools") or [])
     return Sampling(
-        temperature=_number(body, "temperature", 1.0),
-        top_p=_number(body, "top_p", 1.0),
-        top_k=_integer(body, "top_k") or 0,
-        max_tokens=_integer(body, "max_tokens", at_least=1) if max_tokens is None else max_tokens,
-        seed=_integer(body, "seed"),
-        penalties=any(body.get(field) not in neutral for field, neutral in _NEUTRAL.items()),
+        temperature=_or(body.get("temperature"), 1.0),
+        top_p=_or(body.get("top_p"), 1.0),
+        top_k=int(body.get("top_k") or 0),
+        max_tokens=None if max_tokens is None else int(max_tokens),
+        seed=None if body.get("seed") is None else int(body["seed"]),
+        penalties=strict or any(body.get(field) not in neutral for field, neutral in _NEUTRAL.items()),
     )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else float(value)

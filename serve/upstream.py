@@ -1,15 +1,17 @@
-"""The HTTP client that carries chats to vLLM and its tokens back."""
+"""The client that carries requests to vLLM, and its answers back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import orjson
+
+from serve.wire import Connection, Pool, WireError
 
 Json = dict[str, Any]
 
-_JSON = {"content-type": "application/json"}
+CHAT_PATH = "/v1/chat/completions"
 # vLLM's server drops idle connections after 5 s; a shorter memory here avoids writing into a closed one.
 _KEEP_ALIVE_SECONDS = 4.0
 _CONNECT_SECONDS = 5.0
@@ -39,82 +41,114 @@ class Upstream:
         self._timeout_seconds = timeout_seconds
 
     async def open(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._timeout_seconds
-            ),
+        self._pool = Pool(
+            connect_seconds=_CONNECT_SECONDS,
+            silence_seconds=self._timeout_seconds,
+            idle_seconds=_KEEP_ALIVE_SECONDS,
         )
 
     async def close(self) -> None:
-        await self._session.close()
+        self._pool.close()
 
     async def get(self, url: str, timeout_seconds: float) -> bytes:
         """The body of a GET. Raises Refused or EngineLost."""
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
-            async with self._session.get(url, timeout=timeout) as response:
-                return await _accepted(response)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineLost(f"{url}: {error!r}") from error
+            async with asyncio.timeout(timeout_seconds), self._asked(url, b"GET", b"") as connection:
+                return await _accepted(connection)
+        except TimeoutError as error:
+            raise EngineLost(f"{url}: no answer within {timeout_seconds:g} s") from error
 
-    async def complete(self, engine: str, body: bytes) -> Json:
-        """A whole chat completion. Raises Refused or EngineLost."""
+    async def complete(self, engine: str, body: bytes, path: str = CHAT_PATH) -> Json:
+        """A whole answer. Raises Refused or EngineLost."""
+        async with self._asked(engine, b"POST", path.encode(), body) as connection:
+            content = await _accepted(connection)
         try:
-            async with self._post(engine, body) as response:
-                answer: Json = orjson.loads(await _accepted(response))
-                return answer
-        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
+            answer: Json = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
             raise EngineLost(f"{engine}: {error!r}") from error
+        return answer
 
     @asynccontextmanager
-    async def stream(self, engine: str, body: bytes) -> AsyncIterator[AsyncIterator[list[Json]]]:
-        """A chat completion as it is sampled: lists of chunks that arrived together.
+    async def stream(
+        self, engine: str, body: bytes, path: str = CHAT_PATH
+    ) -> AsyncIterator[AsyncIterator[list[Json]]]:
+        """An answer as it is sampled: lists of chunks that arrived together.
 
         Leaving the block early closes the connection, on which vLLM aborts the request. Raises, here or
         while iterating, Refused, or EngineLost when the stream ends without vLLM's `[DONE]`.
         """
+        async with self._asked(engine, b"POST", path.encode(), body) as connection:
+            if await connection.status() != 200:
+                await _accepted(connection)
+            chunks = _Chunks(connection)
+            yield chunks
+            if not chunks.done:
+                self._pool.drop(connection)
+
+    @asynccontextmanager
+    async def _asked(
+        self, url: str, method: bytes, path: bytes, body: bytes = b""
+    ) -> AsyncIterator[Connection]:
+        """The connection on which the answer comes; the block has to read it to its end, or raise."""
+        connection = None
         try:
-            async with self._post(engine, body) as response:
-                if response.status != 200:
-                    raise Refused(response.status, await response.read())
-                yield _events(response)
-        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
-            raise EngineLost(f"{engine}: {error!r}") from error
+            connection = await self._pool.ask(url, method, path, body)
+            yield connection
+        except BaseException as error:
+            if connection is not None:
+                self._pool.drop(connection)
+            if isinstance(error, WireError):
+                raise EngineLost(f"{url}: {error}") from error
+            raise
+        self._pool.give_back(url, connection)
 
-    def _post(self, engine: str, body: bytes) -> Any:
-        return self._session.post(engine + "/v1/chat/completions", data=body, headers=_JSON)
 
-
-async def _accepted(response: aiohttp.ClientResponse) -> bytes:
-    body = await response.read()
-    if response.status != 200:
-        raise Refused(response.status, body)
+async def _accepted(connection: Connection) -> bytes:
+    status = await connection.status()
+    body = await connection.read_all()
+    if status != 200:
+        raise Refused(status, body)
     return body
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[list[Json]]:
+class _Chunks(AsyncIterator[list[Json]]):
     """Server-sent events, parsed once. Lines are cut in bytes, so no character is ever cut in half."""
-    rest = b""
-    async for data in response.content.iter_any():
-        *lines, rest = (rest + data).split(b"\n")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._rest = b""  # a line that has not come to its end
+        self._error: Refused | None = None
+        self.done = False
+
+    async def __anext__(self) -> list[Json]:
+        while not self.done and self._error is None:
+            data = await self._connection.read()
+            if not data:
+                raise EngineLost("the stream ended without [DONE]")
+            if chunks := self._parse(data):
+                return chunks
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    def _parse(self, data: bytes) -> list[Json]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
         chunks: list[Json] = []
         for line in lines:
             if not line.startswith(b"data:"):
                 continue  # blank lines between events, and comments that keep the connection alive
             if line.rstrip() == b"data: [DONE]":
-                if chunks:
-                    yield chunks
-                return
-            chunk = orjson.loads(line[5:])
+                self.done = True
+                break
+            try:
+                chunk = orjson.loads(line[5:])
+            except orjson.JSONDecodeError as error:
+                raise EngineLost(f"an event is not JSON: {error}") from error
             if "error" in chunk:
-                if chunks:
-                    yield chunks
-                raise Refused(_status(chunk), orjson.dumps(chunk))
+                self._error = Refused(_status(chunk), orjson.dumps(chunk))
+                break
             chunks.append(chunk)
-        if chunks:
-            yield chunks
-    raise EngineLost(f"{response.url}: the stream ended without [DONE]")
+        return chunks
 
 
 def _status(chunk: Json) -> int:

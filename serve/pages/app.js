@@ -1,5 +1,7 @@
 // The chat page. Text from people and models is only ever set as textContent, never as HTML.
 
+import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
+
 const byId = (id) => document.getElementById(id);
 const log = byId("log");
 const question = byId("question");
@@ -99,13 +101,15 @@ class ApiFailure extends Error {
 async function post(path, body, signal) {
   const response = await fetch(path, {
     method: "POST",
-    headers: { "content-type": "application/json" },
+    headers: { "content-type": "application/json", ...keyHeaders() },
     body: JSON.stringify(body),
     signal,
   });
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));
-    throw new ApiFailure(response.status, answer.error);
+    const failure = new ApiFailure(response.status, answer.error);
+    if (failure.status === 401) askForKey("Your key is no longer accepted. Enter another one to go on.", enter);
+    throw failure;
   }
   return response;
 }
@@ -134,6 +138,7 @@ async function* events(response) {
 function inWords(failure) {
   if (!(failure instanceof ApiFailure)) return "The service cannot be reached. Check your connection and try again.";
   if (failure.code === "context_length_exceeded") return "This conversation is too long for the model. Start a new one to go on.";
+  if (failure.status === 401) return "Your key was no longer accepted.";
   if (failure.status === 413) return "This message is too long. Shorten it and try again.";
   if (failure.status === 503) return "The model is not available right now. It is usually back within a minute.";
   if (failure.status === 429) return "That was a little fast. Wait a moment and try again.";
@@ -443,6 +448,11 @@ byId("stop").addEventListener("click", () => {
   question.focus();
 });
 byId("new").addEventListener("click", startOver);
+byId("forget").addEventListener("click", () => {
+  forgetKey();
+  startOver();
+  enter();
+});
 byId("mode-chat").addEventListener("click", () => setMode(false));
 byId("mode-compare").addEventListener("click", () => setMode(true));
 byId("theme").addEventListener("click", () => {
@@ -461,13 +471,23 @@ for (const text of SUGGESTIONS) {
 }
 setTheme(theme());
 refreshSend();
-question.focus();
 
-try {
-  const models = await (await fetch("/v1/models")).json();
-  state.model = models.data[0].id;
+// Looks whether the service is there for us: "" when it is, else what is wrong with our key. Asks for one if need be.
+async function enter() {
+  const models = await fetch("/v1/models", { headers: keyHeaders() }).catch(() => null);
+  if (models?.status === 401 || models?.status === 403) {
+    const sent = "authorization" in keyHeaders();
+    const wrong = models.status === 403 ? "This key may not chat." : sent ? "This key is not accepted." : "";
+    if (byId("key-form").hidden) askForKey(wrong, enter);
+    return wrong || "Enter a key first.";
+  }
+  const named = models?.ok ? await models.json().catch(() => null) : null;
+  state.model = named?.data[0].id ?? state.model; // if it is not known, the first question will say what is wrong
   byId("brand").textContent = state.model;
   document.title = state.model;
-} catch {
-  document.title = state.model; // the first question will say what is wrong
+  doneAsking();
+  question.focus();
+  return "";
 }
+
+await enter();

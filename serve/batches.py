@@ -1,0 +1,81 @@
+"""How votes come in a request's body: one JSON object, a JSON array of them, or one on each line."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from serve.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+
+MAX_ITEMS = 1000
+_JSON = frozenset({"", "application/json", "text/json"})
+_PLAIN = "text/plain"  # what a browser may send to another origin without asking first
+_LINES = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
+)
+
+
+def is_batch(raw: bytes, content_type: str) -> bool:
+    """Whether a body holds several votes. Raises UnsupportedMediaType for what is not JSON."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in _LINES:
+        return True
+    if media_type not in _JSON and media_type != _PLAIN and not media_type.endswith("+json"):
+        raise _unsupported(media_type)
+    return media_type != _PLAIN and raw.lstrip()[:1] == b"["
+
+
+def check_plain_text(content_type: str, token: str | None) -> None:
+    """Plain text is for a page that leaves (`navigator.sendBeacon`), and then the body brings a token.
+
+    Otherwise any web page could send votes in the name of whoever looks at it. Raises UnsupportedMediaType.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == _PLAIN and token is None:
+        raise _unsupported(media_type)
+
+
+def _unsupported(media_type: str) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        f"The content type {media_type[:80]!r} is not understood; send application/json, or "
+        "application/x-ndjson for one vote on each line.",
+        code="unsupported_media_type",
+    )
+
+
+def split(raw: bytes, content_type: str) -> list[Any]:
+    """The items of a batch: parsed ones of an array, or unparsed lines (bytes) without the empty ones.
+
+    Raises BadRequest when the body is no array or empty, BodyTooLarge for more than `MAX_ITEMS`.
+    """
+    if content_type.partition(";")[0].strip().lower() in _LINES:
+        items: list[Any] = [line for line in raw.split(b"\n") if line and not line.isspace()]
+    else:
+        try:
+            items = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+    if not items:
+        raise BadRequest("The batch is empty; send at least one vote.", code="empty_batch")
+    if len(items) > MAX_ITEMS:
+        raise BodyTooLarge(
+            f"The batch has {len(items)} votes; at most {MAX_ITEMS} are taken at once.",
+            code="batch_too_large",
+        )
+    return items
+
+
+def slices(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """`items` in pieces of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def parsed(item: Any) -> Any:
+    """A line of NDJSON as JSON; an item of an array is that already."""
+    if type(item) is not bytes:
+        return item
+    try:
+        return orjson.loads(item)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"This line is not valid JSON: {error}.", code="invalid_json") from error

@@ -1,0 +1,81 @@
+"""GET and DELETE /v1/feedback/{id}, and the votes behind a policy version."""
+
+import time
+from typing import Any
+
+from feedback.events import FEEDBACK
+from feedback.log import Entry, LogUnavailable
+from serve.errors import ApiError, BadRequest, NotFound, Unavailable
+from serve.receipt_store import Row
+from serve.receipts import Receipts, retraction
+from serve.recording import Recorder
+from serve.voters import Sender
+
+Json = dict[str, Any]
+
+MAX_PAGE = 1000
+
+
+class ReceiptApi:
+    """Says what became of votes, and takes them back."""
+
+    def __init__(self, receipts: Receipts, recorder: Recorder) -> None:
+        self._receipts = receipts
+        self._recorder = recorder
+
+    async def receipt(self, event_id: str, sender: Sender) -> Json:
+        """What became of a vote. Raises NotFound when the sender has no such vote."""
+        vote = await self._vote(event_id, sender)
+        operator = sender.grant is None and sender.caller.is_operator
+        return await self._receipts.receipt(vote, operator=operator)
+
+    async def retract(self, event_id: str, sender: Sender) -> Json:
+        """Take a vote back, durably; once more does nothing. Raises as `receipt`, Unavailable as a vote."""
+        vote = await self._vote(event_id, sender)
+        if not vote["retracted"]:
+            value, key = retraction(vote, self._recorder.stamp(), time.time())
+            entries = [Entry(FEEDBACK, key, value)]
+            try:
+                await self._recorder.votes(entries, {("retraction", "retracted"): 1})
+            except LogUnavailable as error:
+                raise _unavailable("Feedback cannot be stored at the moment.") from error
+            self._receipts.took(entries)
+        return {"id": event_id, "object": "feedback", "status": "retracted", "deleted": True}
+
+    async def shaped(self, version: str, tenant: str | None, after: str | None, limit: str | None) -> Json:
+        """One page of the votes that a version's reward model was fitted to, in the order of their ids."""
+        size = 100 if limit is None else int(limit) if limit.isdecimal() and limit.isascii() else 0
+        if not 1 <= size <= MAX_PAGE:
+            raise BadRequest(f"limit must be an integer from 1 to {MAX_PAGE}.", param="limit")
+        try:
+            page = await self._receipts.shaped(version, tenant, after or "", size)
+        except LogUnavailable as error:
+            raise _unavailable("The log cannot be read at the moment.") from error
+        if page is None:
+            raise NotFound(
+                f"No policy version {version[:100]!r} was offered.", param="version", code="version_not_found"
+            )
+        return page
+
+    async def _vote(self, event_id: str, sender: Sender) -> Row:
+        """The sender's own vote."""
+        try:
+            vote = await self._receipts.find(event_id)
+        except LogUnavailable as error:
+            raise _unavailable("The log cannot be read at the moment.") from error
+        if vote is None or not _may_see(vote, sender):
+            raise NotFound(f"There is no feedback {event_id[:100]!r}.", param="id", code="feedback_not_found")
+        return vote
+
+
+def _may_see(vote: Row, sender: Sender) -> bool:
+    """With a key: the tenant's votes. With a token: the rater's own, on the answers that it is for."""
+    if sender.grant is not None:
+        named = {target.completion_id for target in vote["targets"]}
+        mine = (vote["tenant"], vote["rater"]) == (sender.grant.tenant, sender.grant.rater)
+        return mine and named <= sender.grant.completion_ids
+    return bool(vote["tenant"] == sender.caller.tenant)
+
+
+def _unavailable(message: str) -> ApiError:
+    return Unavailable(message, code="log_unavailable")

@@ -1,0 +1,338 @@
+"""The read model of receipts: what became of each vote, folded from the log into an SQLite file.
+
+Nothing here is the truth: the file can be lost at any time and is then folded again from the log's
+beginning. Several gateways on one data folder share it; whoever comes first folds the next records.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from deploy.releases import Candidate, Decision
+from deploy.releases import parse as parse_release
+from deploy.stages import Outcome
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, UPDATES, Target
+from feedback.log import Record
+from feedback.sqlite_file import connect
+from feedback.usage import parse as parse_usage
+
+log = logging.getLogger(__name__)
+
+TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
+KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
+_SWEEP_EVERY = 50_000  # records
+_LAYOUT = 1  # a file of another layout is folded anew
+_BUSY_SECONDS = 5.0
+
+_SCHEMA = """
+CREATE TABLE place (topic TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE votes (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, rater TEXT NOT NULL,
+    kind TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL, first_at REAL NOT NULL,
+    at REAL NOT NULL, revisions INTEGER NOT NULL, retracted INTEGER NOT NULL, targets BLOB NOT NULL);
+CREATE TABLE uses (
+    id TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER, revision INTEGER NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (id, since)) WITHOUT ROWID;
+CREATE INDEX uses_by_update ON uses (state, since);
+CREATE TABLE updates (number INTEGER PRIMARY KEY, at REAL NOT NULL);
+CREATE TABLE completions (
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, version TEXT NOT NULL, arm TEXT NOT NULL, role TEXT NOT NULL,
+    prompt_hash TEXT, choices INTEGER NOT NULL, at REAL NOT NULL, external_id TEXT, episode_id TEXT);
+CREATE INDEX by_external ON completions (tenant, external_id) WHERE external_id IS NOT NULL;
+CREATE INDEX by_episode ON completions (tenant, episode_id) WHERE episode_id IS NOT NULL;
+CREATE TABLE versions (
+    version TEXT PRIMARY KEY, updates INTEGER, at REAL NOT NULL,
+    status TEXT NOT NULL, status_at REAL NOT NULL);
+CREATE TABLE live (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NULL, number INTEGER NOT NULL);
+"""
+
+# A retraction is a revision too; what it takes back keeps its kind and targets.
+_VOTE = """
+INSERT INTO votes (id, tenant, rater, kind, source, revision, first_at, at, revisions, retracted, targets)
+VALUES (:id, :tenant, :rater, :kind, :source, :revision, :at, :at, 1, :retracted, :targets)
+ON CONFLICT (id) DO UPDATE SET
+    revisions = revisions + 1, first_at = min(first_at, excluded.first_at), kind = excluded.kind,
+    source = excluded.source, revision = excluded.revision, at = excluded.at,
+    retracted = excluded.retracted, targets = excluded.targets
+WHERE excluded.revision > revision
+"""
+_COMPLETION = """
+INSERT OR IGNORE INTO completions
+    (id, tenant, version, arm, role, prompt_hash, choices, at, external_id, episode_id)
+VALUES (:id, :tenant, :version, :arm, :role, :prompt_hash, :choices, :at, :external_id, :episode_id)
+"""
+
+_STATUS: Mapping[Outcome, str] = {
+    "accepted": "waiting",
+    "started": "canary",
+    "raised": "canary",
+    "promoted": "live",
+    "finished": "live",
+    "harmful": "rolled_back",
+    "guardrail": "rolled_back",
+    "rolled_back": "rolled_back",
+    "refused": "refused",
+    "superseded": "superseded",
+    "inconclusive": "inconclusive",
+}
+"""What an outcome of a release makes of its version."""
+
+Row = dict[str, Any]
+
+
+class ReceiptStore:
+    """The file and its questions. Every method may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._since_sweep = 0
+        self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        """The file, made anew when it is missing, broken or of another layout."""
+        try:
+            return _ready(connect(self._path, synchronous="OFF", busy_seconds=_BUSY_SECONDS))
+        except sqlite3.DatabaseError as error:
+            log.warning("%s is folded from the log again: %s", self._path, error)
+            for suffix in ("", "-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            return _ready(connect(self._path, synchronous="OFF", busy_seconds=_BUSY_SECONDS))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._db.close()
+
+    def forget(self) -> None:
+        """Begin again: the log is not the one that was folded."""
+        with self._lock, _transaction(self._db) as db:
+            for table in ("place", "votes", "uses", "updates", "completions", "versions", "live"):
+                db.execute(f"DELETE FROM {table}")
+
+    # ---- folding
+
+    def cursor(self) -> dict[str, int]:
+        """Up to where the log is folded."""
+        with self._lock:
+            return dict(self._db.execute("SELECT topic, offset FROM place").fetchall())
+
+    def fold(self, records: Sequence[Record], before: Mapping[str, int], after: Mapping[str, int]) -> bool:
+        """Take in the records between two cursors. Does nothing, and says False, when the file is not at
+        `before`."""
+        with self._lock, _transaction(self._db) as db:
+            if dict(db.execute("SELECT topic, offset FROM place").fetchall()) != dict(before):
+                return False
+            db.executemany(_COMPLETION, _rows(records, COMPLETIONS, _completion_row))
+            db.executemany(_VOTE, _rows(records, FEEDBACK, _vote_row))
+            for record in records:
+                if record.topic == UPDATES:
+                    _fold_usage(db, record.value)
+                elif record.topic == RELEASES:
+                    _fold_release(db, record.value)
+            db.executemany("INSERT OR REPLACE INTO place VALUES (?, ?)", after.items())
+            self._since_sweep += len(records)
+            if self._since_sweep >= _SWEEP_EVERY:
+                self._since_sweep = 0
+                _sweep(db)
+        return True
+
+    # ---- questions
+
+    def vote(self, event_id: str) -> Row | None:
+        """A vote: its columns, `targets` parsed and each with the `answers` that it means so far."""
+        with self._lock:
+            found = self._one("SELECT * FROM votes WHERE id = ?", event_id)
+            if found is None:
+                return None
+            targets = [Target.model_validate(target) for target in orjson.loads(found["targets"])]
+            found["targets"] = targets
+            found["answers"] = [self._meant(found["tenant"], found["at"], target) for target in targets]
+            return found
+
+    def uses(self, event_id: str) -> list[Row]:
+        """What updates did with a vote, oldest first."""
+        with self._lock:
+            query = "SELECT uses.*, updates.at FROM uses LEFT JOIN updates ON number = since WHERE id = ?"
+            return self._all(query + " ORDER BY since", event_id)
+
+    def versions(self, since: int, until: int | None, limit: int) -> list[Row]:
+        """The newest versions whose reward model had an update from `since` to before `until` as its last.
+
+        Oldest first.
+        """
+        query = "SELECT * FROM versions WHERE updates >= ? AND updates < ?"
+        with self._lock:
+            rows = self._all(query + " ORDER BY updates DESC, at DESC LIMIT ?", since, until or 2**62, limit)
+            return [self._now(row) for row in rows[::-1]]
+
+    def version(self, version: str) -> Row | None:
+        """A version that was offered, or None."""
+        with self._lock:
+            found = self._one("SELECT * FROM versions WHERE version = ?", version)
+            return None if found is None else self._now(found)
+
+    def shaped(self, updates: int, tenant: str | None, after: str, limit: int) -> list[Row]:
+        """The votes that an update was fitted to, in the order of their ids, from `after` on.
+
+        `tenant`: only its votes, None for all.
+        """
+        query = """
+            SELECT uses.id, uses.revision, uses.since, votes.kind, votes.retracted FROM uses
+            JOIN votes ON votes.id = uses.id
+            WHERE state = 'training' AND since <= ? AND (until IS NULL OR until > ?) AND uses.id > ?
+            AND (? IS NULL OR votes.tenant = ?) ORDER BY uses.id LIMIT ?
+        """
+        with self._lock:
+            return self._all(query, updates, updates, after, tenant, tenant, limit)
+
+    def trained_on(self, tenant: str, rater: str) -> list[str]:
+        """The versions whose reward model was fitted to a rater's votes, oldest first."""
+        query = """
+            SELECT DISTINCT versions.version FROM votes
+            JOIN uses ON uses.id = votes.id AND uses.state = 'training'
+            JOIN versions ON versions.updates >= uses.since
+                AND (uses.until IS NULL OR versions.updates < uses.until)
+            WHERE votes.tenant = ? AND votes.rater = ? ORDER BY versions.at
+        """
+        with self._lock:
+            return [str(row["version"]) for row in self._all(query, tenant, rater)]
+
+    def _meant(self, tenant: str, at: float, target: Target) -> list[Row]:
+        """The completions that a target means: as `feedback.join.Joiner` finds them."""
+        named = "SELECT * FROM completions WHERE role = 'answer' AND tenant = ? AND "
+        if target.external_id is not None:
+            found = self._all(named + "external_id = ? ORDER BY at, id", tenant, target.external_id)
+            return ([row for row in found if row["at"] <= at] or found[:1])[-1:]
+        if target.episode_id is not None:
+            found = self._all(named + "episode_id = ? ORDER BY at, id", tenant, target.episode_id)
+            return [row for row in found if row["at"] <= at] or found[:1]
+        return self._all("SELECT * FROM completions WHERE id = ?", target.completion_id)
+
+    def _now(self, version: Row) -> Row:
+        live = self._one("SELECT version FROM live")
+        if version["status"] == "live" and live is not None and live["version"] != version["version"]:
+            version["status"] = "replaced"
+        return version
+
+    def _one(self, query: str, *values: object) -> Row | None:
+        found = self._all(query, *values)
+        return found[0] if found else None
+
+    def _all(self, query: str, *values: object) -> list[Row]:
+        rows = self._db.execute(query, values)
+        names = [column[0] for column in rows.description]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _ready(db: sqlite3.Connection) -> sqlite3.Connection:
+    """An open file with its tables. Raises DatabaseError when it is of another layout."""
+    with _transaction(db):
+        (layout,) = db.execute("PRAGMA user_version").fetchone()
+        if layout == 0:
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_LAYOUT}")
+        elif layout != _LAYOUT:
+            db.close()
+            raise sqlite3.DatabaseError(f"layout {layout}, {_LAYOUT} is needed")
+    return db
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+def _rows(records: Iterable[Record], topic: str, row: Callable[[Row], Row]) -> Iterator[Row]:
+    """The rows of a topic's records; what cannot be read is skipped, as everywhere."""
+    for record in records:
+        if record.topic == topic:
+            try:
+                yield row(orjson.loads(record.value))
+            except (ValueError, KeyError, TypeError):
+                continue
+
+
+def _vote_row(event: Row) -> Row:
+    retracted = event["kind"] == "retraction"
+    return {
+        "id": str(event["event_id"]),
+        "tenant": str(event.get("tenant", "default")),
+        "rater": str(event["rater"]),
+        "kind": str((event.get("retracts") or "thumbs") if retracted else event["kind"]),
+        "source": str(event.get("source", "end_user")),
+        "revision": int(event["revision"]),
+        "at": float(event["at"]),
+        "retracted": retracted,
+        "targets": orjson.dumps(event["targets"]),
+    }
+
+
+def _completion_row(event: Row) -> Row:
+    return {
+        "id": str(event["completion_id"]),
+        "tenant": str(event.get("tenant", "default")),
+        "version": str(event["policy_version"]),
+        "arm": str(event["arm"]),
+        "role": str(event.get("role", "answer")),
+        "prompt_hash": event.get("prompt_hash"),
+        "choices": len(event["choices"]),
+        "at": float(event["at"]),
+        "external_id": event.get("external_id"),
+        "episode_id": event.get("episode_id"),
+    }
+
+
+def _fold_usage(db: sqlite3.Connection, value: bytes) -> None:
+    usage = parse_usage(value)
+    if usage is None:
+        return
+    db.execute("INSERT OR IGNORE INTO updates VALUES (?, ?)", (usage.update, usage.at))
+    named = [
+        (event_id, revision, state) for state, votes in usage.votes.items() for event_id, revision in votes
+    ]
+    closing = "UPDATE uses SET until = ? WHERE id = ? AND until IS NULL AND since < ?"
+    db.executemany(closing, [(usage.update, event_id, usage.update) for event_id, _, _ in named])
+    opening = "INSERT OR IGNORE INTO uses (id, since, revision, state) VALUES (?, ?, ?, ?)"
+    db.executemany(
+        opening, [(event_id, usage.update, revision, state) for event_id, revision, state in named]
+    )
+
+
+def _fold_release(db: sqlite3.Connection, value: bytes) -> None:
+    event = parse_release(value)
+    if isinstance(event, Candidate):
+        row = (event.version, event.reward_updates, event.at, "offered", event.at)
+        db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?)", row)
+    elif isinstance(event, Decision):
+        newest = db.execute("SELECT number FROM live").fetchone()
+        if newest is not None and event.number <= newest[0]:
+            return  # repeated, or of a second controller
+        status = _STATUS.get(event.outcome)
+        if status is not None and event.version is not None:
+            query = "UPDATE versions SET status = ?, status_at = ? WHERE version = ?"
+            db.execute(query, (status, event.at, event.version))
+        live = event.state.table.live
+        db.execute("INSERT OR REPLACE INTO live VALUES (1, ?, ?)", (live, event.number))
+
+
+def _sweep(db: sqlite3.Connection) -> None:
+    """Forget the oldest votes and completions beyond `KEEP`."""
+    last = "SELECT max(number) - ? FROM votes"
+    db.execute(f"DELETE FROM uses WHERE id IN (SELECT id FROM votes WHERE number <= ({last}))", (KEEP,))
+    db.execute(f"DELETE FROM votes WHERE number <= ({last})", (KEEP,))
+    db.execute("DELETE FROM completions WHERE rowid <= (SELECT max(rowid) - ? FROM completions)", (KEEP,))

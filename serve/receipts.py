@@ -1,0 +1,303 @@
+"""What became of a vote: follows the log into the read model, and words what it says.
+
+Voters must stay blind: which version and arm an answer came from is for operators. Which later versions a
+vote helped to shape says nothing about that, so anyone who may read the receipt sees it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from feedback.events import Feedback, Target
+from feedback.log import Entry, EventLog, LogError, LogUnavailable
+from serve.receipt_store import TOPICS, ReceiptStore, Row
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+_WAIT_SECONDS = 0.25  # longest pause inside one read; also the longest that shutting down can take here
+_RETRY_SECONDS = 1.0
+_SLICE = 200  # records folded in one go, some milliseconds of work
+_REST = 3.0  # a fold that has more to do rests so many times as long as it worked: votes come first
+_PAUSE_SECONDS = 0.5  # between folds while a little comes in all the time, unless somebody asks
+_FRESH_SECONDS = 2.0  # how long a question waits for the fold to reach the log's end
+_RECENT = 4096  # votes that this gateway took last, known before the log gives them back
+_VERSIONS = 20  # newest versions that a receipt names
+
+
+_REASONS = {
+    "judging": "Its rater is one of those whose votes measure new versions instead of training them.",
+    "waiting": "It waits: its rater is new, or sent many at once, or came with others upon one answer.",
+    "kept": "It is kept; the learner does not learn from this kind of vote, or from what it is about, yet.",
+    "erased": "A user whom it concerns was erased; no update uses it any more.",
+    "evicted": "Newer votes have taken its place in what the learner remembers.",
+}
+
+
+class Receipts:
+    """Answers what became of votes."""
+
+    def __init__(self, events: EventLog, store: ReceiptStore) -> None:
+        self._events = events
+        self._store = store
+        self._recent: deque[bytes] = deque(maxlen=_RECENT)
+        self._cursor: dict[str, int] = {}
+        self._moved = asyncio.Condition()
+        self._asked = asyncio.Event()
+
+    def close(self) -> None:
+        """Let go of the read model."""
+        self._store.close()
+
+    # ---- following the log
+
+    async def follow(self) -> None:
+        """Fold the log, for ever."""
+        self._cursor = await asyncio.to_thread(self._begin)
+        while True:
+            try:
+                started = time.monotonic()
+                count = await asyncio.to_thread(self._fold_some)
+            except (LogError, sqlite3.Error) as error:
+                log.warning("cannot follow what becomes of votes: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            async with self._moved:
+                self._moved.notify_all()
+            if count == _SLICE:
+                await asyncio.sleep(_REST * (time.monotonic() - started))
+            elif count:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._asked.wait(), _PAUSE_SECONDS)
+            self._asked.clear()
+
+    def _begin(self) -> dict[str, int]:
+        """Where the fold goes on; at the beginning when the log is shorter than what was folded."""
+        cursor = self._store.cursor()
+        try:
+            end = self._events.end(TOPICS, _FRESH_SECONDS)
+        except LogError:  # a broker that is away at boot
+            return cursor
+        if any(offset > end.get(place, offset) for place, offset in cursor.items()):
+            log.warning("the log was replaced by a shorter one: receipts are folded from its beginning")
+            self._store.forget()
+            return {}
+        return cursor
+
+    def _fold_some(self) -> int:
+        """Fold what is new, waiting a little for it. How many records were read."""
+        records, after = self._events.read(TOPICS, self._cursor, _SLICE, _WAIT_SECONDS)
+        if after == self._cursor:
+            return 0
+        if self._store.fold(records, self._cursor, after):
+            self._cursor = dict(after)
+        else:  # another gateway on the same file was faster
+            self._cursor = self._store.cursor()
+        return len(records)
+
+    async def _caught_up(self) -> None:
+        """Wait until everything that is in the log now is folded. Raises LogUnavailable when it cannot be."""
+        end = await asyncio.to_thread(self._events.end, TOPICS, _FRESH_SECONDS)
+        self._asked.set()
+        try:
+            async with asyncio.timeout(_FRESH_SECONDS), self._moved:
+                await self._moved.wait_for(
+                    lambda: all(self._cursor.get(place, 0) >= offset for place, offset in end.items())
+                )
+        except TimeoutError as error:
+            raise LogUnavailable("the log's newest events are not read yet") from error
+
+    def took(self, entries: Sequence[Entry]) -> None:
+        """Remember votes that this gateway has just stored."""
+        self._recent += (entry.value for entry in entries)
+
+    # ---- answering
+
+    async def find(self, event_id: str) -> Row | None:
+        """A vote as the read model has it (see `ReceiptStore.vote`), or None when there is none.
+
+        Raises LogUnavailable when that cannot be said now.
+        """
+        recent = self._recent_row(event_id)
+        found = await asyncio.to_thread(self._store.vote, event_id)
+        if found is None and recent is None:
+            await self._caught_up()
+            found = await asyncio.to_thread(self._store.vote, event_id)
+        if recent is not None and (found is None or found["revision"] < recent["revision"]):
+            return recent
+        return found
+
+    async def trained_on(self, tenant: str, rater: str) -> list[str]:
+        """The versions whose reward model was fitted to a rater's votes. Raises LogUnavailable."""
+        await self._caught_up()
+        return await asyncio.to_thread(self._store.trained_on, tenant, rater)
+
+    def _recent_row(self, event_id: str) -> Row | None:
+        wanted = b'"event_id":%s,' % orjson.dumps(event_id)
+        value = next((each for each in reversed(self._recent) if wanted in each), None)
+        if value is None:
+            return None
+        event = Feedback.model_validate_json(value)
+        return {
+            "id": event.event_id,
+            "tenant": event.tenant,
+            "rater": event.rater,
+            "kind": event.retracts or event.kind,
+            "source": event.source,
+            "revision": event.revision,
+            "first_at": event.at,
+            "at": event.at,
+            "revisions": 1,
+            "retracted": event.kind == "retraction",
+            "targets": list(event.targets),
+            "answers": [[] for _ in event.targets],
+        }
+
+    async def receipt(self, vote: Row, *, operator: bool) -> Json:
+        """What became of a vote that `find` found."""
+        return await asyncio.to_thread(self._receipt, vote, operator)
+
+    def _receipt(self, vote: Row, operator: bool) -> Json:
+        uses = self._store.uses(vote["id"])
+        versions: list[Row] = []
+        for use in uses:
+            if use["state"] == "training":
+                versions += self._store.versions(use["since"], use["until"], _VERSIONS)
+        status, reason = _status(vote, uses, versions)
+        return {
+            "id": vote["id"],
+            "object": "feedback.receipt",
+            "kind": vote["kind"],
+            "status": status,
+            "reason": reason,
+            "created": vote["first_at"],
+            "updated": vote["at"],
+            "revisions": vote["revisions"],
+            "targets": [
+                _target(target, answers, operator)
+                for target, answers in zip(vote["targets"], vote["answers"], strict=True)
+            ],
+            "updates": [_use(use, vote["revision"]) for use in uses],
+            "policies": [
+                {"version": row["version"], "status": row["status"], "since": row["status_at"]}
+                for row in versions[-_VERSIONS:]
+            ],
+        }
+
+    async def shaped(self, version: str, tenant: str | None, after: str, limit: int) -> Json | None:
+        """The votes that shaped a version, one page of them; None when there is no such version."""
+        found = await asyncio.to_thread(self._store.version, version)
+        if found is None:
+            await self._caught_up()
+            found = await asyncio.to_thread(self._store.version, version)
+        if found is None:
+            return None
+        rows: list[Row] = []
+        if found["updates"] is not None:
+            rows = await asyncio.to_thread(self._store.shaped, found["updates"], tenant, after, limit + 1)
+        page = rows[:limit]
+        return {
+            "object": "list",
+            "version": version,
+            "status": found["status"],
+            "reward_updates": found["updates"],
+            "data": [
+                {
+                    "id": row["id"],
+                    "object": "feedback",
+                    "kind": row["kind"],
+                    "revision": row["revision"],
+                    "since_update": row["since"],
+                    "retracted": bool(row["retracted"]),
+                }
+                for row in page
+            ],
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
+            "has_more": len(rows) > limit,
+        }
+
+
+def _status(vote: Row, uses: list[Row], versions: list[Row]) -> tuple[str, str | None]:
+    """How far a vote has come, and why not further."""
+    if vote["retracted"]:
+        return "retracted", "It was taken back; what was trained before is not undone."
+    complaint = _complaint(vote)
+    if complaint is not None:
+        return "discarded", complaint
+    if uses and uses[-1]["revision"] == vote["revision"] and uses[-1]["state"] in _REASONS:
+        state = uses[-1]["state"]
+        if state != "evicted" or not versions:
+            return state, _REASONS[state]
+    if versions:
+        newest = versions[-1]["status"]
+        return newest if newest in ("canary", "live", "rolled_back") else "shaped", None
+    if any(use["state"] == "training" for use in uses):
+        return "used", None
+    if all(vote["answers"]):
+        return "joined", "The next update of the reward model will look at it."
+    return "accepted", "The completion that it is about has not been seen yet."
+
+
+def _complaint(vote: Row) -> str | None:
+    """Why a vote can never be used, or None."""
+    for target, answers in zip(vote["targets"], vote["answers"], strict=True):
+        for answer in answers:
+            if answer["tenant"] != vote["tenant"]:
+                return "The completion belongs to another tenant."
+            if target.episode_id is None and target.choice >= answer["choices"]:
+                return f"The completion has no choice {target.choice}."
+    return None
+
+
+def _target(target: Target, answers: list[Row], operator: bool) -> Json:
+    """A target and the completions that it means; where they came from is for operators."""
+    named = target.model_dump(exclude_none=True)
+    if not named["completion_id"]:
+        del named["completion_id"]
+    told = []
+    for answer in answers:
+        one: Json = {"completion_id": answer["id"], "at": answer["at"]}
+        if operator:
+            one |= {name: answer[name] for name in ("version", "arm", "prompt_hash")}
+        told.append(one)
+    return {**named, "joined": told}
+
+
+def _use(use: Row, revision: int) -> Json:
+    """What updates did with one revision of a vote."""
+    return {
+        "first_update": use["since"],
+        "last_update": None if use["until"] is None else use["until"] - 1,
+        "as": use["state"],
+        "at": use["at"],
+        "superseded": use["revision"] < revision,
+    }
+
+
+def retraction(vote: Row, revision: int, at: float) -> tuple[bytes, str]:
+    """The event that takes a vote back, and the key under which the vote lies in the log."""
+    event = {
+        "schema_version": 1,
+        "event_id": vote["id"],
+        "at": at,
+        "tenant": vote["tenant"],
+        "revision": max(revision, vote["revision"] + 1),
+        "rater": vote["rater"],
+        "kind": "retraction",
+        "retracts": vote["kind"],
+        "targets": [target.model_dump(exclude_none=True) for target in vote["targets"]],
+        "value": 0.5,
+        "label": "retracted",
+        "source": vote["source"],
+        "metadata": {},
+    }
+    return orjson.dumps(event), vote["rater"]

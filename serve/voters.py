@@ -1,0 +1,81 @@
+"""Who votes: a key's caller for its users, or a browser with the token of the answer that it shows."""
+
+import time
+from dataclasses import dataclass
+
+from feedback.events import Source
+from feedback.ids import Signer
+from serve.caller import OPEN, Caller
+from serve.errors import Forbidden
+from serve.feedback_tokens import Grant, Tokens
+from serve.votes import SOURCES, Vote
+
+_OPERATORS_ONLY: frozenset[Source] = frozenset({"import"})
+_BROWSERS: frozenset[Source] = frozenset({"end_user"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Where a request came from: a `caller` (by its key, or of an open service) or a token's `grant`."""
+
+    address: str
+    caller: Caller = OPEN
+    grant: Grant | None = None
+
+    @property
+    def scope(self) -> str:
+        """Whose idempotency keys these are."""
+        if self.grant is not None:
+            return f"{self.grant.tenant}/{self.grant.rater}"
+        return self.caller.tenant
+
+    @property
+    def sources(self) -> frozenset[Source]:
+        """The sources that its votes may claim: a browser speaks for its user, imports are for operators."""
+        if self.grant is not None:
+            return _BROWSERS
+        return SOURCES if "operate" in self.caller.scopes else SOURCES - _OPERATORS_ONLY
+
+
+class Voters:
+    """Tells in whose name a vote is."""
+
+    def __init__(self, signer: Signer, tokens: Tokens) -> None:
+        self._signer = signer
+        self._tokens = tokens
+
+    def voter(self, vote: Vote, sender: Sender) -> tuple[str, str]:
+        """The tenant and the rater of a vote.
+
+        Raises Unauthorized for a token that is not good, Forbidden for one that is good for something else.
+        """
+        grant = sender.grant
+        if vote.token is not None:
+            grant = self._tokens.check(vote.token, time.time())
+        if grant is None:
+            tenant = sender.caller.tenant
+            return tenant, self._signer.pseudonym(tenant, vote.user or f"anonymous-{sender.address}")
+        self._check(vote, grant)
+        return grant.tenant, grant.rater
+
+    def _check(self, vote: Vote, grant: Grant) -> None:
+        """Whether a token allows a vote."""
+        for target in vote.event["targets"]:
+            if target["completion_id"] not in grant.completion_ids:
+                raise Forbidden(
+                    "The feedback token is for another answer; send the one that came with this answer.",
+                    param="token",
+                    code="token_of_another_completion",
+                )
+        if vote.user is not None and self._signer.pseudonym(grant.tenant, vote.user) != grant.rater:
+            raise Forbidden(
+                "The feedback token was made for another user; leave user out.",
+                param="user",
+                code="token_of_another_user",
+            )
+        if vote.event["source"] not in _BROWSERS:
+            raise Forbidden(
+                "With a feedback token, source can only be 'end_user'.",
+                param="source",
+                code="source_not_allowed",
+            )
