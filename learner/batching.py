@@ -1,11 +1,13 @@
-"""Padded batches of (prompt, answer) pairs, sorted into buckets of similar length.
+"""Batches of (prompt, answer) pairs, padded and packed, sorted into buckets of similar length.
 
 Rows are padded on the right and go through the model with no attention mask: a causal model's real tokens
-never look at what follows them, so a row's states are the same as when it is alone.
+never look at what follows them, so a row's states are the same as when it is alone. A model that can keep
+padding out of all but attention finds the real tokens by `real` and `pad`.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -14,45 +16,55 @@ Item = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt and of its a
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B padded rows of S tokens whose longest answer has T tokens.
+    """B padded rows of S tokens whose longest answer has T tokens; R real tokens, N of them of answers.
 
-    tokens: (B, S) ids, prompt then answer then padding; answers: (B, T) ids, padded with 0; mask: (B, T)
-    True at real answer tokens; predicting: (N,) places in the flattened (B * S) rows whose states predict the
-    N real answer tokens, row after row; final: (B,) places in the flattened rows of the last answer tokens.
+    tokens: (B, S) ids, prompt then answer then padding; targets: (N,) the answers' ids, row after row; mask:
+    (B, T) True at real answer tokens. Places in the flattened (B * S) rows: predicting: (N,) those whose
+    states predict the targets; final: (B,) those of the last tokens; real: (R,) those that are not padding.
+    positions: (R,) the real tokens' places in their own rows. pad: (B * S,) the place of each token among the
+    real ones, for padding that of its row's last.
     """
 
     tokens: torch.Tensor
-    answers: torch.Tensor
+    targets: torch.Tensor
     mask: torch.Tensor
     predicting: torch.Tensor
     final: torch.Tensor
+    real: torch.Tensor
+    positions: torch.Tensor
+    pad: torch.Tensor
 
 
 def make_batch(items: Sequence[Item], device: torch.device | str = "cpu") -> Batch:
     """One batch of all items. Raises `ValueError` for no items or an empty prompt."""
     if not items:
         raise ValueError("a batch needs at least one (prompt, answer) pair")
-    prompts = [len(prompt) for prompt, _ in items]
-    answers = [len(answer) for _, answer in items]
-    if min(prompts) == 0:
-        raise ValueError(f"item {prompts.index(0)} has an empty prompt; a model needs a token to start from")
-    width, longest = max(p + a for p, a in zip(prompts, answers, strict=True)), max(answers)
-    rows = [[*prompt, *answer] + [0] * (width - len(prompt) - len(answer)) for prompt, answer in items]
-    answer_rows = [[*answer] + [0] * (longest - len(answer)) for _, answer in items]
-    predicting = [
-        row * width + start - 1 + t
-        for row, (start, length) in enumerate(zip(prompts, answers, strict=True))
-        for t in range(length)
-    ]
-    final = [row * width + p + a - 1 for row, (p, a) in enumerate(zip(prompts, answers, strict=True))]
-    mask = torch.arange(longest) < torch.tensor(answers)[:, None]
-    return Batch(
-        tokens=torch.tensor(rows, device=device),
-        answers=torch.tensor(answer_rows, dtype=torch.long, device=device).reshape(len(items), longest),
-        mask=mask.to(device),
-        predicting=torch.tensor(predicting, dtype=torch.long, device=device),
-        final=torch.tensor(final, device=device),
-    )
+    prompts = torch.tensor([len(prompt) for prompt, _ in items])[:, None]
+    answers = torch.tensor([len(answer) for _, answer in items])[:, None]
+    if not prompts.all():
+        empty = int((prompts == 0).nonzero()[0, 0])
+        raise ValueError(f"item {empty} has an empty prompt; a model needs a token to start from")
+    lengths = prompts + answers
+    width, longest = int(lengths.max()), int(answers.max())
+    column = torch.arange(width)
+    inside = column < lengths
+    flat = torch.tensor(list(chain.from_iterable(chain(*item) for item in items)))
+    tokens = torch.zeros(len(items), width, dtype=torch.long)
+    tokens[inside] = flat
+    starts = lengths.cumsum(0) - lengths  # of each row among the real tokens
+    predicting = (column >= prompts - 1) & (column < lengths - 1)
+    of_answer = (column >= prompts) & inside
+    parts = {
+        "tokens": tokens,
+        "targets": tokens[of_answer],
+        "mask": torch.arange(longest) < answers,
+        "predicting": predicting.flatten().nonzero().squeeze(1),
+        "final": (torch.arange(len(items)) * width + lengths[:, 0] - 1),
+        "real": inside.flatten().nonzero().squeeze(1),
+        "positions": column.expand(len(items), -1)[inside],
+        "pad": (starts + torch.minimum(column, lengths - 1)).flatten(),
+    }
+    return Batch(**{name: part.to(device) for name, part in parts.items()})
 
 
 def in_buckets(

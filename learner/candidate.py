@@ -59,7 +59,7 @@ def make_probes(model: SharedModel, samples: Sequence[Sample]) -> list[Probe]:
     """A few answers with the trainer's own logprobs, by which every engine's copy is recognised."""
     chosen = [sample for sample in samples if sample.token_ids][:PROBES]
     items = [(sample.prompt_token_ids, sample.token_ids) for sample in chosen]
-    rows = model.answer_logprobs(items, adapter="policy")
+    rows = model.answer_logprobs(items, adapter="policy", exact=True)
     return [
         Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=[float(x) for x in row[: len(answer)]])
         for (prompt, answer), row in zip(items, rows, strict=True)

@@ -9,7 +9,6 @@ The link moves with `os.replace`, so a reader sees the old checkpoint or the new
 after the checkpoint is read from the log again: that is how every vote counts exactly once.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from typing import Any
 
 import orjson
 import torch
+
+from feedback.files import Held, fsync, only_one
 
 LINK = "checkpoint"
 
@@ -33,21 +34,13 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     Raises `LearnerBusy` when another process has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LearnerBusy(f"another learner is running on {folder}; end it first") from error
-        yield
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with only_one(folder / "lock"):
+            yield
+    except Held as held:
+        raise LearnerBusy(
+            f"another learner is running on {folder} (process {held.holder}); end it first"
+        ) from None
 
 
 def save(
@@ -62,13 +55,13 @@ def save(
     (target / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS))
     (target / "ledger.json").write_bytes(orjson.dumps(ledger))
     for file in target.iterdir():
-        _sync(file)
-    _sync(target)
+        fsync(file)
+    fsync(target)
     link = folder / f".{LINK}.new"
     link.unlink(missing_ok=True)
     link.symlink_to(target.name)
     os.replace(link, folder / LINK)
-    _sync(folder)
+    fsync(folder)
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old)

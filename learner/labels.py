@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from feedback.join import Answer, Label
+from feedback.labels import Answer, Label
+from feedback.usage import State
+from learner.signals import Tokenize, signals
 
 DIGEST_MODULUS = 2**256
 
@@ -21,12 +23,21 @@ def judges(rater: str, share: float) -> bool:
 
 
 class LabelStore:
-    """The newest `capacity` labels by event id. A revised vote replaces its earlier revision."""
+    """The newest `capacity` labels by event id. A revised vote replaces its earlier revision.
 
-    def __init__(self, judge_share: float, capacity: int = 20_000) -> None:
+    A retracted vote stays as a mark that it must not come back; comments and what else nobody can train on
+    now stay as they are, for those who can. `tokenize` gives the token ids of an answer that a rater wrote.
+    """
+
+    def __init__(self, judge_share: float, capacity: int = 20_000, tokenize: Tokenize | None = None) -> None:
         self._judge_share = judge_share
         self._capacity = capacity
+        self._tokenize = tokenize
         self._labels: dict[str, Label] = {}
+        self._signals: dict[str, tuple[Label, ...]] = {}  # by event id; those that have any
+        self._erased: set[tuple[str, str]] = set()  # tenant and pseudonym
+        self._waiting: Mapping[str, str] = {}  # event id -> why its vote is in quarantine
+        self._news: dict[str, int] = {}  # event id -> revision of what changed since `take_news`
         self.used = 0
         self._digest = 0
 
@@ -34,34 +45,115 @@ class LabelStore:
         """Take joined labels; returns those that changed something."""
         changed = []
         for label in labels:
-            old = self._labels.pop(label.event_id, None)
-            if old is not None and old.revision >= label.revision:
-                self._labels[label.event_id] = old
+            old = self._labels.get(label.event_id)
+            if old is None and label.retracted and not label.answers:
+                continue  # of a vote that was never joined, or is long forgotten
+            if old is not None and (old.revision > label.revision or old == label):
                 continue
             if old is not None:
                 self._digest -= vote_number(old.event_id, old.revision)
+                del self._labels[label.event_id]
             else:
                 self.used += 1
             self._digest = (self._digest + vote_number(label.event_id, label.revision)) % DIGEST_MODULUS
-            self._labels[label.event_id] = label
+            self._keep(label)
+            self._news[label.event_id] = label.revision
             changed.append(label)
         while len(self._labels) > self._capacity:
-            del self._labels[next(iter(self._labels))]
+            oldest = next(iter(self._labels))
+            self._news[oldest] = self._labels.pop(oldest).revision
+            self._signals.pop(oldest, None)
         return changed
+
+    def _keep(self, label: Label) -> None:
+        self._signals.pop(label.event_id, None)
+        if self._concerns_erased(label):
+            label = _without_texts(label)
+        elif found := signals(label, self._tokenize):
+            self._signals[label.event_id] = found
+        self._labels[label.event_id] = label
+
+    def erase(self, tenant: str, user: str) -> None:
+        """Never train on what a user said, was told or voted, from now on."""
+        self._erased.add((tenant, user))
+        for label in [label for label in self._labels.values() if self._concerns_erased(label)]:
+            self._keep(label)
+            self._news[label.event_id] = label.revision
+
+    def hold(self, waiting: Mapping[str, str]) -> None:
+        """Keep these votes (event id -> reason) from training and judging, and let all others go on."""
+        for event_id in self._waiting.keys() ^ waiting.keys():
+            if event_id in self._labels:
+                self._news[event_id] = self._labels[event_id].revision
+        self._waiting = dict(waiting)
+
+    @property
+    def votes(self) -> list[Label]:
+        """The votes that stand and may be learned from, oldest first, those in quarantine included."""
+        return [self._labels[event_id] for event_id in self._signals]
+
+    def is_erased(self, tenant: str, user: str) -> bool:
+        """Whether `erase` was told of a user."""
+        return (tenant, user) in self._erased
+
+    def _concerns_erased(self, label: Label) -> bool:
+        users = {label.rater, *(answer.user for answer in label.answers)}
+        return not self._erased.isdisjoint((label.tenant, user) for user in users)
 
     def is_judging(self, label: Label) -> bool:
         """Whether a label belongs to the judging side of the split."""
         return judges(label.rater, self._judge_share)
 
+    def teaches(self, label: Label) -> bool:
+        """Whether the reward model can be fitted to a label, which must be the newest of its event id."""
+        return label.event_id in self._signals
+
     @property
     def training(self) -> list[Label]:
-        """Labels of the raters who train the reward model, oldest first."""
-        return [label for label in self._labels.values() if not self.is_judging(label)]
+        """What the raters who train the reward model say, as thumbs and comparisons, oldest first."""
+        return [signal for signal in self._teaching() if not self.is_judging(signal)]
 
     @property
     def judging(self) -> list[Label]:
-        """Labels of the raters who judge candidates, oldest first."""
-        return [label for label in self._labels.values() if self.is_judging(label)]
+        """What the raters who judge candidates say, as thumbs and comparisons, oldest first."""
+        return [signal for signal in self._teaching() if self.is_judging(signal)]
+
+    def _teaching(self) -> Iterator[Label]:
+        for event_id, found in self._signals.items():
+            if event_id not in self._waiting:
+                yield from found
+
+    def take_news(self) -> list[tuple[str, int, State]]:
+        """The votes whose state changed since the last call, as (event id, revision, state now)."""
+        news = [(event_id, revision, self._state(event_id)) for event_id, revision in self._news.items()]
+        self._news = {}
+        return news
+
+    def _state(self, event_id: str) -> State:
+        label = self._labels.get(event_id)
+        if label is None:
+            return "evicted"
+        if self._concerns_erased(label):
+            return "erased"
+        if label.retracted:
+            return "retracted"
+        if event_id not in self._signals:
+            return "kept"
+        if event_id in self._waiting:
+            return "waiting"
+        return "judging" if self.is_judging(label) else "training"
+
+    @property
+    def demonstrations(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Prompts, and the answers that raters who train the reward model wrote for them, oldest first."""
+        corrections = (
+            s.answers[0]
+            for event_id, found in self._signals.items()
+            if self._labels[event_id].kind == "correction" and event_id not in self._waiting
+            for s in found
+            if not self.is_judging(s)
+        )
+        return [(answer.prompt_token_ids, answer.token_ids) for answer in corrections]
 
     def ledger(self) -> dict[str, Any]:
         """How many votes were used and the order-independent digest of them (see `vote_number`)."""
@@ -70,22 +162,54 @@ class LabelStore:
     def state(self) -> dict[str, Any]:
         """A JSON-able copy of everything."""
         labels = [dataclasses.asdict(label) for label in self._labels.values()]
-        return {"labels": labels, "used": self.used, "digest": f"{self._digest:064x}"}
+        return {
+            "labels": labels,
+            "used": self.used,
+            "digest": f"{self._digest:064x}",
+            "news": self._news,
+            "erased": sorted(map(list, self._erased)),
+            "waiting": dict(self._waiting),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Become what `state()` described."""
-        self._labels = {}
+        self._labels, self._signals = {}, {}
+        self._erased = {(tenant, user) for tenant, user in state.get("erased", ())}
+        self._waiting = dict(state.get("waiting", {}))
         for row in state["labels"]:
-            answers = tuple(
-                Answer(
-                    **{
-                        **answer,
-                        "prompt_token_ids": tuple(answer["prompt_token_ids"]),
-                        "token_ids": tuple(answer["token_ids"]),
-                    }
-                )
-                for answer in row["answers"]
-            )
-            self._labels[row["event_id"]] = Label(**{**row, "answers": answers})
+            self._keep(_label(row))
+        # Checkpoints of before there was news have told nobody anything.
+        everything = {label.event_id: label.revision for label in self._labels.values()}
+        self._news = dict(state.get("news", everything))
         self.used = state["used"]
         self._digest = int(state["digest"], 16)
+
+
+def _without_texts(label: Label) -> Label:
+    answers = tuple(answer.without_text() for answer in label.answers)
+    return dataclasses.replace(label, answers=answers, text=None, comment=None, tags=())
+
+
+def _label(row: dict[str, Any]) -> Label:
+    """A label from its JSON."""
+    answers = tuple(
+        Answer(
+            **{
+                **answer,
+                "prompt_token_ids": tuple(answer["prompt_token_ids"]),
+                "token_ids": tuple(answer["token_ids"]),
+            }
+        )
+        for answer in row["answers"]
+    )
+    lists: dict[str, Any] = {name: tuple(row.get(name, ())) for name in ("presented", "reasons", "tags")}
+    scale = row.get("scale")
+    return Label(
+        **{
+            **row,
+            **lists,
+            "answers": answers,
+            "scale": None if scale is None else tuple(scale),
+            "groups": tuple(tuple(group) for group in row.get("groups", ())),
+        }
+    )

@@ -15,6 +15,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,20 +26,28 @@ from deploy.gate import GateLimits, verdict
 from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, parse
 from deploy.table import RoutingTable
+from feedback.erasures import Erasure, parse_erasure
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
+from feedback.importing import IMPORTED
 from feedback.join import Joiner, Label
-from feedback.log import Entry, EventLog, Record
-from feedback.opening import open_log
+from feedback.log import Entry, EventLog, LogUnavailable, Record
+from feedback.opening import open_log, open_sealer
+from feedback.usage import Usage, usage_events
+from feedback.usage import entry as usage_entry
 from learner import candidate as candidates
 from learner import checkpoint
+from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
+from learner.machine import keep_freed_memory
 from learner.metrics import LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
 from learner.ppo import PPO
 from learner.reward import RewardModel
 from learner.rollouts import RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
+from learner.signals import AnswerTokenizer
+from learner.trust import Agreement, Standing, quarantine, standings, trusted
 
 logger = logging.getLogger("hearken.learner")
 
@@ -98,12 +107,17 @@ class Learner:
         self.sampler = RolloutSampler(engine, self.folder / "rollouts")
         self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
         self.place = Place()
-        self.joiner = Joiner()
-        self.labels = LabelStore(settings.judge_share)
+        self.sealer = open_sealer(settings.data)
+        self.joiner = Joiner(sealer=self.sealer)
+        self.joiner.refused = self._bury
+        self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
         features = AnswerFeatures(model)
         self.reward = RewardModel(features, seed=settings.seed + 1)
         self.judge = RewardModel(features, seed=settings.seed + 2)
         self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
+        self.agreement = Agreement()
+        self.standings: dict[str, Standing] = {}
+        self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
         self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
         self._unsaved = False  # whether records were read since the last checkpoint
@@ -159,27 +173,52 @@ class Learner:
         topics = (COMPLETIONS, FEEDBACK, RELEASES)
         records, cursor = self.log.read(topics, self.place.cursor, READ_LIMIT, wait_seconds)
         votes = [record for record in records if record.topic != RELEASES]
-        for label in self.labels.add(self.joiner.feed(votes)):
+        joined = [label for label in self.joiner.feed(votes) if self._is_in_our_words(label)]
+        for label in self.labels.add(joined):
             self._count(label)
         self._follow([record for record in records if record.topic == RELEASES])
         self.place.cursor = dict(cursor)
+        lag_events, lag_seconds = self.log.behind(topics, cursor)
+        self.metrics.lag_events.set(lag_events)
+        self.metrics.lag_seconds.set(lag_seconds)
         return records
+
+    def _bury(self, record: Record, reason: str) -> None:
+        self.metrics.dead_letters.inc()
+        self.log.bury("learner", record, reason)
+
+    def _is_in_our_words(self, label: Label) -> bool:
+        """Whether the model has all tokens of a label's answers; those of another model may be in the log."""
+        known = all(self._knows((*a.prompt_token_ids, *a.token_ids)) for a in label.answers)
+        if not known:
+            logger.error("vote %s is about tokens that this model does not have; left out", label.event_id)
+            self.metrics.dead_letters.inc()
+        return known
+
+    def _knows(self, token_ids: Sequence[int]) -> bool:
+        return not token_ids or (min(token_ids) >= 0 and max(token_ids) < self.model.vocab_size)
 
     def _count(self, label: Label) -> None:
         self.metrics.labels.labels(label.kind).inc()
-        if not self.labels.is_judging(label):
+        if self.labels.teaches(label) and not self.labels.is_judging(label):
             self.place.new_labels += 1
 
     def _follow(self, records: list[Record]) -> None:
         for record in records:
             event = parse(record.value)
-            if isinstance(event, Candidate):
+            if erasure := parse_erasure(record.value):
+                self._forget(erasure)
+            elif isinstance(event, Candidate):
                 self.place.trial = event.version  # ours, or published just before a crash
             elif isinstance(event, Decision):
                 if event.table is not None and event.table.epoch > self.place.table_epoch:
                     self._take_table(event.table)
                 if event.version == self.place.trial and event.settled:
                     self._settle(event)
+
+    def _forget(self, erasure: Erasure) -> None:
+        self.joiner.forget_texts(erasure.tenant, erasure.user)
+        self.labels.erase(erasure.tenant, erasure.user)
 
     def _take_table(self, table: RoutingTable) -> None:
         self.place.table_epoch = table.epoch
@@ -211,14 +250,32 @@ class Learner:
 
     def _update_rewards(self) -> None:
         self.metrics.show_phase("reward")
-        training, judging = self.labels.training, self.labels.judging
-        self.reward.update(training)
+        self._weigh_raters()
+        training = trusted(self.labels.training, self.agreement, self.settings.trust)
+        judging = self.labels.judging
+        if training:
+            self.reward.update(training)
         if judging:
             self.metrics.reward_accuracy.set(self.reward.accuracy(judging))
             self.judge.update(judging)
         self.place.reward_updates += 1
         self.place.new_labels = 0
+        self.untold += usage_events(
+            self.place.reward_updates, time.time(), self.place.cursor, self.labels.take_news()
+        )
         self.metrics.reward_updates.inc()
+
+    def _weigh_raters(self) -> None:
+        """See which votes have to wait, and how well the others were foreseen."""
+        votes, rules = self.labels.votes, self.settings.trust
+        now = max((vote.at for vote in votes), default=0.0)  # the log's time: a replay comes to the same
+        waiting = quarantine(votes, rules, now)
+        self.labels.hold(waiting)
+        new = self.agreement.unseen([*self.labels.training, *self.labels.judging])
+        if self.place.reward_updates:
+            self.agreement.add(new, self.reward.predictions(new))
+        self.standings = standings(votes, waiting, self.agreement, rules)
+        self.metrics.show_waiting(waiting.values())
 
     # -- the policy -------------------------------------------------------------------------------------
 
@@ -228,7 +285,14 @@ class Learner:
             return self.sampler.sample(name, prompts, max_tokens=self.settings.max_tokens)
 
     def _prompts(self, count: int, *, held_out: bool) -> list[list[int]]:
-        prompts = (choices[0].prompt_token_ids for choices in self.joiner.completions.values() if choices)
+        asked = (choices[0] for choices in self.joiner.completions.values() if choices)
+        prompts = (
+            answer.prompt_token_ids
+            for answer in asked
+            if answer.policy_version != IMPORTED
+            and not self.labels.is_erased(answer.tenant, answer.user)
+            and self._knows(answer.prompt_token_ids)
+        )
         pool = distinct_prompts(prompts, held_out=held_out)
         draw = random.Random(f"{self.settings.seed} {self.place.rollouts} {held_out}")
         return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
@@ -255,10 +319,16 @@ class Learner:
         self.metrics.show_phase("ppo")
         self.earlier = [*self.earlier, self.ppo.snapshot()][-UNDO_STEPS:]
         scores = self._scores(rollouts)
-        report = self.ppo.step(measured, scores)
+        report = self.ppo.step(measured, scores, self._demonstrations())
         self.place.steps += 1
         self.place.steps_since_offer += 1
         self.metrics.show_step(report)
+
+    def _demonstrations(self) -> list[Item]:
+        """Some of the answers that raters wrote, for PPO to imitate: a quarter of a batch at most."""
+        known = self.labels.demonstrations
+        draw = random.Random(f"{self.settings.seed} {self.place.steps} demonstrations")
+        return [*draw.sample(known, min(len(known), self.settings.rollouts_per_step // 4))]
 
     def _share_of_limits(self, kl_base: float, kl_live: float) -> float:
         """How much of the KL limit that is nearer the policy has used."""
@@ -322,7 +392,7 @@ class Learner:
             gate=numbers,
             probes=candidates.make_probes(self.model, samples),
         )
-        event = Candidate.announce(manifest.version)
+        event = Candidate.announce(manifest.version, reward_updates=self.place.reward_updates)
         self.log.append([Entry(RELEASES, "release", event.model_dump_json().encode())]).result()
         self.place.trial = manifest.version
         self.metrics.candidates.inc()
@@ -351,11 +421,27 @@ class Learner:
             "place": dataclasses.asdict(self.place),
             "joiner": self.joiner.state(),
             "labels": self.labels.state(),
+            "agreement": self.agreement.state(),
+            "untold": [event.model_dump(mode="json") for event in self.untold],
         }
-        ledger = {"cursor": self.place.cursor, **self.labels.ledger()}
+        suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
+        ledger = {"cursor": self.place.cursor, **self.labels.ledger(), "raters": suspects}
         checkpoint.save(self.folder, self.place.turn, tensors, state, ledger)
         self._next_save = time.monotonic() + SAVE_SECONDS
         self._unsaved = False
+        self.log.hold("learner", self.place.cursor)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say which votes the saved reward updates used; after a crash again, in the same words."""
+        if not self.untold:
+            return
+        try:
+            self.log.append([usage_entry(event) for event in self.untold]).result()
+        except LogUnavailable as error:
+            logger.warning("cannot tell yet which votes were used: %s", error)
+            return
+        self.untold = []
 
     def resume(self) -> bool:
         """Continue from the current checkpoint; False when there is none yet."""
@@ -364,14 +450,18 @@ class Learner:
             return False
         tensors, state = found
         self.place = Place(**state["place"])
-        self.joiner = Joiner.from_state(state["joiner"])
+        self.joiner = Joiner.from_state(state["joiner"], self.sealer)
+        self.joiner.refused = self._bury
         self.labels.restore(state["labels"])
+        self.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
+        self.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
         for name, weights in tensors["adapters"].items():
             self.model.load_adapter_state(name, weights)
         self.reward.load_state_dict(tensors["reward"])
         self.judge.load_state_dict(tensors["judge"])
         self.ppo.restore(tensors["ppo"])
         self.earlier = tensors["earlier"]
+        self._tell()
         return True
 
 
@@ -385,6 +475,7 @@ def run(settings: LearnerSettings) -> None:
         signal.signal(number, lambda *_: stop.set())
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     metrics = LearnerMetrics()
     start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
     with checkpoint.exclusive(settings.data / "learner"):
@@ -396,7 +487,12 @@ def run(settings: LearnerSettings) -> None:
                 log,
                 engine,
                 Registry(settings.data / "adapters"),
-                SharedModel(settings.model, rank=settings.rank, seed=settings.seed),
+                SharedModel(
+                    settings.model,
+                    rank=settings.rank,
+                    seed=settings.seed,
+                    bf16_products=settings.bf16,
+                ),
                 metrics,
             )
             if learner.resume():

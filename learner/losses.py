@@ -6,10 +6,11 @@ a batch and its shards give the same gradient.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -103,6 +104,48 @@ def thumbs_loss(scores: Tensor, bias: Tensor, up: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(scores + bias, up, reduction="none")
 
 
+def plackett_luce_loss(scores: Tensor, mask: Tensor) -> Tensor:
+    """Negative log likelihood (N,) of N rankings under Plackett 1975: the best is chosen among all with
+    probability softmax(scores), the next best among those that are left, and so on.
+
+    scores, mask: (N, K), a row's answers from the best to the worst, real ones first. With two answers this
+    is `bradley_terry_loss`.
+    """
+    left = scores.masked_fill(~mask, -math.inf).flip(1).logcumsumexp(1).flip(1)  # of all from k to the last
+    return torch.where(mask, left - scores, 0.0).sum(1)
+
+
+def ordered_thresholds(free: Tensor) -> Tensor:
+    """L - 1 rising thresholds from as many unbounded numbers: the first, then steps of softplus(free)."""
+    return torch.cat([free[:1], softplus(free[1:])]).cumsum(0)
+
+
+def ordinal_loss(scores: Tensor, thresholds: Tensor, ratings: Tensor) -> Tensor:
+    """Negative log likelihood (N,) of ratings 0 .. L - 1 under the cumulative logit model (McCullagh 1980),
+    P(rating <= k) = sigmoid(threshold_k - score).
+
+    scores: (N,); thresholds: (L - 1,) rising, or (N, L - 1) when raters differ; ratings: (N,) int64. The
+    probability of a rating is a difference of two sigmoids, s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)), whose
+    logarithm in the second form is exact however small it is.
+    """
+    rows = thresholds.expand(len(scores), -1)
+    end = torch.full_like(rows[:, :1], math.inf)
+    edges = torch.cat([-end, rows, end], 1)
+    below, above = (edges.gather(1, at[:, None]).squeeze(1) for at in (ratings, ratings + 1))
+    inside = torch.log1p(-torch.exp(below - above))
+    return -(logsigmoid(above - scores) + logsigmoid(scores - below) + inside)
+
+
+def learning_rate_scale(step: int, warmup_steps: int, decay_steps: int, floor: float) -> float:
+    """Share of the peak learning rate at a step (from 0): a linear rise over `warmup_steps`, then a linear
+    fall to `floor` over `decay_steps` (0: none), as in Stiennon et al. 2020 (arXiv:2009.01325), appendix B.
+    """
+    rise = (step + 1) / max(warmup_steps, 1)
+    if rise <= 1 or decay_steps <= 0:
+        return min(rise, 1.0)
+    return max(floor, 1 - (1 - floor) * (step - warmup_steps) / decay_steps)
+
+
 def importance_weights(trainer: Tensor, engine: Tensor, cap: float) -> Tensor:
     """min(pi_trainer / pi_engine, cap) per token, without gradient.
 
@@ -110,6 +153,35 @@ def importance_weights(trainer: Tensor, engine: Tensor, cap: float) -> Tensor:
     other precision): truncated importance sampling (Ionides 2008) corrects for it with bounded variance.
     """
     return torch.exp((trainer - engine).detach()).clamp(max=cap)
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """How far the engine that drew the tokens is from the trainer that learns from them.
+
+    mean_nats, max_nats: of |trainer - engine| per token; kl_nats: KL(engine || trainer) per token;
+    capped_ratio: the share of tokens whose importance weight was truncated; effective_ratio: the effective
+    sample size under the weights, (sum w)^2 / (n sum w^2) (Kish 1965), 1 when the two agree.
+    """
+
+    mean_nats: float
+    max_nats: float
+    kl_nats: float
+    capped_ratio: float
+    effective_ratio: float
+
+
+def mismatch(trainer: Tensor, engine: Tensor, cap: float) -> Mismatch:
+    """The mismatch of flat logprobs (N,), N > 0, with weights truncated at `cap`."""
+    apart = trainer - engine
+    weights = importance_weights(trainer, engine, cap)
+    return Mismatch(
+        mean_nats=float(apart.abs().mean()),
+        max_nats=float(apart.abs().max()),
+        kl_nats=float(kl_k3(engine, trainer).mean()),
+        capped_ratio=float((apart > math.log(cap)).float().mean()),
+        effective_ratio=float(weights.sum() ** 2 / (len(weights) * (weights**2).sum())),
+    )
 
 
 def explained_variance(predicted: Tensor, actual: Tensor) -> float:

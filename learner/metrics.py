@@ -1,8 +1,12 @@
 """What the learner shows to Prometheus."""
 
+from collections import Counter as Tally
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from learner.ppo import PPOMetrics
+from learner.trust import REASONS
 
 PHASES = ("waiting", "reward", "rollout", "ppo", "gate")
 
@@ -20,6 +24,11 @@ class LearnerMetrics:
             return Counter(name, help_text, labels, registry=self.registry)
 
         self.labels = counter("hearken_labels", "Votes joined with their completions", "kind")
+        self.dead_letters = counter(
+            "hearken_learner_dead_letters", "Records and votes that make no sense to the learner, set aside"
+        )
+        self.lag_events = gauge("hearken_learner_lag_events", "Events in the log that were not read yet")
+        self.lag_seconds = gauge("hearken_learner_lag_seconds", "Age of the oldest event not read yet")
         self.reward_updates = counter("hearken_reward_updates", "Reward-model updates")
         self.reward_accuracy = gauge(
             "hearken_reward_accuracy_ratio", "Share of held-out raters' votes that the reward model predicts"
@@ -27,6 +36,22 @@ class LearnerMetrics:
         self.reward_mean = gauge("hearken_reward_mean", "Mean pessimistic score of the newest rollouts")
         self.ppo_steps = counter("hearken_ppo_steps", "PPO steps taken")
         self.ppo_undone = counter("hearken_ppo_undone", "PPO steps undone because they passed a KL limit")
+        self.ppo_skipped = counter("hearken_ppo_skipped_updates", "Updates skipped as not finite")
+        self.gradient_norm = gauge("hearken_ppo_gradient_norm", "Norm of the newest gradient, unclipped")
+        self.learning_rate = gauge("hearken_learning_rate_ratio", "Learning rate of the newest PPO step")
+        self.kl_step = gauge("hearken_ppo_step_kl_nats", "KL per response that the newest PPO step moved")
+        self.perplexity = gauge("hearken_perplexity_ratio", "Perplexity of rollouts under the base")
+        self.mismatch = gauge(
+            "hearken_engine_mismatch_nats",
+            "Engine's against trainer's logprobs of rollout tokens",
+            "statistic",
+        )
+        self.capped_ratio = gauge(
+            "hearken_importance_capped_ratio", "Share of tokens whose importance weight was truncated"
+        )
+        self.effective_ratio = gauge(
+            "hearken_importance_effective_ratio", "Effective share of tokens under importance weights"
+        )
         self.kl = gauge("hearken_kl_nats", "KL of the trained policy per response", "reference")
         self.kl_budget = gauge("hearken_kl_budget_nats", "The hard KL limits per response", "reference")
         self.kl_coefficient = gauge("hearken_kl_coefficient", "Weight of the KL penalty in the reward")
@@ -41,6 +66,7 @@ class LearnerMetrics:
         self.win_ratio = gauge(
             "hearken_win_ratio", "Judged win rate of the newest candidate against live, held-out prompts"
         )
+        self.waiting = gauge("hearken_votes_waiting", "Votes in quarantine", "reason")
         self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
 
     def show_step(self, step: PPOMetrics) -> None:
@@ -52,6 +78,21 @@ class LearnerMetrics:
         self.entropy.set(step.entropy_nats)
         self.response_tokens.set(step.response_tokens)
         self.explained_variance.set(step.explained_variance)
+        self.ppo_skipped.inc(step.skipped_updates)
+        self.gradient_norm.set(step.grad_norm)
+        self.learning_rate.set(step.learning_rate)
+        self.kl_step.set(step.kl_nats_step)
+        self.perplexity.set(step.perplexity)
+        for statistic in ("mean", "max", "kl"):
+            self.mismatch.labels(statistic).set(getattr(step.mismatch, f"{statistic}_nats"))
+        self.capped_ratio.set(step.mismatch.capped_ratio)
+        self.effective_ratio.set(step.mismatch.effective_ratio)
+
+    def show_waiting(self, reasons: Iterable[str]) -> None:
+        """Show how many votes are in quarantine, and why."""
+        counts = Tally(reasons)
+        for reason in REASONS:
+            self.waiting.labels(reason).set(counts[reason])
 
     def show_phase(self, current: str) -> None:
         """Mark one of `PHASES` as current."""

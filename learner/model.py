@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
-from learner.batching import Batch, Item, in_buckets
+from learner.adapters import FlatAdapter
+from learner.batching import Batch, Item, in_buckets, make_batch
+from learner.blocks import PackedTrunk, Unsuitable
+from learner.head import TokenLogprobs
+
+logger = logging.getLogger("hearken.learner")
 
 POLICY, LIVE = "policy", "live"
 ADAPTERS = (POLICY, LIVE)
@@ -31,7 +37,9 @@ class SharedModel:
     folder: a folder in Hugging Face format, or a hub name that is already in the cache or can be fetched.
     rank, alpha: of the LoRA adapters, which sit on every linear layer of the blocks; a fresh adapter changes
     nothing. dtype: of the base (adapters and logprobs are always float32). seed: of the adapters' first
-    weights. max_tokens: padded tokens of one forward pass without gradient.
+    weights. max_tokens: padded tokens of one forward pass without gradient. packed: whether to use
+    `learner.blocks` where they fit the model. bf16_products: round the factors of products with the packed
+    base's weights to bfloat16 (`learner.blocks.product`), but where `exact` is asked for.
 
     Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
     same output with and without gradient.
@@ -47,8 +55,11 @@ class SharedModel:
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
         max_tokens: int = 8192,
+        packed: bool = True,
+        bf16_products: bool = False,
     ) -> None:
         self.name, self.rank, self.alpha, self.max_tokens = str(folder), rank, alpha, max_tokens
+        self.precision = "bf16" if bf16_products else "ieee"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         base = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype, trust_remote_code=False)
         base.to(self.device).eval().requires_grad_(False)
@@ -58,7 +69,7 @@ class SharedModel:
         self.vocab_size = int(base.config.vocab_size)
         self.layers = int(base.config.num_hidden_layers)
         self.eos_token_ids = _eos_token_ids(base)
-        self._head: nn.Module = base.get_output_embeddings()
+        self._head: Any = base.get_output_embeddings()
         self._trunk: nn.Module = base.base_model  # looked up before peft wraps its layers in place
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -68,8 +79,38 @@ class SharedModel:
         self._peft.eval()
         self._layers = [module for module in self._peft.modules() if isinstance(module, LoraLayer)]
         self._adapters = {name: _adapter_parameters(self._peft, name) for name in ADAPTERS}
+        self.flat = {name: FlatAdapter(parameters) for name, parameters in self._adapters.items()}
+        self._packed = self._packed_trunk() if packed else None
         self._selected: str | None = "?"
         self._select(None)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether forward and backward passes are those of `learner.blocks`."""
+        return self._packed is not None
+
+    def _packed_trunk(self) -> PackedTrunk | None:
+        """The trunk by `learner.blocks`, if this model is of their kind and they give the same states."""
+        try:
+            trunk = PackedTrunk(self._trunk, ADAPTERS)
+        except Unsuitable as why:
+            logger.info("%s goes through transformers' own layers: %s", self.name, why)
+            return None
+        length = min(48, int(getattr(self._trunk.config, "max_position_embeddings", 48)))
+        tokens = torch.arange(length) % self.vocab_size
+        batch = make_batch([(tokens.tolist(), ()), (tokens[:3].tolist(), ())], self.device)
+        with torch.no_grad():
+            for layer in self._layers:
+                layer.enable_adapters(False)
+            theirs = self._trunk(batch.tokens, use_cache=False)[0].flatten(0, 1)[batch.real]
+            ours = trunk.states(batch, None)
+        if not torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3):
+            apart = float((ours - theirs).abs().max())
+            logger.warning(
+                "%s goes through transformers' own layers: states differ by %.2g", self.name, apart
+            )
+            return None
+        return trunk
 
     def _config(self) -> LoraConfig:
         return LoraConfig(
@@ -101,8 +142,6 @@ class SharedModel:
         """
         if adapter == self._selected:
             return
-        if adapter is not None and adapter not in self._adapters:
-            raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(ADAPTERS)}")
         for layer in self._layers:
             if adapter is None:
                 layer.enable_adapters(False)
@@ -114,58 +153,87 @@ class SharedModel:
                 parameter.requires_grad_(name != LIVE)
         self._selected = adapter
 
+    def _check_name(self, adapter: str | None) -> None:
+        if adapter is not None and adapter not in ADAPTERS:
+            raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(ADAPTERS)}")
+
     # ---- forward passes
 
-    def hidden(self, batch: Batch, adapter: str | None) -> Tensor:
-        """The last layer's states (B, S, H) of a batch, after the final norm."""
+    def hidden(
+        self, batch: Batch, adapter: str | None, layers: int | None = None, *, exact: bool = False
+    ) -> Tensor:
+        """The states (B, S, H) after the last layer's final norm, or after the first `layers` layers."""
+        self._check_name(adapter)
+        if self._packed is not None:
+            states = self._packed.states(batch, adapter, self._precision(exact), layers=layers)
+            return states[batch.pad].reshape(*batch.tokens.shape, -1)
         self._select(adapter)
-        states: Tensor = self._trunk(batch.tokens, use_cache=False)[0]
-        return states
+        found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=layers is not None)
+        whole: Tensor = found[0] if layers is None else found.hidden_states[layers]
+        return whole
 
-    def layer_states(self, batch: Batch, adapter: str | None, layers: Sequence[int]) -> list[Tensor]:
-        """The states (B, S, H) after some layers; 0 are the embeddings."""
-        self._select(adapter)
-        found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=True).hidden_states
-        return [found[layer] for layer in layers]
-
-    def predicting_states(self, batch: Batch, adapter: str | None) -> Tensor:
+    def predicting_states(self, batch: Batch, adapter: str | None, *, exact: bool = False) -> Tensor:
         """The states (N, H) from which the N real answer tokens are predicted, row after row."""
-        return self.hidden(batch, adapter).flatten(0, 1)[batch.predicting]
+        if self._packed is None:
+            return self.hidden(batch, adapter).flatten(0, 1)[batch.predicting]
+        self._check_name(adapter)
+        wanted = batch.pad[batch.predicting]
+        return self._packed.states(batch, adapter, self._precision(exact), wanted=wanted)
 
     def final_states(self, batch: Batch, adapter: str | None) -> Tensor:
         """The states (B, H) at the last answer tokens."""
         return self.hidden(batch, adapter).flatten(0, 1)[batch.final]
 
-    def token_logprobs(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logprobs (nats) of the tokens that follow `states: (N, H)` and the entropies there, both (N,).
+    def _precision(self, exact: bool) -> str:
+        return "ieee" if exact else self.precision
+
+    def token_logprobs(self, states: Tensor, tokens: Tensor, *, exact: bool = False) -> Tensor:
+        """Logprobs (nats, (N,)) of the tokens that follow `states: (N, H)`.
 
         Logits are made for a slice of the N at a time, and made again for the backward pass.
         """
         rows = max(1, LOGIT_BYTES // (4 * self.vocab_size))
+        if self._packed is not None:
+            precision = self._precision(exact)
+            found: Tensor = TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+                states, tokens, self._head.weight, rows, precision
+            )
+            return found
         if len(tokens) <= rows:
             return self._slice_logprobs(states, tokens)
-        parts = [
-            checkpoint(self._slice_logprobs, s, t, use_reentrant=False)
-            for s, t in zip(torch.split(states, rows), torch.split(tokens, rows), strict=True)
-        ]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        return torch.cat(
+            [
+                checkpoint(self._slice_logprobs, s, t, use_reentrant=False)
+                for s, t in zip(torch.split(states, rows), torch.split(tokens, rows), strict=True)
+            ]
+        )
 
-    def _slice_logprobs(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _slice_logprobs(self, states: Tensor, tokens: Tensor) -> Tensor:
         table = torch.log_softmax(self._head(states).float(), dim=-1)
-        chosen = table.gather(-1, tokens[:, None]).squeeze(-1)
-        with torch.no_grad():
-            entropy = -(table.exp() * table).sum(-1)
-        return chosen, entropy
+        return table.gather(-1, tokens[:, None]).squeeze(-1)
 
-    def answer_logprobs(self, items: Sequence[Item], adapter: str | None) -> Tensor:
-        """Logprobs (nats) of each answer's tokens, (B, T) on the CPU, 0 after its end. No gradient."""
+    @torch.no_grad()
+    def entropies(self, states: Tensor) -> Tensor:
+        """The entropies (nats, (N,)) of the tokens that follow `states: (N, H)`, without gradient."""
+        rows = max(1, LOGIT_BYTES // (4 * self.vocab_size))
+        found = []
+        for part in torch.split(states, rows):
+            table = torch.log_softmax(self._head(part).float(), dim=-1)
+            found.append(-(table.exp() * table).sum(-1))
+        return torch.cat(found)
+
+    def answer_logprobs(self, items: Sequence[Item], adapter: str | None, *, exact: bool = False) -> Tensor:
+        """Logprobs (nats) of each answer's tokens, (B, T) on the CPU, 0 after its end. No gradient.
+
+        exact: with all products in float32, as an engine in float32 has them.
+        """
         out = torch.zeros(len(items), max(len(answer) for _, answer in items))
         with torch.no_grad():
             for rows, batch in in_buckets(items, self.max_tokens, self.device):
-                states = self.predicting_states(batch, adapter)
-                logprobs, _ = self.token_logprobs(states, batch.answers[batch.mask])
+                states = self.predicting_states(batch, adapter, exact=exact)
+                logprobs = self.token_logprobs(states, batch.targets, exact=exact)
                 part = torch.zeros(batch.mask.shape)
-                part[batch.mask.cpu()] = logprobs.cpu()
+                part[batch.mask.cpu()] = logprobs.float().cpu()
                 out[rows, : part.shape[1]] = part
         return out
 

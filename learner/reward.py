@@ -15,7 +15,6 @@ Length is not taken out: people who care for it are understood with few votes.
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,13 +129,7 @@ class RewardModel:
 
         And how many whole votes they stand for.
         """
-        counts = Counter(label.rater for label in labels)
-        limit = vote_limit(list(counts.values()), self.settings.rater_cap)
-        rows = [
-            min(1.0, limit / counts[label.rater])
-            * (self.settings.model_vote_weight if label.source == "model" else 1.0)
-            for label in labels
-        ]
+        rows = vote_weights(labels, self.settings.rater_cap, self.settings.model_vote_weight)
         draws = torch.tensor([_bootstrap(self.seed, label.event_id, self.settings.heads) for label in labels])
         weights = torch.tensor(rows)[:, None] * draws
         return weights / weights.sum(0), sum(rows)
@@ -182,6 +175,17 @@ class RewardModel:
         return scores.mean(1), scores.std(1, unbiased=False)
 
     @torch.no_grad()
+    def predictions(self, labels: Sequence[Label]) -> list[float]:
+        """The probability that each vote's value is 1: its answer is liked, or its first one is better."""
+        if not labels:
+            return []
+        first = self._raw(self.features.of_answers([label.answers[0] for label in labels])).mean(1)
+        last = self._raw(self.features.of_answers([label.answers[-1] for label in labels])).mean(1)
+        compared = torch.tensor([label.kind == "comparison" for label in labels])
+        logits = torch.where(compared, first - last, first + float(self._bias.mean()))
+        return [float(p) for p in torch.sigmoid(logits)]
+
+    @torch.no_grad()
     def accuracy(self, labels: Sequence[Label]) -> float:
         """The share of votes that the mean score predicts: of comparisons the winner, of thumbs the side of a
         coin toss under score and bias. Ties do not count; 0.5 when nothing does."""
@@ -220,19 +224,34 @@ class RewardModel:
         self._centre, self._scale = state["centre"], state["scale"]
 
 
-def vote_limit(counts: Sequence[int], cap: float) -> float:
-    """How many votes' weight one rater may have, so that nobody has more than the share `cap` of all weight.
+def vote_weights(labels: Sequence[Label], cap: float, model_vote_weight: float = 1.0) -> list[float]:
+    """What each vote weighs: its own weight, less for a model's, and no rater more than `cap` of all.
 
-    counts: votes by rater. With fewer than 1 / cap raters, all get the same weight.
+    With fewer than 1 / cap raters, all have the same share.
     """
-    share = max(cap, 1 / len(counts))
-    ordered = sorted(counts, reverse=True)
+    rows = [label.weight * (model_vote_weight if label.source == "model" else 1.0) for label in labels]
+    totals: dict[str, float] = {}
+    for label, weight in zip(labels, rows, strict=True):
+        totals[label.rater] = totals.get(label.rater, 0.0) + weight
+    limit = vote_limit(list(totals.values()), cap)
+    return [
+        weight * min(1.0, limit / totals[label.rater]) for label, weight in zip(labels, rows, strict=True)
+    ]
+
+
+def vote_limit(totals: Sequence[float], cap: float) -> float:
+    """How much weight one rater may have, so that nobody has more than the share `cap` of all weight.
+
+    totals: weight by rater. With fewer than 1 / cap raters, all get the same weight.
+    """
+    share = max(cap, 1 / len(totals))
+    ordered = sorted(totals, reverse=True)
     rest = sum(ordered)  # votes of those who stay below the limit
-    for limited, count in enumerate(ordered):
+    for limited, total in enumerate(ordered):
         limit = share * rest / (1 - limited * share)
-        if count <= limit:
+        if total <= limit:
             return limit
-        rest -= count
+        rest -= total
     return float(ordered[-1])
 
 

@@ -4,23 +4,34 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learner.trust import TrustRules
+
 
 @dataclass(frozen=True, slots=True)
 class PPOSettings:
     """Hyperparameters. Where no source is named, the value was measured on small models.
 
-    learning_rate: of the adapter; it rises to this over the first `warmup_steps` steps. epochs, minibatches:
-    of one step. clip, gamma, lam: Schulman et al. 2017 and Ouyang et al. 2022 (0.2, 1, 0.95). value_clip:
-    off, as the critic shares no weights with the policy.
-    max_grad_norm: of one update. kl_coefficient, kl_target_nats, kl_horizon: Ziegler et al. 2019, section
-    2.2; the horizon counts responses. kl_step_nats: an epoch that leaves the policy further than this from
-    the rollouts' policy, per response, is the last. cut_off_penalty: in units of the score.
-    importance_cap: truncation of the weights that correct the engine's logprobs to the trainer's.
-    update_tokens: padded tokens of one backward pass; gradients are summed, so it bounds memory and no more.
+    learning_rate: of the adapter. It rises over `warmup_steps` steps and falls in a straight line to
+    `final_learning_rate_ratio` of it over `decay_steps` (Stiennon et al. 2020, where it falls to 0: a service
+    has no last step). epochs, minibatches: of one step (Schulman et al. 2017 and Ouyang et al. 2022 take 4
+    epochs of as many minibatches and more). clip, gamma, lam: Schulman et al. 2017 and Ouyang et al. 2022
+    (0.2, 1, 0.95). value_clip: in units of the returns' spread; off, as the critic shares no weights with the
+    policy (Andrychowicz et al. 2021, arXiv:2006.05990, found no use in it). max_grad_norm: of one update.
+    kl_coefficient, kl_target_nats, kl_horizon: Ziegler et al. 2019, section 2.2; the horizon counts
+    responses. kl_step_nats: an epoch that leaves the policy further than this from the rollouts' policy, per
+    response, is the last. cut_off_penalty: in units of the score, for an answer without its end (Stiennon et
+    al. 2020 give such answers a fixed low score). importance_cap: truncation of the weights that correct the
+    engine's logprobs to the trainer's (Ionides 2008). ptx_coefficient: weight of a demonstration's token; 1
+    makes imitating it as strong as an advantage of one standard deviation (the gamma of Ouyang et al. 2022,
+    equation 2, in these units). update_tokens: padded tokens of one backward pass; gradients are summed, so
+    it bounds memory and no more. critic_warmup_steps: first steps in which the critic learns and the policy
+    stays.
     """
 
     learning_rate: float = 1e-3
     warmup_steps: int = 2
+    decay_steps: int = 2000
+    final_learning_rate_ratio: float = 0.1
     epochs: int = 3
     minibatches: int = 2
     clip: float = 0.2
@@ -34,10 +45,21 @@ class PPOSettings:
     kl_step_nats: float = 0.6
     cut_off_penalty: float = 1.0
     importance_cap: float = 2.0
+    ptx_coefficient: float = 1.0
     update_tokens: int = 2048
     critic_learning_rate: float = 3e-3
     critic_epochs: int = 40
-    critic_warmup_steps: int = 1  # first steps in which the critic learns and the policy stays
+    critic_warmup_steps: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minibatches", "update_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("learning_rate", "clip", "max_grad_norm", "kl_target_nats", "importance_cap"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.gamma <= 1 or not 0 <= self.lam <= 1:
+            raise ValueError("gamma and lam must lie between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +74,7 @@ class LearnerSettings:
     kafka: str | None = None  # host:port of a broker; None reads the embedded log
     seed: int = 0
     threads: int | None = None  # torch threads; None leaves torch's default
+    bf16: bool = False  # products with the base's weights in bfloat16 (learner.blocks.product)
     rank: int = 8  # LoRA rank; the engine's --max-lora-rank must not be below it
     kl_budget_nats: float = 6.0  # KL of any published policy to the base, per response
     kl_publish_nats: float = 4.0  # KL of a published policy to the live one, per response
@@ -64,6 +87,7 @@ class LearnerSettings:
     judge_share: float = 0.25  # share of raters who judge candidates and never train the reward model
     gate_prompts: int = 128  # held-out prompts of the offline comparison
     ppo: PPOSettings = field(default_factory=PPOSettings)
+    trust: TrustRules = field(default_factory=TrustRules)
 
     def __post_init__(self) -> None:
         if not 0 < self.judge_share < 1:

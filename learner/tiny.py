@@ -24,12 +24,26 @@ RECIPE_FILE = "recipe.json"
 DEMONSTRATIONS_FILE = "demonstrations.jsonl"
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% if tools %}{{ '<|im_start|>system\nFunctions:\n' }}{% for tool in tools %}"
+    "{% set f = tool.function %}{% set given = (f.parameters or {}).properties or {} %}"
+    "{{ f.name + '(' + given | join(', ') + ')' + (': ' + f.description if f.description else '') + '\n' }}"
     "{% endfor %}"
+    '{{ \'Call one: <tool_call>{"name": .., "arguments": {..}}</tool_call><|im_end|>\n\' }}{% endif %}'
+    "{% for message in messages %}"
+    "{% set result = message.role == 'tool' %}"
+    "{% set role = {'tool': 'user', 'developer': 'system'}.get(message.role, message.role) %}"
+    "{% set before, after = ('<tool_response>', '</tool_response>') if result else ('', '') %}"
+    "{{ '<|im_start|>' + role + '\n' + before + (message.content or '') + after }}"
+    "{% for call in message.tool_calls or [] %}{% set given = call.function.arguments %}"
+    "{{ '<tool_call>{\"name\": ' + call.function.name | tojson + ', \"arguments\": ' }}"
+    "{{ (given if given is string else given | tojson) + '}</tool_call>' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""ChatML: any number of system, user and assistant turns."""
+"""ChatML: any number of system (or developer), user and assistant turns, and tools in Hermes' way.
+
+Functions are shown by name and parameter names only: a model of this size has little context to spare.
+"""
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with (steps done, steps in all, loss in nats per answer token)."""
@@ -90,6 +104,19 @@ def is_trained(folder: Path, demonstrations: Path, recipe: TinyRecipe) -> bool:
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return False
     return bool(made == dataclasses.asdict(recipe)) and same_data
+
+
+def renew_template(folder: Path) -> None:
+    """Give a model that was trained with an earlier `CHAT_TEMPLATE` the present one, in one rename.
+
+    What it was trained on looks the same in both, so its weights need no new training.
+    """
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    if config.get("chat_template") != CHAT_TEMPLATE:
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(config | {"chat_template": CHAT_TEMPLATE}, indent=2))
+        partial.replace(path)
 
 
 def train_tokenizer(demonstrations: list[Demonstration], recipe: TinyRecipe) -> Any:

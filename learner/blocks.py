@@ -1,0 +1,402 @@
+"""The decoder blocks of Llama's family with LoRA, forward and backward written out, for float32 on a CPU.
+
+The same numbers as transformers and peft give, in fewer and larger operations: all tokens of a batch lie
+packed in one row after the other, so nothing but attention ever sees padding; query, key and value are one
+matrix product, and so are gate and up; a projection and its adapter are computed together; and of what the
+backward pass needs only what is dear to compute is kept. `learner.model` uses it where `fits` says that a
+model is of this kind, and falls back to transformers and peft elsewhere.
+
+Shapes: T packed (real) tokens, P of them wanted at the end, H hidden size, R adapter rank times projections,
+B rows of at most S tokens, h heads of d, k heads of keys. An adapted projection is x @ W.T + scale * (x @
+A.T) @ B.T (Hu et al. 2021, arXiv:2106.09685, equation 3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from learner.batching import Batch
+
+PROJECTIONS = (
+    ("self_attn", ("q_proj", "k_proj", "v_proj")),
+    ("self_attn", ("o_proj",)),
+    ("mlp", ("gate_proj", "up_proj")),
+    ("mlp", ("down_proj",)),
+)
+"""A block's linear layers; those in one group have the same input and are one matrix product."""
+
+ROWS = 64
+"""Granularity of products in bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """Projections with one input: their weights stacked (O, H), their bias, and one adapter's matrices.
+
+    down: (R, H), the projections' A stacked, None without an adapter; parameters: their A, (r, H) each, and
+    then their B, (O_i, r) each.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    down: Tensor | None
+    parameters: tuple[Tensor, ...]
+    scale: float
+
+    @property
+    def up(self) -> tuple[Tensor, ...]:
+        """The projections' B."""
+        return self.parameters[len(self.parameters) // 2 :]
+
+    def spread(self) -> Tensor:
+        """All B as one matrix (O, R), scaled: blocks on a diagonal, so that none sees another's input."""
+        if len(self.up) == 1:
+            return self.up[0].detach() * self.scale
+        rank = self.up[0].shape[1]
+        whole = self.weight.new_zeros(len(self.weight), rank * len(self.up))
+        row = 0
+        for index, part in enumerate(self.up):
+            whole[row : row + len(part), index * rank : (index + 1) * rank] = part.detach()
+            row += len(part)
+        return whole.mul_(self.scale)
+
+    def forward(self, x: Tensor, precision: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Outputs (T, O), and what the backward pass wants again: x @ down.T (T, R) and `spread`."""
+        y = product(x, self.weight.t(), precision)
+        if self.bias is not None:
+            y.add_(self.bias)
+        if self.down is None:
+            return y, None, None
+        low, spread = torch.mm(x, self.down.detach().t()), self.spread()
+        return y.addmm_(low, spread.t()), low, spread
+
+    def backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        low: Tensor | None,
+        spread: Tensor | None,
+        precision: str,
+        wants_input: bool = True,
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """The gradients of the input (T, H) and of `parameters`."""
+        dx = product(dy, self.weight, precision) if wants_input else None
+        if self.down is None or low is None or spread is None:
+            return dx, []
+        d_low = torch.mm(dy, spread)
+        if dx is not None:
+            dx.addmm_(d_low, self.down.detach())
+        d_up, rank, row, parts = torch.mm(dy.t(), low), self.up[0].shape[1], 0, []
+        for index, part in enumerate(self.up):
+            block = d_up[row : row + len(part), index * rank : (index + 1) * rank]
+            parts.append(block * self.scale)
+            row += len(part)
+        return dx, [*torch.split(torch.mm(d_low.t(), x), rank), *parts]
+
+
+def product(x: Tensor, weight: Tensor, precision: str) -> Tensor:
+    """x @ weight, its factors rounded to bfloat16 if `precision` is "bf16"; sums and result are float32.
+
+    The flag is turned back at once: attention's many small products, and an adapter's thin ones, would be
+    slower with it. Rows are filled up to a multiple of `ROWS`: this kind of product is compiled, and kept,
+    for every shape that it meets.
+    """
+    if precision == "ieee":
+        return torch.mm(x, weight)
+    count = len(x)
+    if count % ROWS:
+        x = functional.pad(x, (0, 0, 0, -count % ROWS))
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, matmul.fp32_precision = matmul.fp32_precision, precision
+    try:
+        return torch.mm(x, weight)[:count]
+    finally:
+        matmul.fp32_precision = before
+
+
+def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """RMSNorm (Zhang & Sennrich 2019) of x: (T, H), and 1 / rms: (T, 1)."""
+    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (x * inverse).mul_(weight), inverse
+
+
+def norm_backward(dy: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of `norm`'s input."""
+    g = dy * weight
+    along = torch.linalg.vecdot(g, x).unsqueeze(-1).mul_(inverse**3).div_(-x.shape[-1])
+    return g.mul_(inverse).addcmul_(x, along)
+
+
+def rotate_(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021) in place on (T, h, d); cos, sin: (T, 1, d / 2). -sin turns back."""
+    half = heads.shape[-1] // 2
+    one, two = heads[..., :half], heads[..., half:]
+    kept = one * sin
+    one.mul_(cos).addcmul_(two, sin, value=-1)
+    two.mul_(cos).add_(kept)
+    return heads
+
+
+class _Queries(torch.autograd.Function):
+    """From a block's input (T, H) to the rotated queries, keys and values, padded: (B * S, (h + 2 k) d)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, block: "Block", run: "Run", *_: Tensor) -> Tensor:
+        adapted = block.adapted(run.adapter, 0)
+        normed, inverse = norm(x, block.norm_1, block.eps)
+        y, low, spread = adapted.forward(normed, run.precision)
+        rotate_(block.turning(y), run.cos, run.sin)
+        ctx.save_for_backward(x, inverse, low, spread)
+        ctx.block, ctx.run, ctx.adapted = block, run, adapted
+        return y.index_select(0, run.batch.pad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, inverse, low, spread = ctx.saved_tensors
+        block, run = ctx.block, ctx.run
+        dy = grads[0].index_select(0, run.batch.real)
+        rotate_(block.turning(dy), run.cos, -run.sin)
+        normed = (x * inverse).mul_(block.norm_1)
+        dx, parts = ctx.adapted.backward(dy, normed, low, spread, run.precision, ctx.needs_input_grad[0])
+        if dx is not None:
+            dx = norm_backward(dx, x, inverse, block.norm_1)
+        return dx, None, None, *parts
+
+
+class _Rest(torch.autograd.Function):
+    """From attention's output and the block's input, both (P, H), to the block's output."""
+
+    @staticmethod
+    def forward(ctx: Any, mixed: Tensor, x: Tensor, block: "Block", run: "Run", *_: Tensor) -> Tensor:
+        out, gates, down = (block.adapted(run.adapter, group) for group in (1, 2, 3))
+        y, low_1, spread_1 = out.forward(mixed, run.precision)
+        middle = y.add_(x)
+        normed, inverse = norm(middle, block.norm_2, block.eps)
+        both, low_2, spread_2 = gates.forward(normed, run.precision)
+        gate, up = both.chunk(2, -1)
+        y, low_3, spread_3 = down.forward(functional.silu(gate).mul_(up), run.precision)
+        ctx.save_for_backward(mixed, middle, inverse, both, low_1, spread_1, low_2, spread_2, low_3, spread_3)
+        ctx.block, ctx.groups, ctx.precision = block, (out, gates, down), run.precision
+        return y.add_(middle)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        mixed, middle, inverse, both, low_1, spread_1, low_2, spread_2, low_3, spread_3 = ctx.saved_tensors
+        block, (out, gates, down) = ctx.block, ctx.groups
+        gate, up = both.chunk(2, -1)
+        share = torch.sigmoid(gate)
+        activated = gate * share
+        d_inner, parts_3 = down.backward(grads[0], activated * up, low_3, spread_3, ctx.precision)
+        d_both = torch.empty_like(both)
+        d_gate, d_up = d_both.chunk(2, -1)
+        torch.mul(d_inner, activated, out=d_up)
+        # silu' = s (1 + g (1 - s)) = s + silu (1 - s)
+        slope = share.addcmul_(activated, 1 - share)
+        torch.mul(d_inner.mul_(up), slope, out=d_gate)
+        normed = (middle * inverse).mul_(block.norm_2)
+        d_normed, parts_2 = gates.backward(d_both, normed, low_2, spread_2, ctx.precision)
+        d_middle = norm_backward(d_normed, middle, inverse, block.norm_2).add_(grads[0])
+        d_mixed, parts_1 = out.backward(d_middle, mixed, low_1, spread_1, ctx.precision)
+        return (
+            d_mixed,
+            d_middle if ctx.needs_input_grad[1] else None,
+            None,
+            None,
+            *parts_1,
+            *parts_2,
+            *parts_3,
+        )
+
+
+class _Norm(torch.autograd.Function):
+    """RMSNorm with a frozen weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y, inverse = norm(x, weight, eps)
+        ctx.save_for_backward(x, inverse, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, inverse, weight = ctx.saved_tensors
+        return norm_backward(grads[0], x, inverse, weight), None, None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass: its batch, its adapter, the precision of products with base weights ("ieee" or "bf16"), and
+    the rotation of its T tokens, (T, 1, d / 2) each."""
+
+    batch: Batch
+    adapter: str | None
+    precision: str
+    cos: Tensor
+    sin: Tensor
+
+
+class Block:
+    """One decoder block of transformers with peft's layers in it. Weights of one group are stacked in place:
+    the block's own layers become views, so the base stays in memory once."""
+
+    def __init__(self, layer: Any, heads: tuple[int, int], head: int, adapters: Sequence[str]) -> None:
+        (self.heads, self.kv_heads), self.head = heads, head
+        self.norm_1, self.norm_2 = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        self.eps = float(layer.input_layernorm.variance_epsilon)
+        groups = [[getattr(getattr(layer, part), name) for name in names] for part, names in PROJECTIONS]
+        bases = [_stacked(group) for group in groups]
+        self._adapted = {
+            name: [_adapted(group, base, name) for group, base in zip(groups, bases, strict=True)]
+            for name in (None, *adapters)
+        }
+
+    def adapted(self, adapter: str | None, group: int) -> Adapted:
+        """One of the four groups of `PROJECTIONS` with an adapter, or none."""
+        return self._adapted[adapter][group]
+
+    def turning(self, y: Tensor) -> Tensor:
+        """The heads in (T, (h + 2 k) d) that have rotary positions: queries and keys, (T, h + k, d)."""
+        return y.view(len(y), -1, self.head)[:, : self.heads + self.kv_heads]
+
+    def forward(self, x: Tensor, run: Run, wanted: Tensor | None) -> Tensor:
+        """The block's output (T, H) of its input, or only its rows `wanted` (P,)."""
+        first, rest = self.adapted(run.adapter, 0), [self.adapted(run.adapter, i) for i in (1, 2, 3)]
+        padded: Tensor = _Queries.apply(x, self, run, *first.parameters)  # type: ignore[no-untyped-call]
+        shape = (*run.batch.tokens.shape, -1, self.head)
+        q, k, v = (
+            part.transpose(1, 2)
+            for part in torch.split(padded.view(shape), [self.heads, self.kv_heads, self.kv_heads], 2)
+        )
+        mixed = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=self.heads != self.kv_heads
+        )
+        places = run.batch.real if wanted is None else run.batch.real[wanted]
+        mixed = _rows(mixed.transpose(1, 2).flatten(0, 1).flatten(1), places)
+        if wanted is not None:
+            x = _rows(x, wanted)
+        parameters = [parameter for part in rest for parameter in part.parameters]
+        out: Tensor = _Rest.apply(mixed, x, self, run, *parameters)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _Rows(torch.autograd.Function):
+    """Some rows, each at most once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.count = len(x)
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (rows,) = ctx.saved_tensors
+        return grads[0].new_zeros(ctx.count, grads[0].shape[1]).index_copy_(0, rows, grads[0]), None
+
+
+def _rows(x: Tensor, rows: Tensor) -> Tensor:
+    out: Tensor = _Rows.apply(x, rows)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _stacked(group: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+    """The base weights and biases of a group as one, of which its layers' own become views."""
+    linears = [layer.base_layer for layer in group]
+    if len(linears) == 1:
+        return linears[0].weight.data, None if linears[0].bias is None else linears[0].bias.data
+    weight = torch.cat([linear.weight.data for linear in linears])
+    bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
+    row = 0
+    for linear in linears:
+        end = row + linear.out_features
+        linear.weight.data = weight[row:end]
+        if bias is not None:
+            linear.bias.data = bias[row:end]
+        row = end
+    return weight, bias
+
+
+def _adapted(group: Sequence[Any], base: tuple[Tensor, Tensor | None], adapter: str | None) -> Adapted:
+    if adapter is None:
+        return Adapted(*base, None, (), 0.0)
+    downs = [layer.lora_A[adapter].weight for layer in group]
+    ups = [layer.lora_B[adapter].weight for layer in group]
+    first = downs[0].detach()
+    down = first.as_strided((sum(len(part) for part in downs), first.shape[1]), first.stride())
+    if any(
+        part.data_ptr() != down[i * len(part) :].data_ptr() or not part.is_contiguous()
+        for i, part in enumerate(downs)
+    ):
+        raise ValueError("the matrices A of a group do not lie one after the other")
+    return Adapted(*base, down, (*downs, *ups), float(group[0].scaling[adapter]))
+
+
+class PackedTrunk:
+    """The decoder without its head, by the blocks above. Raises `Unsuitable` for another kind of model."""
+
+    def __init__(self, trunk: Any, adapters: Sequence[str]) -> None:
+        config = trunk.config
+        _check_kind(trunk)
+        heads = int(config.num_attention_heads)
+        head = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self._embedding: Tensor = trunk.embed_tokens.weight
+        self._rotary = trunk.rotary_emb
+        self._norm = trunk.norm
+        self._blocks = [
+            Block(layer, (heads, int(config.num_key_value_heads)), head, adapters) for layer in trunk.layers
+        ]
+
+    def states(
+        self,
+        batch: Batch,
+        adapter: str | None,
+        precision: str = "ieee",
+        *,
+        layers: int | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """The states (T, H) after the first `layers` blocks, or after all and the final norm; only the rows
+        `wanted` (P,) if given."""
+        x = functional.embedding(batch.tokens.flatten()[batch.real], self._embedding)
+        cos, sin = self._rotary(x, batch.positions[None])
+        half = cos.shape[-1] // 2
+        run = Run(
+            batch,
+            adapter,
+            precision,
+            cos[0, :, None, :half].contiguous(),
+            sin[0, :, None, :half].contiguous(),
+        )
+        count = len(self._blocks) if layers is None else layers
+        for index, block in enumerate(self._blocks[:count]):
+            x = block.forward(x, run, wanted if index == count - 1 else None)
+        if layers is not None:
+            return x
+        eps = float(self._norm.variance_epsilon)
+        out: Tensor = _Norm.apply(x, self._norm.weight, eps)  # type: ignore[no-untyped-call]
+        return out
+
+
+class Unsuitable(ValueError):
+    """The model is of another kind than this file computes. The message says in what."""
+
+
+def _check_kind(trunk: Any) -> None:
+    config = trunk.config
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    layer = trunk.layers[0]
+    wrong = {
+        "its weights are not float32 on a CPU": trunk.embed_tokens.weight.dtype != torch.float32
+        or trunk.embed_tokens.weight.device.type != "cpu",
+        f"its activation is {config.hidden_act}": config.hidden_act != "silu",
+        f"its rotary positions are {rope}": rope not in ("default", "linear", "llama3"),
+        "it has norms on queries": hasattr(layer.self_attn, "q_norm"),
+        "it has a sliding window": bool(getattr(config, "use_sliding_window", False)),
+    }
+    for why, holds in wrong.items():
+        if holds:
+            raise Unsuitable(why)

@@ -1,0 +1,98 @@
+"""What is known of rollouts before PPO learns from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deploy.engine import Sample
+from learner.batching import Item, in_buckets
+from learner.critic import Critic
+from learner.losses import kl_k1
+from learner.model import LIVE, POLICY, SharedModel
+from learner.ranks import Ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Rollouts under the policy that made them: B responses of at most T tokens, N in all, 0 outside `mask`.
+
+    mask, logprobs, base_logprobs, engine_logprobs: (B, T); states: (N, H), prepared for the critic, those
+    that predict each token, response after response; kl_nats_base, kl_nats_live: k1 per response.
+    """
+
+    items: list[Item]
+    cut_off: Tensor  # (B,) bool
+    mask: Tensor
+    logprobs: Tensor
+    base_logprobs: Tensor
+    engine_logprobs: Tensor
+    states: Tensor
+    entropy_nats: float
+    kl_nats_base: float
+    kl_nats_live: float
+
+
+@torch.no_grad()
+def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Measured:
+    """Logprobs, states and KL of rollouts, which the present policy must have made.
+
+    Raises `ValueError` for no rollouts or one without tokens.
+    """
+    if not rollouts or not all(rollout.token_ids for rollout in rollouts):
+        raise ValueError("rollouts need at least one token each")
+    items: list[Item] = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
+    lengths = torch.tensor([len(answer) for _, answer in items])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    engine = torch.zeros(mask.shape)
+    engine[mask] = torch.tensor([logprob for rollout in rollouts for logprob in rollout.logprobs])
+    policy, base, live, states, entropy = _passes(model, ranks, items, mask)
+    return Measured(
+        items=items,
+        cut_off=torch.tensor([rollout.finish_reason != "stop" for rollout in rollouts]),
+        mask=mask,
+        logprobs=policy,
+        base_logprobs=base,
+        engine_logprobs=engine,
+        states=states,
+        entropy_nats=entropy / max(int(mask.sum()), 1),
+        kl_nats_base=float(kl_k1(policy, base).sum(1).mean()),
+        kl_nats_live=float(kl_k1(policy, live).sum(1).mean()),
+    )
+
+
+def _passes(
+    model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Logprobs (B, T) of policy, base and live, prepared states (N, H) and the policy's summed entropy.
+
+    Each rank passes its share of the items, and zeros elsewhere are what the sum over the ranks fills.
+    """
+    policy, base = torch.zeros(mask.shape), torch.zeros(mask.shape)
+    live = base if model.is_base(LIVE) else torch.zeros(mask.shape)
+    states = torch.zeros(int(mask.sum()), model.hidden_size)
+    entropy = torch.zeros(1)
+    place = torch.zeros(mask.shape, dtype=torch.long)
+    place[mask] = torch.arange(len(states))
+    by_length = sorted(range(len(items)), key=lambda i: len(items[i][0]) + len(items[i][1]))
+    mine = ranks.share(by_length)
+    for rows, batch in in_buckets([items[i] for i in mine], model.max_tokens, model.device):
+        where = torch.zeros_like(mask)
+        chosen = torch.tensor([mine[row] for row in rows])
+        inside = batch.mask.cpu()
+        where[chosen, : inside.shape[1]] = inside
+        found = model.predicting_states(batch, POLICY)
+        entropy += model.entropies(found).sum().cpu()
+        # Targets come bucket row by bucket row; `order` puts them into the table's row by row.
+        table = torch.zeros(inside.shape, dtype=torch.long)
+        table[inside] = torch.arange(len(batch.targets))
+        order = table[chosen.argsort()][inside[chosen.argsort()]]
+        states[place[where]] = Critic.prepare(found).cpu()[order]
+        policy[where] = model.token_logprobs(found, batch.targets).float().cpu()[order]
+        for adapter, out in ((None, base), (LIVE, live)):
+            if adapter is None or live is not base:
+                other = model.predicting_states(batch, adapter)
+                out[where] = model.token_logprobs(other, batch.targets).float().cpu()[order]
+    ranks.add_(policy, base, states, entropy, *([] if live is base else [live]))
+    return policy, base, live, states, float(entropy)

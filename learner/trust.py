@@ -1,0 +1,173 @@
+"""How much each rater's votes weigh in training, and which votes wait, and why.
+
+Weight follows from agreement. Before the reward model is fitted to a vote, it predicts it; a rater whose
+votes are predicted as well as everyone's has weight 1, one whose votes agree no better than chance has 0.
+Agreement is shrunk towards everyone's, so that a few votes change little. Disagreeing more than chance earns
+no negative weight: who is always wrong is not to be trusted backwards either.
+
+Votes wait in quarantine while their rater is new, when they come in a burst, and when many raters fall upon
+one answer that none of them asked for. Waiting votes are kept, and train again once the reason is gone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from feedback.labels import Label
+
+NEW, BURST, BRIGADE = REASONS = ("new rater", "burst", "brigade")
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRules:
+    """When votes wait, and how agreement counts. Times are in seconds.
+
+    newcomer_seconds: how long the votes of a rater wait after their first one. burst_votes: how many votes of
+    one rater within `burst_seconds` train; the rest of them wait. brigade_raters: so many raters judging,
+    within `brigade_seconds`, one answer that was given to none of them are a brigade.
+    prior_votes: how many votes of average agreement everyone is credited with.
+    least_agreement: everyone's agreement (0.5 is chance) below which the model is no judge of anyone.
+    """
+
+    newcomer_seconds: float = 0.0
+    burst_votes: int = 30
+    burst_seconds: float = 60.0
+    brigade_raters: int = 5
+    brigade_seconds: float = 600.0
+    prior_votes: float = 20.0
+    least_agreement: float = 0.55
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A rater as operators see them. `waiting`: reason -> votes."""
+
+    votes: int
+    agreement: float
+    weight: float
+    waiting: Mapping[str, int]
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether an operator would want to know."""
+        return self.weight < 0.5 or bool(self.waiting)
+
+
+class Agreement:
+    """How well each rater's votes were predicted before they were trained on."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}  # event id -> revision
+        self._sums: dict[str, tuple[float, int]] = {}  # rater -> sum of agreements, votes
+
+    def unseen(self, labels: Iterable[Label]) -> list[Label]:
+        """The labels that were not scored yet."""
+        return [label for label in labels if self._seen.get(label.event_id) != label.revision]
+
+    def add(self, labels: Sequence[Label], predicted: Sequence[float]) -> None:
+        """Score votes. `predicted[i]`: the probability that the vote's value is 1, before it was known."""
+        for label, p in zip(labels, predicted, strict=True):
+            self._seen[label.event_id] = label.revision
+            total, votes = self._sums.get(label.rater, (0.0, 0))
+            self._sums[label.rater] = (total + label.value * p + (1 - label.value) * (1 - p), votes + 1)
+
+    def of(self, rater: str, rules: TrustRules) -> float:
+        """A rater's agreement in [0, 1], shrunk towards everyone's."""
+        total, votes = self._sums.get(rater, (0.0, 0))
+        return (rules.prior_votes * self.mean + total) / (rules.prior_votes + votes)
+
+    @property
+    def mean(self) -> float:
+        """Everyone's agreement; 0.5 before there is any."""
+        votes = sum(count for _, count in self._sums.values())
+        return sum(total for total, _ in self._sums.values()) / votes if votes else 0.5
+
+    def weight(self, rater: str, rules: TrustRules) -> float:
+        """A rater's weight in [0, 1]."""
+        mean = self.mean
+        if mean < rules.least_agreement:
+            return 1.0
+        return min(1.0, max(0.0, (self.of(rater, rules) - 0.5) / (mean - 0.5)))
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON types."""
+        return {"seen": self._seen, "sums": {rater: list(pair) for rater, pair in self._sums.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` described."""
+        self._seen = dict(state["seen"])
+        self._sums = {rater: (float(total), int(votes)) for rater, (total, votes) in state["sums"].items()}
+
+
+def quarantine(labels: Sequence[Label], rules: TrustRules, now: float) -> dict[str, str]:
+    """The votes that wait: event id -> reason. `now` is Unix time; imports and models never wait."""
+    people = [label for label in labels if label.source in ("end_user", "annotator", "app")]
+    waiting = dict.fromkeys(_brigades(people, rules), BRIGADE)
+    by_rater: dict[str, list[Label]] = defaultdict(list)
+    for label in people:
+        by_rater[label.rater].append(label)
+    for votes in by_rater.values():
+        votes.sort(key=lambda label: (label.at, label.event_id))
+        if now - votes[0].at < rules.newcomer_seconds:
+            waiting |= dict.fromkeys((label.event_id for label in votes), NEW)
+        waiting |= dict.fromkeys(_bursts(votes, rules), BURST)
+    return waiting
+
+
+def _bursts(votes: Sequence[Label], rules: TrustRules) -> list[str]:
+    """The votes of one rater, in order of time, that are too many at once."""
+    surplus: list[str] = []
+    recent: list[float] = []
+    for label in votes:
+        recent = [at for at in recent if label.at - at < rules.burst_seconds]
+        if len(recent) >= rules.burst_votes:
+            surplus.append(label.event_id)
+        else:
+            recent.append(label.at)
+    return surplus
+
+
+def _brigades(labels: Sequence[Label], rules: TrustRules) -> list[str]:
+    """The votes of end users that fall upon others' answers together."""
+    strangers: dict[tuple[str, int], list[Label]] = defaultdict(list)
+    for label in labels:
+        if label.source == "end_user" and all(answer.user != label.rater for answer in label.answers):
+            for answer in label.answers:
+                strangers[answer.completion_id, answer.choice].append(label)
+    found: list[str] = []
+    for votes in strangers.values():
+        votes.sort(key=lambda label: label.at)
+        for i, last in enumerate(votes):
+            near = [label for label in votes[: i + 1] if last.at - label.at < rules.brigade_seconds]
+            if len({label.rater for label in near}) >= rules.brigade_raters:
+                found += [label.event_id for label in near]
+    return found
+
+
+def trusted(labels: Sequence[Label], agreement: Agreement, rules: TrustRules) -> list[Label]:
+    """The labels to train on, each with its rater's weight; those of raters without any are left out."""
+    weights = {rater: agreement.weight(rater, rules) for rater in {label.rater for label in labels}}
+    return [
+        replace(label, weight=label.weight * weights[label.rater])
+        for label in labels
+        if weights[label.rater] > 0
+    ]
+
+
+def standings(
+    labels: Sequence[Label], waiting: Mapping[str, str], agreement: Agreement, rules: TrustRules
+) -> dict[str, Standing]:
+    """Every rater with votes, for operators."""
+    votes: dict[str, int] = defaultdict(int)
+    held: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for label in labels:
+        votes[label.rater] += 1
+        if reason := waiting.get(label.event_id):
+            held[label.rater][reason] += 1
+    return {
+        rater: Standing(
+            count, agreement.of(rater, rules), agreement.weight(rater, rules), dict(held.get(rater, {}))
+        )
+        for rater, count in votes.items()
+    }
