@@ -87,7 +87,8 @@ def votes_up_to(log: EventLog, cursor: Mapping[str, int]) -> dict[str, int]:
         if not records:
             raise LogUnavailable(f"the log ends before the learner's checkpoint: {at} of {end}")
         for label in joiner.feed(record for record in records if _is_before(record, end)):
-            used[label.event_id] = label.revision
+            if label.answers or label.event_id in used:  # else a retraction of what was never joined
+                used[label.event_id] = label.revision
     return used
 
 

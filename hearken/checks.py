@@ -1,13 +1,13 @@
 """What is checked before anything is started, so that a mistake costs one clear line and no waiting."""
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from feedback import files
 from feedback.secret import load_secret
 from hearken.errors import UsageError
 
@@ -57,19 +57,13 @@ def only_one(folder: Path) -> Iterator[None]:
 
     Raises UsageError when another `hearken up` or `hearken demo` runs on the folder.
     """
-    with (folder / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise UsageError(
-                f"another hearken (process {holder}) runs on {folder}; stop it or pass another --data DIR"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+    try:
+        with files.only_one(folder / "up.lock"):
+            yield
+    except files.Held as held:
+        raise UsageError(
+            f"another hearken (process {held.holder}) runs on {folder}; stop it or pass another --data DIR"
+        ) from None
 
 
 def ensure_secret(folder: Path) -> None:

@@ -42,7 +42,21 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_up, _demo, _tiny, _gateway, _controller, _learner, _status, _rollback, _pause):
+    for add in (
+        _up,
+        _demo,
+        _tiny,
+        _gateway,
+        _controller,
+        _learner,
+        _keys,
+        _import,
+        _export,
+        _raters,
+        _status,
+        _rollback,
+        _pause,
+    ):
         add(commands)
     _resume(commands)
     _command(commands, "version", "print the version", _run_version)
@@ -91,12 +105,44 @@ def _kl_budget(command: argparse.ArgumentParser) -> None:
     _flag(command, "--kl-budget-nats", float, None, text)
 
 
+def _queue(command: argparse.ArgumentParser) -> None:
+    """How much a gateway asks of an engine at a time, and who waits for how long."""
+    text = "requests that a gateway has on one engine at a time; the others wait"
+    _flag(command, "--max-in-flight", int, 128, text)
+    _flag(command, "--queue-length", int, 256, "requests that may wait; one more is refused (503)")
+    _flag(command, "--queue-seconds", float, 10.0, "how long a request may wait before it is refused (503)")
+
+
+def _access(command: argparse.ArgumentParser) -> None:
+    """Who may use the service, and how much of it."""
+    text = "file of API keys; without it keys.json in the data folder, if there is one"
+    _flag(command, "--keys", Path, None, text)
+    _limits(command, "limit of keys that have none of their own")
+    text = (
+        "web pages of this origin may call the API, such as https://example.com; may be given several times"
+    )
+    command.add_argument("--cors-origin", action="append", default=[], metavar="URL", help=text)
+    text = "a reason that votes may give, in place of those of docs/feedback.md; may be given several times"
+    command.add_argument("--feedback-reason", action="append", default=[], metavar="WORD", help=text)
+    _consent(command, "given", "")
+    text = "what texts go through before they are kept: none, patterns, or a function as package.module:name"
+    _flag(command, "--redact", str, "none", text)
+
+
+def _limits(command: argparse.ArgumentParser, text: str) -> None:
+    names = "requests_per_minute, tokens_per_minute, user_requests_per_minute or concurrent_requests"
+    text += f": NAME is {names}, 0 means no limit; may be given several times"
+    command.add_argument("--limit", action="append", default=[], metavar="NAME=N", help=text)
+
+
 def _service_flags(command: argparse.ArgumentParser) -> None:
     """What `up` and `demo` share."""
     text = "folder or Hugging Face name of the base model; without it a tiny one is trained once"
     _flag(command, "--model", str, None, text)
     _flag(command, "--host", str, "127.0.0.1", "address that the gateway listens on")
-    _flag(command, "--port", int, 8000, "port of the gateway; the three above it are used as well")
+    _flag(command, "--port", int, 8000, "port of the gateway; those above it are used as well")
+    _flag(command, "--engines", int, 1, "how many engines (vLLM servers) to run; on GPUs, one or more each")
+    _queue(command)
     _kafka(command)
     _redis(command)
     _flag(command, "--seed", int, 0, "seed of everything random")
@@ -113,6 +159,7 @@ def _up(commands: Commands) -> None:
     _data(command)
     _service_flags(command)
     _pace(command, "normal")
+    _access(command)
 
 
 def _demo(commands: Commands) -> None:
@@ -145,8 +192,12 @@ def _gateway(commands: Commands) -> None:
     _flag(command, "--host", str, "127.0.0.1", "address to listen on")
     _flag(command, "--port", int, 8000, "port to listen on")
     _flag(command, "--model-name", str, "hearken", "name of the model in the API")
+    _queue(command)
     _kafka(command)
     _redis(command)
+    text = "days that completions and votes are kept in the embedded log; 0: for ever"
+    _flag(command, "--retention-days", float, 90.0, text)
+    _access(command)
 
 
 def _controller(commands: Commands) -> None:
@@ -156,6 +207,7 @@ def _controller(commands: Commands) -> None:
     _engines(command, many=True)
     _metrics(command, 8003)
     _kafka(command)
+    _redis(command)
     _pace(command, "normal")
 
 
@@ -172,6 +224,76 @@ def _learner(commands: Commands) -> None:
     _flag(command, "--seed", int, 0, "seed of everything random")
     _flag(command, "--threads", int, None, "torch's CPU threads; without it torch's own choice")
     _kl_budget(command)
+
+
+def _consent(command: argparse.ArgumentParser, default: str | None, otherwise: str) -> None:
+    text = "users' consent to keep their texts and learn from them: given, or asked of each request"
+    shown = text if default is not None else f"{text}; without it {otherwise}"
+    _flag(command, "--consent", str, default, shown, choices=("given", "asked"))
+
+
+def _keys(commands: Commands) -> None:
+    text = "make, list and revoke API keys; the service has none, and is open, until the first is made"
+    actions = _command(commands, "keys", text, _run_keys).add_subparsers(
+        title="actions", metavar="ACTION", required=True, dest="action", help="one of:"
+    )
+    create = actions.add_parser("create", help="make a key and print it, this once")
+    _flag(create, "--name", str, None, "what the key is for, as people call it (needed)")
+    text = (
+        "what it may do: chat, feedback or operate; may be given several times (default: chat and feedback)"
+    )
+    create.add_argument(
+        "--scope", action="append", default=[], choices=("chat", "feedback", "operate"), help=text
+    )
+    _flag(create, "--tenant", str, "default", "whose users, chats and votes its are")
+    _flag(create, "--days", float, None, "how long it is in force; without it until it is revoked")
+    _consent(create, None, "is as the service was told")
+    _limits(create, "limit of this key; what is not given is the service's own")
+    listing = actions.add_parser("list", help="print the keys; not the secrets, which nobody has kept")
+    listing.add_argument("--json", action="store_true", help="print JSON (default: lines for people)")
+    revoke = actions.add_parser("revoke", help="end a key; running gateways refuse it within a second or two")
+    revoke.add_argument("id", metavar="ID", help="the key's id, as `hearken keys list` prints it")
+    for action in (create, listing, revoke):
+        _data(action)
+        _flag(action, "--keys", Path, None, "file of API keys; without it keys.json in the data folder")
+
+
+def _import(commands: Commands) -> None:
+    from feedback.dialects import LAYOUTS
+
+    text = "put judged examples from files into the log: pairs, thumbs, ratings, demonstrations"
+    command = _command(commands, "import", text, _run_import)
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help=".json, .jsonl, .csv or .parquet"
+    )
+    _data(command)
+    text = "what a row looks like; auto tells by the fields that each row has"
+    _flag(command, "--layout", str, "auto", text, choices=("auto", *LAYOUTS))
+    text = "folder or Hugging Face name of the base model, for its tokens; without it the tiny model"
+    _flag(command, "--model", str, None, text)
+    _flag(command, "--tenant", str, "default", "the tenant that they belong to")
+    _kafka(command)
+    _flag(command, "--report", Path, None, "write to this JSON file what became of every row")
+    command.add_argument("--dry-run", action="store_true", help="read and report, write nothing")
+
+
+def _export(commands: Commands) -> None:
+    from feedback.exports import EXPORTS
+
+    text = "write the votes in the log, with their texts, to a file for trainers and other services"
+    command = _command(commands, "export", text, _run_export)
+    command.add_argument("file", type=Path, metavar="FILE", help=".jsonl, .json, .csv or .parquet")
+    _data(command)
+    text = "what a row looks like; hearken keeps everything and can be imported again"
+    _flag(command, "--layout", str, "hearken", text, choices=tuple(EXPORTS))
+    _kafka(command)
+
+
+def _raters(commands: Commands) -> None:
+    text = "print the raters whose votes wait or weigh less, and why"
+    command = _command(commands, "raters", text, _run_raters)
+    _data(command)
+    command.add_argument("--json", action="store_true", help="print JSON (default: lines for people)")
 
 
 def _status(commands: Commands) -> None:
@@ -228,6 +350,7 @@ def _run_up(arguments: argparse.Namespace) -> int:
 def _up_settings(arguments: argparse.Namespace, data: Path) -> "UpSettings":
     import shlex
 
+    from hearken.access import AccessFlags
     from hearken.up import UpSettings
 
     return UpSettings(
@@ -240,7 +363,12 @@ def _up_settings(arguments: argparse.Namespace, data: Path) -> "UpSettings":
         pace=arguments.pace,
         seed=arguments.seed,
         kl_budget_nats=arguments.kl_budget_nats,
+        engines=arguments.engines,
+        max_in_flight=arguments.max_in_flight,
+        queue_length=arguments.queue_length,
+        queue_seconds=arguments.queue_seconds,
         engine_flags=tuple(shlex.split(arguments.engine_flags)),
+        access=AccessFlags.of(arguments),
     )
 
 
@@ -248,6 +376,8 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     from hearken import demo
 
     data = arguments.data or demo.fresh_folder()
+    if (data / "keys.json").exists():
+        raise UsageError(f"{data} has API keys, and the demo's users have none; pass another --data DIR")
     return demo.run(
         demo.DemoSettings(
             up=_up_settings(arguments, data),
@@ -291,6 +421,56 @@ def _run_learner(arguments: argparse.Namespace) -> int:
     from hearken.roles import run_learner
 
     return run_learner(arguments, _engine_urls(arguments)[0])
+
+
+def _run_keys(arguments: argparse.Namespace) -> int:
+    from hearken import keys
+
+    file = keys.key_file(arguments.data, arguments.keys)
+    if arguments.action == "create":
+        if arguments.name is None:
+            raise UsageError("a key needs --name, what it is for")
+        return keys.create(
+            file,
+            arguments.name,
+            arguments.scope,
+            arguments.tenant,
+            arguments.days,
+            arguments.limit,
+            arguments.consent,
+        )
+    if arguments.action == "list":
+        return keys.show(file, as_json=arguments.json)
+    return keys.revoke(file, arguments.id)
+
+
+def _run_import(arguments: argparse.Namespace) -> int:
+    from hearken import checks, importing
+
+    data = arguments.data.expanduser().resolve()
+    checks.prepare_data(data)
+    settings = importing.ImportSettings(
+        files=tuple(arguments.files),
+        data=data,
+        model=importing.choose_model(arguments.model),
+        layout=arguments.layout,
+        tenant=arguments.tenant,
+        kafka=arguments.kafka,
+        dry_run=arguments.dry_run,
+    )
+    return importing.run(settings, arguments.report)
+
+
+def _run_export(arguments: argparse.Namespace) -> int:
+    from hearken import exporting
+
+    return exporting.run(arguments.file, arguments.layout, arguments.data.expanduser(), arguments.kafka)
+
+
+def _run_raters(arguments: argparse.Namespace) -> int:
+    from hearken.operate import raters
+
+    return raters(arguments.data.expanduser(), as_json=arguments.json)
 
 
 def _run_status(arguments: argparse.Namespace) -> int:

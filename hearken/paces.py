@@ -1,7 +1,7 @@
 """How fast releases go: what `--pace` means for the controller and the learner.
 
-"normal" is what each room's settings default to. "demo" lets a handful of simulated users on one machine
-see several releases within minutes.
+"normal" is what each room's settings default to, but that votes of new raters wait for ten minutes. "demo"
+lets a handful of simulated users on one machine see several releases within minutes.
 """
 
 from typing import Any, Literal
@@ -26,8 +26,10 @@ def controller_pace(pace: Pace) -> dict[str, Any]:
 
 def learner_pace(pace: Pace) -> dict[str, Any]:
     """The learner's settings that depend on the pace."""
+    from learner.trust import TrustRules
+
     if pace == "normal":
-        return {}
+        return {"trust": TrustRules(newcomer_seconds=600.0)}
     return {
         "min_labels": 150,
         "labels_per_update": 50,

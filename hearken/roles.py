@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from feedback.log import LogError
+from hearken.access import AccessFlags
 from hearken.checks import check_port
 from hearken.errors import UsageError
 from hearken.paces import controller_pace, learner_pace
@@ -21,10 +22,12 @@ Settings = TypeVar("Settings")
 
 def run_gateway(arguments: argparse.Namespace, engines: tuple[str, ...]) -> int:
     """Run a gateway until SIGTERM."""
+    from serve.access import KeysUnusable
     from serve.main import run
     from serve.settings import GatewaySettings
 
     data = _data(arguments)
+    access = AccessFlags.of(arguments)
     check_port(arguments.host, arguments.port)
     _log_to_stderr()
     settings = _checked(
@@ -34,12 +37,17 @@ def run_gateway(arguments: argparse.Namespace, engines: tuple[str, ...]) -> int:
         host=arguments.host,
         port=arguments.port,
         model_name=arguments.model_name,
+        max_in_flight=arguments.max_in_flight,
+        queue_length=arguments.queue_length,
+        queue_seconds=arguments.queue_seconds,
         kafka=arguments.kafka,
         redis=arguments.redis,
+        retention_days=arguments.retention_days,
+        **access.settings(),
     )
     try:
         run(settings)
-    except LogError as error:
+    except (LogError, KeysUnusable) as error:
         raise UsageError(f"the gateway cannot run: {error}", code=1) from error
     return 0
 
@@ -59,6 +67,7 @@ def run_controller(arguments: argparse.Namespace, engines: tuple[str, ...]) -> i
         metrics_port=arguments.metrics_port,
         metrics_host=arguments.metrics_host,
         kafka=arguments.kafka,
+        redis=arguments.redis,
         **controller_pace(arguments.pace),
     )
     try:

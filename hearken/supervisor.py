@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hearken.pulse import Pulse
 from hearken.watchdog import is_alive, kill_group
 
 _PR_SET_PDEATHSIG = 1
@@ -37,7 +38,12 @@ class ChildFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process to keep running. `stop_seconds`: how long it may take to end after SIGTERM."""
+    """One process to keep running. `stop_seconds`: how long it may take to end after SIGTERM.
+
+    `health`: a URL; when it has answered and then is silent for `hang_seconds`, the process hangs and is
+    killed, and started again like any that ended. `group`: children of one group stand in for each other,
+    so that one that keeps failing is tried on and on while another one runs.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -45,6 +51,9 @@ class Child:
     log: Path
     stop_seconds: float = 3.0
     settled_seconds: float = 60.0  # one that lived this long had started
+    health: str | None = None
+    hang_seconds: float = 60.0
+    group: str | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +66,11 @@ class _Running:
     restart_at: float | None = None
     failed_starts: int = 0
     restarts: int = 0
+    pulse: Pulse | None = None
+
+    @property
+    def hangs(self) -> bool:
+        return self.pulse is not None and self.pulse.silent_seconds > self.child.hang_seconds
 
 
 def backoff_seconds(failed_starts: int) -> float:
@@ -97,12 +111,15 @@ class Supervisor:
     def poll(self) -> None:
         """Look after the children once; call it a few times a second.
 
-        Raises ChildFailed when one of them ended `FAILED_STARTS` times in a row without settling.
+        Raises ChildFailed when one of them ended `FAILED_STARTS` times in a row without settling, and no
+        other one of its group runs.
         """
         now = time.monotonic()
         for running in self._children:
             if running.process is not None and running.process.poll() is not None:
                 self._ended(running, now)
+            elif running.process is not None and running.hangs:
+                self._kill_hanging(running)
             elif running.restart_at is not None and now >= running.restart_at:
                 self._spawn(running)
                 running.restarts += 1
@@ -115,6 +132,11 @@ class Supervisor:
     def restarts(self, name: str) -> int:
         """How often a child was started again."""
         return self._find(name).restarts
+
+    def has_answered(self, name: str) -> bool:
+        """Whether the present process of a child has answered its health check."""
+        pulse = self._find(name).pulse
+        return pulse is not None and pulse.has_beaten
 
     def stop(self) -> None:
         """Stop all children, the last started first, each with SIGTERM and its time, then SIGKILL."""
@@ -154,6 +176,7 @@ class Supervisor:
             )
         running.started_at = time.monotonic()
         running.restart_at = None
+        running.pulse = None if child.health is None else Pulse(child.health)
         self._tell_watchdog(f"+{running.process.pid}")
 
     def _ended(self, running: _Running, now: float) -> None:
@@ -163,7 +186,7 @@ class Supervisor:
         self._forget(running)
         running.failed_starts = 1 if lived >= child.settled_seconds else running.failed_starts + 1
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if running.failed_starts >= FAILED_STARTS:
+        if running.failed_starts >= FAILED_STARTS and not self._is_stood_in_for(running, now):
             raise ChildFailed(
                 f"{child.name} ended {FAILED_STARTS} times in a row ({how}); its log is {child.log}",
                 log_tail(child.log),
@@ -172,9 +195,28 @@ class Supervisor:
         running.restart_at = now + wait
         self.report(f"{child.name} ended ({how}); starting it again in {wait:g} s")
 
+    def _kill_hanging(self, running: _Running) -> None:
+        assert running.process is not None
+        self.report(f"{running.child.name} has not answered for {running.child.hang_seconds:g} s; killing it")
+        kill_group(running.process.pid)
+        running.process.wait()
+
+    def _is_stood_in_for(self, failing: _Running, now: float) -> bool:
+        """Whether another child of the same group has started and runs."""
+        return any(
+            running is not failing
+            and running.child.group == failing.child.group is not None
+            and running.process is not None
+            and now - running.started_at >= running.child.settled_seconds
+            for running in self._children
+        )
+
     def _forget(self, running: _Running) -> None:
         """Kill what is left of a child's group, and drop the child's process."""
         assert running.process is not None
+        if running.pulse is not None:
+            running.pulse.stop()
+            running.pulse = None
         group = running.process.pid
         kill_group(group)
         running.process = None

@@ -39,7 +39,7 @@ def ensure_tiny(
     # OpenMP reads this when torch is imported. Threads that spin while they wait make training many times
     # slower beside other busy processes: measured on 2 cores, steps took 5 s instead of 0.5 s.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from learner.tiny import TinyRecipe, is_trained, train_tiny  # imports torch: not for --help
+    from learner.tiny import TinyRecipe, is_trained, renew_template, train_tiny  # torch: not for --help
 
     folder = (folder or default_folder()).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +50,7 @@ def ensure_tiny(
         if force or not is_trained(folder, demonstrations, recipe):
             _check_ours(folder)
             train_tiny(demonstrations, folder, recipe=recipe, progress=progress)
+        renew_template(folder)
     return folder
 
 

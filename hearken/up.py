@@ -1,7 +1,9 @@
-"""`hearken up`: the whole service on one machine, as four supervised processes.
+"""`hearken up`: the whole service on one machine, as supervised processes.
 
 engine (vLLM)  port + 1     controller  metrics on port + 3
 gateway        port         learner     metrics on port + 2
+
+With more than one engine, the second is on port + 4, the third on port + 5, and so on.
 """
 
 import contextlib
@@ -10,14 +12,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from hearken import checks, engine
+from hearken import access, checks, engine
+from hearken.access import NO_FLAGS, AccessFlags
 from hearken.errors import UsageError
 from hearken.paces import Pace
 from hearken.supervisor import Child, ChildFailed, Supervisor
@@ -38,11 +41,16 @@ class UpSettings:
     pace: Pace = "normal"
     seed: int = 0
     kl_budget_nats: float | None = None  # None: the learner's default
+    engines: int = 1
+    max_in_flight: int = 128  # this and the next two: the gateway's
+    queue_length: int = 256
+    queue_seconds: float = 10.0
     engine_flags: tuple[str, ...] = ()
+    access: AccessFlags = NO_FLAGS
 
     @property
-    def engine_port(self) -> int:
-        return self.port + 1
+    def engine_ports(self) -> tuple[int, ...]:
+        return (self.port + 1, *range(self.port + 4, self.port + 3 + self.engines))
 
     @property
     def learner_port(self) -> int:
@@ -53,13 +61,18 @@ class UpSettings:
         return self.port + 3
 
     @property
-    def ports(self) -> tuple[int, int, int, int]:
-        """Gateway, engine, learner metrics, controller metrics."""
-        return (self.port, self.engine_port, self.learner_port, self.controller_port)
+    def ports(self) -> tuple[int, ...]:
+        """Gateway, learner metrics, controller metrics, engines."""
+        return (self.port, self.learner_port, self.controller_port, *self.engine_ports)
+
+    @property
+    def engine_urls(self) -> tuple[str, ...]:
+        return tuple(f"http://127.0.0.1:{port}" for port in self.engine_ports)
 
     @property
     def engine_url(self) -> str:
-        return f"http://127.0.0.1:{self.engine_port}"
+        """The first engine, on which the learner samples."""
+        return self.engine_urls[0]
 
     @property
     def metrics_urls(self) -> tuple[str, str, str]:
@@ -83,12 +96,20 @@ class Interrupted(Exception):
 
 def check(settings: UpSettings, say: Say) -> None:
     """Everything that can be known to be wrong before anything is started. Raises UsageError."""
+    if settings.engines < 1:
+        raise UsageError(f"--engines {settings.engines} leaves nothing to chat with; it must be at least 1")
+    if settings.max_in_flight < 1 or settings.queue_length < 0 or settings.queue_seconds <= 0:
+        raise UsageError(
+            "--max-in-flight must be at least 1, --queue-length 0 or more, and --queue-seconds above 0"
+        )
     for port in settings.ports:
         checks.check_port(settings.host if port == settings.port else "127.0.0.1", port)
     if settings.redis is not None:
         checks.check_redis(settings.redis)
-    if settings.kafka is not None and (warning := checks.kafka_warning(settings.kafka)):
-        say(warning)
+    if settings.kafka is not None and (problem := checks.kafka_warning(settings.kafka)):
+        say(problem)
+    if problem := access.check(settings.host, settings.data, settings.access):
+        say(problem)
 
 
 def choose_model(settings: UpSettings, say: Say) -> Path:
@@ -105,47 +126,69 @@ def choose_model(settings: UpSettings, say: Say) -> Path:
 
 
 def children(settings: UpSettings, model: Path, cuda: bool) -> dict[str, Child]:
-    """The four processes, in the order in which they are started (they are stopped in reverse)."""
-    threads = engine.engine_threads()
-    options = engine.EngineOptions(
-        model=model,
-        port=settings.engine_port,
-        cuda=cuda,
-        max_model_len=engine.context_length(model),
-        threads=threads,
-        extra=settings.engine_flags,
-    )
+    """The processes, in the order in which they are started (they are stopped in reverse).
+
+    Raises UsageError when there are fewer GPUs than engines.
+    """
     me = (sys.executable, "-m", "hearken")
     shared = ("--data", str(settings.data), *_optional("--kafka", settings.kafka))
     redis = _optional("--redis", settings.redis)
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     logs = settings.data / "logs"
+    engines = [word for url in settings.engine_urls for word in ("--engine", url)]
     controller = (
-        *me, "controller", *shared, "--engine", settings.engine_url,
+        *me, "controller", *shared, *redis, *engines,
         "--metrics-port", str(settings.controller_port), "--pace", settings.pace,
     )  # fmt: skip
     learner = (
         *me, "learner", *shared, *redis, "--engine", settings.engine_url, "--model", str(model),
         "--metrics-port", str(settings.learner_port), "--pace", settings.pace,
-        "--seed", str(settings.seed), "--threads", str(threads),
+        "--seed", str(settings.seed), "--threads", str(engine.engine_threads()),
         *_optional("--kl-budget-nats", settings.kl_budget_nats),
     )  # fmt: skip
     gateway = (
-        *me, "gateway", *shared, *redis, "--engine", settings.engine_url,
-        "--host", settings.host, "--port", str(settings.port),
+        *me, "gateway", *shared, *redis, *engines,
+        "--host", settings.host, "--port", str(settings.port), *settings.access.arguments(),
+        "--max-in-flight", str(settings.max_in_flight), "--queue-length", str(settings.queue_length),
+        "--queue-seconds", str(settings.queue_seconds),
     )  # fmt: skip
     return {
-        "engine": Child(
-            "engine",
-            tuple(engine.engine_command(options)),
-            engine.engine_environment(options, env),
-            logs / "engine.log",
-            stop_seconds=3.0,
-        ),
+        **_engines(settings, model, cuda, env),
         "controller": Child("controller", controller, env, logs / "controller.log", 2.0),
         "learner": Child("learner", learner, env, logs / "learner.log", 2.5),
         "gateway": Child("gateway", gateway, env, logs / "gateway.log", 4.0),
     }
+
+
+def _engines(settings: UpSettings, model: Path, cuda: bool, env: Mapping[str, str]) -> dict[str, Child]:
+    """The engines: "engine", "engine-2" and so on, each with its share of the GPUs or of the CPU."""
+    gpus = None
+    if cuda and settings.engines > 1:
+        visible = env.get("CUDA_VISIBLE_DEVICES", "")
+        gpus = engine.share_gpus(settings.engines, engine.cuda_devices(), visible)
+    made = {}
+    for i, port in enumerate(settings.engine_ports):
+        name = f"engine-{i + 1}" if i else "engine"
+        options = engine.EngineOptions(
+            model=model,
+            port=port,
+            cuda=cuda,
+            max_model_len=engine.context_length(model),
+            threads=engine.engine_threads(settings.engines),
+            tool_parser=engine.tool_parser(model),
+            gpus=None if gpus is None else gpus[i],
+            extra=settings.engine_flags,
+        )
+        made[name] = Child(
+            name,
+            tuple(engine.engine_command(options)),
+            engine.engine_environment(options, env),
+            settings.data / "logs" / f"{name}.log",
+            stop_seconds=3.0,
+            health=settings.engine_urls[i] + "/health",
+            group="engine",
+        )
+    return made
 
 
 def _optional(flag: str, value: object) -> tuple[str, ...]:
@@ -153,7 +196,7 @@ def _optional(flag: str, value: object) -> tuple[str, ...]:
 
 
 class Service:
-    """The four processes, started and watched by the thread that calls these methods.
+    """The processes, started and watched by the thread that calls these methods.
 
     `waiting(text)` is a context manager that shows what is being waited for (a spinner, or a line).
     """
@@ -179,9 +222,13 @@ class Service:
 
         Raises ChildFailed when a process cannot be kept running, Interrupted on Ctrl-C.
         """
-        self._supervisor.start(self._children["engine"])
-        with self._waiting(f"starting the engine (vLLM) with {self.model.name}"):
-            self._wait_for(self.settings.engine_url + "/health")
+        engines = [child for child in self._children.values() if child.group == "engine"]
+        for child in engines:
+            self._supervisor.start(child)
+        what = "the engine" if len(engines) == 1 else f"{len(engines)} engines"
+        with self._waiting(f"starting {what} (vLLM) with {self.model.name}"):
+            for url in self.settings.engine_urls:
+                self._wait_for(url + "/health")
         for name in ("controller", "learner", "gateway"):
             self._supervisor.start(self._children[name])
         with self._waiting("starting controller, learner and gateway"):
