@@ -46,6 +46,11 @@ app.kubernetes.io/part-of: hearken
 {{- if and .Values.monitoring.engines .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) }}
 {{- fail "monitoring.engines needs networkPolicy.metricsFrom: engines serve metrics on the port that loads adapters, so say which pods are Prometheus, or let nobody in (monitoring.engines=false)" }}
 {{- end }}
+{{- with .Values.monitoring.serviceMonitor }}
+{{- if and .enabled $.Values.access.keysSecret (not .keySecret) }}
+{{- fail "access.keysSecret closes /metrics, too: give Prometheus a key that may operate, as monitoring.serviceMonitor.keySecret" }}
+{{- end }}
+{{- end }}
 {{- if ge (int .Values.learner.rolloutEngine) (int .Values.engine.replicas) }}
 {{- fail (printf "learner.rolloutEngine is %d, but engines are numbered from 0 to %d (engine.replicas - 1); -1 means the last one" (int .Values.learner.rolloutEngine) (sub (int .Values.engine.replicas) 1)) }}
 {{- end }}
@@ -73,6 +78,23 @@ app.kubernetes.io/part-of: hearken
 {{- define "hearken.kafkaArgs" -}}
 - --kafka
 - {{ .Values.kafka.bootstrapServers | quote }}
+{{- end }}
+
+{{- define "hearken.accessArgs" -}}
+{{- with .Values.access }}
+{{- if .keysSecret }}
+- --keys
+- /keys/keys.json
+{{- end }}
+{{- range $name, $number := .limits }}
+- --limit
+- {{ printf "%s=%d" $name (int64 $number) | quote }}
+{{- end }}
+{{- range .corsOrigins }}
+- --cors-origin
+- {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "hearken.redisArgs" -}}
@@ -121,6 +143,11 @@ app.kubernetes.io/part-of: hearken
 {{- if .rollouts }}
 - {name: adapters, mountPath: /data/learner/rollouts, subPath: rollouts, readOnly: {{ .readOnly }}}
 {{- end }}
+{{- end }}
+
+{{/* Users' keys are on the shared volume, for gateways seal texts and the learner opens them. */}}
+{{- define "hearken.vaultMount" -}}
+- {name: adapters, mountPath: /data/vault, subPath: vault}
 {{- end }}
 
 {{- define "hearken.adapterVolume" -}}
