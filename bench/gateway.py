@@ -1,0 +1,174 @@
+"""What the gateway costs: chats streamed through it against the same vLLM asked directly.
+
+The engine has one core; the gateway (a real process with its log on disk) and the load generator share
+another. Four sides take turns in short rounds, so that a machine that drifts drifts for all of them:
+
+    direct   a plain client of vLLM: what the gateway's user would have without it
+    exact    vLLM asked for what the gateway asks it for: ids and logprobs of every sampled token
+    single   a client of the gateway that wants every token in an event of its own (`stream_interval: 1`)
+    gateway  the same plain client, through the gateway
+
+`exact` tells apart what the log's exactness costs the engine from what the gateway costs, `single` what the
+gateway wins back by asking a busy engine for several tokens an event. The ratio that counts is
+gateway / direct: what users get with the gateway, over what they would get without it.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench._servers import Server, engine, gateway, split_cores
+from bench._streams import Answer, ask_all, percentile
+
+SIDES = ("direct", "exact", "single", "gateway")
+THROUGH_GATEWAY = ("single", "gateway")
+SIDES_ALONE = ("direct", "exact", "gateway")  # with one stream the gateway sends every token by itself anyway
+LOADS = {  # streams: answers of one turn, tokens of an answer, turns of a round
+    1: (4, (8, 24), 30),  # what is added to a first token is a small difference: many short turns
+    8: (24, (128, 384), 1),
+    32: (96, (128, 384), 1),
+}
+_QUESTIONS = (
+    "Where is my parcel?",
+    "I cannot log in to my account.",
+    "How do I get a refund for my order?",
+    "My invoice shows the wrong address.",
+    "Can you cancel my subscription today?",
+)
+_EXTRA: dict[str, dict[str, Any]] = {
+    "exact": {"logprobs": True, "return_token_ids": True},
+    "single": {"stream_interval": 1},
+}
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one side did at one number of streams, over all rounds."""
+
+    answers: list[Answer] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of the gateway
+
+    @property
+    def tokens(self) -> int:
+        return sum(answer.tokens for answer in self.answers)
+
+    @property
+    def events(self) -> int:
+        return sum(answer.events for answer in self.answers)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    def ttft_ms(self, share: float) -> float:
+        return 1e3 * percentile([answer.ttft_seconds for answer in self.answers], share)
+
+
+Tallies = dict[tuple[int, str], Tally]
+
+
+def chats(count: int, draw: random.Random, tokens: tuple[int, int]) -> list[dict[str, Any]]:
+    """Chats with answers of so many tokens, least to most, drawn: streams do not start and end together."""
+    return [
+        {
+            "messages": [{"role": "user", "content": f"{draw.choice(_QUESTIONS)} {draw.randrange(10**6)}"}],
+            "max_tokens": draw.randint(*tokens),
+            "ignore_eos": True,
+        }
+        for _ in range(count)
+    ]
+
+
+def sides_of(streams: int) -> tuple[str, ...]:
+    """The sides that are measured with so many streams."""
+    return SIDES if streams > 1 else SIDES_ALONE
+
+
+def as_sent(side: str, chat: dict[str, Any]) -> dict[str, Any]:
+    """A chat as a side sends it."""
+    return chat | {"model": "hearken" if side in THROUGH_GATEWAY else "base"} | _EXTRA.get(side, {})
+
+
+async def measure(vllm: Server, front: Server, rounds: int) -> Tallies:
+    """All sides in turn, at each number of streams."""
+    draw = random.Random(0)
+    tallies: Tallies = defaultdict(Tally)
+    ports = {side: front.port if side in THROUGH_GATEWAY else vllm.port for side in SIDES}
+    for side in SIDES:
+        await ask_all(ports[side], [as_sent(side, chat) for chat in chats(32, draw, (64, 64))], 32)  # warm
+    for number in range(rounds):
+        for streams, (count, tokens, turns) in LOADS.items():
+            for turn in range(turns):
+                asked = chats(count, draw, tokens)
+                sides = sides_of(streams)
+                start = (number + turn) % len(sides)
+                order = sides[start:] + sides[:start]
+                for side in order:
+                    tally = tallies[streams, side]
+                    cpu = front.cpu_seconds()
+                    answers, seconds = await ask_all(
+                        ports[side], [as_sent(side, chat) for chat in asked], streams
+                    )
+                    tally.answers += answers
+                    tally.seconds += seconds
+                    tally.cpu_seconds += front.cpu_seconds() - cpu
+            rates = ", ".join(f"{s} {tallies[streams, s].tokens_per_second:.0f}" for s in sides_of(streams))
+            print(f"after round {number + 1}, tokens/s at {streams} streams: {rates}", flush=True)
+    return tallies
+
+
+def report(tallies: Tallies) -> dict[str, float]:
+    """Print what was measured; the numbers that count."""
+    print(
+        f"{'streams':>7} {'side':8} {'tokens/s':>9} {'ttft p50':>9} {'p99 ms':>8} {'tokens/event':>13} "
+        f"{'gateway us/token':>17}"
+    )
+    for (streams, side), tally in sorted(
+        tallies.items(), key=lambda item: (item[0][0], SIDES.index(item[0][1]))
+    ):
+        cpu = f"{1e6 * tally.cpu_seconds / tally.tokens:17.1f}" if side in THROUGH_GATEWAY else ""
+        print(
+            f"{streams:7} {side:8} {tally.tokens_per_second:9.0f} {tally.ttft_ms(0.5):9.2f} "
+            f"{tally.ttft_ms(0.99):8.2f} {tally.tokens / tally.events:13.2f} {cpu}"
+        )
+    found = {}
+    for streams in LOADS:
+        direct = tallies[streams, "direct"].tokens_per_second
+        for side in sides_of(streams)[1:]:
+            name = "throughput" if side == "gateway" else side
+            found[f"{name}_ratio_c{streams}"] = tallies[streams, side].tokens_per_second / direct
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        added = tallies[1, "gateway"].ttft_ms(share) - tallies[1, "direct"].ttft_ms(share)
+        found[f"added_ttft_{name}_ms"] = added
+    busiest = tallies[32, "gateway"]
+    found["gateway_cpu_us_per_token"] = 1e6 * busiest.cpu_seconds / busiest.tokens
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the benchmark; its last line is one JSON object."""
+    parser = argparse.ArgumentParser(prog="python -m bench gateway", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of all sides (default: 2)")
+    arguments = parser.parse_args(argv)
+    engine_cores, our_cores = split_cores()
+    with (
+        tempfile.TemporaryDirectory(prefix="hearken-bench-") as scratch,
+        engine(Path(scratch), "engine", cores=engine_cores) as vllm,
+        gateway(Path(scratch), vllm.url, cores=our_cores) as front,
+    ):
+        os.sched_setaffinity(0, our_cores)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            tallies = runner.run(measure(vllm, front, arguments.rounds))
+    print(json.dumps(report(tallies)))
+    return 0
