@@ -37,16 +37,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A real vLLM server on the tiny model, with LoRA, as `hearken up` starts it."""
     from deploy.engine import EngineClient
-    from hearken.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
+    from hearken import engine as vllm
 
-    options = EngineOptions(
-        model=tiny_model, port=free_port(), cuda=use_cuda(), max_model_len=context_length(tiny_model)
+    options = vllm.EngineOptions(
+        model=tiny_model,
+        port=free_port(),
+        cuda=vllm.use_cuda(),
+        max_model_len=vllm.context_length(tiny_model),
+        tool_parser=vllm.tool_parser(tiny_model),
     )
     log = tmp_path_factory.mktemp("engine") / "engine.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            engine_command(options),
-            env=engine_environment(options, os.environ),
+            vllm.engine_command(options),
+            env=vllm.engine_environment(options, os.environ),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

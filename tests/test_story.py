@@ -20,7 +20,9 @@ from deploy.fleet import Fleet
 from deploy.metrics import ControllerMetrics
 from deploy.registry import Registry
 from deploy.settings import ControllerSettings
-from feedback.events import COMPLETIONS, Completion
+from feedback.events import COMPLETIONS, Completion, Feedback
+from feedback.labels import Label
+from feedback.opening import open_sealer
 from feedback.shared import SqliteStore
 from feedback.sqlite_log import SqliteLog
 from learner.labels import vote_number
@@ -69,7 +71,10 @@ class Service:
             parity_tolerance_nats=1e-3,
         )
         fleet = Fleet([self._client], self._registry, rules.parity_tolerance_nats)
-        self.controller = Controller(gateway.log, self._registry, fleet, rules, ControllerMetrics(rules))
+        self._shared = SqliteStore(data / "shared.db")
+        self.controller = Controller(
+            gateway.log, self._registry, fleet, rules, ControllerMetrics(rules), self._shared
+        )
         self.learner = self.new_learner()
         self.usual = 40.0  # characters; what an answer is held against
 
@@ -142,6 +147,12 @@ def service(tmp_path: Path, engine: Engine) -> Iterator[Service]:
         gateway = stack.enter_context(serving(tmp_path, log, store, (engine.url,)))
         eventually(gateway.is_ready, "the gateway is ready")
         yield Service(tmp_path, engine, gateway)
+
+
+def first_of(learner: Learner, vote: Feedback) -> Label:
+    """The label that the learner made of a vote."""
+    labels = [*learner.labels.training, *learner.labels.judging]
+    return next(label for label in labels if label.event_id == vote.event_id)
 
 
 def test_the_story_of_one_thumb(service: Service) -> None:
@@ -217,13 +228,23 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     service.until("a verdict", lambda: controller.state.stage != "canary", more_votes, 20)
     assert controller.state.table.live == version
 
-    # 10. The next answer is the new policy's, and no answer of the whole story was lost or mixed.
+    # 10. Ada looks what became of her thumb, the operator which thumbs made the policy.
+    became = "judging" if learner.labels.is_judging(first_of(learner, thumb)) else "live"
+    receipt = f"/v1/feedback/{thumb.event_id}"
+    eventually(lambda: gateway.http.get(receipt).json()["status"] == became, f"the receipt says {became}")
+    made = gateway.http.get(f"/v1/policies/{version}/feedback", params={"limit": 1000}).json()
+    trained = {signal.event_id for signal in learner.labels.training}
+    assert {vote["id"] for vote in made["data"]} <= trained
+    assert made["status"] == "live"
+
+    # 11. The next answer is the new policy's, and no answer of the whole story was lost or mixed.
     epoch = controller.state.table.epoch
     eventually(lambda: gateway.metric("hearken_table_epoch") == epoch, "the gateway follows")
     answer = service.ask("ada", "Where is my parcel?")
     assert gateway.completion(answer.id).policy_version == version
     records, _ = gateway.log.read([COMPLETIONS], {}, limit=100_000)
-    served = [Completion.model_validate_json(record.value) for record in records]
+    sealer = open_sealer(gateway.data)
+    served = [sealer.open(Completion.model_validate_json(record.value)) for record in records]
     assert {completion.policy_version for completion in served} == {"base", version}
     by_version = {
         policy: statistics.fmean(len(c.choices[0].text) for c in served if c.policy_version == policy)

@@ -19,7 +19,10 @@ def trainer_logprob(weights: bytes, context: list[int], token: int) -> float:
 
 
 class FakeEngine:
-    """`skew_nats` is added to every logprob; `loads` and `unloads` are what was asked of it, in order."""
+    """`skew_nats` is added to every logprob; with `fails`, probes are answered with 500.
+
+    `loads` and `unloads` are what was asked of it, in order.
+    """
 
     def __init__(self) -> None:
         self.loaded: dict[str, bytes] = {}
@@ -27,6 +30,7 @@ class FakeEngine:
         self.unloads: list[str] = []
         self.probes: list[str] = []
         self.skew_nats = 0.0
+        self.fails = False
         self._server = self._serve(0)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -105,17 +109,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _complete(self, body: dict[str, Any]) -> None:
         model = body["model"]
+        if self.fake.fails:
+            self._answer(500, _error("EngineCore encountered an issue", 500))
+            return
         if model != "base" and model not in self.fake.loaded:
             self._answer(404, _error(f"The model `{model}` does not exist.", 404))
             return
         self.fake.probes.append(model)
-        choice = {
-            "index": 0,
-            "text": "x",
-            "finish_reason": "length",
-            "prompt_logprobs": self.fake.prompt_logprobs(model, body["prompt"]),
-        }
-        self._answer(200, {"object": "text_completion", "model": model, "choices": [choice]})
+        choices = [
+            {
+                "index": index,
+                "text": "x",
+                "finish_reason": "length",
+                "prompt_logprobs": self.fake.prompt_logprobs(model, prompt),
+            }
+            for index, prompt in enumerate(body["prompt"])
+        ]
+        self._answer(200, {"object": "text_completion", "model": model, "choices": choices})
 
     def _answer(self, code: int, body: object) -> None:
         data = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()

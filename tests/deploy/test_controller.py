@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deploy.manifest import Manifest
 from deploy.releases import append_command, entry
 from deploy.replay import audit
 from deploy.stages import ReleaseState
@@ -72,9 +73,16 @@ def test_no_table_names_an_adapter_before_every_engine_has_it(make_world: MakeWo
     manifest = world.offer()
     world.pass_time(until="started", users=0)
     for engine in world.engines:
-        assert engine.loads == [manifest.version]
-        assert manifest.version in engine.probes
-    assert metric(world, "hearken_adapters_loaded", engine=world.engines[1].url) is not None
+        assert engine.loads == [f"probe-{manifest.version}", manifest.version]
+        assert list(engine.loaded) == [manifest.version]
+    started = world.decisions[-1]
+    assert started.numbers["parity_nats"] == 0.0
+    labels = {"engine": world.engines[1].url, "version": manifest.version}
+    digest = manifest.files["adapter_model.safetensors"]
+    world.now += 1
+    world.tick()
+    assert metric(world, "hearken_engine_adapter_info", **labels, digest=digest) == 1
+    assert metric(world, "hearken_engine_parity_nats", **labels) == 0.0
 
 
 def test_a_harmful_candidate_is_rolled_back_and_drained(world: World) -> None:
@@ -84,11 +92,14 @@ def test_a_harmful_candidate_is_rolled_back_and_drained(world: World) -> None:
     assert harmful.table is not None
     assert (harmful.table.live, harmful.table.weight) == ("base", 0.0)
     assert metric(world, "hearken_rollbacks_total") == 1
-    assert world.engines[0].unloads == []
-    for _ in range(12):
+    for _ in range(7):
         world.now += 1
         world.tick()
-    assert world.engines[0].unloads == [manifest.version]
+    assert list(world.engines[0].loaded) == [manifest.version], "drain_seconds are not over"
+    for _ in range(5):
+        world.now += 1
+        world.tick()
+    assert world.engines[0].loaded == {}
     assert world.registry.verify(manifest.version) == manifest, "files are never deleted"
     assert audit(world.log, world.settings) == []
 
@@ -120,7 +131,10 @@ def test_an_engine_that_computes_something_else_refuses_the_candidate(world: Wor
     assert "differ by up to 0.31 nats, 0.02 is allowed" in refused.sentence
     assert refused.numbers["parity_nats"] == pytest.approx(0.31)
     assert world.state.stage == "idle"
+    assert refused.numbers["tolerance_nats"] == 0.02
+    assert refused.numbers["engine"] == world.engines[0].url
     assert all(d.table is None or d.table.adapters == set() for d in world.decisions)
+    assert world.engines[0].loaded == {}, "not even under its private name"
 
 
 def test_the_gate_refuses_by_the_manifests_numbers(world: World) -> None:
@@ -179,7 +193,7 @@ def test_a_restarted_engine_is_loaded_and_probed_again(world: World) -> None:
     world.now += 1
     world.tick()
     assert set(engine.loaded) == {manifest.version}
-    assert engine.probes == [manifest.version]
+    assert engine.probes == [f"probe-{manifest.version}", manifest.version]
 
 
 def test_an_engine_that_is_away_delays_a_candidate(world: World) -> None:
@@ -203,6 +217,162 @@ def test_a_canary_whose_engine_came_back_wrong_is_rolled_back(world: World) -> N
     world.engines[0].start()
     failed = world.pass_time(until="guardrail")
     assert failed.numbers["guardrail"] == "parity"
+    assert failed.numbers["parity_nats"] == pytest.approx(0.5)
+    assert world.engines[0].loaded == {}
+
+
+def promoted(world: World) -> Manifest:
+    manifest = world.offer()
+    likes(world, manifest.version, 0.9)
+    world.pass_time(until="promoted")
+    return manifest
+
+
+def test_a_live_policy_is_kept_from_an_engine_that_came_back_wrong(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    manifest = promoted(world)
+    broken, sound = world.engines
+    broken.stop()
+    broken.skew_nats = 0.5
+    broken.start()
+    rejected = world.pass_time(until="rejected", users=0)
+    assert rejected.sentence == (
+        f"Kept {manifest.version} from users of one engine: {broken.url} does not compute what the trainer "
+        "did: logprobs differ by up to 0.5 nats, 0.02 is allowed."
+    )
+    assert rejected.numbers["parity_nats"] == pytest.approx(0.5)
+    assert rejected.numbers["engine"] == broken.url
+    assert broken.loads[2:] == [f"probe-{manifest.version}"], "users' name was never there"
+    assert (broken.loaded, list(sound.loaded)) == ({}, [manifest.version])
+    assert metric(world, "hearken_adapter_rejections_total", engine=broken.url) == 1
+
+    broken.skew_nats = 0.0
+    for _ in range(61):
+        world.now += 1
+        world.tick()
+    assert list(broken.loaded) == [manifest.version], "tried again"
+    assert world.outcomes.count("rejected") == 1
+    assert world.state.table.live == manifest.version
+    assert audit(world.log, world.settings) == []
+
+
+def flip_a_bit(world: World, version: str) -> None:
+    file = world.registry.path(version) / "adapter_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def test_one_flipped_bit_is_refused(world: World) -> None:
+    manifest = world.offer()
+    flip_a_bit(world, manifest.version)
+    refused = world.pass_time(until="refused", users=0)
+    assert f"but the manifest recorded {manifest.files['adapter_model.safetensors']}" in refused.sentence
+    assert world.engines[0].loads == []
+
+
+def test_files_are_hashed_before_each_load_and_not_only_before_the_first(world: World) -> None:
+    manifest = promoted(world)
+    flip_a_bit(world, manifest.version)
+    engine = world.engines[0]
+    engine.stop()
+    engine.start()
+    engine.loads.clear()
+    rejected = world.pass_time(until="rejected", users=0)
+    assert "but the manifest recorded" in rejected.sentence
+    assert engine.loads == []
+
+
+def test_what_an_engine_has_for_long_is_proven_anew(world: World) -> None:
+    """An engine re-reads an adapter that it evicted: by then the file may be another one."""
+    manifest = promoted(world)
+    engine = world.engines[0]
+    engine.loaded[manifest.version] = b"evicted, and read again from a damaged disk"
+    world.now += 700
+    rejected = world.pass_time(until="rejected", users=0)
+    parity = rejected.numbers["parity_nats"]
+    assert isinstance(parity, float)
+    assert parity > 0.02
+    assert engine.loaded == {}
+
+
+def test_an_error_while_proving_anew_is_no_reason_to_roll_back(world: World) -> None:
+    manifest = promoted(world)
+    engine = world.engines[0]
+    engine.fails = True
+    world.now += 700
+    world.tick()
+    assert list(engine.loaded) == [manifest.version]
+    assert "rejected" not in world.outcomes
+    engine.fails, probed = False, len(engine.probes)
+    world.now += 1
+    world.tick()
+    assert len(engine.probes) == probed + 1
+
+
+def test_a_version_that_a_gateway_holds_is_not_unloaded(world: World) -> None:
+    manifest = promoted(world)
+    append_command(world.log, "rollback", who="ann")
+    world.pass_time(until="rolled_back", users=0)
+    world.gateway_holds(manifest.version)
+    for _ in range(100):
+        world.now += 1
+        world.tick()
+    engine = world.engines[0]
+    assert list(engine.loaded) == [manifest.version]
+    world.gateway_holds()
+    for _ in range(8):
+        world.now += 1
+        world.tick()
+    assert engine.loaded == {}
+
+
+def test_without_any_lease_a_version_stays_for_the_longest_answer(make_world: MakeWorld) -> None:
+    world = make_world(longest_answer_seconds=50)
+    promoted(world)
+    append_command(world.log, "rollback", who="ann")
+    world.pass_time(until="rolled_back", users=0)
+    world.shared.delete("lease/gateway/gateway")
+    for _ in range(49):
+        world.now += 1
+        world.tick()
+    assert world.engines[0].loaded
+    for _ in range(3):
+        world.now += 1
+        world.tick()
+    assert world.engines[0].loaded == {}
+
+
+def test_going_back_twice_loads_before_it_routes(world: World) -> None:
+    """The one before the previous version was unloaded long ago."""
+    versions = ["base"]
+    for content in (b"one", b"two", b"three"):
+        manifest = world.offer(content, parent=versions[-1])
+        likes(world, manifest.version, 0.9)
+        world.pass_time(until="promoted")
+        versions.append(manifest.version)
+        world.taste = lambda version: 0.9
+        world.pass_time(until="finished")
+    engine = world.engines[0]
+    for _ in range(15):
+        world.now += 1
+        world.tick()
+    assert set(engine.loaded) == set(versions[2:])
+    for back in (versions[2], versions[1]):
+        append_command(world.log, "rollback", who="ann")
+        world.tick()
+        assert world.state.table.live == back
+        assert back in engine.loaded
+
+
+def test_a_private_name_that_a_dead_controller_left_is_unloaded(world: World) -> None:
+    manifest = promoted(world)
+    engine = world.engines[0]
+    engine.loaded["probe-policy-7-aaaaaaaa"] = b"x"
+    for _ in range(20):
+        world.now += 1
+        world.tick()
+    assert list(engine.loaded) == [manifest.version]
 
 
 def run_killing(world: World, every: int | None) -> list[str]:
@@ -235,6 +405,7 @@ class CrashingLog:
 
     def __init__(self, log: EventLog) -> None:
         self.read, self.end, self.close = log.read, log.end, log.close
+        self.hold, self.release_hold, self.bury = log.hold, log.release_hold, log.bury
         self._append = log.append
 
     def append(self, entries: Sequence[Entry]) -> "Future[None]":
@@ -333,6 +504,7 @@ class OvertakenLog:
 
     def __init__(self, log: EventLog, theirs: Entry) -> None:
         self.read, self.end, self.close = log.read, log.end, log.close
+        self.hold, self.release_hold, self.bury = log.hold, log.release_hold, log.bury
         self._append, self._theirs = log.append, [theirs]
 
     def append(self, entries: Sequence[Entry]) -> "Future[None]":

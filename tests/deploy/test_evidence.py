@@ -1,6 +1,7 @@
 """From votes to pairs: windows, whose votes count, and that order, batches and repetitions do not matter."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,36 @@ def test_a_revision_counts_before_the_closing_and_not_after() -> None:
     assert reading(late).canary_value == 1.0
     many = EvidenceRules(window_seconds=10, windows_per_user=5)
     assert reading(late, rules=many).canary_value == 1.0  # nor does it open a window of its own
+
+
+def retracted(label: Label, at: float, revision: int = 2) -> Label:
+    return replace(label, at=at, revision=revision, retracted=True, value=0.5, label="retracted")
+
+
+def test_a_vote_that_is_taken_back_before_the_closing_does_not_count() -> None:
+    first, second = vote_in("canary", "ada", 1, at=0), vote_in("canary", "ada", 0, at=1, vote="other")
+    assert reading([first, second, retracted(first, at=9)]).canary_value == 0.0
+    assert reading([first, second, retracted(first, at=10)]).canary_value == 0.5
+    alone = [first, retracted(first, at=9)]
+    assert reading(alone).canary_users == 0
+    again = [*alone, vote_in("canary", "ada", 0, at=12, revision=3)]
+    assert reading(again).canary_value == 0.0  # a window of its own, the first that has anything in it
+    lost = replace(retracted(first, at=9), answers=())
+    assert reading([lost]) == Reading()
+
+
+def test_ratings_count_by_their_place_on_the_scale_and_other_kinds_do_not() -> None:
+    thumb_up = vote_in("canary", "ada", 1, at=0)
+    rating = replace(thumb_up, kind="rating", value=0.25, label="rated", amount=2.0, scale=(1.0, 5.0))
+    assert reading([rating]).canary_value == 0.25
+    for other in (
+        replace(thumb_up, kind="metric", label="measured"),
+        replace(thumb_up, kind="comment", label="commented", text="hm"),
+        replace(thumb_up, kind="correction", label="corrected", text="so"),
+        replace(thumb_up, whole_episode=True),
+        replace(rating, source="app"),
+    ):
+        assert reading([other]).canary_users == 0
 
 
 def test_later_windows_count_only_when_asked_for() -> None:
@@ -175,3 +206,40 @@ def test_ten_votes_of_each_user_do_not_inflate_errors() -> None:
         by_vote += naive
     assert by_user / runs <= 1 / 20
     assert by_vote / runs > 3 / 20  # the same votes, counted as if each were a user of its own
+
+
+def verdict(seed: int, canary_up: float, colluders: float) -> str:
+    """What 2,000 users' votes say of a canary whose answers are liked with a probability.
+
+    Colluders do not know their arm, like everyone. Each sends 20 votes, and all say the opposite of what the
+    answer deserves: up for bad answers, down for good ones.
+    """
+    draw = random.Random(seed)
+    evidence = Evidence(RULES, SCOPE)
+    for number in range(2000):
+        arm = "canary" if draw.random() < 0.5 else "control"
+        deserved = float(draw.random() < (canary_up if arm == "canary" else 0.6))
+        colludes = draw.random() < colluders
+        for i in range(20 if colludes else 1):
+            value = 1.0 - deserved if colludes else deserved
+            evidence.feed([vote_in(arm, f"user-{number}", value, at=float(number), vote=f"v{i}")])
+        if number % 25:
+            continue
+        evidence.advance(float(number))
+        now = evidence.reading()
+        if now.promote >= 20:
+            return "promote"
+        if now.harm >= 100:
+            return "harm"
+    return "inconclusive"
+
+
+@pytest.mark.parametrize(("canary_up", "right"), [(0.75, "promote"), (0.45, "harm")])
+def test_five_percent_colluding_raters_do_not_change_the_verdict(canary_up: float, right: str) -> None:
+    for seed in range(5):
+        assert verdict(seed, canary_up, 0.0) == right
+        assert verdict(seed, canary_up, 0.05) == right
+
+
+def test_colluding_raters_do_not_promote_a_worse_policy() -> None:
+    assert [verdict(seed, 0.5, 0.05) for seed in range(20)].count("promote") == 0

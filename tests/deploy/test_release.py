@@ -40,7 +40,7 @@ def idle() -> ReleaseState:
 
 
 def canary(weight: float = 0.05) -> ReleaseState:
-    state = release.start(idle(), RULES, 100.0, {"feedback/0": 3}).state
+    state = release.start(idle(), RULES, 100.0, {"feedback/0": 3}, 0.001).state
     now = 100.0
     while state.table.weight < weight:
         now += 100
@@ -57,7 +57,7 @@ def holdback() -> ReleaseState:
 
 
 def test_a_canary_starts_with_equal_buckets_on_the_first_rung() -> None:
-    started = release.start(idle(), RULES, 100.0, {"feedback/0": 3})
+    started = release.start(idle(), RULES, 100.0, {"feedback/0": 3}, 0.001)
     table = started.state.table
     assert (table.live, table.control, table.canary, table.weight) == (OLD, OLD, NEW, 0.05)
     assert (table.epoch, table.salt) == (6, "release-6")

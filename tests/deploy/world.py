@@ -8,6 +8,7 @@ from typing import Any
 from deploy.controller import Controller
 from deploy.engine import EngineClient
 from deploy.fleet import Fleet
+from deploy.leases import KEY, Lease
 from deploy.manifest import Manifest
 from deploy.metrics import ControllerMetrics
 from deploy.registry import Registry
@@ -17,6 +18,7 @@ from deploy.stages import ReleaseState
 from deploy.table import assign
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback, Target
 from feedback.log import Entry, EventLog
+from feedback.shared import SqliteStore
 from feedback.sqlite_log import SqliteLog
 from tests.deploy.builders import completion, publish
 from tests.deploy.fake_engine import FakeEngine
@@ -52,6 +54,8 @@ class World:
         self._served = 0
         self._history, self._cursor = History(remembered=1000), dict[str, int]()
         self._fleets: list[Fleet] = []
+        self.shared = SqliteStore(folder / "shared.db")
+        self.gateway_holds()
         self.metrics = ControllerMetrics(self.settings)
         self.controller = self.new_controller()
 
@@ -61,8 +65,19 @@ class World:
         fleet = Fleet(clients, self.registry, self.settings.parity_tolerance_nats)
         self._fleets.append(fleet)
         return Controller(
-            log or self.log, self.registry, fleet, self.settings, self.metrics, clock=lambda: self.now
+            log or self.log,
+            self.registry,
+            fleet,
+            self.settings,
+            self.metrics,
+            self.shared,
+            clock=lambda: self.now,
         )
+
+    def gateway_holds(self, *versions: str) -> None:
+        """What the one gateway holds a lease on, for as long as any test takes."""
+        record = Lease(versions=frozenset(versions)).model_dump_json().encode()
+        self.shared.put(KEY + "gateway", record, 600)
 
     def kill_controller(self, log: EventLog | None = None) -> None:
         """Forget the controller with all that it knows; a new one takes over with the log alone."""
@@ -74,6 +89,7 @@ class World:
         for engine in self.engines:
             engine.stop()
         self.log.close()
+        self.shared.close()
 
     @property
     def state(self) -> ReleaseState:

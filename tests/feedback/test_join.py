@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 import orjson
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback
 from feedback.join import Joiner, Label
 from feedback.log import Record
+from feedback.sealing import Sealer
+from feedback.vault import Vault
 from tests.feedback.examples import comparison, completion, record, thumb
 
 
@@ -225,3 +228,25 @@ def test_a_restored_joiner_goes_on_where_it_was() -> None:
     for each in (joiner, restored):
         assert feed(each, thumb("c1", 1.0, 3)) == []  # still known
         assert len(feed(each, completion("late"))) == 1  # still waited for
+
+
+def test_only_who_has_the_keys_joins_texts(tmp_path: Path) -> None:
+    sealer = Sealer(Vault(tmp_path, b"s" * 32))
+    sealed = [sealer.seal(completion("c1")), sealer.seal(thumb("c1", 1.0, revision=1))]
+    [without] = feed(Joiner(), *sealed)
+    [answer] = without.answers
+    assert (answer.prompt_token_ids, answer.token_ids, answer.text) == ((), (), "")
+    assert answer.tokens == 2  # what evidence needs
+    [label] = feed(Joiner(sealer=sealer), *sealed)
+    assert label.answers[0].token_ids == (500, 0)
+
+
+def test_forgotten_texts_are_in_no_checkpoint(tmp_path: Path) -> None:
+    joiner = Joiner()
+    feed(joiner, completion("c1"), thumb("c1", 1.0, revision=1))
+    user = joiner.completions["c1"][0].user
+    joiner.forget_texts("default", user)
+    [answer] = joiner.completions["c1"]
+    assert (answer.prompt_token_ids, answer.token_ids, answer.text) == ((), (), "")
+    assert b"500," not in orjson.dumps(joiner.state())
+    assert feed(joiner, completion("c1")) == []  # that it was is still known

@@ -131,6 +131,30 @@ def test_counters_and_values_do_not_meet(store: SharedStore, key: str) -> None:
     assert store.hit(key, 60) == 2
 
 
+def test_values_are_found_by_how_their_keys_begin(open_store: Open, key: str) -> None:
+    one, two = open_store(), open_store()
+    prefix = f"lease/{key}[a*?]\\"
+    assert two.values(prefix) == {}
+    one.put(prefix + "b", b"\x00\xff", 60)
+    one.put(prefix + "c", b"", 60)
+    one.put(prefix, b"itself", 60)
+    one.put(f"lease/{key}a", b"another", 60)
+    one.put(prefix[:-1], b"shorter", 60)
+    one.put(prefix + "gone", b"x", 60)
+    one.delete(prefix + "gone")
+    one.put(prefix + "late", b"x", 0.05)
+    one.hit(prefix + "counted", 60)
+    wait_until(lambda: two.get(prefix + "late") is None)
+    assert two.values(prefix) == {prefix: b"itself", prefix + "b": b"\x00\xff", prefix + "c": b""}
+
+
+def test_many_values_are_all_found(store: SharedStore, key: str) -> None:
+    expected = {f"{key}/{n}": b"%d" % n for n in range(3000)}
+    for name, value in expected.items():
+        store.put(name, value, 60)
+    assert store.values(key + "/") == expected
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_time_to_live_must_be_positive(store: SharedStore, key: str, seconds: float) -> None:
     for use in (store.put, store.put_if_absent):
@@ -166,6 +190,7 @@ def test_a_redis_that_goes_away_is_reported_and_found_again() -> None:
             lambda: store.put_if_absent("k", b"v", 60),
             lambda: store.hit("k", 60),
             lambda: store.delete("k"),
+            lambda: store.values("k"),
         ):
             with pytest.raises(SharedUnavailable):
                 operation()

@@ -16,7 +16,7 @@ from hearken.errors import UsageError
 
 COMMANDS = (
     *("up", "demo", "tiny", "gateway", "controller", "learner"),
-    *("status", "rollback", "pause", "resume", "version"),
+    *("keys", "status", "rollback", "pause", "resume", "version"),
 )
 HEAVY = ("torch", "transformers", "vllm", "fastapi", "aiohttp", "pydantic", "rich", "httpx", "kafka")
 

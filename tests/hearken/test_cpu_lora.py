@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,23 +19,116 @@ PROMPT = [1, 40, 50, 60, 70, 80]
 ANSWER = [90, 100, 110, 120, 130, 140, 150, 160]
 
 
-def test_grouped_matmuls_equal_one_row_at_a_time() -> None:
-    cpu_lora = pytest.importorskip("hearken.cpu_lora", reason="vLLM is not installed")
+SLOTS, RANK, WIDTH = 3, 4, 6
+SIZES = (5, 2, 2)  # the outputs of a fused layer's parts, unequal as q's and k's are
+BATCHES = {
+    "base alone": [-1] * 7,
+    "one adapter": [1] * 7,
+    "one adapter and base": [2, -1, 2, 2, -1],
+    "neighbours": [0, 0, 0, 1, 1, -1, -1],
+    "all mixed": [0, 2, -1, 1, 0, 1, 2, -1, 0],
+    "one row": [2],
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A fused layer's weights as vLLM makes them, and random activations."""
+
+    a: tuple[torch.Tensor, ...]  # (slots, 1, r, in) for each part
+    b: tuple[torch.Tensor, ...]  # (slots, 1, out, r) for each part
+    draw: torch.Generator
+
+    def batch(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(y, x) for so many rows."""
+        y = torch.randn(rows, sum(SIZES), generator=self.draw).to(self.a[0].dtype)
+        return y, torch.randn(rows, WIDTH, generator=self.draw).to(self.a[0].dtype)
+
+    def truth(self, y: torch.Tensor, x: torch.Tensor, slots: list[int], scale: float) -> torch.Tensor:
+        """What should come out, in float64, one row and one part at a time."""
+        out = y.double()
+        for row, slot in enumerate(slots):
+            start = 0
+            for a, b in zip(self.a, self.b, strict=True):
+                if slot >= 0:
+                    share = b[slot, 0].double() @ (a[slot, 0].double() @ x[row].double())
+                    out[row, start : start + b.shape[2]] += scale * share
+                start += b.shape[2]
+        return out
+
+
+def layer(dtype: torch.dtype = torch.float32) -> Layer:
     draw = torch.Generator().manual_seed(0)
-    a = torch.randn(3, 1, 4, 6, generator=draw)
-    b = torch.randn(3, 1, 5, 4, generator=draw)
-    x = torch.randn(40, 6, generator=draw)
-    for slots in ([0], [-1], [-1, 2], [0, 1, 2], [-1, 0, 1, 2]):
-        chosen = torch.randint(len(slots), (40,), generator=draw)
-        indices = torch.tensor(slots)[chosen]
-        start = torch.randn(40, 9, generator=draw)
-        ours = start.clone()
-        cpu_lora.add_delta(ours, x, a, b, 0.5, cpu_lora.group_rows(indices), 3, 5)
-        truth = start.clone()
-        for row, slot in enumerate(indices.tolist()):
-            if slot >= 0:
-                truth[row, 3:8] += 0.5 * b[slot, 0] @ (a[slot, 0] @ x[row])
-        torch.testing.assert_close(ours, truth)
+    a = tuple(torch.randn(SLOTS, 1, RANK, WIDTH, generator=draw).to(dtype) for _ in SIZES)
+    b = tuple(torch.randn(SLOTS, 1, size, RANK, generator=draw).to(dtype) for size in SIZES)
+    return Layer(a, b, draw)
+
+
+@pytest.fixture
+def cpu_lora() -> Any:
+    return pytest.importorskip("hearken.cpu_lora", reason="vLLM is not installed")
+
+
+@pytest.mark.parametrize("slots", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_packed_matmuls_equal_one_row_at_a_time(cpu_lora: Any, slots: list[int], dtype: torch.dtype) -> None:
+    made = layer(dtype)
+    y, x = made.batch(len(slots))
+    truth = made.truth(y, x, slots, 0.5)
+    cpu_lora.PackedWeights(made.a, made.b).add(y, x, cpu_lora.group_rows(slots), 0.5)
+    tolerance = {"atol": 0.1, "rtol": 0.02} if dtype is torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(y.double(), truth, **tolerance)
+
+
+def test_activations_of_another_dtype_than_the_adapter(cpu_lora: Any) -> None:
+    made = layer()
+    y, x = (each.bfloat16() for each in made.batch(4))
+    truth = made.truth(y, x, [0, 0, 1, -1], 1.0)
+    cpu_lora.PackedWeights(made.a, made.b).add(y, x, cpu_lora.group_rows([0, 0, 1, -1]), 1.0)
+    torch.testing.assert_close(y.double(), truth, atol=0.1, rtol=0.02)
+
+
+def test_what_vllm_writes_into_a_slot_later_is_used(cpu_lora: Any) -> None:
+    made = layer()
+    packed = cpu_lora.PackedWeights(made.a, made.b)
+    for each in (*made.a, *made.b):
+        each[1] = torch.randn(each[1].shape, generator=made.draw)  # another adapter takes the slot
+        each[2] = 0  # and one leaves
+    y, x = made.batch(6)
+    slots = [0, 1, 2, 1, 0, 2]
+    truth = made.truth(y, x, slots, 1.0)
+    packed.add(y, x, cpu_lora.group_rows(slots), 1.0)
+    torch.testing.assert_close(y.double(), truth, atol=1e-5, rtol=1e-5)
+
+
+def test_a_broken_adapter_spoils_only_its_own_rows(cpu_lora: Any) -> None:
+    made = layer()
+    for each in (*made.a, *made.b):
+        each[1] = float("nan")
+    y, x = made.batch(5)
+    truth = made.truth(y, x, [0, -1, -1, -1, 0], 1.0)
+    cpu_lora.PackedWeights(made.a, made.b).add(y, x, cpu_lora.group_rows([0, 1, -1, 1, 0]), 1.0)
+    for row in (0, 2, 4):
+        torch.testing.assert_close(y[row].double(), truth[row], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("slots", [s for s in BATCHES.values() if -1 not in s], ids=str)
+@pytest.mark.skipif(use_cuda(), reason="a GPU build has kernels of its own")
+def test_the_plugin_and_stock_agree_where_no_row_is_of_the_base(cpu_lora: Any, slots: list[int]) -> None:
+    """Stock is right then (of a base row it makes the last adapter's)."""
+    from vllm.lora.layers import LoRAMapping
+
+    ids = [11, 12, 13]  # of the adapters in the slots
+    mapping = LoRAMapping(tuple(ids[s] for s in slots), tuple(ids[s] for s in slots), is_prefill=True)
+    made = layer()
+    y, x = made.batch(len(slots))
+    results = []
+    for kind in (cpu_lora.Stock, cpu_lora.GroupedPunicaWrapper):
+        wrapper = kind(64, max_batches=8, device="cpu")
+        wrapper.update_metadata(mapping, [*ids, None], SLOTS + 1, 100)
+        results.append(y.clone())
+        wrapper.add_lora_linear(results[-1], x, made.a, made.b, 1.0, SIZES)
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture

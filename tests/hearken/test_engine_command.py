@@ -14,6 +14,7 @@ from hearken.engine import (
     engine_command,
     engine_environment,
     resolve_model,
+    tool_parser,
 )
 from hearken.errors import UsageError
 
@@ -47,6 +48,35 @@ def test_on_a_cpu() -> None:
     assert env["OMP_NUM_THREADS"] == "3"
     assert env["TORCH_COMPILE_DISABLE"] == "1"
     assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+
+
+def test_functions_that_must_be_called_are_called_as_their_schemas_say() -> None:
+    options = EngineOptions(
+        model=Path("/m"), port=8001, cuda=False, tool_parser="mistral", extra=("--x", "1")
+    )
+    given = flags(engine_command(options))
+    assert "--enable-auto-tool-choice" in given
+    assert given["--tool-call-parser"] == "mistral"
+    assert json.loads(given["--structured-outputs-config"])["disable_any_whitespace"] is True
+    assert engine_environment(options, {})["VLLM_ENFORCE_STRICT_TOOL_CALLING"] == "0"
+    assert engine_command(options)[-2:] == ["--x", "1"]  # the user's flags count, being the last
+
+
+@pytest.mark.parametrize(
+    ("file", "template", "parser"),
+    [
+        ("tokenizer_config.json", '"<tool_call>{..}</tool_call>"', "hermes"),
+        ("chat_template.jinja", "<tool_call><function=name>", "qwen3_coder"),
+        ("chat_template.jinja", "[TOOL_CALLS]", "mistral"),
+        ("tokenizer_config.json", "<|python_tag|>", "llama3_json"),
+        ("README.md", "[TOOL_CALLS]", "hermes"),
+    ],
+)
+def test_the_parser_of_calls_follows_from_the_chat_template(
+    tmp_path: Path, file: str, template: str, parser: str
+) -> None:
+    (tmp_path / file).write_text(template)
+    assert tool_parser(tmp_path) == parser
 
 
 def test_on_a_gpu() -> None:

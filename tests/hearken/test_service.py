@@ -87,6 +87,7 @@ def service(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     port = free_port()
     output = data.with_suffix(".out")
     command = [sys.executable, "-m", "hearken", "up", "--data", str(data), "--port", str(port)]
+    command += ["--queue-seconds", "2"]  # less than any engine takes to start
     with output.open("w") as out:
         process = subprocess.Popen(
             [*command, "--model", str(tiny_model)], stdout=out, stderr=out, start_new_session=True
@@ -158,12 +159,11 @@ def test_a_killed_engine_comes_back_with_its_adapters(service: Running, tiny_mod
     version = offer_a_candidate(service, tiny_model)
     engine = service.group_of(f"api_server .*--port {service.port + 1}")
     os.killpg(engine, signal.SIGKILL)
-    eventually(lambda: service.chat().status_code == 503, "chat says that it cannot", 10)
-    refusal = service.chat()
+    eventually(lambda: service.http.get("/readyz").status_code == 503, "the gateway noticed", 10)
+    refusal = service.chat()  # after a wait: an engine could be back within that time
     assert refusal.status_code == 503
     assert int(refusal.headers["retry-after"]) >= 1
     assert refusal.json()["error"]["message"]
-    eventually(lambda: service.http.get("/readyz").status_code == 503, "the gateway noticed", 10)
     eventually(lambda: service.http.get("/readyz").status_code == 200, "the engine is back")
     client = EngineClient(service.engine_url)
     assert version in client.models()

@@ -1,18 +1,22 @@
 """The supervisor with real processes: nothing outlives it, what dies comes back, all ends in order."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hearken.supervisor import Child, ChildFailed, Supervisor, backoff_seconds, log_tail
+from hearken.supervisor import FAILED_STARTS, Child, ChildFailed, Supervisor, backoff_seconds, log_tail
 from hearken.watchdog import groups_left
+from tests.servers import free_port
 
 WITH_GRANDCHILD = """
     import subprocess, sys, time
@@ -189,3 +193,64 @@ def test_backoff_doubles_up_to_half_a_minute() -> None:
 
 def test_the_watchdog_knows_which_groups_are_left() -> None:
     assert groups_left(["+10\n", "+11\n", "-10\n", "+12\n"]) == {11, 12}
+
+
+SERVER = """
+    import http.server, sys
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+        def log_message(self, *_):
+            pass
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_child_that_hangs_is_killed_and_started_again(
+    supervisor: Supervisor, tmp_path: Path, lines: list[str]
+) -> None:
+    port = free_port()
+    health = f"http://127.0.0.1:{port}/health"
+    supervisor.start(replace(child(tmp_path, "engine", SERVER, port), health=health, hang_seconds=1.0))
+
+    def answers() -> bool:
+        supervisor.poll()
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(health, timeout=0.5).status == 200
+        return False
+
+    until(answers)
+    first = supervisor.pid("engine")
+    assert first is not None
+    until(lambda: supervisor.has_answered("engine"))
+    os.kill(first, signal.SIGSTOP)  # it exists, the kernel accepts connections for it, and nobody answers
+    until(lambda: answers() and supervisor.pid("engine") != first)
+    assert lines[0] == "engine has not answered for 1 s; killing it"
+    assert not runs(first)
+
+
+def test_a_child_that_has_never_answered_is_given_all_the_time_it_needs(
+    supervisor: Supervisor, tmp_path: Path, lines: list[str]
+) -> None:
+    slow = child(tmp_path, "engine", "import time; print('loading', flush=True); time.sleep(600)")
+    supervisor.start(replace(slow, health=f"http://127.0.0.1:{free_port()}/health", hang_seconds=0.0))
+    until(lambda: "loading" in log_tail(slow.log))
+    supervisor.poll()
+    assert lines == []
+
+
+def test_one_of_several_may_fail_while_another_one_runs(
+    supervisor: Supervisor, tmp_path: Path, lines: list[str]
+) -> None:
+    good = child(tmp_path, "engine", "import time; time.sleep(600)")
+    bad = child(tmp_path, "engine-2", "raise SystemExit(3)")
+    supervisor.start(replace(good, group="engine", settled_seconds=0.0))
+    supervisor.start(replace(bad, group="engine"))
+
+    def tried_often() -> bool:
+        supervisor.poll()
+        return supervisor.restarts("engine-2") > FAILED_STARTS
+
+    until(tried_often)
+    assert all(line.startswith("engine-2 ended (exit code 3)") for line in lines)

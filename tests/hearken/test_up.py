@@ -1,4 +1,4 @@
-"""The composition: the four processes are told what they understand, in an order that can be stopped."""
+"""The composition: the processes are told what they understand, in an order that can be stopped."""
 
 import subprocess
 import sys
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from hearken.cli import parser
+from hearken.engine import engine_threads, share_gpus
+from hearken.errors import UsageError
 from hearken.paces import controller_pace, learner_pace
-from hearken.up import UpSettings, banner, children
+from hearken.up import UpSettings, banner, check, children
 
 
 @pytest.fixture
@@ -25,8 +27,9 @@ def settings(tmp_path: Path, **asked: object) -> UpSettings:
 
 def test_every_role_understands_its_command(tmp_path: Path, model: Path) -> None:
     asked = settings(
-        tmp_path, port=9000, kafka="k:9092", redis="redis://r", pace="demo", seed=3, kl_budget_nats=2.5
-    )
+        tmp_path, port=9000, kafka="k:9092", redis="redis://r", pace="demo", seed=3, kl_budget_nats=2.5,
+        queue_length=7, queue_seconds=2.5,
+    )  # fmt: skip
     found = children(asked, model, cuda=False)
     for role in ("controller", "learner", "gateway"):
         command = found[role].command
@@ -41,6 +44,7 @@ def test_every_role_understands_its_command(tmp_path: Path, model: Path) -> None
     assert parser().parse_args(found["controller"].command[3:]).metrics_port == 9003
     gateway = parser().parse_args(found["gateway"].command[3:])
     assert (gateway.host, gateway.port, gateway.redis) == ("127.0.0.1", 9000, "redis://r")
+    assert (gateway.max_in_flight, gateway.queue_length, gateway.queue_seconds) == (128, 7, 2.5)
 
 
 def test_the_engine_serves_the_model_within_its_context(tmp_path: Path, model: Path) -> None:
@@ -48,6 +52,42 @@ def test_the_engine_serves_the_model_within_its_context(tmp_path: Path, model: P
     assert engine.command[engine.command.index("--model") + 1] == str(model)
     assert engine.command[engine.command.index("--max-model-len") + 1] == "256"
     assert engine.command[engine.command.index("--port") + 1] == "8001"
+
+
+def test_engines_share_the_machine_and_are_all_told_of(tmp_path: Path, model: Path) -> None:
+    asked = settings(tmp_path, engines=3)
+    found = children(asked, model, cuda=False)
+    engines = [found[name] for name in ("engine", "engine-2", "engine-3")]
+    ports = [child.command[child.command.index("--port") + 1] for child in engines]
+    assert ports == ["8001", "8004", "8005"]
+    assert asked.ports == (8000, 8002, 8003, 8001, 8004, 8005)
+    for child, port in zip(engines, ports, strict=True):
+        assert child.command[child.command.index("--host") + 1] == "127.0.0.1"
+        assert child.health == f"http://127.0.0.1:{port}/health"
+        assert int(child.env["OMP_NUM_THREADS"]) == max(1, engine_threads() // 3)
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    for role, told in (("gateway", urls), ("controller", urls), ("learner", urls[:1])):
+        assert parser().parse_args(found[role].command[3:]).engine == told
+    assert list(found)[:3] == ["engine", "engine-2", "engine-3"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "shares"),
+    [("", 4, ["0,1", "2,3"]), ("", 5, ["0,1", "2,3,4"]), ("5, GPU-a,7", 3, ["5", "GPU-a,7"])],
+)
+def test_gpus_are_split_between_engines(visible: str, count: int, shares: list[str]) -> None:
+    assert share_gpus(2, count, visible) == shares
+
+
+def test_more_engines_than_gpus_or_none_at_all_are_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError, match="shows 1; pass --engines 1"):
+        share_gpus(2, 1)
+    with pytest.raises(UsageError, match="at least 1"):
+        check(settings(tmp_path, engines=0), print)
+    with pytest.raises(UsageError, match="--max-in-flight must be at least 1"):
+        check(settings(tmp_path, max_in_flight=0), print)
 
 
 def test_the_gateway_is_stopped_first_and_the_engine_last(tmp_path: Path, model: Path) -> None:

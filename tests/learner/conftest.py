@@ -7,13 +7,19 @@ import pytest
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a Qwen2 of two layers with random weights: 64 tokens, the end token is 2."""
+    """Folder of the model that `make_random_model` writes."""
+    folder: Path = tmp_path_factory.mktemp("random_model")
+    make_random_model(folder)
+    return str(folder)
+
+
+def make_random_model(folder: Path, tokens: int = 64) -> None:
+    """Write a Qwen2 of two layers with random weights; the end token is 2."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    folder: Path = tmp_path_factory.mktemp("random_model")
     config = Qwen2Config(
-        vocab_size=64,
+        vocab_size=tokens,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -29,4 +35,3 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         Qwen2ForCausalLM(config).save_pretrained(folder)
-    return str(folder)

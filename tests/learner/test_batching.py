@@ -23,7 +23,13 @@ def test_a_batch_points_at_every_items_tokens() -> None:
     assert [flat[place] for place in batch.final.tolist()] == [[*p, *a][-1] for p, a in items]
     before = [([p[-1], *a])[:-1] for p, a in items]  # the tokens just before each answer token
     assert [flat[place] for place in batch.predicting.tolist()] == [token for row in before for token in row]
-    assert batch.answers[batch.mask].tolist() == [token for _, answer in items for token in answer]
+    assert batch.targets.tolist() == [token for _, answer in items for token in answer]
+    assert batch.mask.sum(1).tolist() == [len(answer) for _, answer in items]
+    assert [flat[place] for place in batch.real.tolist()] == [t for p, a in items for t in (*p, *a)]
+    assert batch.positions.tolist() == [i for p, a in items for i in range(len(p) + len(a))]
+    assert batch.pad[batch.real].tolist() == list(range(len(batch.real)))
+    last = batch.pad.reshape(len(items), -1)[:, -1].tolist()
+    assert last == batch.pad[batch.final].tolist()
 
 
 def test_every_item_is_in_one_bucket_and_buckets_keep_the_limit() -> None:

@@ -100,3 +100,25 @@ def test_state_survives_json() -> None:
     assert again.judging == store.judging
     assert again.ledger() == store.ledger()
     assert dataclasses.asdict(again.training[0]) == dataclasses.asdict(store.training[0])
+
+
+def test_what_concerns_an_erased_user_is_never_trained_on() -> None:
+    store = LabelStore(judge_share=0.0)
+    store.add([label(1, rater="u_1"), label(2, rater="u_2")])
+    store.erase("default", "u_1")
+    store.add([label(3, rater="u_1")])
+    assert [known.event_id for known in store.training] == ["fb-2"]
+    assert store.ledger()["labels"] == 3  # it was read, and counts as read
+    state = orjson.loads(orjson.dumps(store.state()))
+    again = LabelStore(judge_share=0.0)
+    again.restore(state)
+    again.add([label(4, rater="u_1")])
+    assert [known.event_id for known in again.training] == ["fb-2"]
+    assert {row["answers"][0]["text"] for row in state["labels"] if row["rater"] == "u_1"} == {""}
+
+
+def test_a_vote_on_an_erased_users_answer_teaches_nothing_either() -> None:
+    store = LabelStore(judge_share=0.0)
+    store.add([label(1, rater="u_1")])
+    store.erase("default", "u_a")
+    assert store.training == []

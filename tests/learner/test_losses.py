@@ -1,6 +1,8 @@
 """Every equation against a plain loop in double precision."""
 
+import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -14,7 +16,12 @@ from learner.losses import (
     importance_weights,
     kl_k1,
     kl_k3,
+    learning_rate_scale,
     masked_mean,
+    mismatch,
+    ordered_thresholds,
+    ordinal_loss,
+    plackett_luce_loss,
     policy_loss,
     thumbs_loss,
     value_loss,
@@ -157,3 +164,110 @@ def test_explained_variance() -> None:
     assert explained_variance(torch.full((4,), 2.0), actual) == 0.0
     assert explained_variance(actual, torch.ones(4)) == 0.0
     assert explained_variance(-actual, actual) < 0
+
+
+def test_plackett_luce_is_the_product_of_choices_and_sums_to_1_over_all_rankings() -> None:
+    generator = torch.Generator().manual_seed(14)
+    for size in (2, 3, 5):
+        scores = torch.randn(size, generator=generator, dtype=torch.double) * 2
+        total = 0.0
+        for order in itertools.permutations(range(size)):
+            weights = [math.exp(float(scores[i])) for i in order]
+            likelihood = math.prod(weight / sum(weights[k:]) for k, weight in enumerate(weights))
+            loss = plackett_luce_loss(scores[list(order)][None], torch.ones(1, size, dtype=torch.bool))
+            assert float(loss) == pytest.approx(-math.log(likelihood), abs=1e-12)
+            total += math.exp(-float(loss))
+        assert total == pytest.approx(1.0, abs=1e-12)
+
+
+def test_plackett_luce_of_two_is_bradley_terry_and_padding_counts_for_nothing() -> None:
+    scores = torch.tensor(
+        [[0.3, -1.0, 99.0, 7.0], [0.3, -1.0, 2.0, 0.5]], dtype=torch.double
+    ).requires_grad_()
+    mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    losses = plackett_luce_loss(scores, mask)
+    pair = bradley_terry_loss(scores[:1, 0], scores[:1, 1], torch.ones(1).double())
+    assert float(losses[0].detach()) == pytest.approx(float(pair.detach()), abs=1e-12)
+    losses.sum().backward()
+    assert scores.grad is not None
+    assert not scores.grad[0, 2:].any()
+    assert bool(torch.isfinite(scores.grad).all())
+    assert torch.autograd.gradcheck(lambda s: plackett_luce_loss(s, mask), scores.detach().requires_grad_())
+
+
+def test_ordinal_probabilities_are_those_of_the_latent_variable() -> None:
+    """Enumerated: every rating's probability is the logistic mass between its thresholds; they sum to 1."""
+    thresholds = torch.tensor([-1.5, 0.2, 0.9, 3.0], dtype=torch.double)
+
+    def below(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    for score in (-4.0, 0.0, 0.7, 5.0):
+        edges = [0.0, *(below(float(t) - score) for t in thresholds), 1.0]
+        ratings = torch.arange(5)
+        losses = ordinal_loss(torch.full((5,), score, dtype=torch.double), thresholds, ratings)
+        for rating in range(5):
+            mass = edges[rating + 1] - edges[rating]
+            assert float(losses[rating]) == pytest.approx(-math.log(mass), rel=1e-9)
+        assert float(torch.exp(-losses).sum()) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_ordinal_loss_has_exact_finite_gradients() -> None:
+    free = torch.tensor([-1.0, 0.5, -2.0], dtype=torch.double, requires_grad=True)
+    scores = torch.tensor([-30.0, 0.1, 0.4, 30.0, 800.0], dtype=torch.double, requires_grad=True)
+    ratings = torch.tensor([3, 0, 1, 2, 0])
+    assert bool((ordered_thresholds(free).diff() > 0).all())
+    assert torch.autograd.gradcheck(
+        lambda s, f: ordinal_loss(s, ordered_thresholds(f), ratings), (scores, free)
+    )
+    by_rater = ordered_thresholds(free)[None].expand(5, -1) + torch.arange(5)[:, None]
+    losses = ordinal_loss(scores, by_rater, ratings)
+    for row in range(5):
+        one = ordinal_loss(scores[row : row + 1], by_rater[row], ratings[row : row + 1])
+        assert float(losses[row].detach()) == pytest.approx(float(one.detach()))
+
+
+def test_the_coefficient_over_many_steps_is_that_of_a_plain_controller() -> None:
+    draw = random.Random(15)
+    ours = plain = 0.2
+    for _ in range(500):
+        kl = draw.uniform(0, 12)
+        ours = adapt_kl_coefficient(ours, kl, target_nats=6.0, episodes=64, horizon=10_000.0)
+        error = (kl - 6.0) / 6.0
+        error = 0.2 if error > 0.2 else -0.2 if error < -0.2 else error
+        plain *= 1 + error * 64 / 10_000
+        assert ours == pytest.approx(plain, rel=1e-12)
+
+
+def test_kl_estimates_from_samples_meet_the_exact_kl() -> None:
+    generator = torch.Generator().manual_seed(16)
+    p, q = torch.randn(2, 8, generator=generator, dtype=torch.double).log_softmax(-1)
+    exact = float((p.exp() * (p - q)).sum())
+    drawn = torch.multinomial(p.exp(), 200_000, replacement=True, generator=generator)
+    for estimator in (kl_k1, kl_k3):
+        values = estimator(p[drawn], q[drawn])
+        error = float(values.std()) / math.sqrt(len(values))
+        assert abs(float(values.mean()) - exact) < 4 * error
+        assert error < 0.01
+
+
+def test_the_learning_rate_rises_and_falls_in_straight_lines() -> None:
+    scales = [learning_rate_scale(step, 4, 10, 0.1) for step in range(20)]
+    assert scales[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert scales[9] == pytest.approx(1 - 0.9 * 0.5)
+    assert scales[14:] == pytest.approx([0.1] * 6)
+    assert [learning_rate_scale(step, 0, 0, 0.0) for step in (0, 1, 10_000)] == [1.0, 1.0, 1.0]
+
+
+def test_the_mismatch_is_counted_over_the_vocabulary() -> None:
+    """With tokens drawn from the engine in proportion, sampled figures are exact sums over the vocabulary."""
+    engine = torch.tensor([0.5, 0.25, 0.25], dtype=torch.double).log()
+    trainer = torch.tensor([0.2, 0.2, 0.6], dtype=torch.double).log()
+    tokens = torch.tensor([0, 0, 1, 2])
+    found = mismatch(trainer[tokens], engine[tokens], cap=2.0)
+    assert found.kl_nats == pytest.approx(float((engine.exp() * (engine - trainer)).sum()))
+    assert found.max_nats == pytest.approx(math.log(0.5 / 0.2))
+    assert found.capped_ratio == 0.25
+    weights = [0.4, 0.4, 0.8, 2.0]
+    assert found.effective_ratio == pytest.approx(sum(weights) ** 2 / (4 * sum(w * w for w in weights)))
+    assert mismatch(engine[tokens], engine[tokens], cap=2.0).effective_ratio == pytest.approx(1.0)

@@ -121,7 +121,7 @@ def test_training_one_adapter_moves_nothing_else(model: SharedModel) -> None:
     optimizer = torch.optim.SGD(model.parameters(POLICY), lr=0.1)
     batch = make_batch(ITEMS)
     states = model.predicting_states(batch, POLICY)
-    logprobs, _ = model.token_logprobs(states, batch.answers[batch.mask])
+    logprobs = model.token_logprobs(states, batch.targets)
     model.answer_logprobs(
         ITEMS, None
     )  # a pass between forward and backward, which peft alone would not survive
@@ -141,9 +141,8 @@ def test_slices_of_logits_give_the_same_values_and_gradients(
     batch = make_batch(ITEMS)
 
     def run() -> tuple[Tensor, Tensor, list[Tensor]]:
-        chosen, entropies = model.token_logprobs(
-            model.predicting_states(batch, POLICY), batch.answers[batch.mask]
-        )
+        states = model.predicting_states(batch, POLICY)
+        chosen, entropies = model.token_logprobs(states, batch.targets), model.entropies(states)
         return chosen, entropies, list(torch.autograd.grad(chosen.sum(), model.parameters(POLICY)))
 
     whole = run()
@@ -159,7 +158,7 @@ def test_the_entropy_is_that_of_the_next_token(model: SharedModel) -> None:
     batch = make_batch(ITEMS[:1])
     with torch.no_grad():
         states = model.predicting_states(batch, None)
-        _, entropies = model.token_logprobs(states, batch.answers[batch.mask])
+        entropies = model.entropies(states)
         logits = AutoModelForCausalLM.from_pretrained(model.name)(batch.tokens).logits[0].double()
     start = len(ITEMS[0][0]) - 1
     expected = torch.distributions.Categorical(logits=logits[start:-1]).entropy()

@@ -50,7 +50,7 @@ def next_token_logprobs(model: SharedModel, rows: list[list[int]]) -> Tensor:
     with torch.no_grad():
         states = model.final_states(make_batch([(row, ()) for row in rows]), POLICY)
         every = torch.arange(model.vocab_size).repeat(len(rows))
-        logprobs, _ = model.token_logprobs(states.repeat_interleave(model.vocab_size, 0), every)
+        logprobs = model.token_logprobs(states.repeat_interleave(model.vocab_size, 0), every)
     return logprobs.reshape(len(rows), model.vocab_size)
 
 
@@ -103,13 +103,16 @@ def test_kl_is_the_difference_of_summed_logprobs(model: SharedModel) -> None:
     assert PPO(model, PPOSettings()).measure(rollouts).kl_nats_live == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_references_never_move(model: SharedModel) -> None:
+def test_the_references_never_move_in_100_updates(model: SharedModel) -> None:
     ppo = PPO(model, PPOSettings(critic_warmup_steps=0, learning_rate=1e-2))
     take_steps(model, ppo, 1)
     model.copy_adapter(POLICY, LIVE)
     items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in sample(model, 16, seed=50)]
     before = {name: model.answer_logprobs(items, name) for name in (None, LIVE, POLICY)}
-    take_steps(model, ppo, 3, first=1)
+    updates = dataclasses.replace(ppo.settings, epochs=10, minibatches=5, kl_step_nats=math.inf)
+    long = PPO(model, updates)
+    reports = take_steps(model, long, 2, first=1)
+    assert sum(report.epochs for report in reports) * updates.minibatches == 100
     assert torch.equal(model.answer_logprobs(items, None), before[None])
     assert torch.equal(model.answer_logprobs(items, LIVE), before[LIVE])
     assert not torch.equal(model.answer_logprobs(items, POLICY), before[POLICY])
@@ -138,7 +141,7 @@ def plain_step(model: SharedModel, settings: PPOSettings, rollouts: list[Sample]
     optimizer.zero_grad()
     for item, row_values in zip(items, advantages, strict=True):
         batch = make_batch([item])
-        logprobs, _ = model.token_logprobs(model.predicting_states(batch, POLICY), batch.answers[0])
+        logprobs = model.token_logprobs(model.predicting_states(batch, POLICY), batch.targets)
         weights = (torch.tensor(row_values) - mean) / deviation
         (
             -(logprobs * weights).sum() / len(flat)
@@ -280,10 +283,10 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(model: SharedModel)
 def test_the_mismatch_is_that_of_the_worst_token(model: SharedModel) -> None:
     rollouts = sample(model, 8, seed=7)
     ppo = PPO(model, PPOSettings())
-    assert ppo.step(ppo.measure(rollouts), likes(rollouts)).mismatch < 1e-5
+    assert ppo.step(ppo.measure(rollouts), likes(rollouts)).mismatch.max_nats < 1e-5
     shifted = [rollouts[0].logprobs[0] + 0.25, *rollouts[0].logprobs[1:]]
     rollouts[0] = dataclasses.replace(rollouts[0], logprobs=shifted)
-    assert ppo.step(ppo.measure(rollouts), likes(rollouts)).mismatch == pytest.approx(0.25, abs=1e-4)
+    assert ppo.step(ppo.measure(rollouts), likes(rollouts)).mismatch.max_nats == pytest.approx(0.25, abs=1e-4)
 
 
 def test_bad_input_is_refused_before_anything_moves(model: SharedModel) -> None:
@@ -300,3 +303,90 @@ def test_bad_input_is_refused_before_anything_moves(model: SharedModel) -> None:
     with pytest.raises(ValueError, match="score of rollout 1 is nan"):
         ppo.step(measured, torch.tensor([0.0, math.nan, 0.0, 0.0]))
     assert are_equal(everything(ppo), before)
+
+
+def advantages_of(rollouts: list[Sample], width: int) -> Tensor:
+    return torch.randn(len(rollouts), width, generator=torch.Generator().manual_seed(11))
+
+
+def moved_model(model: SharedModel) -> PPO:
+    """A PPO whose policy has left the base."""
+    take_steps(model, PPO(model, PPOSettings(critic_warmup_steps=0, learning_rate=1e-2)), 2)
+    return PPO(model, PPOSettings())
+
+
+def test_the_gradient_of_a_batch_is_the_sum_over_its_shards_by_their_tokens(model: SharedModel) -> None:
+    ppo = moved_model(model)
+    rollouts = sample(model, 24, seed=12)
+    measured = ppo.measure(rollouts)
+    advantages = advantages_of(rollouts, measured.mask.shape[1])
+    rows = list(range(24))
+    whole = ppo.gradient(measured, advantages, rows).clone()
+    shards = [rows[:5], rows[5:6], rows[6:]]
+    total = torch.zeros_like(whole)
+    for shard in shards:
+        share = int(measured.mask[shard].sum()) / int(measured.mask.sum())
+        total += share * ppo.gradient(measured, advantages, shard)
+    assert torch.allclose(total, whole, atol=1e-5 * float(whole.abs().max()), rtol=1e-4)
+    ppo.settings = dataclasses.replace(ppo.settings, update_tokens=1)  # one by one
+    alone = ppo.gradient(measured, advantages, rows)
+    assert torch.allclose(alone, whole, atol=1e-5 * float(whole.abs().max()), rtol=1e-4)
+
+
+def test_measured_states_and_logprobs_are_those_of_each_answer_alone(model: SharedModel) -> None:
+    ppo = moved_model(model)
+    model.max_tokens = 40  # several buckets
+    measured = ppo.measure(sample(model, 24, seed=13))
+    start = 0
+    for row, item in enumerate(measured.items):
+        batch = make_batch([item])
+        with torch.no_grad():
+            states = model.predicting_states(batch, POLICY)
+            logprobs = model.token_logprobs(states, batch.targets)
+        end = start + len(item[1])
+        expected = torch.nn.functional.layer_norm(states, states.shape[-1:])
+        assert torch.allclose(measured.states[start:end], expected, atol=1e-4)
+        assert torch.allclose(measured.logprobs[row, : end - start], logprobs, atol=1e-5)
+        start = end
+    assert start == len(measured.states)
+
+
+def test_demonstrations_are_imitated(model: SharedModel) -> None:
+    shown = [(PROMPTS[i % 4], [30, 31, 32, 2]) for i in range(8)]
+    before = float(model.answer_logprobs(shown, POLICY).sum(1).mean())
+    settings = PPOSettings(critic_warmup_steps=0, learning_rate=5e-3, kl_step_nats=math.inf)
+    ppo = PPO(model, settings)
+    reports = []
+    for step in range(8):
+        rollouts = sample(model, 32, seed=step)
+        reports.append(ppo.step(ppo.measure(rollouts), torch.zeros(32), shown))
+    after = float(model.answer_logprobs(shown, POLICY).sum(1).mean())
+    assert after > before + 4
+    assert reports[-1].demonstration_nats < reports[0].demonstration_nats
+
+
+def test_a_demonstration_token_weighs_like_a_token_of_advantage_1(model: SharedModel) -> None:
+    """At ratio 1 the surrogate's gradient with advantage 1 is that of the log-likelihood."""
+    ppo = PPO(model, PPOSettings())
+    rollouts = sample(model, 12, seed=14)
+    measured = ppo.measure(rollouts)
+    ones = measured.mask.float()
+    imitated = ppo.gradient(measured, torch.zeros_like(ones), list(range(12)), measured.items).clone()
+    praised = ppo.gradient(measured, ones, list(range(12)))
+    assert bool(praised.any())
+    assert torch.allclose(imitated, praised, atol=1e-6 * float(praised.abs().max()), rtol=1e-4)
+
+
+def test_the_learning_rate_warms_up_and_decays(model: SharedModel) -> None:
+    settings = PPOSettings(critic_warmup_steps=1, warmup_steps=2, decay_steps=4, learning_rate=1e-3)
+    rates = [report.learning_rate for report in take_steps(model, PPO(model, settings), 8)]
+    assert rates == pytest.approx([0, 5e-4, 1e-3, 1e-3, 7.75e-4, 5.5e-4, 3.25e-4, 1e-4])
+
+
+def test_the_perplexity_is_of_the_rollouts_under_the_base(model: SharedModel) -> None:
+    ppo = moved_model(model)
+    rollouts = sample(model, 12, seed=15)
+    report = ppo.step(ppo.measure(rollouts), likes(rollouts))
+    items = [(r.prompt_token_ids, r.token_ids) for r in rollouts]
+    nats = -model.answer_logprobs(items, None).double().sum() / sum(len(answer) for _, answer in items)
+    assert report.perplexity == pytest.approx(math.exp(float(nats)), rel=1e-5)

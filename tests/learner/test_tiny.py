@@ -1,6 +1,7 @@
 """The tiny model: what the folder holds, that it learns, and that a broken-off run leaves nothing behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.sft import BadDemonstration
-from learner.tiny import TinyRecipe, is_trained, learning_rate_scale, replace_folder, train_tiny
+from learner.tiny import (
+    TinyRecipe,
+    is_trained,
+    learning_rate_scale,
+    renew_template,
+    replace_folder,
+    train_tiny,
+)
 
 RECIPE = TinyRecipe(
     vocabulary=320, hidden=32, layers=2, heads=2, intermediate=64, max_tokens=64, steps=60, batch_size=8,
@@ -147,3 +155,57 @@ def test_the_learning_rate_rises_and_falls_in_straight_lines() -> None:
     assert scales[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
     assert scales[20:] == pytest.approx([(100 - step) / 80 for step in range(20, 100)])
     assert learning_rate_scale(100, recipe) == 0.0
+
+
+def rendered(folder: Path, messages: list[dict[str, object]], **fields: object) -> str:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **fields))
+
+
+def test_plain_chats_look_as_in_training(trained: Path) -> None:
+    chat: list[dict[str, object]] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+    ]
+    plain = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in chat)
+    assert rendered(trained, chat) == plain
+    assert rendered(trained, chat, add_generation_prompt=True) == plain + "<|im_start|>assistant\n"
+    assert rendered(trained, [chat[0] | {"role": "developer"}, *chat[1:]]) == plain
+
+
+def test_functions_their_calls_and_their_results_are_shown(trained: Path) -> None:
+    function = {
+        "name": "get_time",
+        "description": "The time somewhere",
+        "parameters": {"type": "object", "properties": {"zone": {"type": "string"}, "unit": {}}},
+    }
+    arguments = {"zone": "CET"}
+    chat: list[dict[str, object]] = [
+        {"role": "user", "content": "When?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"function": {"name": "get_time", "arguments": arguments}}],
+        },
+        {"role": "tool", "content": "12:00", "tool_call_id": "1"},
+    ]
+    shown = rendered(trained, chat, tools=[{"type": "function", "function": function}])
+    assert "get_time(zone, unit): The time somewhere\n" in shown
+    assert (
+        'assistant\n<tool_call>{"name": "get_time", "arguments": {"zone": "CET"}}</tool_call><|im_end|>'
+        in shown
+    )
+    assert "<|im_start|>user\n<tool_response>12:00</tool_response><|im_end|>" in shown
+    bare = {"type": "function", "function": {"name": "now"}}
+    assert "now()\n" in rendered(trained, chat[:1], tools=[bare])
+
+
+def test_an_older_template_is_renewed_without_training(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(trained, folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": "old"}))
+    renew_template(folder)
+    chat: list[dict[str, object]] = [{"role": "user", "content": "Hi"}]
+    assert rendered(folder, chat) == rendered(trained, chat)

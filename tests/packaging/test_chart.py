@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from hearken.access import AccessFlags
 from hearken.cli import parser
 from hearken.engine import EngineOptions, engine_command, engine_environment
+from serve.limits import Limits
 from tests.packaging.tools import NEWEST, OLDEST, ROOT, VALUES, Render, Resource, Run
 
 VALUE_SETS = sorted(path.stem for path in VALUES.glob("*.yaml"))
@@ -109,6 +111,10 @@ def test_the_check_itself_refuses_wrong_fields_and_unknown_kinds(
         ([KAFKA, "lora.kept=6"], "lora.kept is 6"),
         ([KAFKA, "monitoring.engines=true"], "networkPolicy.metricsFrom"),
         ([KAFKA, "ingress.enabled=true"], "ingress.hosts"),
+        ([KAFKA, "access.keysSecret=keys", "monitoring.serviceMonitor.enabled=true"], "keySecret"),
+        ([KAFKA, "access.limits.request_per_minute=3"], "request_per_minute"),
+        ([KAFKA, "access.limits.requests_per_minute=-3"], "minimum"),
+        ([KAFKA, "access.corsOrigins={shop.example}"], "corsOrigins"),
         ([KAFKA, "images.engine.tag="], "tag"),
     ],
 )
@@ -154,7 +160,8 @@ def test_the_engine_runs_as_it_does_on_one_machine(render: Render, values: str) 
     assert _flags(engine["args"]) == wanted
     environment = {item["name"]: item["value"] for item in engine["env"]}
     needed = engine_environment(options, {})
-    for name in ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_NO_USAGE_STATS", "TORCH_COMPILE_DISABLE"):
+    vllm = ("ALLOW_RUNTIME_LORA_UPDATING", "NO_USAGE_STATS", "ENFORCE_STRICT_TOOL_CALLING")
+    for name in (*(f"VLLM_{word}" for word in vllm), "TORCH_COMPILE_DISABLE"):
         assert environment.get(name) == needed.get(name)
 
 
@@ -214,13 +221,15 @@ def test_what_is_mounted_named_and_selected_exists(render: Render, values: str) 
 
 def test_an_adapter_has_one_path_everywhere_and_only_the_learner_writes_it(render: Render) -> None:
     seen: dict[tuple[str, str], dict[str, bool]] = {}
-    for name in ("learner", "controller", "engine"):
+    for name in ("gateway", "learner", "controller", "engine"):
         for mount in container(render("default"), name)["volumeMounts"]:
             if mount["name"] == "adapters":
-                seen.setdefault((mount["mountPath"], mount["subPath"]), {})[name] = not mount["readOnly"]
+                writes = not mount.get("readOnly", False)
+                seen.setdefault((mount["mountPath"], mount["subPath"]), {})[name] = writes
     assert seen == {
         ("/data/adapters", "adapters"): {"learner": True, "controller": False, "engine": False},
         ("/data/learner/rollouts", "rollouts"): {"learner": True, "engine": False},
+        ("/data/vault", "vault"): {"gateway": True, "learner": True},  # users' keys, one folder for all
     }
 
 
@@ -250,6 +259,34 @@ def test_acknowledged_feedback_outlives_its_pod(render: Render) -> None:
     listed = container(render("default"), "gateway")["volumeMounts"]
     mounts = {mount["name"]: mount["mountPath"] for mount in listed}
     assert mounts[claim["metadata"]["name"]] == "/data"
+
+
+def test_keys_limits_and_origins_reach_the_gateway_and_prometheus_has_a_key(render: Render) -> None:
+    resources = render("everything")
+    gateway = container(resources, "gateway")
+    arguments = parser().parse_args(gateway["args"])
+    flags = AccessFlags.of(arguments)
+    assert flags.settings()["limits"] == Limits(
+        requests_per_minute=1200, tokens_per_minute=3_000_000, concurrent_requests=0
+    )
+    assert flags.cors_origins == ("https://shop.example", "http://localhost:3000")
+    (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "keys")
+    assert "subPath" not in mount  # or changed keys would never arrive
+    assert flags.keys == Path(mount["mountPath"]) / "keys.json"
+    (volume,) = (v for v in pod(resources, "gateway")["spec"]["volumes"] if v["name"] == "keys")
+    assert volume["secret"]["secretName"] == "api-keys"
+    assert volume["secret"]["items"] == [{"key": "keys", "path": "keys.json"}]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert gateway[probe]["httpGet"]["path"] in ("/livez", "/readyz")  # which need no key
+    (monitor,) = (item["spec"] for item in resources if item["kind"] == "ServiceMonitor")
+    (served,) = (endpoint for endpoint in monitor["endpoints"] if endpoint["port"] == "http")
+    assert served["authorization"] == {
+        "type": "Bearer",
+        "credentials": {"name": "operator-key", "key": "value"},
+    }
+
+    bare = AccessFlags.of(parser().parse_args(container(render("default"), "gateway")["args"]))
+    assert bare == AccessFlags()
 
 
 def test_a_stopping_gateway_has_time_to_finish_its_answers(render: Render) -> None:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from deploy.table import RoutingTable, assign
 from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
 from feedback.ids import Signer
 from feedback.log import EventLog, Record
+from feedback.opening import open_sealer
 from feedback.shared import SharedStore, SqliteStore
 from feedback.sqlite_log import SqliteLog
 from serve.app import create_app
 from serve.settings import GatewaySettings
+from serve.stored_redis import open_stored
 from tests.serve.fake_vllm import FakeVllm
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -56,14 +58,18 @@ class Gateway:
         return self.log.read([topic], {})[0]
 
     def completions(self) -> list[Completion]:
-        return [Completion.model_validate_json(record.value) for record in self.records(COMPLETIONS)]
+        """What is in the log, unsealed."""
+        sealer = open_sealer(self.data)
+        records = self.records(COMPLETIONS)
+        return [sealer.open(Completion.model_validate_json(record.value)) for record in records]
 
     def completion(self, completion_id: str) -> Completion:
         (found,) = [c for c in self.completions() if c.completion_id == completion_id]
         return found
 
     def votes(self) -> list[Feedback]:
-        return [Feedback.model_validate_json(record.value) for record in self.records(FEEDBACK)]
+        sealer = open_sealer(self.data)
+        return [sealer.open(Feedback.model_validate_json(record.value)) for record in self.records(FEEDBACK)]
 
     def chat(self, content: str = "hi", **fields: object) -> httpx.Response:
         body = {"model": "hearken", "messages": [{"role": "user", "content": content}], **fields}
@@ -115,6 +121,7 @@ class Server:
             http="httptools",
             log_config=None,
             lifespan="on",
+            timeout_keep_alive=75,  # as in serve/main.py
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
@@ -136,10 +143,13 @@ def serving(
     data: Path, events: EventLog, store: SharedStore, engines: tuple[str, ...], **fields: Any
 ) -> Iterator[Gateway]:
     """A gateway while the block lasts."""
-    settings = GatewaySettings(data=data, engines=engines, **{"poll_seconds": 0.05, **fields})
+    settings = GatewaySettings(
+        data=data, engines=engines, **{"poll_seconds": 0.05, "queue_seconds": 0.3, **fields}
+    )
     signer = Signer(SECRET)
     with (
-        Server(create_app(settings, events, store, signer)) as url,
+        closing(open_stored(data, settings.redis)) as stored,
+        Server(create_app(settings, events, store, signer, stored)) as url,
         httpx.Client(base_url=url, timeout=30) as http,
     ):
         yield Gateway(url, data, events, signer, http)

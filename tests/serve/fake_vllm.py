@@ -12,10 +12,12 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 EOS = 2
 PROMPT = [1, 17, 402]
@@ -33,6 +35,7 @@ class Trouble:
     TOO_LONG = "too long"  # 400, context length
     REFUSED = "refused"  # 400, a validation error
     CRASH = "crash"  # 500
+    BREAK = "break at once"  # the connection breaks before any byte
     UNPAIRED = "unpaired"  # one logprob is missing
 
 
@@ -46,7 +49,13 @@ class FakeVllm:
         self.release = threading.Event()
         self.aborted = threading.Event()
         self.holding = threading.Event()
+        self.silent: set[str] = set()  # paths that are accepted and never answered
+        self.busy = False  # whether it samples tokens for someone, as its metrics tell
+        self.sampled = 0
+        self.lora_requests = 0
         self.warm_ups = 0
+        self.broken: set[str] = set()  # models that fail with every request
+        self.immune = False  # whether every trouble is answered like any other message
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -77,10 +86,15 @@ class FakeVllm:
     async def _main(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        app = web.Application()
+        app = web.Application(middlewares=[self._maybe_silent])
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_post("/v1/completions", self._chat)
+        app.router.add_post("/detokenize", self._detokenize)
+        for action in ("load", "unload"):
+            app.router.add_post(f"/v1/{action}_lora_adapter", self._lora)
         runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
@@ -91,6 +105,20 @@ class FakeVllm:
             if connection.transport is not None:
                 connection.transport.abort()
         await runner.cleanup()
+
+    @web.middleware
+    async def _maybe_silent(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        while request.path in self.silent:  # noqa: ASYNC110 (a test's thread ends it)
+            await asyncio.sleep(0.005)
+        return await handler(request)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        self.sampled += self.busy
+        return web.Response(text=f'vllm:generation_tokens_total{{engine="0"}} {self.sampled}.0\n')
+
+    async def _lora(self, _: web.Request) -> web.Response:
+        self.lora_requests += 1
+        return web.Response()
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
@@ -104,6 +132,9 @@ class FakeVllm:
             }
         )
 
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        return web.json_response({"prompt": text_of((await request.json())["tokens"])})
+
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if body.get("messages") == [{"role": "user", "content": "Hello"}] and body.get("max_tokens") == 1:
@@ -115,7 +146,10 @@ class FakeVllm:
         model = body["model"]
         if model != "base" and model not in self.adapters:
             return _error(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
-        asked = body["messages"][-1].get("content")
+        if model in self.broken:
+            return _error(500, "CUDA error", "InternalServerError", None)
+        text = "prompt" in body
+        asked = "hi" if self.immune or text else body["messages"][-1].get("content")
         if asked == Trouble.TOO_LONG:
             return _error(
                 400,
@@ -133,12 +167,18 @@ class FakeVllm:
                 "Bad Request",
                 "body.top_p",
             )
+        if asked == Trouble.BREAK:
+            assert request.transport is not None
+            request.transport.abort()
         if asked == Trouble.CRASH:
             return _error(500, "EngineCore encountered an issue", "InternalServerError", None)
         if body.get("stream"):
             return await self._stream(request, body, asked)
         if asked == Trouble.HOLD:
             await self._hold()
+        if text:
+            whole = _text_head(body) | {"choices": _text_choices(body), "usage": _text_usage(body)}
+            return web.json_response(whole)
         return web.json_response(_whole(body, asked))
 
     async def _hold(self) -> None:
@@ -153,7 +193,7 @@ class FakeVllm:
     async def _stream(self, request: web.Request, body: dict[str, Any], asked: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        for i, chunk in enumerate(_chunks(body, asked)):
+        for i, chunk in enumerate(_text_chunks(body) if "prompt" in body else _chunks(body, asked)):
             if asked == Trouble.FAIL_FIRST or (asked == Trouble.FAIL and i == 4):
                 chunk = {
                     "error": {
@@ -222,7 +262,7 @@ def _chunks(body: dict[str, Any], asked: str) -> Iterator[dict[str, Any]]:
         "created": int(time.time()),
         "model": body["model"],
     }
-    n = body.get("n") or 1
+    n = int(body.get("n") or 1)
     for index in range(n):
         choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None}
         first = head | {"choices": [choice | {"finish_reason": None}]}
@@ -253,7 +293,7 @@ def _chunks(body: dict[str, Any], asked: str) -> Iterator[dict[str, Any]]:
 def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
     sampled = list(_sampled(body, asked))
     choices = []
-    for index in range(body.get("n") or 1):
+    for index in range(int(body.get("n") or 1)):
         choice = {
             "index": index,
             "message": {
@@ -292,3 +332,78 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
 
 def _usage(tokens: int) -> dict[str, Any]:
     return {"prompt_tokens": len(PROMPT), "total_tokens": len(PROMPT) + tokens, "completion_tokens": tokens}
+
+
+def prompts_of(body: dict[str, Any]) -> list[list[int]]:
+    """The prompts as token ids: a word's id is its length."""
+    prompt = body["prompt"]
+    several = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+    return [[len(word) for word in p.split()] if isinstance(p, str) else p for p in several]
+
+
+def text_of(token_ids: list[int]) -> str:
+    """What `/detokenize` answers."""
+    return " ".join("x" * min(length, 99) for length in token_ids)
+
+
+def _text_head(body: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "cmpl-engine", "object": "text_completion", "created": 1, "model": body["model"]}
+
+
+def _text_choices(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """As vLLM: an echo's logprobs begin with the prompt's, but its text does not when ids are asked for."""
+    choices = []
+    for prompt in prompts_of(body):
+        for _ in range(int(body.get("n") or 1)):
+            sampled = [(i, word, p["logprob"]) for i, word, p, _ in _sampled(body, "")]
+            if body.get("max_tokens") == 0:
+                sampled = []
+            shown = [(i, "p", None) for i in prompt] if body.get("echo") else []
+            numbers = [number for _, _, number in [*shown, *sampled]]
+            choices.append(
+                {
+                    "index": len(choices),
+                    "text": "".join(word for _, word, _ in sampled),
+                    "logprobs": {
+                        "tokens": [word for _, word, _ in [*shown, *sampled]],
+                        "token_logprobs": numbers,
+                        "top_logprobs": [None] * len(numbers),
+                        "text_offset": [0] * len(numbers),
+                    },
+                    "finish_reason": "stop",
+                    "stop_reason": None,
+                    "prompt_logprobs": None,
+                    "prompt_token_ids": prompt,
+                    "token_ids": [i for i, _, _ in sampled] or [100],
+                }
+            )
+    return choices
+
+
+def _text_usage(body: dict[str, Any]) -> dict[str, Any]:
+    prompt = sum(map(len, prompts_of(body)))
+    tokens = sum(len(choice["token_ids"]) for choice in _text_choices(body))
+    return {"prompt_tokens": prompt, "total_tokens": prompt + tokens, "completion_tokens": tokens}
+
+
+def _text_chunks(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each choice in two pieces, the first with the prompt."""
+    for choice in _text_choices(body):
+        known = len(choice["prompt_token_ids"]) + 1 if body.get("echo") else 1
+        names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        for part, ids, logs in ((0, slice(0, 1), slice(0, known)), (1, slice(1, None), slice(known, None))):
+            words = choice["logprobs"]["tokens"][logs]
+            words = words[-1:] if part == 0 else words
+            piece = {
+                "index": choice["index"],
+                "text": "".join(words),
+                "logprobs": {name: choice["logprobs"][name][logs] for name in names},
+                "finish_reason": choice["finish_reason"] if part else None,
+                "stop_reason": None,
+                "token_ids": choice["token_ids"][ids],
+            }
+            if part == 0:
+                piece["prompt_token_ids"] = choice["prompt_token_ids"]
+            yield _text_head(body) | {"choices": [piece]}
+    if (body.get("stream_options") or {}).get("include_usage"):
+        yield _text_head(body) | {"choices": [], "usage": _text_usage(body)}

@@ -1,12 +1,14 @@
 """Chats through the official client: what users see, and what the log keeps."""
 
 import json
+import threading
+from itertools import islice
 
 import openai
 import pytest
 
 from deploy.table import RoutingTable
-from tests.serve.conftest import Gateway, eventually
+from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import EMOJI_TEXT, EOS, PROMPT, FakeVllm, Trouble
 
 MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
@@ -149,8 +151,8 @@ def test_tokens_without_logprobs_are_counted_and_logged_as_unknown(gateway: Gate
 def test_stopping_a_stream_stops_the_engine_and_logs_what_was_seen(gateway: Gateway, fake: FakeVllm) -> None:
     body = {"model": "hearken", "messages": [{"role": "user", "content": Trouble.HOLD}], "stream": True}
     with gateway.http.stream("POST", "/v1/chat/completions", json=body) as answer:
-        first = next(line for line in answer.iter_lines() if line)
-        assert fake.holding.wait(10)
+        lines = (line for line in answer.iter_lines() if line)
+        first, *_ = islice(lines, 3)  # the role and two tokens
     assert fake.aborted.wait(10), "the engine was not told that the client left"
     completion_id = json.loads(first[6:])["id"]
     eventually(lambda: gateway.completions(), "the cut completion is logged")
@@ -202,3 +204,38 @@ def test_a_running_stream_keeps_its_policy_when_the_table_changes(gateway: Gatew
     assert (event.policy_version, event.table_epoch) == ("base", 0)
     eventually(gateway.is_ready, "the adapter is seen")
     assert "policy-1-aaaaaaaa" in gateway.chat().text
+
+
+def test_a_stream_that_is_silent_says_so_in_comments(start: Start, fake: FakeVllm) -> None:
+    gateway = start(keep_alive_seconds=0.05)
+    body = {"model": "hearken", "messages": [{"role": "user", "content": Trouble.HOLD}], "stream": True}
+    with gateway.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        while not next(lines).startswith(":"):
+            pass
+        fake.release.set()
+        rest = [line for line in lines if line.startswith("data:")]
+    assert rest[-1] == "data: [DONE]"
+
+    fake.release.clear()
+    stream = gateway.openai.chat.completions.create(**body)
+    chunks = [next(stream)]
+    threading.Timer(0.3, fake.release.set).start()
+    chunks += stream
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
+
+
+def test_what_fails_after_a_comment_is_the_last_event(start: Start, fake: FakeVllm) -> None:
+    gateway = start(keep_alive_seconds=0.05, queue_seconds=0.5, max_in_flight=1)
+    body = {"model": "hearken", "messages": [{"role": "user", "content": Trouble.HOLD}], "stream": True}
+    with gateway.http.stream("POST", "/v1/chat/completions", json=body) as held:
+        assert held.status_code == 200
+        assert fake.holding.wait(10)
+        answer = gateway.chat(stream=True)  # waits for a place until its time in the queue is over
+        assert answer.status_code == 200
+        assert answer.text.startswith(": ")
+        last = json.loads(answer.text.strip().split("\n")[-1].removeprefix("data: "))
+        assert last["error"]["code"] == "overloaded"
+        with pytest.raises(openai.APIError) as caught:
+            list(gateway.openai.chat.completions.create(model="hearken", messages=MESSAGES, stream=True))
+        assert caught.value.code == "overloaded"

@@ -75,6 +75,38 @@ def test_what_a_comparison_cannot_do(gateway: Gateway, field: str, value: object
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
+def test_a_chat_with_two_choices_can_be_a_comparison(trial: Gateway) -> None:
+    user = trial.user_of_arm("canary", TABLE)
+    answer = trial.openai.chat.completions.create(
+        model="hearken",
+        messages=[{"role": "user", "content": "hi"}],
+        user=user,
+        n=2,
+        seed=5,
+        extra_body={"hearken": {"compare": True}},
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    ids = answer.model_extra["hearken"]["comparison"]
+    events = {event.completion_id: event for event in trial.completions()}
+    assert {ids["a"], ids["b"]} == set(events)
+    assert {event.comparison_id for event in events.values()} == {ids["comparison_id"]}
+    assert {event.role for event in events.values()} == {"answer", "reference"}
+    for side, choice in zip("ab", answer.choices, strict=True):
+        assert events[ids[side]].choices[0].text == choice.message.content
+    assert answer.usage.completion_tokens == sum(len(e.choices[0].token_ids) for e in events.values())
+    vote = {"kind": "comparison", "a": ids["a"], "b": ids["b"], "preferred": "a", "user": user}
+    assert trial.http.post("/v1/feedback", json=vote).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"), [({"n": 1}, "n"), ({}, "n"), ({"n": 2, "stream": True}, "stream")]
+)
+def test_what_such_a_chat_needs(gateway: Gateway, fields: dict[str, object], param: str) -> None:
+    body = BODY | {"hearken": {"compare": True}} | fields
+    answer = gateway.http.post("/v1/chat/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
 def test_errors_are_those_of_a_chat(gateway: Gateway) -> None:
     body = BODY | {"messages": [{"role": "user", "content": Trouble.TOO_LONG}]}
     answer = gateway.http.post("/v1/comparisons", json=body)

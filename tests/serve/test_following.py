@@ -1,13 +1,13 @@
 """The gateway follows what engines have loaded and which table is in force, through failures of both."""
 
-import threading
+import time
 from pathlib import Path
 
 from deploy.table import RoutingTable
 from feedback.log import LogError
 from serve.following import load_table, save_table
 from tests.serve.conftest import Gateway, Start, eventually
-from tests.serve.fake_vllm import FakeVllm, Trouble
+from tests.serve.fake_vllm import FakeVllm
 
 LIVE = "policy-1-aaaaaaaa"
 
@@ -81,27 +81,17 @@ def test_a_restarted_engine_serves_when_its_adapters_are_back(gateway: Gateway, 
     assert gateway.chat().status_code == 200
 
 
-def test_requests_go_to_the_least_busy_engine_that_has_the_policy(start: Start, fake: FakeVllm) -> None:
+def test_requests_go_to_an_engine_that_has_the_policy(start: Start, fake: FakeVllm) -> None:
     other = FakeVllm().start()
     try:
         fake.adapters = {LIVE}
         gateway = start(engines=(fake.url, other.url))
         gateway.decide(RoutingTable(epoch=1, live=LIVE))
-        for _ in range(4):
-            assert gateway.chat().status_code == 200
+        for i in range(8):
+            assert gateway.chat(f"hi {i}").status_code == 200
         assert other.requests == []
-
-        holding = threading.Thread(target=gateway.chat, args=(Trouble.HOLD,))
-        holding.start()
-        assert fake.holding.wait(10)
         other.adapters = {LIVE}
-        eventually(lambda: gateway.chat() and other.requests, "the idle engine gets requests")
-        before = len(fake.requests)
-        for _ in range(3):
-            assert gateway.chat().status_code == 200
-        assert len(fake.requests) == before
-        fake.release.set()
-        holding.join(10)
+        eventually(lambda: gateway.chat(f"hi {time.time()}") and other.requests, "the other gets some")
     finally:
         other.stop()
 
@@ -132,8 +122,8 @@ def test_an_older_table_is_not_taken(gateway: Gateway, fake: FakeVllm) -> None:
     gateway.decide(RoutingTable(epoch=2))
     fake.adapters = {LIVE}
     gateway.decide(RoutingTable(epoch=9, live=LIVE))
-    saved = load_table(gateway.data / "table.json")
-    assert (saved.epoch, saved.live) == (9, LIVE)
+    eventually(lambda: load_table(gateway.data / "table.json").epoch == 9, "it is saved")
+    assert load_table(gateway.data / "table.json").live == LIVE
 
 
 def test_a_damaged_table_file_is_ignored(tmp_path: Path) -> None:

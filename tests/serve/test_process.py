@@ -71,6 +71,17 @@ def test_sigterm_lets_a_running_answer_finish_and_keeps_its_event(tmp_path: Path
     assert completion.choices[0].finish_reason == "stop"
 
 
+def test_a_gateway_that_has_answered_is_small(tmp_path: Path, fake: FakeVllm) -> None:
+    body = {"model": "hearken", "messages": [{"role": "user", "content": "hi"}]}
+    with process(tmp_path, fake.url) as (running, url):
+        for fields in ({}, {"stream": True}, {"store": True}):
+            assert httpx.post(url + "/v1/chat/completions", json=body | fields).status_code == 200
+        assert httpx.get(url + "/openapi.json").status_code == 200
+        status = Path(f"/proc/{running.pid}/status").read_text()
+    (resident,) = [line.split() for line in status.splitlines() if line.startswith("VmRSS")]
+    assert int(resident[1]) < 150_000, f"{resident[1]} kB"
+
+
 def test_the_gateway_loads_neither_torch_nor_vllm() -> None:
     program = "import sys, serve.main; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run(

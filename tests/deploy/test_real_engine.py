@@ -1,0 +1,120 @@
+"""Proving and swapping adapters on a real vLLM: the fake engine of other tests must not be wrong about it."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench._words import Words, make, read
+from deploy.engine import EngineClient
+from deploy.fleet import Fleet
+from deploy.leases import held
+from deploy.manifest import Manifest, Probe
+from deploy.registry import Registry
+from deploy.table import RoutingTable
+from feedback.shared import SqliteStore
+from feedback.sqlite_log import SqliteLog
+from tests.conftest import Engine
+from tests.serve.conftest import eventually, serving
+
+pytestmark = pytest.mark.engine
+TOLERANCE_NATS = 1e-3
+
+
+@pytest.fixture(scope="module")
+def adapters(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Words]:
+    """The folders 0 and 1 of two adapters that say one word each."""
+    folder = tmp_path_factory.mktemp("words")
+    make(engine.model, folder, 2)
+    return folder, read(folder)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "adapters")
+
+
+@pytest.fixture
+def fleet(engine: Engine, registry: Registry) -> Iterator[Fleet]:
+    fleet = Fleet([EngineClient(engine.url)], registry, TOLERANCE_NATS)
+    fleet.look()
+    yield fleet
+    fleet.unload(fleet.versions)
+    fleet.close()
+
+
+def publish(registry: Registry, adapters: tuple[Path, Words], number: int, probes: list[Probe]) -> Manifest:
+    folder, words = adapters
+    return registry.publish(
+        folder / str(number),
+        parent="base",
+        base_digest=words.base_digest,
+        rank=words.rank,
+        training={},
+        offsets={},
+        gate=Manifest.model_fields["gate"].default,
+        probes=probes,
+    )
+
+
+def test_logprobs_that_are_not_the_manifests_reject_the_load_with_the_numbers(
+    engine: Engine, registry: Registry, fleet: Fleet, adapters: tuple[Path, Words]
+) -> None:
+    _, words = adapters
+    wrong = publish(registry, adapters, 0, words.words[1].probes)
+    (problem,) = fleet.prepare(wrong.version, time.time())
+    assert isinstance(problem.numbers["parity_nats"], float)
+    assert problem.numbers["parity_nats"] > 1
+    assert problem.numbers["tolerance_nats"] == TOLERANCE_NATS
+    assert f"differ by up to {problem.numbers['parity_nats']:.4g} nats" in problem.sentence
+    client = EngineClient(engine.url)
+    assert not [name for name in client.models() if wrong.version in name]
+
+    right = publish(registry, adapters, 0, words.words[0].probes)
+    assert fleet.prepare(right.version, time.time()) == []
+    assert [name for name in client.models() if right.version in name] == [right.version]
+    (proof,) = fleet.proofs().values()
+    assert proof.nats < TOLERANCE_NATS
+    assert proof.digest == right.files["adapter_model.safetensors"]
+    client.close()
+
+
+def test_a_stream_keeps_its_policy_through_promotion_rollback_and_unload(
+    engine: Engine, registry: Registry, fleet: Fleet, adapters: tuple[Path, Words], tmp_path: Path
+) -> None:
+    _, words = adapters
+    old, new = (publish(registry, adapters, n, words.words[n].probes).version for n in (0, 1))
+    assert fleet.prepare(old, time.time()) == fleet.prepare(new, time.time()) == []
+    log, store = SqliteLog(tmp_path / "log.db"), SqliteStore(tmp_path / "shared.db")
+    body = {
+        "model": "hearken",
+        "messages": [{"role": "user", "content": "Where is my parcel?"}],
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+        "max_tokens": 900,
+    }
+    with serving(tmp_path, log, store, (engine.url,)) as gateway:
+        gateway.decide(RoutingTable(epoch=1, live=old))
+        eventually(gateway.is_ready, "ready")
+        with gateway.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = (line for line in answer.iter_lines() if line)
+            first = json.loads(next(lines)[6:])
+            gateway.decide(RoutingTable(epoch=2, live=new))  # promoted
+            gateway.decide(RoutingTable(epoch=3, live="base"))  # and rolled back
+            running = held(store)
+            fleet.unload([old])
+            rest = list(lines)
+        eventually(lambda: any(c.completion_id == first["id"] for c in gateway.completions()), "logged")
+        event = gateway.completion(first["id"])
+        assert old not in EngineClient(engine.url).models()
+        assert gateway.chat("hi", max_tokens=4).status_code == 200
+    log.close()
+    store.close()
+    assert rest[-1] == "data: [DONE]"
+    assert event.policy_version == old
+    assert event.choices[0].token_ids == [words.words[0].token_id] * 900
+    if running is None or old not in running:
+        pytest.skip("the engine was done before the policy was unloaded")

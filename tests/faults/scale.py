@@ -1,0 +1,38 @@
+"""How much of each fault: the short run belongs to `make test`, the full one is `make test-faults`."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Counts of one run of the fault suite."""
+
+    gateway_kills: int
+    learner_kills: int
+    votes: int  # sent while processes are killed
+    broker_away_seconds: float  # how long the broker is gone, or stopped
+    every_byte: bool  # truncate at every byte, or at a sample of them
+    flips: int  # random bits
+    shuffles: int  # random orders of delivery
+
+
+SHORT = Scale(
+    gateway_kills=9,
+    learner_kills=6,
+    votes=6_000,
+    broker_away_seconds=4.0,
+    every_byte=False,
+    flips=100,
+    shuffles=10,
+)
+FULL = Scale(
+    gateway_kills=300,
+    learner_kills=200,
+    votes=200_000,
+    broker_away_seconds=45.0,
+    every_byte=True,
+    flips=1_000,
+    shuffles=200,
+)
+SCALE = FULL if os.environ.get("HEARKEN_FAULTS") == "full" else SHORT

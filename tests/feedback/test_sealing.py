@@ -1,0 +1,112 @@
+"""Sealed events say who, when and how long, never what; their key opens them, its erasure closes them."""
+
+from pathlib import Path
+
+import pytest
+
+from feedback.events import Choice, Completion, Feedback, Target
+from feedback.sealing import SealBroken, Sealer
+from feedback.vault import Vault
+
+COMPLETION = Completion(
+    event_id="chatcmpl-1",
+    at=1.0,
+    completion_id="chatcmpl-1",
+    conversation="u_1",
+    user="u_1",
+    policy_version="policy-1-aa",
+    arm="canary",
+    messages=[{"role": "user", "content": "my secret question"}],
+    prompt_token_ids=[4242, 4243],
+    choices=[
+        Choice(text="a secret answer", token_ids=[515151, 7], logprobs=[-0.5, -0.1], finish_reason="stop"),
+        Choice(index=1, text=" ", token_ids=[515152], logprobs=[-0.5], finish_reason="length"),
+    ],
+)
+VOTE = Feedback(
+    event_id="fb-1",
+    at=1.0,
+    revision=3,
+    kind="thumbs",
+    rater="u_1",
+    targets=[Target(completion_id="chatcmpl-1")],
+    value=1.0,
+    label="up",
+    metadata={"note": "my secret note"},
+)
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    return Vault(tmp_path, b"s" * 32)
+
+
+@pytest.fixture
+def sealer(vault: Vault) -> Sealer:
+    return Sealer(vault)
+
+
+def test_sealed_events_open_to_what_they_were(sealer: Sealer, tmp_path: Path) -> None:
+    for event in (COMPLETION, VOTE):
+        stored = type(event).model_validate_json(sealer.seal(event).model_dump_json())
+        other = Sealer(Vault(tmp_path, b"s" * 32))
+        assert other.open(stored) == event
+
+
+def test_a_vote_is_sealed_as_json_too(sealer: Sealer) -> None:
+    vote = VOTE.model_dump(mode="json")
+    sealed = sealer.seal_vote(vote)
+    assert "metadata" not in sealed
+    assert sealer.open(Feedback.model_validate(sealed)) == VOTE
+    bare = {**vote, "metadata": {}}
+    assert sealer.seal_vote(bare) is bare
+
+
+def test_nothing_of_the_text_is_outside_of_the_seal(sealer: Sealer) -> None:
+    stored = sealer.seal(COMPLETION).model_dump_json() + sealer.seal(VOTE).model_dump_json()
+    assert not [word for word in ("secret", "4242", "4243", "515151", "-0.5") if word in stored]
+
+
+def test_what_evidence_needs_stays_readable(sealer: Sealer) -> None:
+    sealed = sealer.seal(COMPLETION)
+    assert (sealed.user, sealed.arm, sealed.policy_version) == ("u_1", "canary", "policy-1-aa")
+    assert [(c.index, c.length, c.is_blank, c.finish_reason) for c in sealed.choices] == [
+        (0, 2, False, "stop"),
+        (1, 1, True, "length"),
+    ]
+    vote = sealer.seal(VOTE)
+    assert (vote.value, vote.label, vote.targets) == (VOTE.value, VOTE.label, VOTE.targets)
+
+
+def test_an_erased_user_stays_closed_even_when_they_come_back(sealer: Sealer, vault: Vault) -> None:
+    sealed = sealer.seal(COMPLETION)
+    assert sealer.erase("default", "u_1")
+    assert sealer.open(sealed) == sealed
+    again = sealer.seal(COMPLETION)
+    assert sealer.open(again) == COMPLETION
+    assert sealer.open(sealed) == sealed
+    assert sealer.open(sealed).choices[0].text == ""
+
+
+def test_an_event_without_texts_needs_no_key(sealer: Sealer, vault: Vault) -> None:
+    bare = VOTE.model_copy(update={"metadata": {}})
+    assert sealer.seal(bare) is bare
+    assert vault.key("default/u_1") is None
+
+
+def test_a_seal_cannot_be_changed_or_moved(sealer: Sealer) -> None:
+    sealed = sealer.seal(COMPLETION)
+    moved = sealer.seal(COMPLETION).model_copy(update={"event_id": "chatcmpl-2"})
+    assert sealed.sealed is not None
+    flipped = sealed.sealed[:40] + ("A" if sealed.sealed[40] != "A" else "B") + sealed.sealed[41:]
+    for broken in (
+        moved,
+        sealed.model_copy(update={"sealed": flipped}),
+        moved.model_copy(update={"sealed": "?"}),
+    ):
+        with pytest.raises(SealBroken):
+            sealer.open(broken)
+
+
+def test_events_without_a_seal_pass(sealer: Sealer) -> None:
+    assert sealer.open(COMPLETION) is COMPLETION

@@ -1,0 +1,168 @@
+"""Files go into the log, come out of it, and say the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedback.dialects import parse
+from feedback.events import COMPLETIONS, FEEDBACK
+from feedback.examples import Example
+from feedback.exports import EXPORTS
+from feedback.join import Joiner
+from feedback.opening import open_log, open_sealer
+from feedback.tables import read_rows, write_rows
+from hearken.cli import main
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "preferences"
+TALK = ({"role": "user", "content": "Where is my parcel?"},)
+EXAMPLES = [
+    Example("comparison", TALK, ("On its way.", "No idea."), 1.0, rater="ada", at=1763600000.0, tags=("a",)),
+    Example("comparison", TALK, ("On its way.", "Here."), 0.0, rater="bob", comment="clear"),
+    Example("comparison", TALK, ("Here.", "There."), 0.5, rater="bob"),
+    Example("thumbs", TALK, ("No idea.",), 0.0, rater="ada", reasons=("incorrect",)),
+    Example("thumbs", TALK, ("On its way.",), 1.0),
+    Example("rating", TALK, ("Here.",), 0.25, metadata={"name": "helpful"}),
+    Example("ranking", TALK, ("On its way.", "Here.", "No idea."), 0.5, rater="ada", groups=((0,), (1, 2))),
+    Example("correction", TALK, ("It is on its way.", "On its way."), 1.0, rater="ada"),
+    Example("demonstration", TALK, ("It comes on Monday.",), 1.0),
+]
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Run:
+    """Runs import or export on a data folder."""
+
+    def command(name: str, data: str, file: Path, *more: str) -> int:
+        model = ("--model", str(tiny_model)) if name == "import" else ()
+        return main([name, str(file), "--data", str(tmp_path / data), *model, *more])
+
+    return command
+
+
+def said(examples: list[Example]) -> set[tuple[Any, ...]]:
+    """What examples say, whoever is named as the rater and in whatever order."""
+    return {
+        (e.kind, json.dumps(e.messages), e.answers, e.value, e.comment, e.tags, e.reasons, e.groups)
+        for e in examples
+    }
+
+
+def read(file: Path) -> list[Example]:
+    return [parse(row, "auto") for _, row, _ in read_rows(file) if row is not None]
+
+
+def test_what_was_imported_is_exported_and_imported_again(run: Run, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first.jsonl", "second.jsonl", "third.parquet"))
+    write_rows(first, map(EXPORTS["hearken"], EXAMPLES))
+    assert run("import", "one", first) == 0
+    assert run("export", "one", second) == 0
+    assert said(read(second)) == said(EXAMPLES)
+    assert run("import", "two", second) == 0
+    assert run("export", "two", third) == 0
+    assert sorted(read(third), key=repr) == sorted(read(second), key=repr)  # raters too, by their pseudonyms
+
+
+def test_importing_twice_is_importing_once(run: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    write_rows(file, map(EXPORTS["hearken"], EXAMPLES))
+    assert run("import", "one", file) == 0
+    assert run("import", "one", file) == 0
+    assert run("export", "one", out) == 0
+    assert len(read(out)) == len(EXAMPLES)
+
+
+def test_imported_votes_join_with_the_tokens_that_the_engine_would_see(
+    run: Run, tmp_path: Path, tiny_model: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    file = tmp_path / "in.jsonl"
+    write_rows(file, [EXPORTS["trl-preference"](EXAMPLES[0])])
+    assert run("import", "one", file) == 0
+    log = open_log(tmp_path / "one", None, "test")
+    try:
+        records, _ = log.read([COMPLETIONS, FEEDBACK], {})
+    finally:
+        log.close()
+    assert b"parcel" not in b"".join(record.value for record in records)  # sealed
+    (label,) = Joiner(sealer=open_sealer(tmp_path / "one")).feed(records)
+    assert (label.kind, label.source) == ("comparison", "import")
+    better = label.answers[0] if label.value == 1.0 else label.answers[1]
+    assert better.text == "On its way."
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    assert tokenizer.decode(better.token_ids) == "On its way." + tokenizer.eos_token
+    asked = tokenizer.apply_chat_template(list(TALK), add_generation_prompt=True, tokenize=False)
+    assert tokenizer.decode(better.prompt_token_ids) == asked
+
+
+def test_rows_that_cannot_be_used_are_reported(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, report = tmp_path / "in.jsonl", tmp_path / "report.json"
+    good = json.dumps({"prompt": "x", "completion": "y", "label": True})
+    file.write_text(f'{good}\nnot json\n{{"prompt": "x"}}\n{good}\n{{"prompt": "x"}}\n')
+    assert run("import", "one", file, "--report", str(report)) == 0
+    told = capsys.readouterr().out
+    assert "5 rows, imported 1 thumbs" in told
+    assert "1 said again" in told
+    (counted,) = json.loads(report.read_text())
+    assert (counted["rows"], counted["imported"], counted["repeated"]) == (5, {"thumbs": 1}, 1)
+    assert sorted((s["count"], s["rows"]) for s in counted["skipped"].values()) == [(1, [2]), (2, [3, 5])]
+
+
+def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_rows(file, map(EXPORTS["hearken"], EXAMPLES))
+    assert run("import", "one", file, "--dry-run") == 0
+    assert run("export", "one", out) == 0
+    assert read(out) == []
+
+
+@pytest.mark.parametrize("layout", ["trl-preference", "openai-dpo", "trl-kto"])
+def test_other_layouts_leave_out_what_they_cannot_say(
+    run: Run, tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_rows(file, map(EXPORTS["hearken"], EXAMPLES))
+    run("import", "one", file)
+    assert run("export", "one", out, "--layout", layout) == 0
+    kinds = [example.kind for example in read(out)]
+    assert kinds == (["thumbs"] * 2 if layout == "trl-kto" else ["comparison"] * 3)
+    assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["dpo_en_demo.json", "kto_en_demo.json", "alpaca_en_demo.json"])
+def test_real_files_survive_the_round(run: Run, tmp_path: Path, name: str) -> None:
+    if not REAL.exists():
+        pytest.skip(f"the preference data is not at {REAL}")
+    out, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
+    assert run("import", "one", REAL / name) == 0
+    assert run("export", "one", out) == 0
+    assert {e.identity for e in map(_unnamed, read(out))} == {e.identity for e in read(REAL / name)}
+    assert run("import", "two", out) == 0
+    assert run("export", "two", again) == 0
+    assert sorted(map(repr, read(again))) == sorted(map(repr, read(out)))
+
+
+def _unnamed(example: Example) -> Example:
+    return Example(example.kind, example.messages, example.answers, example.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "nowhere.json"], "no file"),
+        (["import", "rows.txt"], "ends in none of"),
+        (["export", "out.xml"], "not a service's data folder"),
+    ],
+)
+def test_mistakes_end_with_one_line(
+    tiny_model: Path, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(tiny_model)] if arguments[0] == "import" else []
+    assert main([*arguments, "--data", str(tmp_path / "data"), *model]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""Who agrees with others is trusted, who floods or mobs waits, and nobody moves the training alone."""
+
+import dataclasses
+import random
+
+import pytest
+
+from feedback.labels import Label
+from learner.reward import vote_weights
+from learner.trust import BRIGADE, BURST, NEW, Agreement, TrustRules, quarantine, standings, trusted
+from tests.learner.test_labels import label
+
+RULES = TrustRules()
+
+
+def vote(number: int, rater: str, at: float, *, value: float = 1.0, owner: str | None = None) -> Label:
+    """A thumb on an answer of its own; `owner` is who was given the answer, the rater unless told."""
+    made = label(number, rater=rater, value=value)
+    answer = dataclasses.replace(made.answers[0], user=owner or rater)
+    return dataclasses.replace(made, at=at, answers=(answer,))
+
+
+@pytest.mark.parametrize("cap", [0.02, 0.05, 0.2])
+def test_a_rater_with_a_thousand_votes_moves_the_training_no_more_than_the_cap_allows(cap: float) -> None:
+    labels = [vote(i, "u_loud", float(i)) for i in range(1000)]
+    labels += [vote(1000 + i, f"u_{i % 100}", float(i)) for i in range(200)]
+    weights = vote_weights(labels, cap)
+    loud = sum(weights[:1000])
+    assert loud / sum(weights) == pytest.approx(cap)
+    assert set(weights[1000:]) == {1.0}  # at nobody else's expense
+
+
+def test_the_cap_holds_for_weights_too_and_for_many_loud_raters() -> None:
+    draw = random.Random(0)
+    labels = [
+        dataclasses.replace(
+            vote(i, f"u_{min(i % 7, draw.randrange(60))}", float(i)), weight=draw.random() + 0.01
+        )
+        for i in range(3000)
+    ]
+    weights = vote_weights(labels, 0.1)
+    totals: dict[str, float] = {}
+    for each, weight in zip(labels, weights, strict=True):
+        totals[each.rater] = totals.get(each.rater, 0.0) + weight
+    raters = len(totals)
+    assert max(totals.values()) / sum(totals.values()) <= max(0.1, 1 / raters) + 1e-9
+
+
+def test_agreement_weighs_and_is_shrunk_towards_everyones() -> None:
+    agreement = Agreement()
+    draw = random.Random(1)
+    for i in range(4000):
+        rater = f"u_{i % 40}"
+        truth = draw.random() < 0.5
+        flips = {0: 1.0, 1: 0.5}.get(i % 40, 0.1)  # one always lies, one tosses a coin, the others slip
+        said = truth != (draw.random() < flips)
+        agreement.add([vote(i, rater, 0.0, value=float(said))], [0.8 if truth else 0.2])
+    agreement.add([vote(9000, "u_once", 0.0, value=0.0)], [0.8])
+    liar, coin, honest, once = (agreement.weight(rater, RULES) for rater in ("u_0", "u_1", "u_5", "u_once"))
+    assert liar == 0.0
+    assert coin < 0.4
+    assert honest > 0.85
+    assert once > 0.8  # one disagreement says little
+
+
+def test_a_model_that_foresees_nothing_judges_nobody() -> None:
+    agreement = Agreement()
+    agreement.add([vote(i, "u_1", 0.0, value=float(i % 2)) for i in range(100)], [0.5] * 100)
+    assert agreement.weight("u_1", RULES) == 1.0
+
+
+def test_what_agreement_remembers_survives_a_checkpoint() -> None:
+    agreement = Agreement()
+    votes = [vote(i, f"u_{i % 3}", 0.0) for i in range(30)]
+    agreement.add(votes, [0.9] * 30)
+    again = Agreement()
+    again.restore(agreement.state())
+    assert again.unseen(votes) == []
+    assert again.of("u_1", RULES) == agreement.of("u_1", RULES)
+    revised = dataclasses.replace(votes[0], revision=votes[0].revision + 1)
+    assert again.unseen([revised]) == [revised]
+
+
+def test_of_a_burst_so_many_train_and_the_rest_waits() -> None:
+    calm = [vote(i, "u_calm", i * 10.0) for i in range(100)]
+    flood = [vote(1000 + i, "u_flood", 500 + i * 0.1) for i in range(100)]
+    waiting = quarantine([*calm, *flood], RULES, now=2000.0)
+    assert set(waiting.values()) == {BURST}
+    assert waiting.keys() == {each.event_id for each in flood[RULES.burst_votes :]}
+
+
+def test_imports_and_models_do_not_wait() -> None:
+    flood = [dataclasses.replace(vote(i, "u_1", 0.0), source="import") for i in range(500)]
+    assert quarantine(flood, RULES, now=0.0) == {}
+
+
+def test_new_raters_wait_until_they_are_known() -> None:
+    rules = TrustRules(newcomer_seconds=600.0)
+    votes = [vote(1, "u_old", 0.0), vote(2, "u_new", 900.0)]
+    assert quarantine(votes, rules, now=1000.0) == {"fb-2": NEW}
+    assert quarantine(votes, rules, now=1600.0) == {}
+
+
+def test_many_strangers_upon_one_answer_are_a_brigade_and_its_owner_is_not() -> None:
+    def on_one(number: int, rater: str, at: float) -> Label:
+        made = vote(number, rater, at, value=0.0, owner="u_owner")
+        answer = dataclasses.replace(made.answers[0], completion_id="chatcmpl-target")
+        return dataclasses.replace(made, answers=(answer,))
+
+    mob = [on_one(i, f"u_{i}", 100.0 + i) for i in range(6)]
+    owner = on_one(50, "u_owner", 101.0)
+    waiting = quarantine([*mob, owner], RULES, now=1000.0)
+    assert waiting == {each.event_id: BRIGADE for each in mob}
+    slow = [on_one(i, f"u_{i}", i * RULES.brigade_seconds) for i in range(6)]
+    assert quarantine(slow, RULES, now=1e6) == {}
+    annotators = [dataclasses.replace(each, source="annotator") for each in mob]
+    assert quarantine(annotators, RULES, now=1000.0) == {}
+
+
+def test_trusted_labels_carry_the_raters_weight_and_operators_see_why() -> None:
+    agreement = Agreement()
+    agreement.add([vote(i, "u_good", 0.0) for i in range(50)], [0.9] * 50)
+    agreement.add([vote(100 + i, "u_bad", 0.0, value=0.0) for i in range(50)], [0.9] * 50)
+    agreement.add([vote(200 + i, f"u_{i}", 0.0) for i in range(200)], [0.9] * 200)
+    labels = [vote(1, "u_good", 0.0), vote(2, "u_bad", 0.0)]
+    (kept,) = trusted(labels, agreement, RULES)
+    assert (kept.rater, kept.weight > 0.9) == ("u_good", True)
+    seen = standings(labels, {"fb-1": BURST}, agreement, RULES)
+    assert seen["u_good"].waiting == {BURST: 1}
+    assert seen["u_good"].is_suspect
+    assert (seen["u_bad"].weight, seen["u_bad"].is_suspect) == (0.0, True)

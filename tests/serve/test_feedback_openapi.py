@@ -1,0 +1,60 @@
+"""The document's schemas of feedback say what the gateway takes and refuses."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+from serve.errors import BadRequest
+from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS, VOTE
+from serve.votes import KINDS, REASONS, SOURCES, Rules, parse_vote
+from tests.serve.conftest import Gateway
+from tests.serve.test_vote_kinds import COMMENT, CORRECTION, METRIC, PAIR, RANKING, RATING, THUMBS
+
+RULES = Rules(now=0.0, reasons=frozenset(REASONS), sources=SOURCES)
+GOOD: list[dict[str, Any]] = [COMMENT, CORRECTION, METRIC, PAIR, RANKING, RATING, THUMBS]
+
+
+def is_described(body: object) -> bool:
+    return bool(jsonschema.Draft202012Validator(VOTE).is_valid(body))
+
+
+@pytest.mark.parametrize("body", GOOD, ids=[str(body["kind"]) for body in GOOD])
+def test_what_is_taken_is_described(body: dict[str, Any]) -> None:
+    assert is_described(body)
+    for field, value in (
+        ("weight", 0.5),
+        ("tags", ["a"]),
+        ("reasons", ["style"]),
+        ("source", "app"),
+        ("metadata", {"a": "b"}),
+        ("dry_run", True),
+        ("nonsense", 1),
+        ("arm", "canary"),
+        ("weight", 2),
+        ("source", "robot"),
+        ("reasons", ["because"]),
+        ("tags", [""]),
+        ("metadata", {"a": 1}),
+        ("user", 5),
+        ("choice", -1),
+        ("completion_id", 5),
+    ):
+        changed = body | {field: value}
+        try:
+            parse_vote(changed, RULES)
+            taken = True
+        except BadRequest:
+            taken = False
+        assert is_described(changed) == taken, changed
+
+
+def test_every_kind_and_route_is_described(gateway: Gateway) -> None:
+    kinds = {each["properties"]["kind"]["const"] for each in VOTE["anyOf"]}
+    assert kinds == set(KINDS)
+    for schema in FEEDBACK_SCHEMAS.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    for path, operations in FEEDBACK_PATHS.items():
+        for method in set(operations) - {"parameters"}:
+            answer = gateway.http.request(method, path.replace("{", "").replace("}", ""))
+            assert answer.json().get("error", {}).get("code") not in ("unknown_url", "method_not_allowed")

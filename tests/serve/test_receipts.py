@@ -1,0 +1,252 @@
+"""What became of a vote: from the log alone, and the same after everything but the log is lost."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.releases import Candidate, Decision
+from deploy.releases import entry as release_entry
+from deploy.stages import Outcome, ReleaseState, Stage
+from deploy.table import RoutingTable
+from feedback.ids import Signer
+from feedback.log import Entry, EventLog
+from feedback.sqlite_log import SqliteLog
+from feedback.usage import State, usage_events
+from feedback.usage import entry as usage_entry
+from serve.receipt_store import TOPICS, ReceiptStore
+from tests.feedback.examples import completion, record, thumb
+from tests.serve.conftest import SECRET, Gateway, Start, eventually
+
+OURS = Signer(SECRET)
+
+
+def thumbs(target: str, value: str = "up", **more: object) -> dict[str, object]:
+    return {"kind": "thumbs", "completion_id": target, "value": value, "user": "ada", **more}
+
+
+def post(gateway: Gateway, vote: object) -> str:
+    answer = gateway.http.post("/v1/feedback", json=vote)
+    assert answer.status_code == 202, answer.text
+    event_id: str = answer.json()["id"]
+    return event_id
+
+
+def receipt(gateway: Gateway, event_id: str, status: str | None = None) -> dict[str, object]:
+    """A receipt, once it has a status."""
+    found: dict[str, object] = {}
+
+    def there() -> bool:
+        nonlocal found
+        answer = gateway.http.get(f"/v1/feedback/{event_id}")
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        return status in (None, found["status"])
+
+    eventually(there, f"the receipt says {status}")
+    return found
+
+
+def update(log: EventLog, number: int, *changes: tuple[str, int, State]) -> None:
+    """What the learner says after an update of the reward model."""
+    events = usage_events(number, time.time(), {}, changes)
+    log.append([usage_entry(event) for event in events]).result()
+
+
+class Releases:
+    """Decisions as the controller writes them."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self.number = 0
+
+    def offer(self, version: str, reward_updates: int) -> None:
+        self.log.append([release_entry(Candidate.announce(version, reward_updates=reward_updates))]).result()
+
+    def decide(self, outcome: Outcome, version: str, live: str = "base", stage: Stage = "idle") -> None:
+        self.number += 1
+        decision = Decision(
+            event_id=f"decision-{self.number}",
+            at=time.time(),
+            number=self.number,
+            outcome=outcome,
+            stage_before=stage,
+            stage_after=stage,
+            version=version,
+            sentence="A test decided.",
+            state=ReleaseState(table=RoutingTable(live=live)),
+        )
+        self.log.append([release_entry(decision)]).result()
+
+
+def test_the_whole_way_of_a_vote(gateway: Gateway) -> None:
+    completion_id = gateway.chat(user="ada").json()["id"]
+    event_id = post(gateway, thumbs(completion_id))
+    first = receipt(gateway, event_id, "joined")
+    assert first["targets"] == [
+        {
+            "completion_id": completion_id,
+            "choice": 0,
+            "joined": [{"completion_id": completion_id, "at": pytest.approx(time.time(), abs=60)}],
+        }
+    ]
+    (event,) = gateway.votes()
+    update(gateway.log, 1, (event_id, event.revision, "training"))
+    assert receipt(gateway, event_id, "used")["updates"][0]["first_update"] == 1  # type: ignore[index]
+
+    releases = Releases(gateway.log)
+    releases.offer("policy-1-aa", reward_updates=1)
+    assert receipt(gateway, event_id, "shaped")["policies"][0]["version"] == "policy-1-aa"  # type: ignore[index]
+    releases.decide("started", "policy-1-aa", stage="canary")
+    receipt(gateway, event_id, "canary")
+    releases.decide("promoted", "policy-1-aa", live="policy-1-aa", stage="holdback")
+    receipt(gateway, event_id, "live")
+    releases.decide("rolled_back", "policy-1-aa", live="base")
+    receipt(gateway, event_id, "rolled_back")
+
+
+def test_a_receipt_before_the_completion_and_of_nothing(gateway: Gateway) -> None:
+    event_id = post(gateway, thumbs(OURS.new_completion_id()))
+    assert receipt(gateway, event_id)["status"] == "accepted"
+    for method in ("GET", "DELETE"):
+        answer = gateway.http.request(method, "/v1/feedback/fb-never")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "feedback_not_found")
+
+
+def test_votes_that_teach_nothing_say_why(gateway: Gateway) -> None:
+    completion_id = gateway.chat().json()["id"]
+    comment = post(gateway, {"kind": "comment", "completion_id": completion_id, "text": "hm"})
+    other = post(gateway, thumbs(completion_id))
+    beyond = post(gateway, thumbs(completion_id, choice=7))
+    said, vote, _ = gateway.votes()
+    update(gateway.log, 1, (comment, said.revision, "kept"), (other, vote.revision, "judging"))
+    assert "not learn" in str(receipt(gateway, comment, "kept")["reason"])
+    assert "measure" in str(receipt(gateway, other, "judging")["reason"])
+    assert "no choice 7" in str(receipt(gateway, beyond, "discarded")["reason"])
+
+
+def test_a_changed_vote_says_what_its_revisions_did(gateway: Gateway) -> None:
+    completion_id = gateway.chat().json()["id"]
+    event_id = post(gateway, thumbs(completion_id, "up"))
+    update(gateway.log, 1, (event_id, gateway.votes()[0].revision, "training"))
+    assert post(gateway, thumbs(completion_id, "down")) == event_id
+    update(gateway.log, 2, (event_id, gateway.votes()[1].revision, "training"))
+    eventually(lambda: len(receipt(gateway, event_id)["updates"]) == 2, "both updates")  # type: ignore[arg-type]
+    found = receipt(gateway, event_id)
+    assert found["revisions"] == 2
+    told = [(u["first_update"], u["last_update"], u["superseded"]) for u in found["updates"]]  # type: ignore
+    assert told == [(1, 1, True), (2, None, False)]
+
+
+def test_a_vote_that_is_taken_back(gateway: Gateway) -> None:
+    completion_id = gateway.chat().json()["id"]
+    event_id = post(gateway, thumbs(completion_id, comment="private"))
+    for _ in range(2):  # the second time does nothing
+        answer = gateway.http.delete(f"/v1/feedback/{event_id}")
+        assert (answer.status_code, answer.json()["status"]) == (200, "retracted")
+    vote, gone = gateway.votes()
+    assert (gone.kind, gone.retracts, gone.event_id) == ("retraction", "thumbs", vote.event_id)
+    assert gone.revision > vote.revision
+    assert gone.targets == vote.targets
+    assert gone.comment is None
+    assert {r.key for r in gateway.records("feedback")} == {vote.rater}
+    assert receipt(gateway, event_id)["status"] == "retracted"
+    assert post(gateway, thumbs(completion_id, "down")) == event_id  # a change of mind
+    receipt(gateway, event_id, "joined")
+
+
+def test_another_gateway_knows_votes_and_takes_them_back(start: Start) -> None:
+    one, other = start(), start()
+    event_id = post(one, thumbs(one.chat().json()["id"]))
+    receipt(other, event_id, "joined")
+    assert other.http.delete(f"/v1/feedback/{event_id}").status_code == 200
+    receipt(one, event_id, "retracted")
+
+
+def test_external_ids_and_episodes_join_by_the_requests_metadata(gateway: Gateway) -> None:
+    early = post(gateway, {"kind": "thumbs", "external_id": "msg-1", "value": "up"})
+    assert receipt(gateway, early)["status"] == "accepted"
+    ids = [
+        gateway.chat(metadata={"external_id": f"msg-{i}", "episode_id": "chat-9"}).json()["id"]
+        for i in (1, 2)
+    ]
+    whole = post(
+        gateway,
+        {"kind": "metric", "episode_id": "chat-9", "name": "resolved", "value": True, "source": "app"},
+    )
+    joined = receipt(gateway, early, "joined")["targets"][0]["joined"]  # type: ignore[index]
+    assert [each["completion_id"] for each in joined] == ids[:1]
+    joined = receipt(gateway, whole, "joined")["targets"][0]["joined"]  # type: ignore[index]
+    assert [each["completion_id"] for each in joined] == ids
+
+
+def pages(http: httpx.Client, version: str, limit: int) -> list[str]:
+    ids: list[str] = []
+    after = ""
+    while True:
+        query = {"limit": limit, **({"after": after} if after else {})}
+        page = http.get(f"/v1/policies/{version}/feedback", params=query).json()
+        assert len(page["data"]) <= limit
+        ids += [vote["id"] for vote in page["data"]]
+        if not page["has_more"]:
+            return ids
+        after = page["last_id"]
+
+
+def test_the_votes_that_shaped_a_version(gateway: Gateway) -> None:
+    ids = [post(gateway, thumbs(OURS.new_completion_id())) for _ in range(7)]
+    update(gateway.log, 1, *((event_id, 1, "training") for event_id in ids[:5]), (ids[5], 1, "kept"))
+    update(gateway.log, 2, (ids[0], 1, "evicted"), (ids[6], 1, "training"))
+    releases = Releases(gateway.log)
+    releases.offer("policy-1-aa", reward_updates=1)
+    releases.offer("policy-2-bb", reward_updates=2)
+    assert pages(gateway.http, "policy-1-aa", 2) == sorted(ids[:5])
+    assert pages(gateway.http, "policy-2-bb", 100) == sorted([*ids[1:5], ids[6]])
+    assert gateway.http.get("/v1/policies/policy-9-cc/feedback").status_code == 404
+    for limit in ("0", "1001", "many"):
+        answer = gateway.http.get("/v1/policies/policy-1-aa/feedback", params={"limit": limit})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")
+
+
+def fold(store: ReceiptStore, log: EventLog, size: int) -> None:
+    cursor = store.cursor()
+    while True:
+        records, after = log.read(TOPICS, cursor, size)
+        if not records:
+            return
+        assert store.fold(records, cursor, after)
+        cursor = dict(after)
+
+
+def said(store: ReceiptStore, ids: Sequence[str]) -> list[object]:
+    return [(store.vote(event_id), store.uses(event_id)) for event_id in ids]
+
+
+def test_the_read_model_is_the_same_in_any_pieces_and_after_it_is_lost(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db")
+    events = [completion(f"c{i}") for i in range(20)]
+    votes = [thumb(f"c{i % 20}", float(i % 2), 10 + i, rater=f"u_{i % 3}") for i in range(90)]
+    ids = sorted({vote.event_id for vote in votes})
+    for event in [*events[:10], *votes[:50], *events[10:], *votes[40:]]:
+        made = record(event)
+        log.append([Entry(made.topic, made.key, made.value)]).result()
+    update(log, 1, *((event_id, 1, "training") for event_id in ids))
+    update(log, 2, *((event_id, 2, "evicted") for event_id in ids[:3]))
+    whole = ReceiptStore(tmp_path / "whole.db")
+    fold(whole, log, 1000)
+    pieces = ReceiptStore(tmp_path / "pieces.db")
+    fold(pieces, log, 7)
+    assert said(pieces, ids) == said(whole, ids)
+    assert not whole.fold([], {}, {"feedback/0": 3})  # not from where it stands
+    whole.close()
+    (tmp_path / "whole.db").write_bytes(b"not a database at all, but long enough to look like a header" * 9)
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"whole.db{suffix}").unlink(missing_ok=True)
+    again = ReceiptStore(tmp_path / "whole.db")
+    fold(again, log, 1000)
+    assert said(again, ids) == said(pieces, ids)
+    again.close()
+    pieces.close()
+    log.close()

@@ -1,0 +1,205 @@
+"""The gateway's own HTTP client, against servers that send exactly the bytes a test wants."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from serve.wire import Connection, Pool, WireError
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+SIZED = b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone"
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """Answers every request on every connection with `handler`, and counts connections."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.lost = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = [
+                    int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")
+                ]
+                self.requests.append(head + await reader.readexactly(length[0] if length else 0))
+                await self.handler(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.lost.set()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(handler: Handler, silence_seconds: float = 20.0) -> AsyncIterator[tuple[Server, Pool, str]]:
+    server = Server(handler)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    pool = Pool(connect_seconds=5.0, silence_seconds=silence_seconds, idle_seconds=4.0)
+    port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server, pool, f"http://127.0.0.1:{port}"
+    finally:
+        pool.close()
+        listening.close()
+
+
+def sends(*pieces: bytes) -> Handler:
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return handler
+
+
+async def exchange(pool: Pool, url: str) -> tuple[int, bytes, Connection]:
+    connection = await pool.ask(url, b"POST", b"/v1/x", b"{}")
+    status, body = await connection.status(), await connection.read_all()
+    pool.give_back(url, connection)
+    return status, body, connection
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 1000])
+def test_an_answer_is_the_same_however_its_bytes_are_cut(cut: int) -> None:
+    async def run() -> None:
+        pieces = [CHUNKED[i : i + cut] for i in range(0, len(CHUNKED), cut)]
+        async with serving(sends(*pieces)) as (server, pool, url):
+            status, body, _ = await exchange(pool, url + "/prefix/")
+            assert (status, body) == (200, b"hello world")
+            assert server.requests[0].startswith(b"POST /prefix/v1/x HTTP/1.1\r\nhost: 127.0.0.1:")
+            assert server.requests[0].endswith(b"content-length: 2\r\n\r\n{}")
+
+    asyncio.run(run())
+
+
+def test_connections_are_used_again_until_their_server_closes_them() -> None:
+    async def run() -> None:
+        async with serving(sends(SIZED)) as (server, pool, url):
+            for _ in range(3):
+                assert (await exchange(pool, url))[:2] == (404, b"gone")
+            assert server.connections == 1
+            server.handler = sends(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            assert (await exchange(pool, url))[:2] == (200, b"")
+            await asyncio.wait_for(server.lost.wait(), 10)
+            assert (await exchange(pool, url))[:2] == (200, b"")
+            assert server.connections == 2
+
+    asyncio.run(run())
+
+
+def test_a_stream_whose_end_comes_late_still_gives_its_connection_back() -> None:
+    async def run() -> None:
+        head, body, end = CHUNKED[:47], CHUNKED[47:-5], CHUNKED[-5:]
+        finish = asyncio.Event()
+
+        async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(head + body)
+            await finish.wait()
+            writer.write(end)
+
+        async with serving(handler) as (server, pool, url):
+            connection = await pool.ask(url, b"GET", b"/")
+            assert await connection.status() == 200
+            assert await connection.read() == b"hello world"
+            pool.give_back(url, connection)
+            finish.set()
+            assert await connection.read() == b""
+            assert await pool.ask(url, b"GET", b"/") is connection
+            assert server.connections == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "not an HTTP answer"),
+        (CHUNKED[:60], "closed"),
+        (b"", "closed"),
+    ],
+)
+def test_answers_that_are_none(sent: bytes, words: str) -> None:
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        writer.close()
+
+    async def run() -> None:
+        async with serving(handler) as (_, pool, url):
+            with pytest.raises(WireError, match=words):
+                await exchange(pool, url)
+
+    asyncio.run(run())
+
+
+def test_a_silent_server_is_given_up_and_a_slow_one_is_not() -> None:
+    async def run() -> None:
+        async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for byte in CHUNKED:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.01)
+
+        async with serving(slow, silence_seconds=0.3) as (server, pool, url):
+            assert (await exchange(pool, url))[1] == b"hello world"  # takes longer than 0.3 s in all
+            server.handler = sends(CHUNKED[:60])
+            with pytest.raises(WireError, match=r"nothing came for 0\.3 s"):
+                await exchange(pool, url)
+
+    asyncio.run(run())
+
+
+def test_nobody_listens() -> None:
+    async def run() -> None:
+        async with serving(sends()) as (_, pool, url):
+            pass
+        with pytest.raises(WireError, match="cannot connect"):
+            await pool.ask(url, b"GET", b"/")
+
+    asyncio.run(run())
+
+
+def test_what_nobody_reads_is_held_at_the_engine_not_in_memory() -> None:
+    async def run() -> None:
+        piece, pieces = b"x" * 65536, 400  # 25 MiB
+        written = 0
+
+        async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal written
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (len(piece) * pieces))
+            for _ in range(pieces):
+                writer.write(piece)
+                await writer.drain()
+                written += len(piece)
+
+        async with serving(handler) as (_, pool, url):
+            connection = await pool.ask(url, b"GET", b"/")
+            assert await connection.status() == 200
+            before = -1
+            while before != written:  # until the sender is stuck
+                before = written
+                await asyncio.sleep(0.2)
+            assert written < 20 * 1024 * 1024, "everything was taken in although nobody read it"
+            assert len(await connection.read_all()) == len(piece) * pieces
+
+    asyncio.run(run())
+
+
+def test_leaving_closes_the_connection() -> None:
+    async def run() -> None:
+        async with serving(sends(CHUNKED[:60])) as (server, pool, url):
+            connection = await pool.ask(url, b"GET", b"/")
+            assert await connection.status() == 200
+            pool.drop(connection)
+            await asyncio.wait_for(server.lost.wait(), 10)
+            with pytest.raises(WireError):
+                await connection.read_all()
+
+    asyncio.run(run())

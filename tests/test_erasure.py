@@ -1,0 +1,119 @@
+"""After an erasure nobody can read the user again: not from the files, not from Kafka, not from an export."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+from transformers import AutoTokenizer
+
+from feedback.events import COMPLETIONS, FEEDBACK
+from feedback.examples import Example
+from feedback.exports import EXPORTS
+from feedback.ids import Signer
+from feedback.opening import open_log
+from feedback.secret import load_secret
+from feedback.shared import SqliteStore
+from feedback.tables import read_rows, write_rows
+from hearken.cli import main
+from serve.app import create_app
+from serve.settings import GatewaySettings
+from serve.stored import SqliteStored
+from tests.serve.conftest import Server, eventually
+from tests.serve.fake_vllm import FakeVllm
+
+pytestmark = pytest.mark.kafka
+
+WORDS = ("Zanzibar", "marmalade")
+TALK = ({"role": "user", "content": "I live in Zanzibar."},)
+_NUMBERS = re.compile(rb"\[(\d{1,7}(?:, ?\d{1,7})+)\]")
+
+
+def spells(raw: bytes, tokenizer: Any) -> list[str]:
+    """The words that can be read in some bytes, as they stand or as token ids."""
+    spelled = [
+        tokenizer.decode([i for i in map(int, found[1].split(b",")) if i < tokenizer.vocab_size])
+        for found in _NUMBERS.finditer(raw)
+    ]
+    return [word for word in WORDS if word.encode() in raw or any(word in text for text in spelled)]
+
+
+def kafka_records(bootstrap: str) -> bytes:
+    """Every key and value of the topics with texts."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, consumer_timeout_ms=2000, enable_auto_commit=False)
+    try:
+        places = [
+            TopicPartition(t, p) for t in (COMPLETIONS, FEEDBACK) for p in consumer.partitions_for_topic(t)
+        ]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        return b"".join(record.key + record.value for record in consumer)
+    finally:
+        consumer.close()
+
+
+def files(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.fixture
+def service(tmp_path: Path, kafka_bootstrap: str) -> Iterator[str]:
+    """A gateway with Kafka behind it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with ExitStack() as stack:
+        engine = FakeVllm().start()
+        stack.callback(engine.stop)
+        log = open_log(data, kafka_bootstrap, "gateway")
+        stack.callback(log.close)
+        shared, stored = SqliteStore(data / "shared.db"), SqliteStored(data / "stored.db")
+        stack.callback(shared.close)
+        stack.callback(stored.close)
+        signer = Signer(load_secret(data / "secret"))
+        settings = GatewaySettings(data=data, engines=(engine.url,), kafka=kafka_bootstrap)
+        yield stack.enter_context(Server(create_app(settings, log, shared, signer, stored)))
+
+
+def test_an_erased_user_cannot_be_read_anywhere(
+    service: str, tmp_path: Path, kafka_bootstrap: str, tiny_model: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    data = tmp_path / "data"
+    signer = Signer(load_secret(data / "secret"))
+    ada, bob = (signer.pseudonym("default", name) for name in ("ada", "bob"))
+    examples = [
+        Example("correction", TALK, ("You like marmalade.", "Hello."), 1.0, rater=ada, comment="Zanzibar!"),
+        Example("thumbs", TALK, ("Hello from marmalade.",), 1.0, rater=bob),
+    ]
+    write_rows(tmp_path / "in.jsonl", map(EXPORTS["hearken"], examples))
+    where = ["--data", str(data), "--kafka", kafka_bootstrap]
+    assert main(["import", str(tmp_path / "in.jsonl"), "--model", str(tiny_model), *where]) == 0
+    with httpx.Client(base_url=service, timeout=30) as http:
+        eventually(lambda: http.get("/readyz").status_code == 200, "the gateway is ready")
+        body = {"model": "hearken", "messages": list(TALK), "user": "ada", "store": True}
+        completion_id = http.post("/v1/chat/completions", json=body).json()["id"]
+        vote = {"kind": "comment", "completion_id": completion_id, "text": "marmalade", "user": "ada"}
+        assert http.post("/v1/feedback", json=vote).status_code == 202
+        assert http.delete("/v1/users/ada").json()["had_texts"] is True
+        export = tmp_path / "out.jsonl"
+        assert main(["export", str(export), *where]) == 0
+    # What is left of Ada can be counted, not read; Bob is untouched.
+    rows = [row for _, row, _ in read_rows(export) if row is not None]
+    assert [row["answers"] for row in rows if row["rater"] == bob] == [["Hello from marmalade."]]
+    assert [row for row in rows if row["rater"] == ada] == []
+    assert spells(files(data), tokenizer) == []
+    records = kafka_records(kafka_bootstrap)
+    assert ada.encode() in records
+    assert spells(records, tokenizer) == []
+
+
+def test_the_search_would_find_what_it_searches_for(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    ids = tokenizer.encode("I live in Zanzibar.", add_special_tokens=False)
+    assert spells(b'{"token_ids": [%s]}' % ",".join(map(str, ids)).encode(), tokenizer) == ["Zanzibar"]
+    assert spells(b"\x00\x01marmalade\xff", tokenizer) == ["marmalade"]
+    assert spells(b"[1,2,3]", tokenizer) == []
