@@ -1,9 +1,9 @@
-# make setup | demo | test | lint | kafka | redis | lock
+# make setup | demo | test | test-faults | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test lint tools kafka redis lock clean
+.PHONY: setup demo test test-faults lint tools kafka redis lock clean
 
 setup: .venv/ready
 
@@ -32,6 +32,10 @@ tools: setup
 test: setup lint tools
 	$(BIN)/pytest $(ARGS)
 
+# every fault in full; `make test` runs the same tests with fewer kills, flips and shorter absences
+test-faults: setup
+	HEARKEN_FAULTS=full $(BIN)/pytest tests/faults -s $(ARGS)
+
 kafka: setup
 	$(BIN)/python -m tests.servers kafka --port 9092
 
@@ -40,7 +44,7 @@ redis: setup
 
 # Needs uv. The overrides take vLLM's CUDA-only and vision packages out; torch's own needs come with torch.
 lock:
-	uv pip compile pyproject.toml --extra learner --extra cpu --extra dev --no-annotate --no-header \
+	uv pip compile pyproject.toml --extra learner --extra cpu --extra parquet --extra dev --no-annotate --no-header \
 	  --override <(printf '%s\n' 'torch==2.13.0' "torchvision; sys_platform == 'never'" \
 	    "torchaudio; sys_platform == 'never'" "torchcodec; sys_platform == 'never'") \
 	  | grep -v -E '^(torch|triton|nvidia-|cuda-)' > requirements.lock.new
