@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.test_tools import FORECAST, Forecast
+from tests.conformance.test_tools import FORECAST, NAMED, Forecast
 from tests.serve.conftest import Gateway
 
 pytestmark = pytest.mark.engine
@@ -66,7 +66,7 @@ def lite(service: Gateway) -> Any:
         "api_base": service.url + "/v1",
         "api_key": "unused",
         "messages": [{"role": "user", "content": QUESTION}],
-        "max_tokens": 550,  # several calls may be made where one is required
+        "max_tokens": 550,
         "num_retries": 0,
     }
 
@@ -88,7 +88,7 @@ def test_litellm_streams(lite: Any) -> None:
 
 def test_litellm_calls_tools_and_reports_errors(lite: Any) -> None:
     litellm, body = lite
-    answer = litellm.completion(**body, tools=[FORECAST], tool_choice="required")
+    answer = litellm.completion(**body, tools=[FORECAST], tool_choice=NAMED)
     Forecast.model_validate_json(answer.choices[0].message.tool_calls[0].function.arguments)
     with pytest.raises(litellm.BadRequestError):
         litellm.completion(**body | {"temperature": 5})
