@@ -35,7 +35,7 @@ from feedback.opening import open_log, open_sealer
 from feedback.usage import Usage, usage_events
 from feedback.usage import entry as usage_entry
 from learner import candidate as candidates
-from learner import checkpoint
+from learner import checkpoint, sealed
 from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
@@ -355,7 +355,8 @@ class Learner:
         if not prompts:
             return
         self.metrics.show_phase("gate")
-        ours = self._sample(prompts)
+        sampled = self._sample([*prompts, *candidates.probe_prompts(self.model.vocab_size)])
+        ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
         live = self.sampler.sample(self.place.live, prompts, max_tokens=self.settings.max_tokens)
         judged_ours, judged_live = (
             self.judge.score([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
@@ -372,7 +373,7 @@ class Learner:
         self.metrics.win_ratio.set(numbers.win_rate)
         judged = verdict(numbers, GateLimits())
         if judged.passed:
-            self._publish(numbers, ours)
+            self._publish(numbers, probed)
         elif self._share_of_limits(numbers.kl_nats_base, numbers.kl_nats_live) > 1 and self.earlier:
             self._undo(judged.sentence)
         else:
@@ -426,7 +427,7 @@ class Learner:
         }
         suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
         ledger = {"cursor": self.place.cursor, **self.labels.ledger(), "raters": suspects}
-        checkpoint.save(self.folder, self.place.turn, tensors, state, ledger)
+        checkpoint.save(self.folder, self.place.turn, tensors, sealed.seal(state, self.sealer), ledger)
         self._next_save = time.monotonic() + SAVE_SECONDS
         self._unsaved = False
         self.log.hold("learner", self.place.cursor)
@@ -448,7 +449,7 @@ class Learner:
         found = checkpoint.load(self.folder)
         if found is None:
             return False
-        tensors, state = found
+        tensors, state = found[0], sealed.unseal(found[1], self.sealer)
         self.place = Place(**state["place"])
         self.joiner = Joiner.from_state(state["joiner"], self.sealer)
         self.joiner.refused = self._bury
