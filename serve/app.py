@@ -156,7 +156,7 @@ class Gateway:
         privacy = Privacy(signer, sealer, load_redactor(settings.redact))
         self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
         self._leases = Leases(shared)
-        self._stored = StoredApi(stored)
+        self._stored = StoredApi(stored, privacy)
         self._upstream = Upstream(settings.engine_timeout_seconds)
         self._fleet = Fleet(settings, self._upstream, self.metrics)
         table_file = settings.data / "table.json"
