@@ -50,10 +50,10 @@ def check(labels: Sequence[Label]) -> None:
 
 
 def levels_of(label: Label) -> int:
-    """How many levels a rating's scale has: that of 1 to 5 has 5, one of 0 to 100 the most."""
+    """How many levels a rating's scale has: one of 1 to 5 has 5, one of 0 to 100 or of 0 to 1 the most."""
     low, high = label.scale or (0.0, 1.0)
     steps = high - low
-    return int(steps) + 1 if steps == int(steps) and 1 <= steps < MAX_LEVELS else MAX_LEVELS
+    return int(steps) + 1 if steps == int(steps) and 2 <= steps < MAX_LEVELS else MAX_LEVELS
 
 
 def default_thresholds(levels: int) -> Tensor:
