@@ -112,12 +112,12 @@ class LabelStore:
 
     @property
     def training(self) -> list[Label]:
-        """What the raters who train the reward model say, as thumbs and comparisons, oldest first."""
+        """What the raters who train the reward model say, as signals, oldest first."""
         return [signal for signal in self._teaching() if not self.is_judging(signal)]
 
     @property
     def judging(self) -> list[Label]:
-        """What the raters who judge candidates say, as thumbs and comparisons, oldest first."""
+        """What the raters who judge candidates say, as signals, oldest first."""
         return [signal for signal in self._teaching() if self.is_judging(signal)]
 
     def _teaching(self) -> Iterator[Label]:

@@ -112,8 +112,8 @@ class Learner:
         self.joiner.refused = self._bury
         self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
         features = AnswerFeatures(model)
-        self.reward = RewardModel(features, seed=settings.seed + 1)
-        self.judge = RewardModel(features, seed=settings.seed + 2)
+        self.reward = RewardModel(features, settings.reward, seed=settings.seed + 1)
+        self.judge = RewardModel(features, settings.reward, seed=settings.seed + 2)
         self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
@@ -267,7 +267,7 @@ class Learner:
         if training:
             self.reward.update(training)
         if judging:
-            self.metrics.reward_accuracy.set(self.reward.accuracy(judging))
+            self.metrics.show_calibration(self.reward.calibrate(judging))
             self.judge.update(judging)
         self.place.reward_updates += 1
         self.place.new_labels = 0
@@ -356,8 +356,10 @@ class Learner:
         self.place.at_limit = True
 
     def _scores(self, samples: list[Sample]) -> torch.Tensor:
-        mean, std = self.reward.score([(s.prompt_token_ids, s.token_ids) for s in samples])
-        return mean - self.settings.pessimism * std
+        items = [(s.prompt_token_ids, s.token_ids) for s in samples]
+        rewards, disagreement = self.reward.rewards(items, self.settings.pessimism)
+        self.metrics.reward_disagreement.set(float(disagreement.mean()))
+        return rewards
 
     # -- offering a candidate ---------------------------------------------------------------------------
 
@@ -370,7 +372,7 @@ class Learner:
         ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
         live = self.sampler.sample(self.place.live, prompts, max_tokens=self.settings.max_tokens)
         judged_ours, judged_live = (
-            self.judge.score([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
+            self.judge.rewards([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
             for samples in (ours, live)
         )
         measured = self.ppo.measure(ours)
