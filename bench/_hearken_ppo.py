@@ -26,10 +26,12 @@ def main() -> int:
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
     from learner.ppo import PPO
+    from learner.ranks import Ranks
     from learner.reward import RewardModel
     from learner.settings import PPOSettings
 
-    torch.set_num_threads(work["threads"])
+    ranks = Ranks.join()
+    torch.set_num_threads(max(1, work["threads"] // ranks.world))
     keep_freed_memory()
     batches = [_samples(found, theirs, Sample) for found in theirs["rollouts"]]
     reset_peak()
@@ -46,6 +48,7 @@ def main() -> int:
             kl_step_nats=math.inf,  # all epochs, as the other side does
             critic_warmup_steps=0,
         ),
+        ranks=ranks,
     )
     seconds, parts = [], []
     for rollouts in batches:
@@ -60,10 +63,14 @@ def main() -> int:
         assert report.skipped_updates == 0
         seconds.append(ended - started)
         parts.append((scored - started, known - scored, ended - known))
+    peak = torch.tensor([memory_bytes("VmHWM") - imported])
+    ranks.add_(peak)
+    if ranks.rank:
+        return 0
     found = {
         "update_seconds": seconds,
         "parts_seconds": parts,  # scoring, measuring, stepping
-        "peak_bytes": memory_bytes("VmHWM") - imported,
+        "peak_bytes": int(peak),  # of all ranks
         "imported_bytes": imported,
         "trained_parameters": sum(
             p.numel() for p in [model.flat["policy"].weights, *ppo.critic.parameters()]

@@ -12,10 +12,13 @@ whole (that trainer knows no other way). The whole batch is one micro-batch, so 
 accumulation. It runs in an environment that this benchmark makes under .bench/, with the installed torch and
 transformers. Its times are taken by a callback and around its generation; nothing in it is changed.
 
-Here reward features, policy, reference and critic share one base. Both sides run in float32, this learner's
-default; where the processor has bfloat16 products both run a second time with them, by torch's own switch
-(`bf16_speedup_*`). Memory is the highest resident size less what it was after the imports. The median of the
-updates after the first counts.
+Here reward features, policy, reference and critic share one base, and the threads are as many ranks of one
+thread each (`--ranks`), which is how this learner uses several cores best: what is too small for two threads
+is then done by each for its own share. `speedup_*` compares what a user of either side gets without asking
+for anything: TRL in float32, this learner with updates in bfloat16 where the processor has such products.
+`float32_speedup_*` is with float32 products on both sides, `bf16_speedup_*` with TRL's in bfloat16 too, by
+torch's own switch. Memory is the highest resident size less what it was after the imports, of all ranks
+together. The median of the updates after the first counts.
 
 Generation is left out of these (TRL's is transformers' `generate`, ours is vLLM's, which serves users at the
 same time) and then shown with: `with_generation_speedup_*`.
@@ -31,6 +34,7 @@ import sys
 import tempfile
 import time
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,31 +101,42 @@ def run_side(command: list[str], threads: int) -> None:
         done.check_returncode()
 
 
-def measure(work: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """TRL's report, then ours on the same answers."""
-    folder.mkdir(parents=True)
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one side took: medians of seconds without the first update, and the peak in MB."""
+
+    seconds: float
+    generation_seconds: float
+    mb: float
+
+
+def run_trl(work: dict[str, Any], folder: Path) -> Side:
+    """TRL's updates; what it sampled stays in `folder` for the other side."""
+    arguments = _told(work, folder)
+    run_side([str(trl_python()), str(ROOT / "bench" / "_trl_ppo.py"), *arguments], work["threads"])
+    found = json.loads((folder / "trl.json").read_text())
+    pairs = zip(found["update_seconds"], found["left_out_seconds"], strict=True)
+    updates = [whole - left_out for whole, left_out in pairs]
+    generation = statistics.median(found["generation_seconds"][1:])
+    return Side(statistics.median(updates[1:]), generation, found["peak_bytes"] / 2**20)
+
+
+def run_ours(work: dict[str, Any], folder: Path, ranks: int) -> Side:
+    """Our updates on the answers that TRL left in `folder`."""
+    start = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    )
+    command = [sys.executable, *start, "-m", "bench._hearken_ppo", *_told(work, folder)]
+    run_side(command, max(1, work["threads"] // ranks))
+    found = json.loads((folder / "hearken.json").read_text())
+    return Side(statistics.median(found["update_seconds"][1:]), 0.0, found["peak_bytes"] / 2**20)
+
+
+def _told(work: dict[str, Any], folder: Path) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "work.json"
     file.write_text(json.dumps(work))
-    arguments = ["--work", str(file), "--out", str(folder)]
-    run_side([str(trl_python()), str(ROOT / "bench" / "_trl_ppo.py"), *arguments], work["threads"])
-    run_side([sys.executable, "-m", "bench._hearken_ppo", *arguments], work["threads"])
-    theirs, ours = (json.loads((folder / f"{name}.json").read_text()) for name in ("trl", "hearken"))
-    return theirs, ours
-
-
-def summary(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
-    """Seconds of one update and of TRL's generation (medians without the first), peaks in MB."""
-    updates = [
-        whole - left_out
-        for whole, left_out in zip(theirs["update_seconds"], theirs["left_out_seconds"], strict=True)
-    ]
-    return {
-        "trl": statistics.median(updates[1:]),
-        "ours": statistics.median(ours["update_seconds"][1:]),
-        "trl_generation": statistics.median(theirs["generation_seconds"][1:]),
-        "trl_mb": theirs["peak_bytes"] / 2**20,
-        "ours_mb": ours["peak_bytes"] / 2**20,
-    }
+    return ["--work", str(file), "--out", str(folder)]
 
 
 def engine_seconds(model: Path, prompts: list[list[int]]) -> dict[int, float]:
@@ -169,6 +184,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench ppo", description=__doc__)
     parser.add_argument("--updates", type=int, default=6, help="updates of each run; the first warms up")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=2, help="processes of our side that share the threads")
     parser.add_argument("--no-generation", action="store_true", help="do not start an engine")
     arguments = parser.parse_args(argv)
 
@@ -181,31 +197,36 @@ def main(argv: list[str]) -> int:
     generation: dict[int, float] | None = {} if arguments.no_generation else None
     with tempfile.TemporaryDirectory() as scratch:
         for batch in BATCHES:
-            runs = {}
-            for bf16 in (False, True) if fast else (False,):
-                work = workload(model, batch, arguments.updates, arguments.threads, bf16)
-                found = summary(*measure(work, Path(scratch) / f"{batch}-{bf16}"))
-                runs[bf16] = found
-                kind = "bfloat16" if bf16 else "float32"
+            folder = Path(scratch) / str(batch)
+            exact = workload(model, batch, arguments.updates, arguments.threads, False)
+            rough = exact | {"bf16_products": True}
+            trl = run_trl(exact, folder)
+            sides = {"float32": run_ours(exact, folder, arguments.ranks)}
+            ours = sides["bfloat16"] = run_ours(rough, folder, arguments.ranks) if fast else sides["float32"]
+            sides["TRL, float32"] = trl
+            if fast:
+                sides["TRL, bfloat16"] = run_trl(rough, folder)
+                result[f"bf16_speedup_{batch}"] = sides["TRL, bfloat16"].seconds / ours.seconds
+            for name, side in sides.items():
                 print(
-                    f"{batch} prompts, {kind} products: TRL {found['trl']:.3f} s "
-                    f"an update and {found['trl_mb']:.0f} MB, hearken {found['ours']:.3f} s and "
-                    f"{found['ours_mb']:.0f} MB; TRL's generation {found['trl_generation']:.3f} s",
-                    flush=True,
+                    f"{batch} prompts, {name}: {side.seconds:.3f} s an update, {side.mb:.0f} MB", flush=True
                 )
             if generation is None:
-                generation = engine_seconds(model, work["prompts"])
-            ours, trl = runs[False]["ours"], runs[False]["trl"]
-            result[f"speedup_{batch}"] = trl / ours
-            result[f"update_seconds_{batch}"], result[f"trl_update_seconds_{batch}"] = ours, trl
-            result[f"memory_ratio_{batch}"] = runs[False]["ours_mb"] / runs[False]["trl_mb"]
-            if fast:
-                result[f"bf16_speedup_{batch}"] = runs[True]["trl"] / runs[True]["ours"]
-                result[f"bf16_memory_ratio_{batch}"] = runs[True]["ours_mb"] / runs[True]["trl_mb"]
+                generation = engine_seconds(model, exact["prompts"])
+            result[f"speedup_{batch}"] = trl.seconds / ours.seconds
+            result[f"float32_speedup_{batch}"] = trl.seconds / sides["float32"].seconds
+            result[f"update_seconds_{batch}"], result[f"trl_update_seconds_{batch}"] = (
+                ours.seconds,
+                trl.seconds,
+            )
+            result[f"memory_ratio_{batch}"] = ours.mb / trl.mb
             if generation:
-                with_trl = trl + runs[False]["trl_generation"]
-                result[f"with_generation_speedup_{batch}"] = with_trl / (ours + generation[batch])
-                print(f"{batch} prompts: vLLM samples a batch in {generation[batch]:.3f} s")
+                whole = trl.seconds + trl.generation_seconds
+                result[f"with_generation_speedup_{batch}"] = whole / (ours.seconds + generation[batch])
+                print(
+                    f"{batch} prompts: sampling a batch takes vLLM {generation[batch]:.3f} s "
+                    f"and TRL {trl.generation_seconds:.3f} s"
+                )
     result["memory_ratio"] = max(result[f"memory_ratio_{batch}"] for batch in BATCHES)
     print(json.dumps({name: round(value, 4) for name, value in result.items()}))
     return 0

@@ -36,12 +36,12 @@ TABLE_BYTES = 8 << 20
 """The largest table of attention weights that is kept; longer rows have theirs computed again in pieces."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Adapted:
     """Projections with one input: their weights stacked (O, H), their bias, and one adapter's matrices.
 
     down: (R, H), the projections' A stacked, None without an adapter; parameters: their A, (r, H) each, and
-    then their B, (O_i, r) each.
+    then their B, (O_i, r) each. wide: all of it in bfloat16, from the first pass that asks for it on.
     """
 
     weight: Tensor
@@ -49,6 +49,7 @@ class Adapted:
     down: Tensor | None
     parameters: tuple[Tensor, ...]
     scale: float
+    wide: Tensor | None = None
 
     @property
     def up(self) -> tuple[Tensor, ...]:
@@ -92,36 +93,46 @@ class Adapted:
         d_low = torch.mm(dy, spread)
         if dx is not None:
             dx.addmm_(d_low, self.down.detach())
-        return dx, self._parts(torch.mm(dy.t(), low), torch.mm(d_low.t(), x))
+        return dx, self._parts(torch.mm(dy.t(), low), torch.mm(d_low.t(), x), self.scale)
 
-    def _parts(self, d_up: Tensor, d_down: Tensor) -> list[Tensor]:
+    def _parts(self, d_up: Tensor, d_down: Tensor, scale: float) -> list[Tensor]:
         """The gradients of `parameters` from those of all B as one (O, R) and of all A as one (R, H)."""
         rank, row, parts = self.up[0].shape[1], 0, []
         for index, part in enumerate(self.up):
             block = d_up[row : row + len(part), index * rank : (index + 1) * rank]
-            parts.append(block.float().mul_(self.scale))
+            parts.append(block.float() * scale if scale != 1 else block.float())
             row += len(part)
         return [*torch.split(d_down.float(), rank), *parts]
 
+    def _wide(self) -> Tensor:
+        """[weight, spread / scale] (O, H + R) in bfloat16: of one buffer, the adapter is renewed."""
+        width = self.weight.shape[1]
+        if self.wide is None:
+            rank = 0 if self.down is None else len(self.down)
+            self.wide = self.weight.new_zeros(len(self.weight), width + rank, dtype=torch.bfloat16)
+            self.wide[:, :width] = self.weight
+        row, column = 0, width
+        for part in self.up:
+            self.wide[row : row + len(part), column : column + part.shape[1]] = part.detach()
+            row, column = row + len(part), column + part.shape[1]
+        return self.wide
+
     def _forward_bf16(self, x: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """[x, x @ down.T] times [weight, spread]: the adapter makes the one product a little deeper."""
+        """[x, scale * x @ down.T] times [weight, B]: the adapter makes the one product a little deeper."""
         count, width = x.shape
-        rank = 0 if self.down is None else len(self.down)
-        wide = x.new_empty(len(self.weight), width + rank, dtype=torch.bfloat16)
-        wide[:, :width] = self.weight
-        both = rounded(x, rank)
+        both = rounded(x, 0 if self.down is None else len(self.down))
         if self.down is not None:
-            wide[:, width:] = self.spread()
             torch.mm(both[:, :width], self.down.detach().bfloat16().t(), out=both[:, width:])
-        y = torch.mm(both, wide.t())[:count]
+            both[:, width:].mul_(self.scale)
+        y = torch.mm(both, self._wide().t())[:count]
         if self.bias is not None:
             y.add_(self.bias.bfloat16())
-        return y, (both, wide, None)
+        return y, (both, None, None)
 
     def _backward_bf16(
         self, dy: Tensor, saved: Sequence[Tensor | None], wants_input: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
-        both, wide, _ = saved
+        both, wide = saved[0], self.wide
         assert both is not None
         assert wide is not None
         dy, count = rounded(dy), len(dy)
@@ -129,10 +140,10 @@ class Adapted:
             return torch.mm(dy, wide)[:count], []
         width = self.down.shape[1]
         d_both = torch.mm(dy, wide if wants_input else wide[:, width:])
-        d_low, dx = d_both[:, -len(self.down) :], None
+        d_low, dx = d_both[:, -len(self.down) :].mul_(self.scale), None
         if wants_input:
             dx = d_both[:, :width].addmm_(d_low, self.down.detach().bfloat16())[:count]
-        return dx, self._parts(torch.mm(dy.t(), both[:, width:]), torch.mm(d_low.t(), both[:, :width]))
+        return dx, self._parts(torch.mm(dy.t(), both[:, width:]), torch.mm(d_low.t(), both[:, :width]), 1.0)
 
 
 def rounded(x: Tensor, columns: int = 0) -> Tensor:
@@ -159,7 +170,7 @@ def norm_backward(dy: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> Ten
 
 
 def rotate_(heads: Tensor, cos: Tensor, sin: Tensor, sign: int = 1) -> Tensor:
-    """Rotary positions (Su et al. 2021) in place on (T, h, d); cos, sin: (T, 1, d / 2); sign -1 turns back."""
+    """Rotary positions (Su et al. 2021) in place on (T, h, d); cos, sin: (T, 1, d / 2); sign -1: back."""
     half = heads.shape[-1] // 2
     one, two = heads[..., :half], heads[..., half:]
     kept = one * sin

@@ -42,7 +42,7 @@ class AnswerFeatures:
         """The features (B, F) of (prompt, answer) pairs, on the CPU."""
         out = torch.zeros(len(items), self.width)
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
-            states = self._model.hidden(batch, None, self._model.layers // 2)
+            states = self._model.hidden(batch, None, self._model.layers // 2, exact=True)
             out[rows, self.tokens :] = _pool(batch, states.float()).cpu()
         for row, (_, answer) in enumerate(items):
             out[row, [token % self.tokens for token in answer]] = 1.0
