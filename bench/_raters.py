@@ -72,6 +72,14 @@ class School:
 
     def compare(self, questions: Sequence[str]) -> None:
         """One comparison of two answers of the live policy to each question."""
+        self.take(self.comparisons(questions))
+
+    def take(self, entries: list[Entry]) -> None:
+        """Write votes and what they are about into the log."""
+        self._log.append(entries).result()
+
+    def comparisons(self, questions: Sequence[str]) -> list[Entry]:
+        """What `compare` writes; other learners can be given the same."""
         prompts = tokenize(self.engine.url, questions)
         answers = [sample(self.engine, self.live, prompts, MAX_TOKENS) for _ in "ab"]
         entries: list[Entry] = []
@@ -80,7 +88,7 @@ class School:
                 self.persona.utility(question, a.text), self.persona.utility(question, b.text), self._rng
             )
             entries += self._vote("comparison", question, (a, b), said, float(said == "a"))
-        self._log.append(entries).result()
+        return entries
 
     def thumb(self, questions: Sequence[str], usual: float) -> None:
         """One thumb on an answer of the live policy to each question; a toss-up at the utility `usual`."""
@@ -90,7 +98,7 @@ class School:
         for question, answer in zip(questions, answers, strict=True):
             up = self.persona.thumb_up(self.persona.utility(question, answer.text), usual, self._rng)
             entries += self._vote("thumbs", question, (answer,), "up" if up else "down", float(up))
-        self._log.append(entries).result()
+        self.take(entries)
 
     def _vote(
         self, kind: Any, question: str, answers: tuple[Sample, ...], label: str, value: float
