@@ -24,6 +24,7 @@ _SHAREGPT_ROLES = {
     "function_call": "assistant",
     "observation": "tool",
 }
+_MORE = ("name", "tool_calls", "tool_call_id")  # what OpenAI's messages have besides role and content
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -49,7 +50,7 @@ def parse(row: Row, layout: str) -> Example:
         return reader(row)
     except Misfit:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise Misfit(f"{type(error).__name__}: {error}") from error
 
 
@@ -74,7 +75,7 @@ def _trl_preference(row: Row) -> Example:
 
 
 def _openai_dpo(row: Row) -> Example:
-    messages = _messages(row["input"]["messages"])
+    messages = _messages(_object(row["input"])["messages"])
     better = _answer(row["preferred_output"], "preferred_output")
     return _pair(row, messages, better, _answer(row["non_preferred_output"], "non_preferred_output"))
 
@@ -145,8 +146,8 @@ def _open_webui(row: Row) -> Example:
     if not row.get("snapshot"):
         raise Misfit("it has no snapshot of the chat, so the texts are not known")
     chat = row["snapshot"]["chat"]
-    history = (chat.get("chat") or chat)["history"]["messages"]
-    messages, answer = _branch(history, meta.get("message_id") or chat["currentId"])
+    history = (chat.get("chat") or chat)["history"]
+    messages, answer = _branch(history["messages"], meta.get("message_id") or history["currentId"])
     return Example(
         "thumbs",
         messages,
@@ -175,14 +176,14 @@ def _branch(history: Mapping[str, Any], message_id: str) -> tuple[tuple[Message,
 def _langfuse_score(row: Row) -> Example:
     """A score of Langfuse, on a completion of this service or with its trace's input and output."""
     value = _score(row)
+    trace = row["trace"] if isinstance(row.get("trace"), dict) else {}
     common = _common(row) | {
-        "rater": row.get("authorUserId") or row.get("userId") or None,
+        "rater": row.get("authorUserId") or row.get("userId") or trace.get("userId") or None,
         "at": _time(row.get("timestamp") or row.get("createdAt")),
         "metadata": {"name": str(row["name"])},
     }
     kind: Kind = "thumbs" if str(row.get("dataType")).upper() == "BOOLEAN" else "rating"
-    trace = row.get("trace")
-    if isinstance(trace, dict) and "input" in trace and "output" in trace:
+    if "input" in trace and "output" in trace:
         messages, answer = _trace_messages(trace["input"]), _trace_answer(trace["output"])
         return Example(kind, messages, (answer,), value, **common)
     named = (str(row.get(field) or "") for field in ("observationId", "traceId"))
@@ -194,8 +195,10 @@ def _langfuse_score(row: Row) -> Example:
 
 def _score(row: Row) -> float:
     kind = str(row.get("dataType") or "NUMERIC").upper()
-    if kind == "CATEGORICAL":
-        raise Misfit(f"the score {row['name']!r} is categorical; numbers from 0 to 1 and booleans are read")
+    if kind not in ("NUMERIC", "BOOLEAN"):
+        raise Misfit(
+            f"the score {row['name']!r} is {kind.lower()}; numbers from 0 to 1 and booleans are read"
+        )
     value = float(_boolean(row["value"])) if kind == "BOOLEAN" else float(row["value"])
     if not 0.0 <= value <= 1.0:
         raise Misfit(f"the score {row['name']!r} is {value}; it must be from 0 to 1")
@@ -249,6 +252,7 @@ _MARKS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("open-webui", ("data", "snapshot")),
         ("open-webui", ("data", "meta", "type")),
         ("langfuse", ("traceId", "name", "value")),
+        ("langfuse", ("traceId", "name", "dataType")),
         ("trl-kto", ("prompt", "completion", "label")),
         ("trl-kto", ("messages", "label")),
         ("rating", ("prompt", "completion", "rating")),
@@ -316,11 +320,22 @@ def _message(message: Any, i: int) -> Message:
         content = message.get("content")
     if role is None:
         raise Misfit(f"message {i} is by {message.get('from') or message.get('role')!r}, an unknown role")
-    if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    if not isinstance(content, str):
+    more = {name: message[name] for name in _MORE if message.get(name)}
+    calls = more.get("tool_calls", [])
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise Misfit(f"message {i} has tool_calls that are no list of objects")
+    if not isinstance(content, str) and not more.get("tool_calls") and not _is_parts(content):
         raise Misfit(f"message {i} has no text")
-    return {"role": role, "content": content}
+    return {"role": role, "content": content, **more}
+
+
+def _is_parts(content: Any) -> bool:
+    """Whether a message's content comes in parts, as OpenAI's may."""
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(part, dict) and part.get("type") for part in content)
+    )
 
 
 def _last_answer(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
@@ -346,10 +361,15 @@ def _answer(content: Any, name: str) -> str:
 
 
 def _text(content: Any, name: str) -> str:
-    if not isinstance(content, str) or not content.strip():
-        raise Misfit(
-            f"{name} is empty" if content in (None, "") or isinstance(content, str) else f"{name} is no text"
-        )
+    """A text; one of nothing but space is one, too: a model may answer so, and be voted down for it."""
+    if content in (None, ""):
+        raise Misfit(f"{name} is empty")
+    if isinstance(content, list) and _is_parts(content):
+        if any(part["type"] != "text" for part in content):
+            raise Misfit(f"{name} has parts that are not text")
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise Misfit(f"{name} is no text")
     return content
 
 

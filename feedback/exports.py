@@ -36,7 +36,8 @@ def _own(example: Example) -> Row:
 def _trl_preference(example: Example) -> Row:
     """TRL's conversational preference layout (DPO, reward model)."""
     better, worse = _decided(example)
-    return {"prompt": list(example.messages), "chosen": [_said(better)], "rejected": [_said(worse)]}
+    row: Row = {"prompt": list(example.messages), "chosen": [_said(better)], "rejected": [_said(worse)]}
+    return row | _by(example)
 
 
 def _trl_kto(example: Example) -> Row:
@@ -44,7 +45,8 @@ def _trl_kto(example: Example) -> Row:
     if example.kind != "thumbs":
         raise NotInLayout(f"a {example.kind} is no thumb")
     label = example.value > 0.5
-    return {"prompt": list(example.messages), "completion": [_said(example.answers[0])], "label": label}
+    row: Row = {"prompt": list(example.messages), "completion": [_said(example.answers[0])], "label": label}
+    return row | _by(example)
 
 
 def _openai_dpo(example: Example) -> Row:
@@ -65,6 +67,11 @@ def _decided(example: Example) -> tuple[str, str]:
         raise NotInLayout("a tie has no better answer")
     first, second = example.answers
     return (first, second) if example.value > 0.5 else (second, first)
+
+
+def _by(example: Example) -> Row:
+    """Whose judgement it is: trainers pass over the column, and an import tells two raters apart by it."""
+    return {} if example.rater is None else {"rater": example.rater}
 
 
 def _said(answer: str) -> Row:

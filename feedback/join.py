@@ -13,6 +13,7 @@ from feedback.sealing import Sealer
 
 __all__ = ["Answer", "Joiner", "Label", "canonical"]
 
+_ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
 _VOTES_PER_COMPLETION = 4  # how many votes are remembered for each completion in the window
 
 E = TypeVar("E", Completion, Feedback)
@@ -199,11 +200,11 @@ class Joiner:
             "window": self.window,
             "poison": self.poison,
             "completions": [
-                [{f.name: getattr(answer, f.name) for f in fields(Answer)} for answer in answers]
+                [{name: getattr(answer, name) for name in _ANSWER_FIELDS} for answer in answers]
                 for answers in self._completions.values()
                 if answers
             ],
-            "votes": [vote.model_dump(mode="json") for vote in self._votes.values()],
+            "votes": [_row(vote) for vote in self._votes.values()],
         }
 
     @classmethod
@@ -225,6 +226,13 @@ class Joiner:
     def _restored(self, choice: Mapping[str, Any]) -> Answer:
         tokens = {name: self._shared(choice[name]) for name in ("prompt_token_ids", "token_ids")}
         return Answer(**{**choice, **tokens})
+
+
+def _row(vote: Feedback) -> dict[str, Any]:
+    """A vote as JSON types, fields that a newer version added included."""
+    row = {**vote.__dict__, **(vote.model_extra or {})}
+    row["targets"] = [{**target.__dict__, **(target.model_extra or {})} for target in vote.targets]
+    return row
 
 
 def canonical(vote: Feedback) -> Feedback:

@@ -1,12 +1,14 @@
 """Taking personal data out of texts before anything is written.
 
-A redactor is a function from a text to a text. The built-in one knows patterns; another one, by name, may be
-any importable function: `--redact patterns`, or `--redact package.module:function`.
+A redactor is a function from a text to a text. The built-in one knows patterns, `presidio` is Presidio's (see
+`feedback.presidio`), and any importable function may be another: `--redact package.module:function`.
 """
 
 import importlib
 import re
 from collections.abc import Callable
+
+from feedback.presidio import presidio
 
 Redactor = Callable[[str], str]
 
@@ -34,14 +36,21 @@ def redact_patterns(text: str) -> str:
 
 
 def load_redactor(name: str | None) -> Redactor | None:
-    """The redactor of a setting: "none", "patterns" or "package.module:function". Raises ValueError."""
+    """The redactor of a setting: "none", "patterns", "presidio" or "package.module:function".
+
+    Raises ValueError.
+    """
     if name is None or name == "none":
         return None
     if name == "patterns":
         return redact_patterns
+    if name == "presidio":
+        return presidio()
     module, colon, function = name.partition(":")
     if not colon:
-        raise ValueError(f"redactor {name!r} is neither 'patterns' nor like 'package.module:function'")
+        raise ValueError(
+            f"redactor {name!r} is neither 'patterns', 'presidio' nor like 'package.module:function'"
+        )
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

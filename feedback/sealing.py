@@ -14,7 +14,7 @@ import orjson
 from cryptography.exceptions import InvalidTag
 
 from feedback.events import Choice, Completion, Event, Feedback
-from feedback.vault import KEY_ID_BYTES, NONCE_BYTES, Vault
+from feedback.vault import KEY_ID_BYTES, NONCE_BYTES, UserKey, Vault
 
 E = TypeVar("E", Completion, Feedback)
 
@@ -36,6 +36,7 @@ class Sealer:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self._opened: set[str] = set()  # owners of whom something was opened
 
     def seal(self, event: E) -> E:
         """The event with its texts sealed; one without texts as it is. Raises OSError without a key."""
@@ -57,10 +58,23 @@ class Sealer:
         return {**rest, "sealed": self._sealed(owner, bound_to, texts)}
 
     def _sealed(self, owner: str, bound_to: bytes, texts: dict[str, Any]) -> str:
-        plain = zlib.compress(orjson.dumps(texts, default=_plain), level=1)
-        key = self._vault.key_to_write(owner)
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        return base64.b64encode(key.id + nonce + key.cipher.encrypt(nonce, plain, bound_to)).decode()
+        return _closed(self._vault.key_to_write(owner), bound_to, texts)
+
+    def seal_texts(self, tenant: str, user: str, texts: list[Any]) -> str | None:
+        """What a process remembers of a user, sealed for a file of its own; None when the user has no key."""
+        owner = f"{tenant}/{user}"
+        key = self._vault.key(owner)
+        return None if key is None else _closed(key, _of_file(owner), texts)
+
+    def open_texts(self, tenant: str, user: str, sealed: str) -> list[Any] | None:
+        """What `seal_texts` sealed; None when the key was erased. Raises SealBroken."""
+        owner = f"{tenant}/{user}"
+        found: list[Any] | None = self._found(owner, _of_file(owner), sealed, f"what is kept of {owner}")
+        return found
+
+    def was_sealed(self, tenant: str, user: str) -> bool:
+        """Whether something of a user was opened here: it must not be written without a seal."""
+        return f"{tenant}/{user}" in self._opened
 
     def erase(self, tenant: str, user: str) -> bool:
         """Destroy a user's key; whether there was one. Raises OSError."""
@@ -73,20 +87,42 @@ class Sealer:
         """
         if event.sealed is None:
             return event
-        try:
-            sealed = base64.b64decode(event.sealed, validate=True)
-        except ValueError as error:
-            raise SealBroken(f"event {event.event_id} has a seal that is not base64") from error
-        key = self._vault.key(_owner(event))
-        if key is None or key.id != sealed[:KEY_ID_BYTES]:
+        texts = self._found(
+            _owner(event), _bound_to(event), event.sealed, f"event {event.event_id}", _MAX_BYTES
+        )
+        if texts is None:
             return event
-        nonce, text = sealed[KEY_ID_BYTES:][:NONCE_BYTES], sealed[KEY_ID_BYTES + NONCE_BYTES :]
-        try:
-            plain = key.cipher.decrypt(nonce, text, _bound_to(event))
-        except (InvalidTag, ValueError) as error:
-            raise SealBroken(f"event {event.event_id} was changed after it was sealed") from error
-        texts: dict[str, Any] = orjson.loads(zlib.decompressobj().decompress(plain, _MAX_BYTES))
         return type(event).model_validate({**event.model_dump(), **texts, "sealed": None})
+
+    def _found(self, owner: str, bound_to: bytes, sealed: str, what: str, most_bytes: int = 0) -> Any:
+        """What was sealed, of at most so many bytes (0: any); None when its key was erased.
+
+        Raises SealBroken, which names `what`.
+        """
+        try:
+            closed = base64.b64decode(sealed, validate=True)
+        except ValueError as error:
+            raise SealBroken(f"{what} has a seal that is not base64") from error
+        key = self._vault.key(owner)
+        if key is None or key.id != closed[:KEY_ID_BYTES]:
+            return None
+        nonce, text = closed[KEY_ID_BYTES:][:NONCE_BYTES], closed[KEY_ID_BYTES + NONCE_BYTES :]
+        try:
+            plain = key.cipher.decrypt(nonce, text, bound_to)
+        except (InvalidTag, ValueError) as error:
+            raise SealBroken(f"{what} was changed after it was sealed") from error
+        self._opened.add(owner)
+        return orjson.loads(zlib.decompressobj().decompress(plain, most_bytes))
+
+
+def _closed(key: UserKey, bound_to: bytes, texts: object) -> str:
+    plain = zlib.compress(orjson.dumps(texts, default=_plain), level=1)
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return base64.b64encode(key.id + nonce + key.cipher.encrypt(nonce, plain, bound_to)).decode()
+
+
+def _of_file(owner: str) -> bytes:
+    return f"{owner}\0file".encode()
 
 
 def _texts(event: Event) -> dict[str, Any]:

@@ -40,19 +40,16 @@ def read_rows(path: Path) -> Iterator[Numbered]:
         raise UnreadableFile(f"{path} is not UTF-8 text of its kind: {error}") from error
 
 
-def count_rows(path: Path) -> int | None:
-    """About how many rows there are, for a progress bar; None where that would mean reading it all."""
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    return None
+def count_rows(path: Path) -> int:
+    """How many rows there are, for a progress bar: reading them is little beside what is done with them."""
+    return sum(1 for _ in read_rows(path))
 
 
 def _read_json(path: Path) -> Iterator[Numbered]:
     text = path.read_text(encoding="utf-8-sig")
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         if len(text.splitlines()) > 1 and _is_object(text.splitlines()[0]):
             yield from _read_jsonl(path)  # many exports of lines are named .json
             return
@@ -72,7 +69,7 @@ def _read_jsonl(path: Path) -> Iterator[Numbered]:
                 continue
             try:
                 yield _numbered(number, json.loads(line))
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 yield Numbered(number, None, f"not JSON: {error}")
 
 
@@ -187,7 +184,7 @@ def _numbered(number: int, row: object) -> Numbered:
 def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return False
 
 
@@ -204,7 +201,7 @@ def _cell(value: object) -> object:
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
             content = json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return value
         parts = content if isinstance(content, list) else [content]
         if parts and all(isinstance(part, dict) and part.keys() & {"role", "from"} for part in parts):

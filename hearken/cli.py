@@ -125,7 +125,9 @@ def _access(command: argparse.ArgumentParser) -> None:
     text = "a reason that votes may give, in place of those of docs/feedback.md; may be given several times"
     command.add_argument("--feedback-reason", action="append", default=[], metavar="WORD", help=text)
     _consent(command, "given", "")
-    text = "what texts go through before they are kept: none, patterns, or a function as package.module:name"
+    text = (
+        "what texts go through before they are kept: none, patterns, presidio, or a function as module:name"
+    )
     _flag(command, "--redact", str, "none", text)
 
 

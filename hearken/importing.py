@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,30 @@ class Report:
         }
 
 
+class Seen:
+    """The judgements that a file has made so far."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = {}
+
+    def new(self, example: Example) -> Example | None:
+        """The example, or None when an earlier row said it.
+
+        Two rows without a rater that judge the same answers differently are two people's: the second one is
+        given a rater of its own, the same one whenever the file is imported.
+        """
+        values = self._values.setdefault(example.identity, [])
+        value = example.value
+        if example.kind == "comparison" and example.answers[0] > example.answers[1]:
+            value = 1.0 - value  # the same whichever answer is named first
+        if value in values or (values and example.rater is not None):
+            return None
+        values.append(value)
+        if len(values) == 1:
+            return example
+        return replace(example, rater=f"{example.identity}#{len(values)}")
+
+
 def run(settings: ImportSettings, report_file: Path | None) -> int:
     """Import every file; 1 when none of the rows could be used. Raises UsageError."""
     encode = encoder(settings.model)
@@ -107,11 +131,12 @@ def _import_file(
     file: Path, settings: ImportSettings, importer: Importer, sealer: Sealer, log: EventLog
 ) -> Report:
     report = Report(str(file))
-    seen: set[str] = set()
+    seen = Seen()
     waiting: list[Entry] = []
     with _progress(file) as advance:
-        for number, example in _examples(file, settings.layout, report):
-            if example.identity in seen:
+        for number, said in _examples(file, settings.layout, report):
+            example = seen.new(said)
+            if example is None:
                 report.repeated += 1
             else:
                 try:
@@ -119,7 +144,6 @@ def _import_file(
                 except ValueError as error:
                     report.skip(str(error), number)
                     continue
-                seen.add(example.identity)
                 report.imported[example.kind] += 1
                 waiting += [
                     _entry(COMPLETIONS, vote.rater, sealer.seal(completion)) for completion in completions
@@ -173,8 +197,9 @@ def encoder(model: Path) -> Callable[[tuple[Message, ...], str], tuple[list[int]
         raise UsageError(f"the tokenizer of {model} cannot be read: {error}") from error
 
     def encode(messages: tuple[Message, ...], answer: str) -> tuple[list[int], list[int]]:
+        plain = [_plain(message) for message in messages]
         try:
-            prompt = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            prompt = tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # whatever the model's template raises
             raise ValueError(f"the model's chat template refuses it: {error}") from error
         prompt_token_ids = tokenizer.encode(prompt, add_special_tokens=False)
@@ -182,6 +207,28 @@ def encoder(model: Path) -> Callable[[tuple[Message, ...], str], tuple[list[int]
         return prompt_token_ids, [*token_ids, tokenizer.eos_token_id]
 
     return encode
+
+
+def _plain(message: Message) -> Message:
+    """A message as vLLM gives it to a chat template: parts of text as one text, arguments as objects.
+
+    Raises ValueError for what is not text.
+    """
+    content, calls = message["content"], message.get("tool_calls")
+    if isinstance(content, list):
+        if any(part["type"] != "text" for part in content):
+            raise ValueError("its messages have parts that are not text")
+        content = "\n".join(str(part.get("text", "")) for part in content)
+    plain = {**message, "content": content}
+    return plain if not calls else plain | {"tool_calls": [_plain_call(call) for call in calls]}
+
+
+def _plain_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function") or {}
+    arguments = function.get("arguments") or "{}"
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 @contextmanager

@@ -276,6 +276,17 @@ def demonstrations(n: int, seed: int) -> Iterator[dict[str, Any]]:
             yield {"prompt": question, "completion": answer}
 
 
+def answer_pairs(n: int, seed: int) -> Iterator[tuple[str, str, str]]:
+    """Yield `n` questions with two different answers each, in manners drawn at random."""
+    rng = random.Random(f"answer pairs {seed}")
+    for _ in range(n):
+        question, topic = _ask(rng, held_out=False)
+        first = second = _answer(topic, rng)
+        while second == first:
+            second = _answer(topic, rng)
+        yield question, first, second
+
+
 def write_demonstrations(path: Path, n: int, seed: int) -> None:
     """Write `demonstrations(n, seed)` as JSON lines."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in demonstrations(n, seed))

@@ -32,6 +32,9 @@ PROJECTIONS = (
 ROWS = 64
 """Granularity of products in bfloat16."""
 
+TABLE_BYTES = 8 << 20
+"""The largest table of attention weights that is kept; longer rows have theirs computed again in pieces."""
+
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
@@ -64,58 +67,82 @@ class Adapted:
             row += len(part)
         return whole.mul_(self.scale)
 
-    def forward(self, x: Tensor, precision: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Outputs (T, O), and what the backward pass wants again: x @ down.T (T, R) and `spread`."""
-        y = product(x, self.weight.t(), precision)
+    def forward(self, x: Tensor, precision: str) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Outputs (T, O) of inputs (T, H), and what `backward` wants: x itself and the adapter's share."""
+        if precision == "bf16":
+            return self._forward_bf16(x)
+        y = torch.mm(x, self.weight.t())
         if self.bias is not None:
             y.add_(self.bias)
         if self.down is None:
-            return y, None, None
+            return y, (x, None, None)
         low, spread = torch.mm(x, self.down.detach().t()), self.spread()
-        return y.addmm_(low, spread.t()), low, spread
+        return y.addmm_(low, spread.t()), (x, low, spread)
 
     def backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        low: Tensor | None,
-        spread: Tensor | None,
-        precision: str,
-        wants_input: bool = True,
+        self, dy: Tensor, saved: Sequence[Tensor | None], precision: str, wants_input: bool = True
     ) -> tuple[Tensor | None, list[Tensor]]:
         """The gradients of the input (T, H) and of `parameters`."""
-        dx = product(dy, self.weight, precision) if wants_input else None
-        if self.down is None or low is None or spread is None:
+        if precision == "bf16":
+            return self._backward_bf16(dy, saved, wants_input)
+        x, low, spread = saved
+        dx = torch.mm(dy, self.weight) if wants_input else None
+        if self.down is None or x is None or low is None or spread is None:
             return dx, []
         d_low = torch.mm(dy, spread)
         if dx is not None:
             dx.addmm_(d_low, self.down.detach())
-        d_up, rank, row, parts = torch.mm(dy.t(), low), self.up[0].shape[1], 0, []
+        return dx, self._parts(torch.mm(dy.t(), low), torch.mm(d_low.t(), x))
+
+    def _parts(self, d_up: Tensor, d_down: Tensor) -> list[Tensor]:
+        """The gradients of `parameters` from those of all B as one (O, R) and of all A as one (R, H)."""
+        rank, row, parts = self.up[0].shape[1], 0, []
         for index, part in enumerate(self.up):
             block = d_up[row : row + len(part), index * rank : (index + 1) * rank]
-            parts.append(block * self.scale)
+            parts.append(block.float().mul_(self.scale))
             row += len(part)
-        return dx, [*torch.split(torch.mm(d_low.t(), x), rank), *parts]
+        return [*torch.split(d_down.float(), rank), *parts]
+
+    def _forward_bf16(self, x: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """[x, x @ down.T] times [weight, spread]: the adapter makes the one product a little deeper."""
+        count, width = x.shape
+        rank = 0 if self.down is None else len(self.down)
+        wide = x.new_empty(len(self.weight), width + rank, dtype=torch.bfloat16)
+        wide[:, :width] = self.weight
+        both = rounded(x, rank)
+        if self.down is not None:
+            wide[:, width:] = self.spread()
+            torch.mm(both[:, :width], self.down.detach().bfloat16().t(), out=both[:, width:])
+        y = torch.mm(both, wide.t())[:count]
+        if self.bias is not None:
+            y.add_(self.bias.bfloat16())
+        return y, (both, wide, None)
+
+    def _backward_bf16(
+        self, dy: Tensor, saved: Sequence[Tensor | None], wants_input: bool
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        both, wide, _ = saved
+        assert both is not None
+        assert wide is not None
+        dy, count = rounded(dy), len(dy)
+        if self.down is None:
+            return torch.mm(dy, wide)[:count], []
+        width = self.down.shape[1]
+        d_both = torch.mm(dy, wide if wants_input else wide[:, width:])
+        d_low, dx = d_both[:, -len(self.down) :], None
+        if wants_input:
+            dx = d_both[:, :width].addmm_(d_low, self.down.detach().bfloat16())[:count]
+        return dx, self._parts(torch.mm(dy.t(), both[:, width:]), torch.mm(d_low.t(), both[:, :width]))
 
 
-def product(x: Tensor, weight: Tensor, precision: str) -> Tensor:
-    """x @ weight, its factors rounded to bfloat16 if `precision` is "bf16"; sums and result are float32.
-
-    The flag is turned back at once: attention's many small products, and an adapter's thin ones, would be
-    slower with it. Rows are filled up to a multiple of `ROWS`: this kind of product is compiled, and kept,
-    for every shape that it meets.
-    """
-    if precision == "ieee":
-        return torch.mm(x, weight)
-    count = len(x)
-    if count % ROWS:
-        x = functional.pad(x, (0, 0, 0, -count % ROWS))
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, matmul.fp32_precision = matmul.fp32_precision, precision
-    try:
-        return torch.mm(x, weight)[:count]
-    finally:
-        matmul.fp32_precision = before
+def rounded(x: Tensor, columns: int = 0) -> Tensor:
+    """x: (T, H) in bfloat16, with some columns more, and rows of 0 up to a multiple of `ROWS`: products in
+    bfloat16 are compiled, and kept, for every shape that they meet."""
+    count, width = x.shape
+    out = x.new_empty(count + -count % ROWS, width + columns, dtype=torch.bfloat16)
+    out[:count, :width] = x
+    out[count:].zero_()
+    return out
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -131,13 +158,13 @@ def norm_backward(dy: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> Ten
     return g.mul_(inverse).addcmul_(x, along)
 
 
-def rotate_(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021) in place on (T, h, d); cos, sin: (T, 1, d / 2). -sin turns back."""
+def rotate_(heads: Tensor, cos: Tensor, sin: Tensor, sign: int = 1) -> Tensor:
+    """Rotary positions (Su et al. 2021) in place on (T, h, d); cos, sin: (T, 1, d / 2); sign -1 turns back."""
     half = heads.shape[-1] // 2
     one, two = heads[..., :half], heads[..., half:]
     kept = one * sin
-    one.mul_(cos).addcmul_(two, sin, value=-1)
-    two.mul_(cos).add_(kept)
+    one.mul_(cos).addcmul_(two, sin, value=-sign)
+    two.mul_(cos).add_(kept, alpha=sign)
     return heads
 
 
@@ -148,20 +175,19 @@ class _Queries(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, block: "Block", run: "Run", *_: Tensor) -> Tensor:
         adapted = block.adapted(run.adapter, 0)
         normed, inverse = norm(x, block.norm_1, block.eps)
-        y, low, spread = adapted.forward(normed, run.precision)
+        y, saved = adapted.forward(normed, run.precision)
         rotate_(block.turning(y), run.cos, run.sin)
-        ctx.save_for_backward(x, inverse, low, spread)
+        ctx.save_for_backward(x, inverse, *saved)
         ctx.block, ctx.run, ctx.adapted = block, run, adapted
         return y.index_select(0, run.batch.pad)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, inverse, low, spread = ctx.saved_tensors
+        x, inverse, *saved = ctx.saved_tensors
         block, run = ctx.block, ctx.run
         dy = grads[0].index_select(0, run.batch.real)
-        rotate_(block.turning(dy), run.cos, -run.sin)
-        normed = (x * inverse).mul_(block.norm_1)
-        dx, parts = ctx.adapted.backward(dy, normed, low, spread, run.precision, ctx.needs_input_grad[0])
+        rotate_(block.turning(dy), run.cos, run.sin, -1)
+        dx, parts = ctx.adapted.backward(dy, saved, run.precision, ctx.needs_input_grad[0])
         if dx is not None:
             dx = norm_backward(dx, x, inverse, block.norm_1)
         return dx, None, None, *parts
@@ -173,34 +199,33 @@ class _Rest(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mixed: Tensor, x: Tensor, block: "Block", run: "Run", *_: Tensor) -> Tensor:
         out, gates, down = (block.adapted(run.adapter, group) for group in (1, 2, 3))
-        y, low_1, spread_1 = out.forward(mixed, run.precision)
-        middle = y.add_(x)
+        y, saved_1 = out.forward(mixed, run.precision)
+        middle = x + y
         normed, inverse = norm(middle, block.norm_2, block.eps)
-        both, low_2, spread_2 = gates.forward(normed, run.precision)
+        both, saved_2 = gates.forward(normed, run.precision)
         gate, up = both.chunk(2, -1)
-        y, low_3, spread_3 = down.forward(functional.silu(gate).mul_(up), run.precision)
-        ctx.save_for_backward(mixed, middle, inverse, both, low_1, spread_1, low_2, spread_2, low_3, spread_3)
+        y, saved_3 = down.forward(functional.silu(gate).mul_(up), run.precision)
+        ctx.save_for_backward(middle, inverse, both, *saved_1, *saved_2, *saved_3)
         ctx.block, ctx.groups, ctx.precision = block, (out, gates, down), run.precision
-        return y.add_(middle)
+        return middle + y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        mixed, middle, inverse, both, low_1, spread_1, low_2, spread_2, low_3, spread_3 = ctx.saved_tensors
+        middle, inverse, both, *saved = ctx.saved_tensors
         block, (out, gates, down) = ctx.block, ctx.groups
         gate, up = both.chunk(2, -1)
+        d_inner, parts_3 = down.backward(grads[0], saved[6:], ctx.precision)
         share = torch.sigmoid(gate)
         activated = gate * share
-        d_inner, parts_3 = down.backward(grads[0], activated * up, low_3, spread_3, ctx.precision)
         d_both = torch.empty_like(both)
         d_gate, d_up = d_both.chunk(2, -1)
         torch.mul(d_inner, activated, out=d_up)
         # silu' = s (1 + g (1 - s)) = s + silu (1 - s)
         slope = share.addcmul_(activated, 1 - share)
         torch.mul(d_inner.mul_(up), slope, out=d_gate)
-        normed = (middle * inverse).mul_(block.norm_2)
-        d_normed, parts_2 = gates.backward(d_both, normed, low_2, spread_2, ctx.precision)
+        d_normed, parts_2 = gates.backward(d_both, saved[3:6], ctx.precision)
         d_middle = norm_backward(d_normed, middle, inverse, block.norm_2).add_(grads[0])
-        d_mixed, parts_1 = out.backward(d_middle, mixed, low_1, spread_1, ctx.precision)
+        d_mixed, parts_1 = out.backward(d_middle, saved[:3], ctx.precision)
         return (
             d_mixed,
             d_middle if ctx.needs_input_grad[1] else None,
@@ -266,21 +291,73 @@ class Block:
         """The block's output (T, H) of its input, or only its rows `wanted` (P,)."""
         first, rest = self.adapted(run.adapter, 0), [self.adapted(run.adapter, i) for i in (1, 2, 3)]
         padded: Tensor = _Queries.apply(x, self, run, *first.parameters)  # type: ignore[no-untyped-call]
-        shape = (*run.batch.tokens.shape, -1, self.head)
-        q, k, v = (
-            part.transpose(1, 2)
-            for part in torch.split(padded.view(shape), [self.heads, self.kv_heads, self.kv_heads], 2)
-        )
-        mixed = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, enable_gqa=self.heads != self.kv_heads
-        )
+        mixed = self._attend(padded, run)
         places = run.batch.real if wanted is None else run.batch.real[wanted]
-        mixed = _rows(mixed.transpose(1, 2).flatten(0, 1).flatten(1), places)
+        mixed = _rows(mixed, places)
         if wanted is not None:
             x = _rows(x, wanted)
         parameters = [parameter for part in rest for parameter in part.parameters]
         out: Tensor = _Rest.apply(mixed, x, self, run, *parameters)  # type: ignore[no-untyped-call]
         return out
+
+    def _attend(self, padded: Tensor, run: Run) -> Tensor:
+        """Causal attention (B * S, h d) of queries, keys and values (B * S, (h + 2 k) d)."""
+        rows, width = run.batch.tokens.shape
+        if run.precision == "bf16" and 2 * rows * self.heads * width**2 <= TABLE_BYTES:
+            mixed: Tensor = _Attention.apply(padded, self, (rows, width))  # type: ignore[no-untyped-call]
+            return mixed
+        q, k, v = (
+            part.transpose(1, 2)
+            for part in torch.split(
+                padded.view(rows, width, -1, self.head), [self.heads, self.kv_heads, self.kv_heads], 2
+            )
+        )
+        found = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=self.heads != self.kv_heads
+        )
+        return found.transpose(1, 2).flatten(0, 1).flatten(1)
+
+
+class _Attention(torch.autograd.Function):
+    """Causal attention by batched products in bfloat16, its table of weights kept: for rows of a few dozen
+    tokens several times faster than torch's fused one.
+
+    Heads that share keys lie one after the other: G of them make G * S queries of one head of keys.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, block: Block, shape: tuple[int, int]) -> Tensor:
+        rows, width = shape
+        heads, kv, head = block.heads, block.kv_heads, block.head
+        parts = padded.view(rows, width, -1, head).transpose(1, 2)
+        q = parts[:, :heads].reshape(rows * kv, -1, head)
+        k, v = (parts[:, start : start + kv].reshape(rows * kv, width, head) for start in (heads, heads + kv))
+        ahead = torch.full((width, width), -torch.inf).triu(1).repeat(heads // kv, 1)
+        scores = torch.bmm(q, k.mT).float().mul_(head**-0.5).add_(ahead)
+        table = scores.softmax(-1).bfloat16()
+        ctx.save_for_backward(q, k, v, table)
+        ctx.shape = (rows, width, heads, kv, head)
+        mixed = torch.bmm(table, v).view(rows, heads, width, head).transpose(1, 2)
+        return mixed.reshape(rows * width, heads * head)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        q, k, v, table = ctx.saved_tensors
+        rows, width, heads, kv, head = ctx.shape
+        out = grads[0].view(rows, width, heads, head).transpose(1, 2).reshape(rows * kv, -1, head)
+        d_v = torch.bmm(table.mT, out)
+        d_table = torch.bmm(out, v.mT).float()
+        # of softmax: p (g - sum(p g))
+        weights = table.float()
+        d_scores = d_table.sub_((d_table * weights).sum(-1, keepdim=True)).mul_(weights).mul_(head**-0.5)
+        d_scores = d_scores.bfloat16()
+        d_q, d_k = torch.bmm(d_scores, k), torch.bmm(d_scores.mT, q)
+        whole = q.new_empty(rows, width, heads + 2 * kv, head)
+        parts = whole.transpose(1, 2)
+        parts[:, :heads] = d_q.view(rows, heads, width, head)
+        parts[:, heads : heads + kv] = d_k.view(rows, kv, width, head)
+        parts[:, heads + kv :] = d_v.view(rows, kv, width, head)
+        return whole.view(rows * width, -1), None, None
 
 
 class _Rows(torch.autograd.Function):
@@ -363,13 +440,13 @@ class PackedTrunk:
         `wanted` (P,) if given."""
         x = functional.embedding(batch.tokens.flatten()[batch.real], self._embedding)
         cos, sin = self._rotary(x, batch.positions[None])
-        half = cos.shape[-1] // 2
+        half, dtype = cos.shape[-1] // 2, torch.bfloat16 if precision == "bf16" else x.dtype
         run = Run(
             batch,
             adapter,
             precision,
-            cos[0, :, None, :half].contiguous(),
-            sin[0, :, None, :half].contiguous(),
+            cos[0, :, None, :half].to(dtype, copy=True),
+            sin[0, :, None, :half].to(dtype, copy=True),
         )
         count = len(self._blocks) if layers is None else layers
         for index, block in enumerate(self._blocks[:count]):

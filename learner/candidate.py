@@ -1,6 +1,7 @@
 """From a trained policy to a published candidate: the offline comparison, the probes, the registry."""
 
 import math
+import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from deploy.registry import Registry, seq_of
 from learner.model import SharedModel
 
 PROBES = 4
+PROBE_TOKENS = 12  # of a probe's prompt
 Z95 = 1.645  # one-sided 95% point of the normal distribution
 
 
@@ -61,9 +63,21 @@ def compare(
     )
 
 
+def probe_prompts(vocab_size: int) -> list[list[int]]:
+    """Prompts (token ids) that the probes' answers are sampled for: always the same, and nobody's.
+
+    A manifest is kept for ever and in the clear, so what a user said must not be in it.
+    """
+    draw = random.Random("probes")
+    return [[draw.randrange(vocab_size) for _ in range(PROBE_TOKENS)] for _ in range(PROBES)]
+
+
 def make_probes(model: SharedModel, samples: Sequence[Sample]) -> list[Probe]:
-    """A few answers with the trainer's own logprobs, by which every engine's copy is recognised."""
-    chosen = [sample for sample in samples if sample.token_ids][:PROBES]
+    """Answers with the trainer's own logprobs, by which every engine's copy is recognised.
+
+    `samples` are answers to `probe_prompts`.
+    """
+    chosen = [sample for sample in samples if sample.token_ids]
     items = [(sample.prompt_token_ids, sample.token_ids) for sample in chosen]
     rows = model.answer_logprobs(items, adapter="policy", exact=True)
     return [

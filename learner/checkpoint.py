@@ -1,7 +1,7 @@
 """Checkpoints that become visible in one rename: weights, optimisers, RNG, labels *and* log offsets.
 
     <folder>/step-00000041/tensors.pt   adapters, heads, optimisers, RNG states
-                           state.json   cursor, joiner, label buffer, position in the loop
+                           state.json   cursor, joiner, label buffer, position in the loop; texts sealed
                            ledger.json  which votes were used, for anyone to check against the log
     <folder>/checkpoint -> step-00000041
 

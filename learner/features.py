@@ -18,6 +18,13 @@ from learner.model import SharedModel
 CACHE_BYTES = 256 << 20
 TOKEN_FEATURES = 4096  # a larger vocabulary is folded into so many
 
+Key = tuple[str, int, tuple[int, ...]]
+
+
+def key_of(answer: Answer) -> Key:
+    """What tells one answer from others. A correction has its original's completion id, not its tokens."""
+    return answer.completion_id, answer.choice, answer.token_ids
+
 
 class AnswerFeatures:
     """Features of answers: `tokens` columns for occurrence, one for log length, `states` for the states."""
@@ -27,7 +34,7 @@ class AnswerFeatures:
         self.tokens = min(model.vocab_size, TOKEN_FEATURES)
         self.states = model.hidden_size
         self.width = self.tokens + 1 + self.states
-        self._cache: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
+        self._cache: OrderedDict[Key, Tensor] = OrderedDict()
         self._cache_size = CACHE_BYTES // (4 * self.width)
 
     @torch.no_grad()
@@ -43,7 +50,7 @@ class AnswerFeatures:
 
     def of_answers(self, answers: Sequence[Answer]) -> Tensor:
         """The features (B, F) of voted answers, which are computed once and then remembered for a while."""
-        keys = [(answer.completion_id, answer.choice) for answer in answers]
+        keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
             found = self.of_items([(a.prompt_token_ids, a.token_ids) for a in missing.values()])

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.blocks import product
+from learner.blocks import rounded
 
 
 class TokenLogprobs(torch.autograd.Function):
     """Logprobs (N,) in nats of tokens: (N,) after states: (N, H), by the output layer's weights (V, H).
 
     `rows` states at a time; their logits are kept for the backward pass if that is all of them, and else
-    computed again. The gradient of log softmax: one-hot(token) - softmax.
+    computed again. The gradient of log softmax: one-hot(token) - softmax; only its product with the weights
+    is ever in bfloat16, which would make logprobs coarse.
     """
 
     @staticmethod
@@ -25,7 +26,7 @@ class TokenLogprobs(torch.autograd.Function):
         chosen, sums, logits = torch.empty(len(tokens)), torch.empty(len(tokens)), None
         for start in range(0, len(tokens), rows):
             end = start + rows
-            logits = product(states[start:end], weight.t(), precision)
+            logits = torch.mm(states[start:end], weight.t())
             sums[start:end] = logits.logsumexp(-1)
             chosen[start:end] = logits.gather(-1, tokens[start:end, None]).squeeze(-1)
         kept = logits if ctx.needs_input_grad[0] and len(tokens) <= rows else None
@@ -39,9 +40,12 @@ class TokenLogprobs(torch.autograd.Function):
         out = torch.empty_like(states)
         for start in range(0, len(tokens), ctx.rows):
             part = slice(start, start + ctx.rows)
-            logits = product(states[part], weight.t(), ctx.precision) if kept is None else kept
+            logits = torch.mm(states[part], weight.t()) if kept is None else kept
             gradient = grads[0][part, None]
             logits = (logits - sums[part, None]).exp_().mul_(-gradient)
             logits.scatter_add_(-1, tokens[part, None], gradient)
-            out[part] = product(logits, weight, ctx.precision)
+            if ctx.precision == "bf16":
+                out[part] = torch.mm(rounded(logits), weight.bfloat16())[: len(logits)]
+            else:
+                torch.mm(logits, weight, out=out[part])
         return out, None, None, None, None

@@ -35,7 +35,7 @@ from feedback.opening import open_log, open_sealer
 from feedback.usage import Usage, usage_events
 from feedback.usage import entry as usage_entry
 from learner import candidate as candidates
-from learner import checkpoint
+from learner import checkpoint, sealed
 from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
@@ -66,8 +66,8 @@ READ_LIMIT = 2000
 UPDATE_SHARE = 0.15
 """New labels as a share of all that start a reward-model update."""
 
-SAVE_SECONDS = 5.0
-"""The longest time between two checkpoints while the learner only reads."""
+SAVE_SECONDS, SAVE_SHARE = 5.0, 4
+"""The time between two checkpoints while the learner only reads, at least so many times what one takes."""
 
 
 @dataclasses.dataclass
@@ -115,8 +115,8 @@ class Learner:
         self.joiner.refused = self._bury
         self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
         features = AnswerFeatures(model)
-        self.reward = RewardModel(features, seed=settings.seed + 1)
-        self.judge = RewardModel(features, seed=settings.seed + 2)
+        self.reward = RewardModel(features, settings.reward, seed=settings.seed + 1)
+        self.judge = RewardModel(features, settings.reward, seed=settings.seed + 2)
         self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
@@ -126,6 +126,8 @@ class Learner:
         self._judged_live: tuple[int, float, torch.Tensor] | None = None  # see `_score_live`
         self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
+        self._behind = 0  # records that the log had, and that were not read, at the last look
+        self._caught_up = False
         self._unsaved = False  # whether records were read since the last checkpoint
         metrics.kl_budget.labels("base").set(settings.kl_budget_nats)
         metrics.kl_budget.labels("live").set(settings.kl_publish_nats)
@@ -133,13 +135,16 @@ class Learner:
     # -- one turn ---------------------------------------------------------------------------------------
 
     def turn(self, wait_seconds: float) -> None:
-        """Read what is new (waiting for it only when there is nothing else to do), then do one thing."""
+        """Read what is new (waiting for it only when there is nothing else to do), then do one thing.
+
+        A learner that is far behind only reads, and saves now and then how far it came.
+        """
         busy = self._can_improve() or self._rewards_are_due()
         self._read(0.0 if busy else wait_seconds)
         try:
-            if self._rewards_are_due():
+            if self._caught_up and self._rewards_are_due():
                 self._update_rewards()
-            elif self._can_improve():
+            elif self._caught_up and self._can_improve():
                 if self.place.at_limit or self.place.steps_since_offer >= self.settings.steps_per_candidate:
                     self._offer()
                 else:
@@ -168,12 +173,18 @@ class Learner:
     # -- reading the log --------------------------------------------------------------------------------
 
     def _read(self, wait_seconds: float) -> None:
-        """Take in all that is in the log, waiting for the first record only."""
+        """Take in all that is in the log, or what can be read until it is time to save.
+
+        Waits for the first record only.
+        """
         while records := self._read_some(wait_seconds):
             wait_seconds = 0.0
             self._unsaved = True
-            if len(records) < READ_LIMIT:
+            # A broker may give little at a time while there is much.
+            self._caught_up = len(records) < READ_LIMIT and self._behind < READ_LIMIT
+            if self._caught_up or time.monotonic() >= self._next_save:
                 return
+        self._caught_up = self._behind < READ_LIMIT
 
     def _read_some(self, wait_seconds: float) -> list[Record]:
         topics = (COMPLETIONS, FEEDBACK, RELEASES)
@@ -184,8 +195,8 @@ class Learner:
             self._count(label)
         self._follow([record for record in records if record.topic == RELEASES])
         self.place.cursor = dict(cursor)
-        lag_events, lag_seconds = self.log.behind(topics, cursor)
-        self.metrics.lag_events.set(lag_events)
+        self._behind, lag_seconds = self.log.behind(topics, cursor)
+        self.metrics.lag_events.set(self._behind)
         self.metrics.lag_seconds.set(lag_seconds)
         return records
 
@@ -264,7 +275,7 @@ class Learner:
         if training:
             self.reward.update(training)
         if judging:
-            self.metrics.reward_accuracy.set(self.reward.accuracy(judging))
+            self.metrics.show_calibration(self.reward.calibrate(judging))
             self.judge.update(judging)
         self.place.reward_updates += 1
         self.place.new_labels = 0
@@ -357,8 +368,10 @@ class Learner:
         self.place.at_limit = True
 
     def _scores(self, samples: list[Sample]) -> torch.Tensor:
-        mean, std = self.reward.score([(s.prompt_token_ids, s.token_ids) for s in samples])
-        return mean - self.settings.pessimism * std
+        items = [(s.prompt_token_ids, s.token_ids) for s in samples]
+        rewards, disagreement = self.reward.rewards(items, self.settings.pessimism)
+        self.metrics.reward_disagreement.set(float(disagreement.mean()))
+        return rewards
 
     # -- watching itself --------------------------------------------------------------------------------
 
@@ -403,10 +416,11 @@ class Learner:
         if not prompts:
             return
         self.metrics.show_phase("gate")
-        ours = self._sample(prompts)
+        sampled = self._sample([*prompts, *candidates.probe_prompts(self.model.vocab_size)])
+        ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
         live = self.sampler.sample(self.place.live, prompts, max_tokens=self.settings.max_tokens)
         judged_ours, judged_live = (
-            self.judge.score([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
+            self.judge.rewards([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
             for samples in (ours, live)
         )
         measured = self.ppo.measure(ours)
@@ -420,7 +434,7 @@ class Learner:
         self.metrics.win_ratio.set(numbers.win_rate)
         judged = verdict(numbers, GateLimits())
         if judged.passed:
-            self._publish(numbers, ours)
+            self._publish(numbers, probed)
         elif self._share_of_limits(numbers.kl_nats_base, numbers.kl_nats_live) > 1 and self.earlier:
             self._undo(judged.sentence)
         else:
@@ -457,6 +471,7 @@ class Learner:
 
     def save(self) -> None:
         """Make everything up to here one checkpoint."""
+        started = time.monotonic()
         self.place.turn += 1
         tensors = {
             "adapters": {name: self.model.adapter_state(name) for name in ADAPTERS},
@@ -476,8 +491,9 @@ class Learner:
         }
         suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
         ledger = {"cursor": self.place.cursor, **self.labels.ledger(), "raters": suspects}
-        checkpoint.save(self.folder, self.place.turn, tensors, state, ledger)
-        self._next_save = time.monotonic() + SAVE_SECONDS
+        checkpoint.save(self.folder, self.place.turn, tensors, sealed.seal(state, self.sealer), ledger)
+        now = time.monotonic()
+        self._next_save = now + max(SAVE_SECONDS, SAVE_SHARE * (now - started))
         self._unsaved = False
         self.log.hold("learner", self.place.cursor)
         self._tell()
@@ -498,7 +514,7 @@ class Learner:
         found = checkpoint.load(self.folder)
         if found is None:
             return False
-        tensors, state = found
+        tensors, state = found[0], sealed.unseal(found[1], self.sealer)
         self.place = Place(**state["place"])
         self.joiner = Joiner.from_state(state["joiner"], self.sealer)
         self.joiner.refused = self._bury

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from learner.calibration import Report
 from learner.ppo import PPOMetrics
 from learner.self_check import REASONS as REFUSALS
 from learner.trust import REASONS
@@ -36,6 +37,20 @@ class LearnerMetrics:
         self.reward_updates = counter("hearken_reward_updates", "Reward-model updates")
         self.reward_accuracy = gauge(
             "hearken_reward_accuracy_ratio", "Share of held-out raters' votes that the reward model predicts"
+        )
+        self.reward_source_accuracy = gauge(
+            "hearken_reward_source_accuracy_ratio", "The same for the votes of each source", "source"
+        )
+        self.reward_calibration_error = gauge(
+            "hearken_reward_calibration_error_ratio",
+            "Expected calibration error on held-out raters' votes, without and with the temperature",
+            "stage",
+        )
+        self.reward_temperature = gauge(
+            "hearken_reward_temperature_ratio", "What the reward model's logits are divided by"
+        )
+        self.reward_disagreement = gauge(
+            "hearken_reward_disagreement", "Mean spread of the reward model's heads on the newest rollouts"
         )
         self.reward_mean = gauge("hearken_reward_mean", "Mean pessimistic score of the newest rollouts")
         self.ppo_steps = counter("hearken_ppo_steps", "PPO steps taken")
@@ -95,6 +110,15 @@ class LearnerMetrics:
             self.mismatch.labels(statistic).set(getattr(step.mismatch, f"{statistic}_nats"))
         self.capped_ratio.set(step.mismatch.capped_ratio)
         self.effective_ratio.set(step.mismatch.effective_ratio)
+
+    def show_calibration(self, report: Report) -> None:
+        """Show how well the reward model foresaw held-out raters' votes."""
+        self.reward_accuracy.set(report.accuracy)
+        for source, accuracy in report.by_source.items():
+            self.reward_source_accuracy.labels(source).set(accuracy)
+        self.reward_calibration_error.labels("raw").set(report.error_before)
+        self.reward_calibration_error.labels("calibrated").set(report.error)
+        self.reward_temperature.set(report.temperature)
 
     def show_waiting(self, reasons: Iterable[str]) -> None:
         """Show how many votes are in quarantine, and why."""

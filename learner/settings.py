@@ -64,6 +64,62 @@ class PPOSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardSettings:
+    """What the reward model takes votes for. Where no source is named, the value was measured on 400 to 900
+    noisy votes about a small model's answers.
+
+    heads, prior_std: so many heads, whose weights have a prior of this spread around a centre of their own.
+    rater_cap: no rater has more than this share of all votes' weight. model_vote_weight: of a vote that a
+    model gave. leniency_std: how far raters' habits of liking differ a priori, in logits. noise: the share of
+    votes that say the opposite of what was meant (Touvron et al. 2023, arXiv:2307.09288, and Wang et al.
+    2024, arXiv:2401.06080, find a good tenth of human preferences wrong or arbitrary). correction_margin: by
+    how many logits a written answer has to beat its original (the margin of Touvron et al. 2023, equation 2).
+    length_doubt: how much of what votes do not surely say about length is taken out; 0 nothing, infinite all
+    that is said about length (see `Heads`). min_scale: the raw scores' standard deviation is not taken for
+    less, so that noise is not blown up.
+
+    helpful, safe, truthful: weights of the objectives' scores in the reward. implied_weight: what a liked
+    answer's vote without a complaint weighs as a word for its safety and truth. veto_odds: an answer whose
+    odds of being called unsafe are e to this number times those of ordinary answers is vetoed; infinite for
+    no veto. veto_floor: no answer without a veto has a reward below minus this, every vetoed one has.
+    """
+
+    heads: int = 8
+    prior_std: float = 1.0
+    rater_cap: float = 0.2
+    model_vote_weight: float = 0.5
+    leniency_std: float = 0.5
+    noise: float = 0.05
+    correction_margin: float = 0.5
+    length_doubt: float = 1.0
+    min_scale: float = 0.3
+    helpful: float = 1.0
+    safe: float = 0.5
+    truthful: float = 0.5
+    implied_weight: float = 0.25
+    veto_odds: float = 1.0
+    veto_floor: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < 0.5:
+            raise ValueError(f"noise is {self.noise}; it must lie between 0 and 0.5")
+        for name in (
+            "heads",
+            "prior_std",
+            "rater_cap",
+            "leniency_std",
+            "min_scale",
+            "veto_odds",
+            "veto_floor",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("helpful", "safe", "truthful", "length_doubt", "model_vote_weight", "implied_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be below 0")
+
+
+@dataclass(frozen=True, slots=True)
 class LearnerSettings:
     """Settings of one learner. Invalid combinations raise `ValueError`."""
 
@@ -87,6 +143,7 @@ class LearnerSettings:
     pessimism: float = 0.5  # a rollout's score is the ensemble's mean - pessimism * its std
     judge_share: float = 0.25  # share of raters who judge candidates and never train the reward model
     gate_prompts: int = 128  # held-out prompts of the offline comparison
+    reward: RewardSettings = field(default_factory=RewardSettings)
     ppo: PPOSettings = field(default_factory=PPOSettings)
     trust: TrustRules = field(default_factory=TrustRules)
     self_check: SelfCheckLimits | None = field(default_factory=SelfCheckLimits)  # None: no self-check

@@ -1,59 +1,40 @@
-"""What a vote says to a reward model that knows thumbs (one answer, a value) and comparisons (two answers).
+"""What a vote says to the reward model: a signal is a label of a kind that `learner.likelihoods` knows.
 
-thumbs, comparison   themselves; that both answers are bad is a tie
-rating               a thumb whose value is the rating's place on its scale
-ranking              a comparison for each pair of its answers (ties within a group), which share its weight
-correction           a comparison that the corrected text wins against the original
-comment, metric, and any vote on a whole episode: nothing yet; the label store keeps them
+thumbs, comparison, rating   themselves; that both answers are bad is a tie
+ranking                      itself, with the value 1: that it is right
+correction                   the written answer and its original, of which the written one wins
+metric                       with a scale and a name that `learner.objectives` lists, a rating; else nothing
+comment, and any vote on a whole episode: nothing yet; the label store keeps them
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from feedback.labels import Label
+from learner.objectives import METRICS
 
 Tokenize = Callable[[str], tuple[int, ...]]
 
 
 def signals(label: Label, tokenize: Tokenize | None) -> tuple[Label, ...]:
-    """The thumbs and comparisons in a label, () when there are none."""
+    """The signals in a label, () when there are none."""
     if (
         label.retracted
         or label.whole_episode
         or not all(answer.prompt_token_ids and answer.token_ids for answer in label.answers)
     ):
         return ()  # an answer without its prompt or its tokens was erased, redacted or never kept
-    if label.kind in ("thumbs", "comparison"):
+    if label.kind in ("thumbs", "comparison", "rating"):
         return (label,)
-    if label.kind == "rating":
-        return (replace(label, kind="thumbs"),)
     if label.kind == "ranking":
-        return _pairs(label)
+        return (replace(label, value=1.0 if len(label.groups) > 1 else 0.5),)
+    if label.kind == "metric" and label.name in METRICS and label.scale is not None:
+        return (replace(label, kind="rating"),)
     if label.kind == "correction" and tokenize is not None and label.text:
         return _correction(label, label.text, tokenize)
     return ()
-
-
-def _pairs(label: Label) -> tuple[Label, ...]:
-    """All pairs of a ranking; each names the better answer first."""
-    place = {index: rank for rank, group in enumerate(label.groups) for index in group}
-    pairs = list(combinations(sorted(place, key=lambda index: (place[index], index)), 2))
-    return tuple(
-        replace(
-            label,
-            event_id=f"{label.event_id}.{a}-{b}",
-            kind="comparison",
-            answers=(label.answers[a], label.answers[b]),
-            value=0.5 if place[a] == place[b] else 1.0,
-            label="tie" if place[a] == place[b] else "a",
-            weight=label.weight / len(pairs),
-            groups=(),
-        )
-        for a, b in pairs
-    )
 
 
 def _correction(label: Label, text: str, tokenize: Tokenize) -> tuple[Label, ...]:
@@ -62,7 +43,7 @@ def _correction(label: Label, text: str, tokenize: Tokenize) -> tuple[Label, ...
     if text == original.text or not token_ids:
         return ()
     written = replace(original, token_ids=token_ids, text=text, finish_reason="stop", sampling_plain=False)
-    return (replace(label, kind="comparison", answers=(written, original), value=1.0, label="a"),)
+    return (replace(label, answers=(written, original), value=1.0, label="a"),)
 
 
 class AnswerTokenizer:

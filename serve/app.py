@@ -77,6 +77,7 @@ _WIDGET_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "public, max-age=3600",
 }
+_READ = ["GET", "HEAD"]  # load balancers look with HEAD
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -110,20 +111,20 @@ def create_app(
     route("/v1/feedback/{feedback_id}", gateway.retraction, methods=["DELETE"])
     route("/v1/policies/{version}/feedback", gateway.policy_feedback, methods=["GET"])
     route("/v1/users/{user:path}", gateway.erase_user, methods=["DELETE"])
-    route("/v1/models", gateway.models, methods=["GET"])
-    route("/v1/models/{model:path}", gateway.model, methods=["GET"])
-    route("/openapi.json", gateway.openapi, methods=["GET"])
-    route("/livez", gateway.livez, methods=["GET"])
-    route("/readyz", gateway.readyz, methods=["GET"])
-    route("/metrics", gateway.show_metrics, methods=["GET"])
+    route("/v1/models", gateway.models, methods=_READ)
+    route("/v1/models/{model:path}", gateway.model, methods=_READ)
+    route("/openapi.json", gateway.openapi, methods=_READ)
+    route("/livez", gateway.livez, methods=_READ)
+    route("/readyz", gateway.readyz, methods=_READ)
+    route("/metrics", gateway.show_metrics, methods=_READ)
     for path, file in (
         ("/", "index.html"),
         ("/app.js", "app.js"),
         ("/key.js", "key.js"),
         ("/style.css", "style.css"),
     ):
-        route(path, _page(file), methods=["GET", "HEAD"])
-    route("/feedback.js", _page("feedback.js", _WIDGET_HEADERS), methods=["GET", "HEAD"])
+        route(path, _page(file), methods=_READ)
+    route("/feedback.js", _page("feedback.js", _WIDGET_HEADERS), methods=_READ)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_middleware(Observe, metrics=gateway.metrics)
@@ -156,7 +157,7 @@ class Gateway:
         privacy = Privacy(signer, sealer, load_redactor(settings.redact))
         self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
         self._leases = Leases(shared)
-        self._stored = StoredApi(stored)
+        self._stored = StoredApi(stored, privacy)
         self._upstream = Upstream(settings.engine_timeout_seconds)
         self._fleet = Fleet(settings, self._upstream, self.metrics)
         table_file = settings.data / "table.json"

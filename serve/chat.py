@@ -168,7 +168,7 @@ class Chat:
     def _translated(self, failure: UpstreamError, asked: ChatRequest, route: Route) -> ApiError:
         if isinstance(failure, Refused):
             return from_upstream(
-                failure.status, failure.body, route.version, self._model_name, asked.prompt_field
+                failure.status, failure.body, route.version, self._model_name, asked.body, asked.prompt_field
             )
         return engine_unavailable()
 

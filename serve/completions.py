@@ -19,7 +19,8 @@ from serve.affinity import of_prompt
 from serve.answers import Sampled
 from serve.errors import BadRequest
 from serve.generation import Generation, Json, Route
-from serve.request_schemas import TEXT
+from serve.grammars import check_grammars
+from serve.request_schemas import MAX_CHOICES, TEXT
 from serve.requests import (
     ChatRequest,
     check_model,
@@ -82,6 +83,11 @@ def parse_text(raw: bytes, model_name: str) -> TextRequest:
             "best_of is not supported: leave it out or at n.", param="best_of", code="unsupported_parameter"
         )
     prompts = _prompts(body["prompt"])
+    if len(prompts) * n > MAX_CHOICES:
+        raise BadRequest(
+            f"n times the number of prompts may be at most {MAX_CHOICES}, not {len(prompts) * n}.", param="n"
+        )
+    check_grammars(body)
     return TextRequest(
         body=body | {"prompt": list(prompts) if len(prompts) > 1 else prompts[0]},
         user=user_of(body),
@@ -212,7 +218,7 @@ class TextGeneration(Generation):
 
     def request(self, tokens_per_event: int = 1) -> bytes:
         """The body for vLLM."""
-        body = passed_on(self.asked.body, self.route.version, self.route.seed)
+        body = passed_on(self.asked, self.route.version, self.route.seed)
         if not self.asked.wants_logprobs:
             body["logprobs"] = 0
         if self.asked.stream and not self.asked.wants_usage:

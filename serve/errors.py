@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -164,12 +164,18 @@ def queue_full() -> Unavailable:
 
 
 def from_upstream(
-    status: int, body: bytes, version: str, public_name: str, prompt: str = "messages"
+    status: int,
+    body: bytes,
+    version: str,
+    public_name: str,
+    sent: Collection[str] = (),
+    prompt: str = "messages",
 ) -> ApiError:
     """What a client hears when vLLM refused a request with `status` and `body`.
 
     vLLM's codes are numbers and its validation messages are dumps; clients get words and one sentence,
-    and never the policy version, which the message may name. `prompt`: the field that was too long.
+    and never the policy version, which the message may name. `sent`: the fields of the client's request,
+    `prompt` the one that may be too long.
     """
     if status == 404 or status >= 500 or status in (401, 403, 408, 429):
         return engine_unavailable()  # a missing adapter (404) is loaded again by the release controller
@@ -177,7 +183,32 @@ def from_upstream(
     message = message.replace(version, public_name)
     if "context length" in message:
         return BadRequest(message, param=prompt, code="context_length_exceeded")
-    return BadRequest(message, param=param, code="invalid_value")
+    return BadRequest(message, param=_blamed(message, param, sent, prompt), code="invalid_value")
+
+
+# What a message without a parameter is about, and the fields that may have asked for it.
+_ABOUT = (
+    (
+        re.compile("grammar|JSON schema|structured output|Choice '"),
+        ("structured_outputs", "response_format", "tools"),
+    ),
+    (re.compile("multimodal|content part|Token id"), ("messages", "prompt")),
+)
+
+
+def _blamed(message: str, param: str | None, sent: Collection[str], prompt: str) -> str | None:
+    """The client's own field that a refusal is about, if that can be told.
+
+    vLLM has one name for both limits of length, calls a part of a message "type", and often names nothing,
+    but begins its sentence with the field.
+    """
+    field = (param or message).partition(".")[0].partition("[")[0].partition(" ")[0].partition("=")[0]
+    if field == "max_tokens" and "max_completion_tokens" in sent:
+        return "max_completion_tokens"
+    if field in sent:
+        return param or field
+    fields = next((fields for words, fields in _ABOUT if words.search(message)), ())
+    return next((name for name in fields if name in sent), prompt if param == "type" else param)
 
 
 # vLLM shows pydantic's errors in two ways: as a list of dicts, and as pydantic's own text.

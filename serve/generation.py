@@ -82,6 +82,7 @@ class Generation:
 
     def take_chunk(self, chunk: Json) -> Json | None:
         """Keep a chunk of a stream; what the client sees of it, None for nothing."""
+        self._copy(chunk)
         self.transcript.add(chunk)
         if self.ttft_seconds is None and self.transcript.has_tokens:
             self.ttft_seconds = time.perf_counter() - self._started
@@ -89,9 +90,25 @@ class Generation:
 
     def take_whole(self, answer: Json) -> Json:
         """Keep a whole answer; what the client sees of it."""
+        self._copy(answer)
         self.transcript.add(answer)
         self.unfinished = None
         return self._presentation.whole(answer)
+
+    def _copy(self, answer: Json) -> None:
+        """Make each choice as many as were asked for, as if every one had been sampled."""
+        copies = self.asked.copies
+        if copies == 1:
+            return
+        answer["choices"] = [
+            choice | {"index": choice["index"] * copies + i}
+            for choice in answer["choices"]
+            for i in range(copies)
+        ]
+        usage = answer.get("usage")
+        if usage is not None:
+            usage["completion_tokens"] *= copies
+            usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
 
     def completion(self) -> Completion:
         """The event, as far as the generation has come."""

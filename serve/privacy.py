@@ -1,11 +1,13 @@
 """What may be written of a completion or a vote: after consent and redaction, and only sealed."""
 
+from dataclasses import replace
 from typing import Any
 
 from feedback.events import Choice, Completion
 from feedback.ids import Signer
 from feedback.redaction import Redactor
 from feedback.sealing import Sealer
+from serve.stored import Stored
 
 Json = dict[str, Any]
 
@@ -35,16 +37,38 @@ class Privacy:
             texts = {name: self._redact(vote[name]) for name in _TEXTS_OF_VOTES if vote.get(name)}
             metadata = {name: self._redact(value) for name, value in vote.get("metadata", {}).items()}
             vote = {**vote, **texts, "metadata": metadata}
+            if vote.get("tags"):
+                vote["tags"] = [self._redact(tag) for tag in vote["tags"]]
         return self._sealer.seal_vote(vote)
+
+    def stored(self, item: Stored) -> Stored:
+        """The copy of an answer to keep for its client."""
+        if self._redact is None:
+            return item
+        choices = _redact_all(item.answer["choices"], self._redact)
+        for choice, before in zip(choices, item.answer["choices"], strict=True):
+            if choice != before and "logprobs" in choice:
+                choice["logprobs"] = None  # they spell the answer token by token
+        return replace(
+            item,
+            answer={**item.answer, "choices": choices},
+            messages=_redact_all(item.messages, self._redact),
+            metadata=_redact_all(dict(item.metadata), self._redact),
+        )
 
     def _redacted(self, completion: Completion) -> Completion:
         if self._redact is None:
             return completion
         messages = _redact_all(completion.messages, self._redact)
-        changed: Json = {"choices": [self._redacted_choice(choice) for choice in completion.choices]}
-        if messages != completion.messages:
-            changed |= {"messages": messages, "prompt_token_ids": []}  # token ids are text too
-        return completion.model_copy(update=changed)
+        choices = [self._redacted_choice(choice) for choice in completion.choices]
+        # Token ids are text too, and of prompts that came as ids the redactor saw no text.
+        several = any(choice.prompt_token_ids is not None for choice in choices)
+        if several or not messages or messages != completion.messages:
+            bare = [choice.model_copy(update={"prompt_token_ids": None}) for choice in choices]
+            return completion.model_copy(
+                update={"messages": messages, "prompt_token_ids": [], "choices": bare}
+            )
+        return completion.model_copy(update={"choices": choices})
 
     def _redacted_choice(self, choice: Choice) -> Choice:
         assert self._redact is not None

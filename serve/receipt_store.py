@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
 _SWEEP_EVERY = 50_000  # records
-_LAYOUT = 1  # a file of another layout is folded anew
+_LAYOUT = 2  # a file of another layout is folded anew
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -43,7 +43,9 @@ CREATE INDEX uses_by_update ON uses (state, since);
 CREATE TABLE updates (number INTEGER PRIMARY KEY, at REAL NOT NULL);
 CREATE TABLE completions (
     id TEXT PRIMARY KEY, tenant TEXT NOT NULL, version TEXT NOT NULL, arm TEXT NOT NULL, role TEXT NOT NULL,
-    prompt_hash TEXT, choices INTEGER NOT NULL, at REAL NOT NULL, external_id TEXT, episode_id TEXT);
+    prompt_hash TEXT, choices INTEGER NOT NULL, at REAL NOT NULL, external_id TEXT, episode_id TEXT,
+    user TEXT NOT NULL);
+CREATE INDEX by_user ON completions (tenant, user);
 CREATE INDEX by_external ON completions (tenant, external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX by_episode ON completions (tenant, episode_id) WHERE episode_id IS NOT NULL;
 CREATE TABLE versions (
@@ -64,8 +66,8 @@ WHERE excluded.revision > revision
 """
 _COMPLETION = """
 INSERT OR IGNORE INTO completions
-    (id, tenant, version, arm, role, prompt_hash, choices, at, external_id, episode_id)
-VALUES (:id, :tenant, :version, :arm, :role, :prompt_hash, :choices, :at, :external_id, :episode_id)
+    (id, tenant, version, arm, role, prompt_hash, choices, at, external_id, episode_id, user)
+VALUES (:id, :tenant, :version, :arm, :role, :prompt_hash, :choices, :at, :external_id, :episode_id, :user)
 """
 
 _STATUS: Mapping[Outcome, str] = {
@@ -192,17 +194,24 @@ class ReceiptStore:
         with self._lock:
             return self._all(query, updates, updates, after, tenant, tenant, limit)
 
-    def trained_on(self, tenant: str, rater: str) -> list[str]:
-        """The versions whose reward model was fitted to a rater's votes, oldest first."""
+    def trained_on(self, tenant: str, user: str) -> list[str]:
+        """The versions whose reward model was fitted to a user's votes, or to others' votes on the answers
+        that the user was given; oldest first."""
         query = """
+            WITH given AS (SELECT id, external_id FROM completions WHERE tenant = :tenant AND user = :user)
             SELECT DISTINCT versions.version FROM votes
             JOIN uses ON uses.id = votes.id AND uses.state = 'training'
             JOIN versions ON versions.updates >= uses.since
                 AND (uses.until IS NULL OR versions.updates < uses.until)
-            WHERE votes.tenant = ? AND votes.rater = ? ORDER BY versions.at
+            WHERE votes.tenant = :tenant AND (votes.rater = :user OR EXISTS (
+                SELECT 1 FROM json_each(CAST(votes.targets AS TEXT)) AS target
+                WHERE target.value ->> 'completion_id' IN (SELECT id FROM given)
+                OR target.value ->> 'external_id' IN (SELECT external_id FROM given)))
+            ORDER BY versions.at
         """
         with self._lock:
-            return [str(row["version"]) for row in self._all(query, tenant, rater)]
+            rows = self._db.execute(query, {"tenant": tenant, "user": user}).fetchall()
+        return [str(version) for (version,) in rows]
 
     def _meant(self, tenant: str, at: float, target: Target) -> list[Row]:
         """The completions that a target means: as `feedback.join.Joiner` finds them."""
@@ -294,6 +303,7 @@ def _completion_row(event: Row) -> Row:
         "at": float(event["at"]),
         "external_id": event.get("external_id"),
         "episode_id": event.get("episode_id"),
+        "user": str(event["user"]),
     }
 
 

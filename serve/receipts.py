@@ -132,20 +132,23 @@ class Receipts:
             await self._caught_up()
             found = await asyncio.to_thread(self._store.vote, event_id)
         if recent is not None and (found is None or found["revision"] < recent["revision"]):
-            return recent
+            return recent if found is None else _later(found, recent)
         return found
 
-    async def trained_on(self, tenant: str, rater: str) -> list[str]:
-        """The versions whose reward model was fitted to a rater's votes. Raises LogUnavailable."""
+    async def trained_on(self, tenant: str, user: str) -> list[str]:
+        """The versions whose reward model was fitted to a user's votes or to votes on the user's answers.
+
+        Raises LogUnavailable.
+        """
         await self._caught_up()
-        return await asyncio.to_thread(self._store.trained_on, tenant, rater)
+        return await asyncio.to_thread(self._store.trained_on, tenant, user)
 
     def _recent_row(self, event_id: str) -> Row | None:
         wanted = b'"event_id":%s,' % orjson.dumps(event_id)
-        value = next((each for each in reversed(self._recent) if wanted in each), None)
-        if value is None:
+        events = [Feedback.model_validate_json(each) for each in self._recent if wanted in each]
+        if not events:
             return None
-        event = Feedback.model_validate_json(value)
+        event = events[-1]
         return {
             "id": event.event_id,
             "tenant": event.tenant,
@@ -153,9 +156,9 @@ class Receipts:
             "kind": event.retracts or event.kind,
             "source": event.source,
             "revision": event.revision,
-            "first_at": event.at,
+            "first_at": events[0].at,
             "at": event.at,
-            "revisions": 1,
+            "revisions": len(events),
             "retracted": event.kind == "retraction",
             "targets": list(event.targets),
             "answers": [[] for _ in event.targets],
@@ -224,6 +227,12 @@ class Receipts:
             "last_id": page[-1]["id"] if page else None,
             "has_more": len(rows) > limit,
         }
+
+
+def _later(folded: Row, recent: Row) -> Row:
+    """A vote of which the log has given back only the earlier revisions; those, too, were taken here."""
+    revisions = max(folded["revisions"] + 1, recent["revisions"])
+    return recent | {"first_at": folded["first_at"], "revisions": revisions}
 
 
 def _status(vote: Row, uses: list[Row], versions: list[Row]) -> tuple[str, str | None]:

@@ -50,10 +50,19 @@ METADATA: Schema = {
 }
 
 _PART = _object(["type", "text"], type=_word("text"), text=_STRING)
-_OTHER_PART = _object(["type"], type=_word("image_url", "input_audio", "file", "video_url", "refusal"))
-_CONTENT: Schema = {
-    "anyOf": [_STRING, {"type": "array", "minItems": 1, "items": {"anyOf": [_PART, _OTHER_PART]}}]
+_IMAGE = _object(["type", "image_url"], type=_word("image_url"), image_url=_object(["url"], url=_STRING))
+_AUDIO = _object(
+    ["type", "input_audio"],
+    type=_word("input_audio"),
+    input_audio=_object(["data", "format"], data=_STRING, format=_STRING),
+)
+_OTHER_PART = _object(["type"], type=_word("file", "video_url", "refusal"))
+_PARTS: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"anyOf": [_PART, _IMAGE, _AUDIO, _OTHER_PART]},
 }
+_CONTENT: Schema = {"anyOf": [_STRING, _PARTS]}
 _CONTENT_OR_NULL: Schema = {"anyOf": [*_CONTENT["anyOf"], {"type": "null"}]}
 _CALL = _object(
     ["id", "type", "function"],
@@ -120,7 +129,7 @@ _SHARED: dict[str, Schema] = {
     "model": _STRING,
     "n": _or_null(_integer(1, MAX_CHOICES)),
     "seed": _or_null(_integer(-_INT64 - 1, _INT64)),
-    "stop": {"anyOf": [_STOP_WORD, {"type": "array", "items": _STOP_WORD}, {"type": "null"}]},
+    "stop": {"anyOf": [_STOP_WORD, {"type": "array", "maxItems": 4, "items": _STOP_WORD}, {"type": "null"}]},
     "stream": _or_null(_FLAG),
     "stream_options": _or_null(_object([], include_usage=_or_null(_FLAG))),
     "temperature": _or_null(_number(0, 2)),

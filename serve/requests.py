@@ -9,6 +9,7 @@ from fastapi import Request
 from feedback.events import Sampling
 from serve.affinity import of_chat
 from serve.errors import BadRequest, BodyTooLarge, NotFound
+from serve.grammars import check_grammars
 from serve.naming import names_of
 from serve.request_schemas import CHAT, MAX_USER_CHARS
 from serve.schema import check
@@ -25,6 +26,9 @@ _NOT_PASSED = frozenset(
         *("include_reasoning",),
     }
 )
+_MAX_LEVELS = 100
+"""Of a body; far more than chats need. What reads and writes JSON here and in vLLM ends at some 250."""
+_GREEDY_BELOW = 1e-5  # vLLM's own bound for temperatures that are taken for 0
 _OUTDATED = {"functions": "tools", "function_call": "tool_choice"}
 
 # Fields that reshape the sampling distribution in ways that a learner who knows only logits cannot undo,
@@ -72,7 +76,20 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
+    if _is_deeper(body, _MAX_LEVELS):
+        raise BadRequest(f"The body is nested more than {_MAX_LEVELS} levels deep.", code="invalid_json")
     return body
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether a JSON value has lists and objects inside each other more than so many levels deep."""
+    level = [value]
+    for _ in range(levels):
+        inside = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for children in inside for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +122,11 @@ class ChatRequest:
         return messages
 
     @property
+    def copies(self) -> int:
+        """How often each answer is given: a greedy one is always the same, and vLLM makes it only once."""
+        return self.n if self.sampling.temperature < _GREEDY_BELOW else 1
+
+    @property
     def wants_storing(self) -> bool:
         """Whether the answer is to be kept for its client."""
         return bool(self.body.get("store"))
@@ -131,6 +153,7 @@ def parse_chat(raw: bytes, model_name: str) -> ChatRequest:
             raise BadRequest(f"{field} needs logprobs: true.", param=field)
     external_id, episode_id = names_of(body)
     _check_tool_choice(body)
+    check_grammars(body)
     return ChatRequest(
         body=body,
         user=user_of(body),
@@ -154,7 +177,7 @@ def upstream_body(
     `seed` overrides the client's; `tokens_per_event` of a stream does not, for a client that asks for its
     own `stream_interval` (vLLM's word) knows why.
     """
-    body = passed_on(asked.body, version, seed)
+    body = passed_on(asked, version, seed)
     body["logprobs"] = True
     if asked.stream and not asked.wants_usage:
         body["stream_options"] = {"include_usage": True}
@@ -163,11 +186,13 @@ def upstream_body(
     return orjson.dumps(body)
 
 
-def passed_on(body: dict[str, Any], version: str, seed: int | None) -> dict[str, Any]:
+def passed_on(asked: ChatRequest, version: str, seed: int | None) -> dict[str, Any]:
     """The fields of a request that vLLM gets, asking a policy version for its tokens' ids."""
-    passed = {key: value for key, value in body.items() if key not in _NOT_PASSED}
+    passed = {key: value for key, value in asked.body.items() if key not in _NOT_PASSED}
     passed["model"] = version
     passed["return_token_ids"] = True
+    if asked.copies > 1:
+        passed["n"] = 1
     if seed is not None:
         passed["seed"] = seed
     return passed

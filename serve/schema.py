@@ -149,6 +149,9 @@ def _check_array(value: list[Any], schema: Schema, path: str) -> None:
 
 def _check_object(value: dict[str, Any], schema: Schema, path: str) -> None:
     properties: dict[str, Schema] = schema.get("properties", {})
+    for tag in _TAGS:  # first: what else is needed depends on what kind of thing it is
+        if tag in properties and tag in value:
+            check(value[tag], properties[tag], _join(path, tag))
     for name in schema.get("required", ()):
         if value.get(name) is None and not (name in value and _fits(None, properties[name])):
             raise _missing(_join(path, name))

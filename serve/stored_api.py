@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from serve.errors import BadRequest, NotFound, Unavailable
 from serve.keeping import KeptGeneration
+from serve.privacy import Privacy
 from serve.request_schemas import LIST_QUERY, METADATA_CHANGE
 from serve.requests import parse_object
 from serve.schema import check
@@ -21,13 +22,14 @@ T = TypeVar("T")
 class StoredApi:
     """The operations on what a tenant has stored."""
 
-    def __init__(self, store: StoredCompletions) -> None:
+    def __init__(self, store: StoredCompletions, privacy: Privacy) -> None:
         self._store = store
+        self._privacy = privacy
 
     async def keep(self, generation: KeptGeneration) -> None:
         """Store an answer. A store that is away is logged, not raised: the client has its answer."""
         try:
-            await asyncio.to_thread(self._store.put, generation.stored())
+            await asyncio.to_thread(self._store.put, self._privacy.stored(generation.stored()))
         except StoreUnavailable as error:
             log.error("completion %s was not stored: %s", generation.route.completion_id, error)
 

@@ -7,7 +7,7 @@ from feedback.ids import Signer
 from feedback.log import LogUnavailable
 from feedback.sealing import Sealer
 from serve.caller import Caller
-from serve.errors import Unavailable
+from serve.errors import NotFound, Unavailable
 from serve.generation import Json
 from serve.receipts import Receipts
 from serve.recording import Recorder
@@ -34,8 +34,13 @@ class Users:
     async def erase(self, user: str, caller: Caller) -> Json:
         """Forget a user of the caller's tenant, by the name that requests gave them or by their pseudonym.
 
-        Safe to repeat: after a failure, again. Raises Unavailable when it cannot be made durable now.
+        Safe to repeat: after a failure, again. Raises NotFound for no name, Unavailable when it cannot be
+        made durable now.
         """
+        if not user:
+            raise NotFound(
+                "Name the user to erase: DELETE /v1/users/{user}.", param="user", code="unknown_url"
+            )
         pseudonym = user if self._signer.is_pseudonym(user) else self._signer.pseudonym(caller.tenant, user)
         try:
             had_texts = self._sealer.erase(caller.tenant, pseudonym)
@@ -51,5 +56,5 @@ class Users:
             "id": pseudonym,
             "deleted": True,
             "had_texts": had_texts,
-            "policy_versions": versions,  # that were trained on the user's votes before
+            "policy_versions": versions,  # that were trained on the user before
         }

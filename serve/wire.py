@@ -25,6 +25,10 @@ class WireError(Exception):
     """The other side cannot be reached, went away, fell silent, or does not speak HTTP."""
 
 
+class Unheard(WireError):
+    """The connection ended before a byte of the answer came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an engine listens."""
@@ -67,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._parts: list[bytes] = []
         self._held = 0  # bytes in `_parts`
-        self._complete = False
+        self._begun = self._complete = False
         self._at_end: Callable[[], None] | None = None
 
     # What the user of the connection calls
@@ -163,6 +167,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
+        self._begun = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -174,7 +179,8 @@ class Connection(asyncio.Protocol):
             self._at_end()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._fail(WireError(f"the connection was lost: {error}" if error else "the connection was closed"))
+        kind = WireError if self._begun else Unheard
+        self._fail(kind(f"the connection was lost: {error}" if error else "the connection was closed"))
 
     # What the parser calls
 
@@ -207,10 +213,29 @@ class Pool:
         self._all: set[Connection] = set()
 
     async def ask(self, url: str, method: bytes, path: bytes, body: bytes = b"") -> Connection:
-        """Send a request and return the connection on which the answer comes. Raises WireError."""
+        """Send a request and return the connection on which the answer has begun. Raises WireError.
+
+        A server may close a connection that was idle in the moment in which it is used again. That says
+        nothing of the server, so the request goes out once more.
+        """
         place = Place.of(url)
-        connection = self._idle_one(place) or await self._connect(place)
-        connection.ask(place, method, path, body)
+        while (connection := self._idle_one(place)) is not None:
+            try:
+                return await self._begun(connection, place, method, path, body)
+            except Unheard:
+                continue
+        return await self._begun(await self._connect(place), place, method, path, body)
+
+    async def _begun(
+        self, connection: Connection, place: Place, method: bytes, path: bytes, body: bytes
+    ) -> Connection:
+        """The connection, when its answer has a status. It is dropped on any failure."""
+        try:
+            connection.ask(place, method, path, body)
+            await connection.status()
+        except BaseException:
+            self.drop(connection)
+            raise
         return connection
 
     def give_back(self, url: str, connection: Connection) -> None:

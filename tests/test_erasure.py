@@ -1,13 +1,16 @@
 """After an erasure nobody can read the user again: not from the files, not from Kafka, not from an export."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis
 from kafka import KafkaConsumer, TopicPartition
 from transformers import AutoTokenizer
 
@@ -15,14 +18,16 @@ from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.examples import Example
 from feedback.exports import EXPORTS
 from feedback.ids import Signer
-from feedback.opening import open_log
+from feedback.log import EventLog
+from feedback.opening import open_log, open_shared
 from feedback.secret import load_secret
-from feedback.shared import SqliteStore
 from feedback.tables import read_rows, write_rows
+from hearken.audit import wait_until_read
 from hearken.cli import main
 from serve.app import create_app
 from serve.settings import GatewaySettings
-from serve.stored import SqliteStored
+from serve.stored_redis import open_stored
+from tests.faults.processes import LearnerNursery
 from tests.serve.conftest import Server, eventually
 from tests.serve.fake_vllm import FakeVllm
 
@@ -60,9 +65,39 @@ def files(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-@pytest.fixture
-def service(tmp_path: Path, kafka_bootstrap: str) -> Iterator[str]:
-    """A gateway with Kafka behind it."""
+def redis_values(url: str) -> bytes:
+    """Every key and value in Redis."""
+    with redis.Redis.from_url(url) as db:
+        return b"".join(key + (db.dump(key) or b"") + b"".join(_fields(db, key)) for key in db.scan_iter())
+
+
+def _fields(db: Any, key: bytes) -> Iterator[bytes]:
+    if db.type(key) == b"hash":
+        for name, value in db.hgetall(key).items():
+            yield name + value
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gateway with Kafka behind it, and a learner that reads what it writes."""
+
+    url: str
+    data: Path
+    kafka: str
+    redis: str | None
+    log: EventLog
+
+    def raw(self) -> bytes:
+        """All that it keeps anywhere."""
+        held = b"" if self.redis is None else redis_values(self.redis)
+        return files(self.data) + kafka_records(self.kafka) + held
+
+
+@pytest.fixture(params=["files", "redis"])
+def service(
+    request: pytest.FixtureRequest, tmp_path: Path, kafka_bootstrap: str, tiny_model: Path
+) -> Iterator[Service]:
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     data = tmp_path / "data"
     data.mkdir()
     with ExitStack() as stack:
@@ -70,19 +105,21 @@ def service(tmp_path: Path, kafka_bootstrap: str) -> Iterator[str]:
         stack.callback(engine.stop)
         log = open_log(data, kafka_bootstrap, "gateway")
         stack.callback(log.close)
-        shared, stored = SqliteStore(data / "shared.db"), SqliteStored(data / "stored.db")
+        shared, stored = open_shared(data, url), open_stored(data, url)
         stack.callback(shared.close)
         stack.callback(stored.close)
         signer = Signer(load_secret(data / "secret"))
-        settings = GatewaySettings(data=data, engines=(engine.url,), kafka=kafka_bootstrap)
-        yield stack.enter_context(Server(create_app(settings, log, shared, signer, stored)))
+        settings = GatewaySettings(data=data, engines=(engine.url,), kafka=kafka_bootstrap, redis=url)
+        gateway = stack.enter_context(Server(create_app(settings, log, shared, signer, stored)))
+        learners = LearnerNursery(data, str(tiny_model), kafka=kafka_bootstrap)
+        stack.callback(learners.close)
+        learners.start()
+        yield Service(gateway, data, kafka_bootstrap, url, log)
 
 
-def test_an_erased_user_cannot_be_read_anywhere(
-    service: str, tmp_path: Path, kafka_bootstrap: str, tiny_model: Path
-) -> None:
+def test_an_erased_user_cannot_be_read_anywhere(service: Service, tmp_path: Path, tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    data = tmp_path / "data"
+    data = service.data
     signer = Signer(load_secret(data / "secret"))
     ada, bob = (signer.pseudonym("default", name) for name in ("ada", "bob"))
     examples = [
@@ -90,25 +127,28 @@ def test_an_erased_user_cannot_be_read_anywhere(
         Example("thumbs", TALK, ("Hello from marmalade.",), 1.0, rater=bob),
     ]
     write_rows(tmp_path / "in.jsonl", map(EXPORTS["hearken"], examples))
-    where = ["--data", str(data), "--kafka", kafka_bootstrap]
+    where = ["--data", str(data), "--kafka", service.kafka]
     assert main(["import", str(tmp_path / "in.jsonl"), "--model", str(tiny_model), *where]) == 0
-    with httpx.Client(base_url=service, timeout=30) as http:
+    with httpx.Client(base_url=service.url, timeout=30) as http:
         eventually(lambda: http.get("/readyz").status_code == 200, "the gateway is ready")
         body = {"model": "hearken", "messages": list(TALK), "user": "ada", "store": True}
         completion_id = http.post("/v1/chat/completions", json=body).json()["id"]
         vote = {"kind": "comment", "completion_id": completion_id, "text": "marmalade", "user": "ada"}
-        assert http.post("/v1/feedback", json=vote).status_code == 202
+        again = {"idempotency-key": "once"}
+        assert http.post("/v1/feedback", json=vote, headers=again).status_code == 202
+        assert wait_until_read(service.log, data, 120.0, threading.Event())
+        assert spells(service.raw(), tokenizer) == ["Zanzibar"]  # in the answer that is stored for its client
         assert http.delete("/v1/users/ada").json()["had_texts"] is True
+        # At once: nobody has to wait for the learner's next checkpoint.
+        raw = service.raw()
         export = tmp_path / "out.jsonl"
         assert main(["export", str(export), *where]) == 0
+    assert ada.encode() in raw
+    assert spells(raw, tokenizer) == []
     # What is left of Ada can be counted, not read; Bob is untouched.
     rows = [row for _, row, _ in read_rows(export) if row is not None]
     assert [row["answers"] for row in rows if row["rater"] == bob] == [["Hello from marmalade."]]
     assert [row for row in rows if row["rater"] == ada] == []
-    assert spells(files(data), tokenizer) == []
-    records = kafka_records(kafka_bootstrap)
-    assert ada.encode() in records
-    assert spells(records, tokenizer) == []
 
 
 def test_the_search_would_find_what_it_searches_for(tiny_model: Path) -> None:

@@ -20,7 +20,7 @@ from deploy.fleet import Fleet
 from deploy.metrics import ControllerMetrics
 from deploy.registry import Registry
 from deploy.settings import ControllerSettings
-from feedback.events import COMPLETIONS, Completion, Feedback
+from feedback.events import BASE, COMPLETIONS, Completion, Feedback
 from feedback.labels import Label
 from feedback.opening import open_sealer
 from feedback.shared import SqliteStore
@@ -207,6 +207,8 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     assert manifest.parent == "base"
     assert manifest.gate.win_rate_low > 0.5
     assert manifest.offsets == learner.place.cursor
+    asked = {answers[0].prompt_token_ids for answers in learner.joiner.completions.values()}
+    assert asked.isdisjoint(tuple(probe.prompt_token_ids) for probe in manifest.probes)  # nobody's words
     service._registry.verify(version)
 
     # 8. The controller lets the engine prove that it has what was trained, and starts the canary.
@@ -215,6 +217,7 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     assert (table.canary, table.control, table.weight) == (version, "base", 0.5)
     assert version in service._client.models()
     assert service._client.parity(version, manifest.probes) < 1e-3
+    assert service._client.parity(BASE, manifest.probes) > 0.02  # no other model is taken for it
     eventually(lambda: gateway.metric("hearken_table_epoch") == table.epoch, "the gateway follows")
 
     # 9. People vote on both sides, blind, until the evidence crosses a bound.

@@ -75,6 +75,13 @@ def test_three_choices(client: Client) -> None:
     assert all(text_of(chunks, index) for index in range(3))
 
 
+def test_greedy_choices_are_equal(client: Client) -> None:
+    answer = client.create(n=2, temperature=0)
+    assert len({choice.message.content for choice in answer.choices}) == 1
+    chunks = client.stream(n=2, temperature=0)
+    assert text_of(chunks, 0) == text_of(chunks, 1) == answer.choices[0].message.content
+
+
 def test_logprobs(client: Client) -> None:
     answer = client.create(logprobs=True, top_logprobs=3, max_tokens=8, temperature=0)
     content = answer.choices[0].logprobs.content

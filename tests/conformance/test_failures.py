@@ -16,6 +16,17 @@ from tests.conftest import Engine
 from tests.serve.conftest import Gateway, eventually
 
 pytestmark = pytest.mark.engine
+_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+def _format(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
+def _function(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": schema}}
+
+
 LONG: dict[str, Any] = {"max_tokens": 900, "extra_body": {"ignore_eos": True}}
 
 
@@ -53,6 +64,13 @@ def test_an_unknown_model(client: Client, stream: bool) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "pirate", "content": "hi"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "long " * 5000}]}, "messages"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"max_completion_tokens": 1_000_000}, "max_completion_tokens"),
+        ({"extra_body": {"min_tokens": 900}}, "min_tokens"),
+        ({"messages": [{"role": "user", "content": [_IMAGE]}]}, "messages"),
+        ({"response_format": _format({"type": "bogus"})}, "response_format"),
+        ({"response_format": _format({"enum": list(range(1001))})}, "response_format"),
+        ({"tool_choice": "required", "tools": [_function({"type": "bogus"})]}, "tools"),
     ],
 )
 def test_a_bad_parameter_is_named(client: Client, fields: dict[str, Any], param: str, stream: bool) -> None:

@@ -24,6 +24,9 @@ from tests.faults.scale import SCALE
 pytestmark = pytest.mark.timeout(3600)
 
 TOPICS = ("a", "b")
+TAIL = 20_000
+"""Bytes at the end of a file: five pages, about the newest commit."""
+
 STARTS = 3
 """How often a process may be started until it runs: once to find damage in reading, once more to mend."""
 
@@ -147,12 +150,14 @@ def test_the_undamaged_log_is_whole(pristine: Pristine, tmp_path: Path) -> None:
 
 
 def cuts(size: int, frame: int) -> Iterator[int]:
-    """Where to cut a file of `size` bytes: every byte of its last third, or a sample with all the borders."""
+    """Where to cut a file of `size` bytes: at every byte of its tail and all borders, or at a sample."""
+    borders = range(size % frame, size, frame)
+    near = [cut for border in borders for cut in (border - 1, border, border + 1, border + 25) if cut >= 0]
     if SCALE.every_byte:
-        yield from range(size - size // 3, size)
+        yield from near
+        yield from range(size - TAIL, size)
     else:
-        borders = range(size % frame, size, frame)
-        yield from (cut for border in borders[-6:] for cut in (border - 1, border, border + 1, border + 25))
+        yield from near[-24:]
         yield from random.Random(1).sample(range(size), 20)
 
 

@@ -34,6 +34,7 @@ SHAREGPT_PAIR = {
     "chosen": {"from": "gpt", "value": "Here."},
     "rejected": {"from": "gpt", "value": "No idea."},
 }
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 OPEN_WEBUI = {
     "id": "f1",
     "user_id": "ada",
@@ -151,6 +152,33 @@ OPEN_WEBUI = {
             {"traceId": "chatcmpl-0123", "name": "quality", "value": 0.25, "dataType": "NUMERIC"},
             Example("rating", (), (), 0.25, about="chatcmpl-0123", metadata={"name": "quality"}),
         ),
+        (
+            "langfuse",  # as its API lists scores: of the trace only who asked
+            {
+                "id": "s1",
+                "timestamp": "2026-11-20T00:00:00.000Z",
+                "name": "user-feedback",
+                "source": "API",
+                "dataType": "NUMERIC",
+                "value": 1,
+                "traceId": "chatcmpl-0123",
+                "observationId": None,
+                "authorUserId": None,
+                "comment": "nice",
+                "trace": {"userId": "ada", "tags": [], "environment": "default"},
+            },
+            Example(
+                "rating",
+                (),
+                (),
+                1.0,
+                rater="ada",
+                at=1795132800.0,
+                comment="nice",
+                about="chatcmpl-0123",
+                metadata={"name": "user-feedback"},
+            ),
+        ),
     ],
 )
 def test_a_row_says_what_it_says(layout: str, row: dict[str, object], expected: Example) -> None:
@@ -173,6 +201,14 @@ def test_a_row_says_what_it_says(layout: str, row: dict[str, object], expected: 
         ({"prompt": "x", "completion": "y", "rating": 7}, "from 0 to 1"),
         ({"traceId": "t", "name": "n", "value": 1}, "no completion of this service"),
         ({"traceId": "t", "name": "n", "value": "red", "dataType": "CATEGORICAL"}, "categorical"),
+        ({"traceId": "t", "name": "n", "stringValue": "red", "dataType": "CATEGORICAL"}, "categorical"),
+        ({"traceId": "t", "name": "output", "value": 0, "dataType": "CORRECTION"}, "correction"),
+        ({"traceId": "t", "name": "n", "value": 10**400}, "too large"),
+        (
+            {"prompt": "x", "completion": [{"role": "assistant", "content": [IMAGE]}], "label": True},
+            "not text",
+        ),
+        ({"messages": [{"role": "assistant", "tool_calls": "f"}, said("x")], "label": True}, "tool_calls"),
         ({**OPEN_WEBUI, "snapshot": None}, "no snapshot"),
         ({**OPEN_WEBUI, "data": {"rating": None}}, "1 or -1 is a vote"),
         ({"chosen": [said("a")], "rejected": [said("b")]}, "do not begin with the same"),
@@ -196,7 +232,23 @@ def test_no_row_of_a_wrong_shape_gets_out_as_another_error(layout: str) -> None:
             parse(row, layout)
 
 
+def test_a_vote_of_open_webui_without_a_message_means_the_current_one() -> None:
+    asked = parse({**OPEN_WEBUI, "meta": {"chat_id": "c"}}, "auto")
+    assert asked.answers == ("There.",)
+
+
+TOOLS = (
+    {"role": "user", "name": "ada", "content": [{"type": "text", "text": "Rain?"}, IMAGE]},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "dry"},
+)
 EXAMPLES = [
+    Example("comparison", TOOLS, ("No.", "Yes."), 1.0),
+    Example("thumbs", TOOLS, (" \n",), 0.0, rater="u_2"),
     Example("comparison", TALK, ("Here.", "No idea."), 1.0, rater="u_1", at=5.0, tags=("a", "b")),
     Example("comparison", TALK, ("Here.", "No idea."), 0.0, comment="hm", metadata={"k": "v"}),
     Example("comparison", TALK, ("Here.", "No idea."), 0.5),
@@ -225,7 +277,7 @@ def test_other_layouts_keep_the_judgement_or_refuse(layout: str) -> None:
         better = sorted(zip(example.answers, (example.value, 1 - example.value), strict=False))
         assert sorted(zip(back.answers, (back.value, 1 - back.value), strict=False)) == better
         kept.append(back.kind)
-    assert kept == (["thumbs"] if layout == "trl-kto" else ["comparison", "comparison", "comparison"])
+    assert kept == (["thumbs"] * 2 if layout == "trl-kto" else ["comparison"] * 4)
 
 
 def test_the_same_judgement_has_one_identity_in_every_layout() -> None:

@@ -1,7 +1,11 @@
 """Personal data goes, everything that only looks like it stays."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
+from feedback.presidio import presidio
 from feedback.redaction import load_redactor, redact_patterns
 
 
@@ -46,6 +50,22 @@ def test_redactors_are_found_by_name() -> None:
     assert load_redactor("none") is None
     assert load_redactor("patterns") is redact_patterns
     assert load_redactor("feedback.redaction:redact_patterns") is redact_patterns
+
+
+def test_presidio_is_an_extra(tmp_path: Path) -> None:
+    if importlib.util.find_spec("presidio_analyzer") is None:
+        with pytest.raises(ValueError, match=r"hearken\[presidio\]"):
+            load_redactor("presidio")
+        return
+    import spacy
+    from presidio_analyzer import AnalyzerEngine
+    from presidio_analyzer.nlp_engine import NlpEngineProvider
+
+    spacy.blank("en").to_disk(tmp_path)  # its patterns need no more of a language model
+    models = [{"lang_code": "en", "model_name": str(tmp_path)}]
+    provider = NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": models})
+    redact = presidio(AnalyzerEngine(nlp_engine=provider.create_engine(), supported_languages=["en"]))
+    assert redact("Write to ada@example.com.") == "Write to <EMAIL_ADDRESS>."
 
 
 @pytest.mark.parametrize("name", ["emails", "no.such:thing", "feedback.redaction:nothing", "builtins:len"])

@@ -44,14 +44,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_bad_line_costs_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n\nnot json\n[1]\n{"a": 2}\n')
+    deep = "[" * 100_000
+    path.write_text(f'{{"a": 1}}\n\nnot json\n[1]\n{{"a": 2}}\n{deep}\n')
     read = list(read_rows(path))
     assert [n for n, row, _ in read if row is not None] == [1, 5]
     assert [(n, problem.split(":")[0]) for n, row, problem in read if row is None] == [
         (3, "not JSON"),
         (4, "it is list, not an object"),
+        (6, "not JSON"),
     ]
-    assert count_rows(path) == 4
+    assert count_rows(path) == 5
 
 
 def test_lines_named_json_and_pages_of_an_api_are_read(tmp_path: Path) -> None:

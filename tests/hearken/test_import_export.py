@@ -13,7 +13,7 @@ from feedback.examples import Example
 from feedback.exports import EXPORTS
 from feedback.join import Joiner
 from feedback.opening import open_log, open_sealer
-from feedback.tables import read_rows, write_rows
+from feedback.tables import count_rows, read_rows, write_rows
 from hearken.cli import main
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "preferences"
@@ -133,6 +133,52 @@ def test_other_layouts_leave_out_what_they_cannot_say(
     kinds = [example.kind for example in read(out)]
     assert kinds == (["thumbs"] * 2 if layout == "trl-kto" else ["comparison"] * 3)
     assert "left out" in capsys.readouterr().out
+
+
+PEOPLE = [
+    *(Example("thumbs", TALK, ("Here.",), value, rater=f"u{n}") for n, value in enumerate((1.0, 0.0, 1.0))),
+    *(Example("comparison", TALK, ("a.", "b."), value, rater=f"u{n}") for n, value in enumerate((1.0, 0.0))),
+    Example("comparison", TALK, ("true", '[{"role": "user", "content": "x"}]'), 1.0, rater="u1"),
+    Example("comparison", TALK, ("a,\r\n", '"b"'), 0.0, rater="u2"),
+]
+
+
+def judged(examples: list[Example]) -> list[Any]:
+    """What is said of which answers, how often, whichever answer is named first."""
+    return sorted((e.kind, *sorted(zip(e.answers, (e.value, 1.0 - e.value), strict=False))) for e in examples)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("layout", ["hearken", "trl-preference", "trl-kto", "openai-dpo"])
+def test_every_layout_brings_back_what_it_can_say_in_every_kind_of_file(
+    run: Run, tmp_path: Path, layout: str, suffix: str
+) -> None:
+    file, out, again = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}", tmp_path / "again.jsonl"
+    write_rows(file, map(EXPORTS["hearken"], PEOPLE))
+    assert run("import", "one", file) == 0
+    assert run("export", "one", out, "--layout", layout) == 0
+    assert run("import", "two", out) == 0
+    assert run("export", "two", again) == 0
+    kinds = {"trl-kto": ("thumbs",), "hearken": ("thumbs", "comparison")}.get(layout, ("comparison",))
+    assert judged(read(again)) == judged([example for example in PEOPLE if example.kind in kinds])
+
+
+def test_two_who_are_not_named_and_disagree_are_two(run: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows: list[dict[str, object]] = [
+        {"prompt": "x", "completion": "y", "label": label} for label in (True, False)
+    ]
+    write_rows(file, rows)
+    for _ in range(2):
+        assert run("import", "one", file) == 0
+    assert run("export", "one", out) == 0
+    assert sorted(example.value for example in read(out)) == [0.0, 1.0]
+
+
+def test_the_bar_knows_how_many_rows_there_are(tmp_path: Path) -> None:
+    for suffix in ("jsonl", "json", "csv", "parquet"):
+        write_rows(tmp_path / f"rows.{suffix}", map(EXPORTS["hearken"], EXAMPLES))
+        assert count_rows(tmp_path / f"rows.{suffix}") == len(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", ["dpo_en_demo.json", "kto_en_demo.json", "alpaca_en_demo.json"])

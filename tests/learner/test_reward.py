@@ -4,6 +4,7 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from feedback.join import Answer, Label
 from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.model import SharedModel
-from learner.reward import RewardModel, RewardSettings, vote_limit
+from learner.reward import RewardModel, RewardSettings
+from learner.weighing import vote_limit
 
 Utility = Callable[[tuple[int, ...]], float]
 
@@ -76,6 +78,13 @@ def items(count: int, seed: int) -> list[Item]:
 @pytest.fixture(scope="module")
 def model(random_model: str) -> SharedModel:
     return SharedModel(random_model, device="cpu")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal bit for bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 
 @pytest.mark.parametrize("taste", UTILITIES)
@@ -196,8 +205,7 @@ def test_the_same_calls_give_the_same_bits_and_a_restored_model_goes_on_alike(mo
     for reward in (kept, restored):
         reward.update(early + late)
     a, b = kept.state_dict(), restored.state_dict()
-    assert a.keys() == b.keys()
-    assert all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in a)
+    assert same(a, b)
     with pytest.raises(ValueError, match="heads of shape"):
         RewardModel(AnswerFeatures(model), RewardSettings(heads=3)).load_state_dict(a)
 

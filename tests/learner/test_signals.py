@@ -25,32 +25,35 @@ def spell(text: str) -> tuple[int, ...]:
     return (*text.encode(), 0)
 
 
-def test_a_rating_is_a_thumb_between_up_and_down() -> None:
-    (signal,) = signals(label_of("rating", ["c1"], value=0.75, amount=4, scale=(1, 5)), None)
-    assert (signal.kind, signal.value, signal.amount, signal.scale) == ("thumbs", 0.75, 4.0, (1.0, 5.0))
+def test_thumbs_ratings_and_comparisons_speak_for_themselves() -> None:
+    for label in (
+        label_of("thumbs", ["c1"], value=1.0),
+        label_of("rating", ["c1"], value=0.75, amount=4, scale=(1, 5)),
+        label_of("comparison", ["c1", "c2"], value=0.0),
+    ):
+        assert signals(label, None) == (label,)
 
 
-def test_a_ranking_is_a_comparison_of_every_pair_with_the_weight_of_one_vote() -> None:
+def test_a_ranking_says_that_it_is_right() -> None:
     label = label_of("ranking", ["c1", "c2", "c3", "c4"], groups=[[2], [0, 3], [1]], weight=0.6)
-    pairs = signals(label, None)
-    told = {tuple(a.completion_id for a in pair.answers): (pair.value, pair.label) for pair in pairs}
-    assert told == {
-        ("c3", "c1"): (1.0, "a"),
-        ("c3", "c4"): (1.0, "a"),
-        ("c3", "c2"): (1.0, "a"),
-        ("c1", "c4"): (0.5, "tie"),
-        ("c1", "c2"): (1.0, "a"),
-        ("c4", "c2"): (1.0, "a"),
-    }
-    assert abs(sum(pair.weight for pair in pairs) - 0.6) < 1e-12
-    assert len({pair.event_id for pair in pairs}) == 6
+    assert signals(label, None) == (replace(label, value=1.0),)
+    all_tied = label_of("ranking", ["c1", "c2"], groups=[[0, 1]])
+    assert signals(all_tied, None) == (replace(all_tied, value=0.5),)
+
+
+def test_a_metric_that_names_an_objective_is_a_rating() -> None:
+    said = {"name": "toxicity", "amount": 0.25, "direction": "lower", "scale": (0.0, 1.0), "value": 0.75}
+    (signal,) = signals(label_of("metric", ["c1"], **said), None)
+    assert (signal.kind, signal.value, signal.name) == ("rating", 0.75, "toxicity")
+    assert signals(label_of("metric", ["c1"], **{**said, "name": "clicks"}), None) == ()
+    assert signals(label_of("metric", ["c1"], **{**said, "scale": None}), None) == ()
 
 
 def test_a_correction_beats_its_original() -> None:
     label = label_of("correction", ["c1"], text="Better.")
     (signal,) = signals(label, spell)
     written, original = signal.answers
-    assert (signal.kind, signal.value) == ("comparison", 1.0)
+    assert (signal.kind, signal.value) == ("correction", 1.0)
     assert (written.token_ids, written.text) == (spell("Better."), "Better.")
     assert written.prompt_token_ids == original.prompt_token_ids
     assert original == label.answers[0]

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from feedback.labels import Label
-from learner.reward import vote_weights
 from learner.trust import BRIGADE, BURST, NEW, Agreement, TrustRules, quarantine, standings, trusted
+from learner.weighing import vote_weights
 from tests.learner.test_labels import label
 
 RULES = TrustRules()

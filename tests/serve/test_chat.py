@@ -3,6 +3,7 @@
 import json
 import threading
 from itertools import islice
+from typing import Any
 
 import openai
 import pytest
@@ -102,6 +103,28 @@ def test_several_choices_are_one_event(steady: Gateway) -> None:
         (0, TEXT, LOGPROBS),
         (1, TEXT, LOGPROBS),
     ]
+
+
+def test_greedy_choices_are_equal_and_made_once(gateway: Gateway, fake: FakeVllm) -> None:
+    ask: dict[str, Any] = {"model": "hearken", "messages": MESSAGES, "n": 3, "temperature": 0}
+    answer = gateway.openai.chat.completions.create(**ask)
+    assert [(c.index, c.message.content) for c in answer.choices] == [(i, TEXT) for i in range(3)]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 18
+    assert answer.usage.total_tokens == len(PROMPT) + 18
+
+    options = {"include_usage": True}
+    *chunks, last = list(gateway.openai.chat.completions.create(**ask, stream=True, stream_options=options))
+    for index in range(3):
+        mine = [c for chunk in chunks for c in chunk.choices if c.index == index]
+        assert "".join(c.delta.content or "" for c in mine) == TEXT
+        assert [c.finish_reason for c in mine if c.finish_reason] == ["stop"]
+    assert last.usage is not None
+    assert last.usage.completion_tokens == 18
+    for completion_id in (answer.id, last.id):
+        choices = gateway.completion(completion_id).choices
+        assert [(c.index, c.token_ids, c.logprobs) for c in choices] == [(i, IDS, LOGPROBS) for i in range(3)]
+    assert [request["n"] for request in fake.requests] == [1, 1]
 
 
 def test_the_engine_gets_the_clients_request(gateway: Gateway, fake: FakeVllm) -> None:

@@ -91,6 +91,17 @@ def test_prompts_of_every_kind_are_echoed_and_kept(
         assert [c.prompt_token_ids for c in event.choices] == ids
 
 
+def test_greedy_choices_are_made_once_for_each_prompt(gateway: Gateway, fake: FakeVllm) -> None:
+    answer = gateway.openai.completions.create(
+        model="hearken", prompt=["one", "two words"], n=2, temperature=0, echo=True
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert [choice.text for choice in answer.choices] == ["one" + TEXT] * 2 + ["two words" + TEXT] * 2
+    assert fake.requests[-1]["n"] == 1
+    event = gateway.completion(answer.id)
+    assert [c.token_ids for c in event.choices] == [IDS] * 4
+
+
 def test_an_echo_alone_samples_nothing(gateway: Gateway, fake: FakeVllm) -> None:
     answer = gateway.openai.completions.create(
         model="hearken", prompt="ab c", echo=True, max_tokens=0, logprobs=1
@@ -116,6 +127,8 @@ def test_an_echo_alone_samples_nothing(gateway: Gateway, fake: FakeVllm) -> None
         ({"suffix": "end"}, "suffix"),
         ({"echo": "yes"}, "echo"),
         ({"temperature": 9}, "temperature"),
+        ({"prompt": ["hi"] * 65, "n": 2}, "n"),
+        ({"structured_outputs": {"regex": "a" * 5000}}, "structured_outputs"),
     ],
 )
 def test_bad_fields_are_named(steady: Gateway, fields: dict[str, object], param: str) -> None:

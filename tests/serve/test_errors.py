@@ -6,6 +6,7 @@ import httpx
 import openai
 import pytest
 
+from serve.errors import from_upstream
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 
@@ -83,6 +84,14 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
         ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({"user": 7}, "user", "invalid_type"),
         ({"user": "x" * 600}, "user", "invalid_value"),
+        ({"stop": list("abcde")}, "stop", "invalid_value"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type", "invalid_value"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].image_url",
+            "missing_required_parameter",
+        ),
+        ({"structured_outputs": {"choice": ["a"] * 1001}}, "structured_outputs", "invalid_value"),
     ],
 )
 def test_bad_fields_are_named(steady: Gateway, change: dict[str, object], param: str, code: str) -> None:
@@ -101,6 +110,40 @@ def test_bodies_that_are_not_json_objects(steady: Gateway, path: str, body: byte
     answer = steady.http.post(path, content=body)
     assert answer.status_code == 400
     assert error_of(answer)["code"] in ("invalid_json", "empty_batch")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/comparisons", "/v1/completions"])
+def test_a_body_that_is_nested_too_deeply(steady: Gateway, path: str) -> None:
+    body = {"model": "hearken", "prompt": "hi"} if path == "/v1/completions" else OK
+    deep: object = 1
+    for _ in range(99):
+        deep = [deep]
+    assert steady.http.post(path, json=body | {"a_field_of_tomorrow": deep}).status_code == 200
+    answer = steady.http.post(path, json=body | {"a_field_of_tomorrow": [deep]})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    ("sent", "message", "told", "param"),
+    [
+        (["n"], "n must be 1 when using greedy sampling, got 2.", None, "n"),
+        (["min_tokens"], "min_tokens must be less than or equal to max_tokens=5.", None, "min_tokens"),
+        (["max_completion_tokens"], "max_tokens=9 cannot be", "max_tokens", "max_completion_tokens"),
+        (["tools"], "Failed to transform json schema into a grammar: no", None, "tools"),
+        (["tools", "response_format"], "Invalid JSON grammar specification.", None, "response_format"),
+        (["messages"], "hearken is not a multimodal model", None, "messages"),
+        (["messages"], "Unsupported chat content part type: 'file'.", "type", "messages"),
+        (["prompt"], "Token id 99999 is out of vocabulary", None, "prompt"),
+        (["top_p"], "must be at most 1", "body.top_p", "top_p"),
+        (["model"], "nothing that is known", None, None),
+    ],
+)
+def test_a_refusal_names_the_clients_own_field(
+    sent: list[str], message: str, told: str | None, param: str | None
+) -> None:
+    body = json.dumps({"error": {"message": message, "param": told}}).encode()
+    error = from_upstream(400, body, "policy-1-c0ffee01", "hearken", sent)
+    assert (error.status, error.param, error.message) == (400, param, message)
 
 
 def test_unknown_models_routes_and_methods(steady: Gateway) -> None:
@@ -122,6 +165,12 @@ def test_large_bodies_are_refused(start: Start, declared: bool) -> None:
     content = body if declared else iter([body[:9_000], body[9_000:]])
     answer = gateway.http.post("/v1/chat/completions", content=content)
     assert (answer.status_code, error_of(answer)["code"]) == (413, "request_too_large")
+
+
+def test_load_balancers_may_look_without_reading(steady: Gateway) -> None:
+    for path in ("/livez", "/readyz", "/v1/models", "/v1/models/hearken", "/openapi.json", "/metrics", "/"):
+        answer = steady.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_every_answer_has_a_request_id(steady: Gateway) -> None:

@@ -137,6 +137,35 @@ def test_redaction_comes_before_the_log(start: Start) -> None:
     assert gateway.votes()[0].text == "Write to [email]"
 
 
+def test_redaction_reaches_whatever_is_kept(start: Start) -> None:
+    gateway = start(redact="patterns")
+    mail = "ada@example.com"
+    chat = {"user": "ada", "store": True, "logprobs": True, "metadata": {"from": mail}}
+    completion_id = gateway.chat(f"I am {mail}", **chat).json()["id"]
+    vote = {"kind": "thumbs", "completion_id": completion_id, "value": "up", "user": "ada", "tags": [mail]}
+    assert gateway.http.post("/v1/feedback", json={**vote, "comment": mail}).status_code == 202
+    (logged,) = gateway.votes()
+    assert (logged.tags, logged.comment) == (["[email]"], "[email]")
+    stored = f"/v1/chat/completions/{completion_id}"
+    assert gateway.http.get(stored).json()["metadata"] == {"from": "[email]"}
+    assert gateway.http.get(stored + "/messages").json()["data"][0]["content"] == "I am [email]"
+    assert mail.encode() not in raw(gateway)
+
+
+@pytest.mark.parametrize("prompt", [["hi", "I am ada@example.com"], [[5, 6, 7]], [5, 6, 7]])
+def test_token_ids_of_prompts_that_no_redactor_could_read_are_not_kept(start: Start, prompt: object) -> None:
+    gateway = start(redact="patterns")
+    answer = gateway.http.post("/v1/completions", json={"model": "hearken", "prompt": prompt})
+    logged = gateway.completion(answer.json()["id"])
+    assert logged.prompt_token_ids == []
+    assert [choice.prompt_token_ids for choice in logged.choices] == [None] * len(logged.choices)
+    assert logged.choices[0].token_ids != []
+
+
+def test_nobody_is_no_user_to_erase(gateway: Gateway) -> None:
+    assert gateway.http.delete("/v1/users/").status_code == 404
+
+
 def test_nothing_found_is_nothing_changed(start: Start) -> None:
     gateway = start(redact="patterns")
     logged = gateway.completion(gateway.chat("hi", user="ada").json()["id"])

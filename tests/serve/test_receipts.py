@@ -152,7 +152,8 @@ def test_a_vote_that_is_taken_back(gateway: Gateway) -> None:
     assert gone.targets == vote.targets
     assert gone.comment is None
     assert {r.key for r in gateway.records("feedback")} == {vote.rater}
-    assert receipt(gateway, event_id)["status"] == "retracted"
+    gone_now = receipt(gateway, event_id)
+    assert (gone_now["status"], gone_now["revisions"]) == ("retracted", 2)
     assert post(gateway, thumbs(completion_id, "down")) == event_id  # a change of mind
     receipt(gateway, event_id, "joined")
 
@@ -208,6 +209,31 @@ def test_the_votes_that_shaped_a_version(gateway: Gateway) -> None:
     for limit in ("0", "1001", "many"):
         answer = gateway.http.get("/v1/policies/policy-1-aa/feedback", params={"limit": limit})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")
+
+
+def test_an_erasure_names_the_versions_that_were_trained_on_the_user(gateway: Gateway) -> None:
+    asked = {user: gateway.chat(user=user, metadata={"external_id": user}).json()["id"] for user in "abc"}
+    own = post(gateway, thumbs(asked["a"], user="a"))
+    others = post(gateway, thumbs(asked["b"], user="judge", source="annotator"))
+    named = {"kind": "thumbs", "external_id": "c", "value": "up", "user": "judge", "source": "annotator"}
+    update(gateway.log, 1, (own, 1, "training"))
+    update(
+        gateway.log, 2, (own, 1, "evicted"), (others, 1, "training"), (post(gateway, named), 1, "training")
+    )
+    releases = Releases(gateway.log)
+    releases.offer("policy-1-aa", reward_updates=1)
+    releases.offer("policy-2-bb", reward_updates=2)
+    versions = {
+        user: gateway.http.delete(f"/v1/users/{user}").json()["policy_versions"]
+        for user in ("a", "b", "c", "judge", "nobody")
+    }
+    assert versions == {
+        "a": ["policy-1-aa"],
+        "b": ["policy-2-bb"],
+        "c": ["policy-2-bb"],
+        "judge": ["policy-2-bb"],
+        "nobody": [],
+    }
 
 
 def fold(store: ReceiptStore, log: EventLog, size: int) -> None:

@@ -96,6 +96,40 @@ def test_connections_are_used_again_until_their_server_closes_them() -> None:
     asyncio.run(run())
 
 
+def test_a_connection_that_its_server_closes_just_then_costs_nothing() -> None:
+    """The server reads the second request of a connection, and closes instead of answering it."""
+    answered: set[asyncio.StreamWriter] = set()
+
+    async def once(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if writer in answered:
+            writer.close()
+        else:
+            answered.add(writer)
+            writer.write(SIZED)
+
+    async def run() -> None:
+        async with serving(once) as (server, pool, url):
+            for _ in range(3):
+                assert (await exchange(pool, url))[:2] == (404, b"gone")
+            assert server.connections == 3
+            assert len(server.requests) == 5
+
+    asyncio.run(run())
+
+
+def test_a_new_connection_that_is_closed_unheard_is_an_error() -> None:
+    async def never(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def run() -> None:
+        async with serving(never) as (server, pool, url):
+            with pytest.raises(WireError, match="the connection was"):
+                await exchange(pool, url)
+            assert len(server.requests) == 1
+
+    asyncio.run(run())
+
+
 def test_a_stream_whose_end_comes_late_still_gives_its_connection_back() -> None:
     async def run() -> None:
         head, body, end = CHUNKED[:47], CHUNKED[47:-5], CHUNKED[-5:]

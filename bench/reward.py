@@ -1,0 +1,155 @@
+"""The reward model beside TRL's RewardTrainer: the time of a fit, held-out accuracy, calibration.
+
+Both sides get the same pairs of tokenised answers, the same tiny chat model as base (2 million parameters,
+trained by this project), float32 and the same number of threads, each in a process of its own.
+
+- Simulated: questions to a support desk with two answers each, judged by simulated people with hidden tastes
+  of whose votes a tenth are coin tosses. One data set for each taste. Accuracy is of the truly better answer
+  of held-out pairs, calibration error is about held-out votes.
+- Real: the 299 pairs of `dpo_en_demo.json` in five-fold cross-validation, so that each pair is held out once.
+  Answers are long and the base is small, so prompts are cut to their last 128 tokens and pairs to 512.
+  Left out, with a message, where that file is absent.
+
+TRL's RewardTrainer (1.12.0, in an environment that this benchmark makes under .bench/) trains a sequence
+classifier on the base. Of its set-ups the one that did best on these data is used: LoRA of rank 8 on all
+linear layers at a learning rate of 1e-3, batches of 8 pairs, its linear fall of the rate to 0, and so many
+epochs that its held-out accuracy rises no longer. Gradient checkpointing is off, which makes it faster. Its
+time is that of `trainer.train()`.
+
+Ours is `RewardModel.update` on answers that it has never seen: the features of all answers, then the fit of 8
+heads. Loading the base counts on neither side.
+
+`ece` is the expected calibration error in 10 bins of the probabilities as they come out of each side;
+`scaled_ece` with a temperature that was fitted to the other half of the held-out pairs, for both alike.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.ppo import ROOT, run_side, trl_python
+
+REAL = ROOT.parent / "shared" / "data" / "preferences" / "dpo_en_demo.json"
+FOLDS = 5
+TRL_SIMULATED = {"rank": 8, "learning_rate": 1e-3, "batch": 8, "epochs": 3}
+TRL_REAL = {"rank": 8, "learning_rate": 1e-3, "batch": 8, "epochs": 2}
+PERSONAS = ("brisk", "friendly", "thorough")
+
+
+def simulated(model: Path, train: int, test: int, seed: int) -> Iterator[dict[str, Any]]:
+    """A data set for each taste. `right`: whether the preferred answer of a held-out pair is truly better."""
+    from hearken.importing import encoder
+    from hearken.persona import Persona
+    from hearken.support_desk import answer_pairs
+
+    encode = encoder(model)
+    for number, name in enumerate(PERSONAS):
+        persona = Persona.load(ROOT / "hearken" / "personas" / f"{name}.json")
+        draw = random.Random(f"{name} {seed}")
+        pairs, right = [], []
+        for question, first, second in answer_pairs(2 * (train + test), seed * 10 + number):
+            worth = persona.utility(question, first), persona.utility(question, second)
+            if worth[0] == worth[1]:
+                continue
+            a_wins = persona.prefer(*worth, draw) == "a"
+            order = (first, second) if a_wins else (second, first)
+            messages: Any = ({"role": "user", "content": question},)
+            pairs.append([encode(messages, answer) for answer in order])
+            right.append(float(a_wins == (worth[0] > worth[1])))
+            if len(pairs) == train + test:
+                break
+        yield {"train": pairs[:train], "test": pairs[train:], "right": right[train:], "trl": TRL_SIMULATED}
+
+
+def real(model: Path, file: Path) -> Iterator[dict[str, Any]]:
+    """The folds of the real pairs."""
+    from feedback.dialects import parse
+    from hearken.importing import encoder
+
+    encode = encoder(model)
+    pairs = []
+    for row in json.loads(file.read_text()):
+        example = parse(row, "auto")
+        pair = []
+        for answer in example.answers if example.value > 0.5 else example.answers[::-1]:
+            prompt, tokens = encode(example.messages, answer)
+            prompt = prompt[-128:]
+            pair.append((prompt, tokens[: 512 - len(prompt)]))
+        pairs.append(pair)
+    random.Random(0).shuffle(pairs)
+    for fold in range(FOLDS):
+        test = pairs[fold::FOLDS]
+        train = [pair for i, pair in enumerate(pairs) if i % FOLDS != fold]
+        yield {"train": train, "test": test, "right": [1.0] * len(test), "trl": TRL_REAL}
+
+
+def measure(model: Path, fits: list[dict[str, Any]], threads: int, folder: Path) -> dict[str, Any]:
+    """Both sides' figures over all of `fits`, TRL's with the prefix trl_."""
+    folder.mkdir()
+    work = folder / "work.json"
+    work.write_text(json.dumps({"model": str(model), "threads": threads, "seed": 0, "fits": fits}))
+    arguments = ["--work", str(work), "--out", str(folder)]
+    run_side([sys.executable, "-m", "bench._hearken_reward", *arguments], threads)
+    run_side([str(trl_python()), str(ROOT / "bench" / "_trl_reward.py"), *arguments], threads)
+    ours, theirs = (json.loads((folder / f"{side}.json").read_text()) for side in ("hearken", "trl"))
+    for i, (mine, other, fit) in enumerate(zip(ours, theirs, fits, strict=True)):
+        print(
+            f"fit {i}: hearken {mine['seconds']:.2f} s, accuracy {_accuracy(mine, fit):.3f}; "
+            f"TRL {other['seconds']:.1f} s, accuracy {_accuracy(other, fit):.3f}"
+        )
+    return {**_figures(ours, fits, ""), **_figures(theirs, fits, "trl_")}
+
+
+def _accuracy(found: dict[str, Any], fit: dict[str, Any]) -> float:
+    both = zip(found["logits"], fit["right"], strict=True)
+    agreed = sum(int((logit > 0) == (right > 0.5)) for logit, right in both)
+    return agreed / len(fit["right"])
+
+
+def _figures(found: list[dict[str, Any]], fits: list[dict[str, Any]], prefix: str) -> dict[str, float]:
+    """Seconds, mean accuracy and calibration errors of one side."""
+    import torch
+
+    from learner.calibration import calibration_error, held_out_error
+
+    logits = torch.tensor([logit for each in found for logit in each["logits"]])
+    won = torch.ones_like(logits)  # the first answer of a pair is the one that was preferred
+    half = torch.arange(len(logits)) % 2 == 0
+    return {
+        f"{prefix}seconds": sum(each["seconds"] for each in found),
+        f"{prefix}accuracy": sum(_accuracy(*both) for both in zip(found, fits, strict=True)) / len(fits),
+        f"{prefix}ece": calibration_error(torch.sigmoid(logits), won),
+        f"{prefix}scaled_ece": held_out_error(logits, won, won, half),
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Run both sides on both kinds of pairs and print what came out."""
+    parser = argparse.ArgumentParser(prog="python -m bench reward", description=__doc__)
+    parser.add_argument("--train", type=int, default=500, help="simulated votes of each taste")
+    parser.add_argument("--test", type=int, default=500, help="held-out votes of each taste")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--real", type=Path, default=REAL, help="file of the real pairs")
+    arguments = parser.parse_args(argv)
+
+    from hearken.tiny import ensure_tiny
+
+    model = ensure_tiny()
+    with tempfile.TemporaryDirectory() as scratch:
+        fits = [*simulated(model, arguments.train, arguments.test, arguments.seed)]
+        result = measure(model, fits, arguments.threads, Path(scratch) / "simulated")
+        if arguments.real.exists():
+            found = measure(model, [*real(model, arguments.real)], arguments.threads, Path(scratch) / "real")
+            result |= {f"real_{name}": value for name, value in found.items()}
+            result["real_speedup"] = found["trl_seconds"] / found["seconds"]
+        else:
+            print(f"the real pairs are left out: there is no file {arguments.real}")
+    result["speedup"] = result["trl_seconds"] / result["seconds"]
+    print(json.dumps({name: round(value, 4) for name, value in result.items()}))
+    return 0

@@ -1,0 +1,47 @@
+"""What each vote weighs in a fit: by its sender, by its source, and by the bootstrap of a head."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+from feedback.labels import Label
+
+
+def vote_weights(labels: Sequence[Label], cap: float, model_vote_weight: float = 1.0) -> list[float]:
+    """What each vote weighs: its own weight, less for a model's, and no rater more than `cap` of all.
+
+    With fewer than 1 / cap raters, all have the same share.
+    """
+    rows = [label.weight * (model_vote_weight if label.source == "model" else 1.0) for label in labels]
+    totals: dict[str, float] = {}
+    for label, weight in zip(labels, rows, strict=True):
+        totals[label.rater] = totals.get(label.rater, 0.0) + weight
+    limit = vote_limit(list(totals.values()), cap)
+    return [
+        weight * min(1.0, limit / totals[label.rater]) for label, weight in zip(labels, rows, strict=True)
+    ]
+
+
+def vote_limit(totals: Sequence[float], cap: float) -> float:
+    """How much weight one rater may have, so that nobody has more than the share `cap` of all weight.
+
+    totals: weight by rater. With fewer than 1 / cap raters, all get the same weight.
+    """
+    share = max(cap, 1 / len(totals))
+    ordered = sorted(totals, reverse=True)
+    rest = sum(ordered)  # votes of those who stay below the limit
+    for limited, total in enumerate(ordered):
+        limit = share * rest / (1 - limited * share)
+        if total <= limit:
+            return limit
+        rest -= total
+    return float(ordered[-1])
+
+
+def bootstrap(seed: int, event_id: str, heads: int) -> list[float]:
+    """A vote's weight in each head: exponential draws (Bayesian bootstrap, Rubin 1981), fixed by its id."""
+    draws = []
+    for head in range(heads):
+        digest = hashlib.sha256(f"{seed}\0{head}\0{event_id}".encode()).digest()
+        draws.append(-math.log((int.from_bytes(digest[:8]) + 1) / 2**64))
+    return draws
