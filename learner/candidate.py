@@ -31,6 +31,12 @@ def win_rate(candidate: torch.Tensor, live: torch.Tensor) -> tuple[float, float]
     return rate, centre - half
 
 
+def chance_to_win(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The chance that one of our scores (N,) is above one of theirs (M,), ties half (Mann & Whitney 1947)."""
+    above = (ours[:, None] > theirs).double() + 0.5 * (ours[:, None] == theirs).double()
+    return float(above.mean())
+
+
 def compare(
     candidate: Sequence[Sample],
     live: Sequence[Sample],

@@ -40,11 +40,13 @@ from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
 from learner.machine import keep_freed_memory
-from learner.metrics import LearnerMetrics
+from learner.measuring import Measured
+from learner.metrics import GATE, LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
 from learner.ppo import PPO
 from learner.reward import RewardModel
 from learner.rollouts import RolloutSampler, distinct_prompts
+from learner.self_check import Concern, Observation, concern
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
 from learner.trust import Agreement, Standing, quarantine, standings, trusted
@@ -83,6 +85,7 @@ class Place:
     reward_updates: int = 0
     new_labels: int = 0  # training labels since the last reward update
     rollouts: int = 0
+    gave_up_at: int = 0  # the reward update with which training led to nothing good: a later one is needed
 
 
 class Learner:
@@ -118,6 +121,9 @@ class Learner:
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
+        self.history: list[Observation] = []  # of the policy since it was live's copy
+        self.of_live: list[Item] = []  # the rollouts of that copy
+        self._judged_live: tuple[int, float, torch.Tensor] | None = None  # see `_score_live`
         self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
         self._behind = 0  # records that the log had, and that were not read, at the last look
@@ -160,7 +166,7 @@ class Learner:
     def _can_improve(self) -> bool:
         return (
             self.place.trial is None
-            and self.place.reward_updates > 0
+            and self.place.reward_updates > self.place.gave_up_at
             and len(self.labels.training) >= self.settings.min_labels
         )
 
@@ -248,12 +254,14 @@ class Learner:
         self.earlier = []
         self.place.steps_since_offer = 0
         self.place.at_limit = False
-        if decision.version != self.place.live and decision.outcome != "inconclusive":
+        if decision.version == self.place.live:
+            self.history = []
+        elif decision.outcome != "inconclusive":
             self._restart_from_live()
 
     def _restart_from_live(self) -> None:
         self.model.copy_adapter(LIVE, POLICY)
-        self.earlier = []
+        self.earlier, self.history = [], []
         self.place.steps_since_offer = 0
         self.place.at_limit = False
 
@@ -321,6 +329,11 @@ class Learner:
         if self._share_of_limits(kl_base, kl_live) > 1:
             self._undo(f"KL {kl_base:.2f} nats to base, {kl_live:.2f} to live")
             return
+        scores = self._scores(rollouts)
+        self._observe(measured, scores)
+        if self._concern():
+            self.place.at_limit = True  # what follows is the refusal
+            return
         if self._share_of_limits(kl_base, kl_live) > SOFT_LIMIT:
             if self.place.steps_since_offer:
                 self.place.at_limit = True  # offered as it is, and as it was measured
@@ -329,7 +342,6 @@ class Learner:
             return
         self.metrics.show_phase("ppo")
         self.earlier = [*self.earlier, self.ppo.snapshot()][-UNDO_STEPS:]
-        scores = self._scores(rollouts)
         report = self.ppo.step(measured, scores, self._demonstrations())
         self.place.steps += 1
         self.place.steps_since_offer += 1
@@ -361,9 +373,45 @@ class Learner:
         self.metrics.reward_disagreement.set(float(disagreement.mean()))
         return rewards
 
+    # -- watching itself --------------------------------------------------------------------------------
+
+    def _observe(self, measured: Measured, scores: torch.Tensor) -> None:
+        """Add what the newest rollouts show to the policy's history."""
+        if not self.history:
+            self.of_live, self._judged_live = measured.items, None
+        reward_of_live, judged_live = self._score_live()
+        self.history.append(
+            Observation(
+                reward=float(scores.mean()) - reward_of_live,
+                judged_win_rate=candidates.chance_to_win(self.judge.score(measured.items)[0], judged_live),
+                response_tokens=float(measured.mask.sum(1).float().mean()),
+                entropy_nats=measured.entropy_nats,
+                kl_nats_base=measured.kl_nats_base,
+                kl_nats_live=measured.kl_nats_live,
+                perplexity=float(torch.exp(-measured.base_logprobs[measured.mask].mean())),
+            )
+        )
+
+    def _score_live(self) -> tuple[float, torch.Tensor]:
+        """The mean score of live's rollouts, and the judging model's scores of them, by the newest models."""
+        update = self.place.reward_updates
+        if self._judged_live is None or self._judged_live[0] != update:
+            mean, std = self.reward.score(self.of_live)
+            score = float((mean - self.settings.pessimism * std).mean())
+            self._judged_live = (update, score, self.judge.score(self.of_live)[0])
+        return self._judged_live[1:]
+
+    def _concern(self) -> Concern | None:
+        limits = self.settings.self_check
+        return None if limits is None else concern(self.history, limits)
+
     # -- offering a candidate ---------------------------------------------------------------------------
 
     def _offer(self) -> None:
+        if found := self._concern():
+            self.place.at_limit, self.place.gave_up_at = True, self.place.reward_updates
+            self._refuse(found.sentence, found.reason)
+            return
         prompts = self._prompts(self.settings.gate_prompts, held_out=True)
         if not prompts:
             return
@@ -390,7 +438,7 @@ class Learner:
         elif self._share_of_limits(numbers.kl_nats_base, numbers.kl_nats_live) > 1 and self.earlier:
             self._undo(judged.sentence)
         else:
-            self._refuse(judged.sentence)
+            self._refuse(judged.sentence, GATE)
 
     def _publish(self, numbers: Any, samples: list[Sample]) -> None:
         manifest = candidates.publish(
@@ -412,9 +460,9 @@ class Learner:
         self.metrics.candidates.inc()
         logger.info("offered %s: judged win rate %.2f against live", manifest.version, numbers.win_rate)
 
-    def _refuse(self, sentence: str) -> None:
+    def _refuse(self, sentence: str, reason: str) -> None:
         logger.warning("did not publish: %s", sentence)
-        self.metrics.refused.inc()
+        self.metrics.refused.labels(reason).inc()
         if self.place.at_limit:
             self._restart_from_live()
         self.place.steps_since_offer = self.settings.steps_per_candidate // 2
@@ -437,6 +485,8 @@ class Learner:
             "joiner": self.joiner.state(),
             "labels": self.labels.state(),
             "agreement": self.agreement.state(),
+            "history": [dataclasses.asdict(seen) for seen in self.history],
+            "of_live": self.of_live,
             "untold": [event.model_dump(mode="json") for event in self.untold],
         }
         suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
@@ -470,6 +520,8 @@ class Learner:
         self.joiner.refused = self._bury
         self.labels.restore(state["labels"])
         self.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
+        self.history = [Observation(**seen) for seen in state.get("history", [])]
+        self.of_live = [(prompt, answer) for prompt, answer in state.get("of_live", [])]
         self.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
         for name, weights in tensors["adapters"].items():
             self.model.load_adapter_state(name, weights)

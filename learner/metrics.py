@@ -7,7 +7,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from learner.calibration import Report
 from learner.ppo import PPOMetrics
+from learner.self_check import REASONS as REFUSALS
 from learner.trust import REASONS
+
+GATE = "gate"
+"""A candidate was refused by the offline comparison; else the reason is one of the self-check's."""
 
 PHASES = ("waiting", "reward", "rollout", "ppo", "gate")
 
@@ -77,7 +81,11 @@ class LearnerMetrics:
             "hearken_explained_variance_ratio", "Share of the returns' variance that the critic explains"
         )
         self.candidates = counter("hearken_candidates", "Candidates published")
-        self.refused = counter("hearken_candidates_refused", "Candidates that the learner did not publish")
+        self.refused = counter(
+            "hearken_candidates_refused", "Candidates that the learner did not publish", "reason"
+        )
+        for reason in (GATE, *REFUSALS):
+            self.refused.labels(reason)
         self.win_ratio = gauge(
             "hearken_win_ratio", "Judged win rate of the newest candidate against live, held-out prompts"
         )

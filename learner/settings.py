@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
 
 
@@ -145,6 +146,7 @@ class LearnerSettings:
     reward: RewardSettings = field(default_factory=RewardSettings)
     ppo: PPOSettings = field(default_factory=PPOSettings)
     trust: TrustRules = field(default_factory=TrustRules)
+    self_check: SelfCheckLimits | None = field(default_factory=SelfCheckLimits)  # None: no self-check
 
     def __post_init__(self) -> None:
         if not 0 < self.judge_share < 1:

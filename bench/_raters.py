@@ -1,0 +1,185 @@
+"""Simulated raters and the learner that listens to them, on a real log and a real engine.
+
+The learner is the service's own (`learner.loop.Learner`) and reads what it reads there: completions and votes
+in the log. Here the raters write them, and every candidate that passes the learner's offline gate is promoted
+at once, where the service would try it on its users first.
+"""
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.engine import EngineClient, Sample
+from deploy.registry import Registry
+from deploy.releases import Decision
+from deploy.releases import entry as release_entry
+from deploy.stages import ReleaseState
+from deploy.table import RoutingTable
+from feedback.events import BASE, COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
+from feedback.ids import vote_id
+from feedback.log import Entry
+from feedback.sqlite_log import SqliteLog
+from hearken.evaluate import sample, tokenize
+from hearken.persona import Persona
+from learner.loop import Learner
+from learner.metrics import LearnerMetrics
+from learner.model import SharedModel
+from learner.settings import LearnerSettings
+
+MAX_TOKENS = 64
+RATERS = 200
+PERSONAS = Path(__file__).resolve().parent.parent / "hearken" / "personas"
+
+
+def flipping_persona(name: str, flipped: float) -> Persona:
+    """A shipped persona of whose votes the share `flipped` says the opposite of what it would have said.
+
+    A vote that is a coin toss is flipped half of the time. This comes on top of a persona's own doubt, by
+    which the worse of two answers with nearly equal utility often wins.
+    """
+    persona = Persona.load(PERSONAS / f"{name}.json")
+    return Persona(
+        persona.name,
+        persona.rules,
+        persona.length_weight,
+        2 * flipped,
+        persona.vote_rate,
+        persona.compare_rate,
+    )
+
+
+class School:
+    """One learner with its log, its raters and an engine. `settings.data` is a folder of its own."""
+
+    def __init__(self, settings: LearnerSettings, persona: Persona) -> None:
+        self.persona = persona
+        self.engine = EngineClient(settings.engine)
+        self._log = SqliteLog(settings.data / "log.db")
+        self._registry = Registry(settings.data / "adapters")
+        model = SharedModel(settings.model, rank=settings.rank, seed=settings.seed)
+        self.learner = Learner(settings, self._log, self.engine, self._registry, model, LearnerMetrics())
+        self._rng = random.Random(f"raters {settings.seed}")
+        self._tables = 0
+        self.live = BASE
+
+    def close(self) -> None:
+        self._log.close()
+        self.engine.close()
+
+    def compare(self, questions: Sequence[str]) -> None:
+        """One comparison of two answers of the live policy to each question."""
+        self.take(self.comparisons(questions))
+
+    def take(self, entries: list[Entry]) -> None:
+        """Write votes and what they are about into the log."""
+        self._log.append(entries).result()
+
+    def comparisons(self, questions: Sequence[str]) -> list[Entry]:
+        """What `compare` writes; other learners can be given the same."""
+        prompts = tokenize(self.engine.url, questions)
+        answers = [sample(self.engine, self.live, prompts, MAX_TOKENS) for _ in "ab"]
+        entries: list[Entry] = []
+        for question, a, b in zip(questions, *answers, strict=True):
+            said = self.persona.prefer(
+                self.persona.utility(question, a.text), self.persona.utility(question, b.text), self._rng
+            )
+            entries += self._vote("comparison", question, (a, b), said, float(said == "a"))
+        return entries
+
+    def thumb(self, questions: Sequence[str], usual: float) -> None:
+        """One thumb on an answer of the live policy to each question; a toss-up at the utility `usual`."""
+        prompts = tokenize(self.engine.url, questions)
+        answers = sample(self.engine, self.live, prompts, MAX_TOKENS)
+        entries: list[Entry] = []
+        for question, answer in zip(questions, answers, strict=True):
+            up = self.persona.thumb_up(self.persona.utility(question, answer.text), usual, self._rng)
+            entries += self._vote("thumbs", question, (answer,), "up" if up else "down", float(up))
+        self.take(entries)
+
+    def _vote(
+        self, kind: Any, question: str, answers: tuple[Sample, ...], label: str, value: float
+    ) -> list[Entry]:
+        rater = f"rater-{self._rng.randrange(RATERS):03d}"
+        completions = [
+            self._completion(rater, question, answer, "answer" if first else "reference")
+            for answer, first in zip(answers, (True, False), strict=False)
+        ]
+        targets = [Target(completion_id=completion.completion_id) for completion in completions]
+        vote = Feedback(
+            event_id=vote_id("default", rater, kind, [target.place for target in targets]),
+            at=time.time(),
+            revision=self._log.stamp(),
+            kind=kind,
+            rater=rater,
+            targets=targets,
+            value=value,
+            label=label,
+        )
+        entries = [(COMPLETIONS, completion) for completion in completions] + [(FEEDBACK, vote)]
+        key = completions[0].conversation
+        return [Entry(topic, key, event.model_dump_json().encode()) for topic, event in entries]
+
+    def _completion(self, user: str, question: str, answer: Sample, role: Any) -> Completion:
+        name = f"chatcmpl-{uuid.UUID(int=self._rng.getrandbits(128)).hex}"
+        choice = Choice(
+            text=answer.text,
+            token_ids=answer.token_ids,
+            logprobs=answer.logprobs,
+            finish_reason=answer.finish_reason,
+        )
+        return Completion(
+            event_id=name,
+            at=time.time(),
+            completion_id=name,
+            conversation=name,
+            user=user,
+            policy_version=self.live,
+            arm="live",
+            role=role,
+            table_epoch=self._tables,
+            messages=[{"role": "user", "content": question}],
+            prompt_token_ids=answer.prompt_token_ids,
+            choices=[choice],
+        )
+
+    def promote(self, version: str) -> None:
+        """Make a candidate live, as the controller does after its trial, and let the learner know."""
+        if version not in self.engine.models():
+            self.engine.load(version, str(self._registry.path(version)))
+        self._tables += 1
+        table = RoutingTable(epoch=self._tables, live=version)
+        decision = Decision(
+            event_id=f"decision-{self._tables}",
+            at=time.time(),
+            number=self._tables,
+            outcome="promoted",
+            stage_before="canary",
+            stage_after="idle",
+            version=version,
+            table=table,
+            sentence=f"{version} passed the offline gate and is live",
+            state=ReleaseState(table=table),
+        )
+        self._log.append([release_entry(decision)]).result()
+        self.live = version
+
+    def retire(self) -> None:
+        """Take the live version from the engine; another school needs its place."""
+        if self.live != BASE:
+            self.engine.unload(self.live)
+
+    def refusals(self) -> float:
+        """How many candidates the learner has refused to publish."""
+        (family,) = self.learner.metrics.refused.collect()
+        return sum(row.value for row in family.samples if row.name.endswith("_total"))
+
+
+def quiet() -> None:
+    """No line for every request."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("httpx", "deploy", "transformers"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,152 @@
+"""What people's votes make of a policy: the true win rate against the base, and the KL that it costs.
+
+Three seeds, each with a taste of its own (the personas in hearken/personas) that only its simulated raters
+know: 200 raters, of whose votes 10% say the opposite of what was meant. The raters choose between two answers
+of the live policy, 600 times while that is the base and 400 times of what the learner has made of it then:
+1,000 comparisons in all, a quarter of them by raters who judge and never train. The learner is the service's
+own, from the log over the reward model, PPO with rollouts from vLLM and the KL limits to the offline gate; a
+candidate that passes it becomes live at once.
+
+`win_rate`: the share of 300 fresh questions, none like those before, to which the last live policy's answer
+has the higher utility, ties half; the mean of the seeds. `kl_nats`: KL(live || base) per response, the
+highest of the seeds, from what the engine samples and what it thinks of it under the base. `seconds`: the
+engine's start, and for every seed votes, training and evaluation. Then the same with thumbs alone, 2,000 of
+them (`thumbs_*`).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+FLIPPED = 0.1
+TASTES = ("friendly", "thorough", "brisk")
+ROUNDS: dict[str, tuple[int, ...]] = {"comparisons": (600, 400), "thumbs": (1300, 700)}
+STEPS = 12  # of PPO in a round, at most
+FRESH = 300
+KL_SAMPLES = 150
+MAX_TURNS = 200
+
+
+def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...]) -> None:
+    """Votes, then the learner's turns until it has offered a candidate or refused one; round by round."""
+    learner = school.learner
+    for number, count in enumerate(rounds):
+        votes(number, count)
+        refused = school.refusals()
+        for _ in range(MAX_TURNS):
+            learner.turn(0.0)
+            if learner.place.trial is not None or school.refusals() > refused:
+                break
+        else:
+            raise RuntimeError(f"no candidate after {MAX_TURNS} turns: {learner.place}")
+        if learner.place.trial is not None:
+            previous = school.live
+            school.promote(learner.place.trial)
+            if previous != "base":
+                school.engine.unload(previous)
+        print(
+            f"  {count} votes; reward model predicts {accuracy(school):.2f} of the judging raters' votes; "
+            f"{learner.place.steps} PPO steps so far; live is {school.live}",
+            flush=True,
+        )
+
+
+def accuracy(school: Any) -> float:
+    """The share of the judging raters' votes that the reward model foresees."""
+    found: float = school.learner.reward.accuracy(school.learner.labels.judging)
+    return found
+
+
+def one_seed(kind: Literal["comparisons", "thumbs"], seed: int, url: str, model: Path) -> dict[str, float]:
+    """One learner from the base: win rate, its standard error and KL of what is live in the end."""
+    from bench._raters import MAX_TOKENS, School, flipping_persona
+    from hearken.evaluate import evaluate, mean_utility
+    from hearken.support_desk import prompts
+    from learner.settings import LearnerSettings
+
+    persona = flipping_persona(TASTES[seed % len(TASTES)], FLIPPED)
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = LearnerSettings(
+            data=Path(scratch),
+            model=str(model),
+            engine=url,
+            seed=seed,
+            min_labels=400,  # of training raters; the first round brings 450
+            steps_per_candidate=STEPS,
+            max_tokens=MAX_TOKENS,
+        )
+        with closing(School(settings, persona)) as school:
+            usual = mean_utility(school.engine, prompts(200, seed + 500), persona.utility, MAX_TOKENS)
+
+            def votes(number: int, count: int) -> None:
+                questions = prompts(count, seed=1000 * seed + number)
+                if kind == "comparisons":
+                    school.compare(questions)
+                else:
+                    school.thumb(questions, usual)
+
+            train(school, votes, ROUNDS[kind])
+            fresh = prompts(FRESH, seed, held_out=True)
+            found = evaluate(school.engine, school.live, fresh, persona.utility, MAX_TOKENS, KL_SAMPLES)
+            school.retire()
+    print(
+        f"{kind}, seed {seed} ({persona.name}): win rate {found.win_rate.mean:.3f} "
+        f"+- {found.win_rate.standard_error:.3f}, KL {found.kl_nats_base.mean:.2f} "
+        f"+- {found.kl_nats_base.standard_error:.2f} nats, "
+        f"utility {found.utility_base:.2f} -> {found.utility_live:.2f}",
+        flush=True,
+    )
+    return {"win_rate": found.win_rate.mean, "kl_nats": found.kl_nats_base.mean}
+
+
+def main(argv: list[str]) -> int:
+    """Train on comparisons, then on thumbs, and print what the policies are worth."""
+    parser = argparse.ArgumentParser(prog="python -m bench learning", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=sorted(ROUNDS), help="leave the other kind of votes out")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args(argv)
+
+    from hearken.tiny import ensure_tiny
+
+    model = ensure_tiny()  # before torch is imported, and not in the time that counts
+    started = time.perf_counter()
+    import torch
+
+    from bench._raters import quiet
+    from bench._servers import engine
+    from learner.machine import keep_freed_memory
+
+    quiet()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    cores = os.sched_getaffinity(0)
+    result: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        engine(
+            Path(scratch), "engine", cores=cores, environment={"OMP_NUM_THREADS": str(arguments.threads)}
+        ) as server,
+    ):
+        for kind, name in (("comparisons", ""), ("thumbs", "thumbs_")):
+            if arguments.only not in (None, kind):
+                continue
+            found = [one_seed(kind, seed, server.url, model) for seed in range(arguments.seeds)]  # type: ignore[arg-type]
+            rates = [seed["win_rate"] for seed in found]
+            result |= {
+                f"{name}win_rate": round(statistics.fmean(rates), 4),
+                f"{name}win_rates": [round(rate, 4) for rate in rates],
+                f"{name}kl_nats": round(max(seed["kl_nats"] for seed in found), 3),
+                f"{name}votes": sum(ROUNDS[kind]),
+                f"{name}seconds": round(time.perf_counter() - started, 1),
+            }
+            started = time.perf_counter()
+    print(json.dumps(result))
+    return 0

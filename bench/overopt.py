@@ -1,0 +1,226 @@
+"""What happens when PPO climbs a bad score: the learner with its safeguards, and plain PPO beside it.
+
+A proxy reward model is fitted to few comparisons, of which 25% say the opposite of what was meant. The gold
+utility (a persona, hearken/personas) is known to the benchmark alone. Two learners climb the same votes with
+the same PPO and rollouts by vLLM:
+
+    ours    the service's defaults: an ensemble of heads, pessimism, KL penalty and limits, the self-check; it
+            ends when the learner stops itself to offer or to refuse what it has
+    plain   one head, no pessimism, no KL penalty, no limits, no self-check; it ends after a number of steps
+
+Every few steps the policy answers the same held-out questions, as the base did at the start. In a row: KL to
+the base (nats per response), proxy (the mean score of the answers, by the reward model that is climbed) and
+gold (their mean utility), both above those of the base's answers; +- is a standard error, questions paired.
+`gold_min_delta`: the lowest gold of ours up to where the learner stopped itself; the start, 0, does not
+count. `plain_gold_min_delta` and `plain_gold_final_delta`: the lowest and the last one of plain PPO. With
+several seeds, the lowest of the seeds for ours, the mean for plain.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FLIPPED = 0.25
+VOTES = 240
+TASTE = "thorough"
+QUESTIONS = 400
+ROLLOUTS = 64
+PLAIN_STEPS = 40
+EVERY = {"ours": 3, "plain": 8}  # steps between two measurements
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Where a policy stood after some PPO steps."""
+
+    step: int
+    kl_nats: float
+    proxy: float
+    gold: float
+    gold_error: float
+
+
+class Watched:
+    """The learner of a school, measured from outside on fixed questions."""
+
+    def __init__(self, school: Any, questions: list[str], folder: Path) -> None:
+        from hearken.evaluate import tokenize
+        from learner.rollouts import RolloutSampler
+
+        self.school, self.learner = school, school.learner
+        self._questions = questions
+        self._prompts = tokenize(school.engine.url, questions)
+        self._sampler = RolloutSampler(school.engine, folder)
+        self._base = self._answers("base")
+        self.rows = [Row(0, 0.0, 0.0, 0.0, 0.0)]
+
+    def _answers(self, version: str) -> list[Any]:
+        from bench._raters import MAX_TOKENS
+        from hearken.evaluate import sample
+
+        return sample(self.school.engine, version, self._prompts, MAX_TOKENS)
+
+    def _utilities(self, answers: list[Any]) -> list[float]:
+        pairs = zip(self._questions, answers, strict=True)
+        return [self.school.persona.utility(question, answer.text) for question, answer in pairs]
+
+    def _proxy(self, answers: list[Any]) -> float:
+        items = [(answer.prompt_token_ids, answer.token_ids) for answer in answers]
+        return float(self.learner.reward.score(items)[0].mean())
+
+    def measure(self) -> None:
+        """Add a row for the policy as it is now."""
+        from hearken.evaluate import estimate
+
+        step = self.learner.place.steps
+        with self._sampler.serving(self.learner.model.save_policy, 10_000 + step) as name:
+            answers = self._answers(name)
+        now, start = self._utilities(answers), self._utilities(self._base)
+        gold = estimate([a - b for a, b in zip(now, start, strict=True)])
+        self.rows.append(
+            Row(
+                step=step,
+                kl_nats=self.learner.ppo.measure(answers).kl_nats_base,
+                proxy=self._proxy(answers) - self._proxy(self._base),
+                gold=gold.mean,
+                gold_error=gold.standard_error,
+            )
+        )
+
+    def climb(self, every: int, last: int) -> str:
+        """Turn after turn until the learner stops itself or has taken `last` steps. Gives why it ended."""
+        place, started, refused = self.learner.place, time.perf_counter(), self.school.refusals()
+        while place.steps < last:
+            steps = place.steps
+            self.learner.turn(0.0)
+            stopped = place.at_limit or place.steps_since_offer >= self.learner.settings.steps_per_candidate
+            if stopped:
+                break
+            if place.steps > steps and place.steps % every == 0:
+                self.measure()
+            if time.perf_counter() - started > LONGEST_SECONDS:
+                raise RuntimeError(f"the learner does not go on: {place}")
+        else:
+            self.measure()
+            return f"{last} steps"
+        if self.rows[-1].step < place.steps or place.at_limit:
+            self.measure()  # before it offers or goes back
+        self.learner.turn(0.0)
+        return "refused" if self.school.refusals() > refused else "offered"
+
+
+LONGEST_SECONDS = 300.0
+
+
+def table(name: str, rows: Sequence[Row], ended: str) -> None:
+    """Print the rows of one side."""
+    print(f"{name}\n{'step':>6} {'KL':>7} {'proxy':>7} {'gold':>7} {'+-':>6}")
+    for row in rows:
+        print(f"{row.step:6d} {row.kl_nats:7.2f} {row.proxy:7.2f} {row.gold:7.3f} {row.gold_error:6.3f}")
+    print(f"  ended: {ended}", flush=True)
+
+
+def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
+    """The learner's settings: the defaults for ours, no safeguard for plain PPO."""
+    from learner.settings import LearnerSettings, PPOSettings
+
+    ours = LearnerSettings(
+        data=folder,
+        model=str(model),
+        engine=url,
+        seed=seed,
+        min_labels=100,
+        labels_per_update=100,
+        rollouts_per_step=ROLLOUTS,
+    )
+    if side == "ours":
+        return ours
+    return dataclasses.replace(
+        ours,
+        pessimism=0.0,
+        kl_budget_nats=math.inf,
+        kl_publish_nats=math.inf,
+        steps_per_candidate=10 * PLAIN_STEPS,
+        self_check=None,
+        ppo=PPOSettings(kl_coefficient=0.0, kl_step_nats=math.inf),
+    )
+
+
+def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[Row]]:
+    """Both sides on the same votes."""
+    from bench._raters import School, flipping_persona
+    from hearken.support_desk import prompts
+    from learner.features import AnswerFeatures
+    from learner.reward import RewardModel, RewardSettings
+
+    persona = flipping_persona(TASTE, FLIPPED)
+    ballots: list[Any] = []
+    found: dict[str, list[Row]] = {}
+    for side in ("ours", "plain"):
+        folder = scratch / f"{side}-{seed}"
+        folder.mkdir()
+        with closing(School(settings(side, folder, model, url, seed), persona)) as school:
+            if side == "plain":
+                features = AnswerFeatures(school.learner.model)
+                school.learner.reward = RewardModel(features, RewardSettings(heads=1), seed=seed)
+            ballots = ballots or school.comparisons(prompts(VOTES, 7000 + seed))
+            school.take(ballots)
+            watched = Watched(school, prompts(QUESTIONS, seed, held_out=True), folder / "watched")
+            ended = watched.climb(EVERY[side], PLAIN_STEPS)
+        table(f"seed {seed}, {side}", watched.rows, ended)
+        found[side] = watched.rows
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Climb with and without safeguards and print how gold fares."""
+    parser = argparse.ArgumentParser(prog="python -m bench overopt", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args(argv)
+
+    from hearken.tiny import ensure_tiny
+
+    model = ensure_tiny()  # before torch is imported, and not in the time that counts
+    started = time.perf_counter()
+    import torch
+
+    from bench._raters import quiet
+    from bench._servers import engine
+    from learner.machine import keep_freed_memory
+
+    quiet()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    environment = {"OMP_NUM_THREADS": str(arguments.threads)}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        with engine(scratch, "engine", cores=os.sched_getaffinity(0), environment=environment) as server:
+            found = [one_seed(seed, model, server.url, scratch) for seed in seeds]
+    ours = [min(row.gold for row in rows["ours"][1:]) for rows in found]
+    plain = [[row.gold for row in rows["plain"][1:]] for rows in found]
+    result = {
+        "gold_min_delta": min(ours),
+        "gold_final_delta": statistics.fmean(rows["ours"][-1].gold for rows in found),
+        "gold_error": max(row.gold_error for rows in found for row in rows["ours"]),
+        "kl_nats": max(rows["ours"][-1].kl_nats for rows in found),
+        "plain_gold_min_delta": statistics.fmean(min(golds) for golds in plain),
+        "plain_gold_peak_delta": statistics.fmean(max(golds) for golds in plain),
+        "plain_gold_final_delta": statistics.fmean(golds[-1] for golds in plain),
+        "plain_kl_nats": max(rows["plain"][-1].kl_nats for rows in found),
+        "seconds": time.perf_counter() - started,
+    }
+    print(json.dumps({key: round(value, 4) for key, value in result.items()}))
+    return 0
