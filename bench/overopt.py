@@ -161,7 +161,8 @@ def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[
     from bench._raters import School, flipping_persona
     from hearken.support_desk import prompts
     from learner.features import AnswerFeatures
-    from learner.reward import RewardModel, RewardSettings
+    from learner.reward import RewardModel
+    from learner.settings import RewardSettings
 
     persona = flipping_persona(TASTE, FLIPPED)
     ballots: list[Any] = []

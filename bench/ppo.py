@@ -169,7 +169,7 @@ def engine_seconds(model: Path, prompts: list[list[int]]) -> dict[int, float]:
                 for step in range(4):
                     started = time.perf_counter()
                     with sampler.serving(shared.save_policy, batch * 10 + step) as name:
-                        sampler.sample(name, prompts[:batch], max_tokens=40)
+                        sampler.sample(name, prompts[:batch], max_tokens=40, seed=name)
                     taken.append(time.perf_counter() - started)
                 found[batch] = statistics.median(taken[1:])
             return found

@@ -4,7 +4,10 @@ The release controller loads, probes and unloads adapters with it; the learner s
 """
 
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -35,6 +38,9 @@ ROLLOUT_PRIORITY = 10
 """vLLM schedules lower numbers first, and users' chats go at 0: rollouts wait for them, never the reverse."""
 
 PROBE_PRIORITY = 0
+
+REQUESTS = 64
+"""Rollouts asked for at a time, where each is a request of its own."""
 
 
 class EngineClient:
@@ -86,9 +92,14 @@ class EngineClient:
         temperature: float = 1.0,
         n: int = 1,
         seed: int | None = None,
+        seeds: Sequence[int] | None = None,
         priority: int = ROLLOUT_PRIORITY,
     ) -> list[Sample]:
-        """Sample `n` answers to each prompt (token ids) in one request; prompt-major order."""
+        """Sample `n` answers to each prompt (token ids); prompt-major order.
+
+        One request, or with `seeds`, one for each prompt, as many requests at once: vLLM gives all prompts
+        of a request with a seed the same noise.
+        """
         body: dict[str, Any] = {
             "model": model,
             "prompt": prompts,
@@ -102,11 +113,18 @@ class EngineClient:
         }
         if seed is not None:
             body["seed"] = seed
+        if seeds is None:
+            return self._sample(body)
+        bodies = [body | {"prompt": [p], "seed": s} for p, s in zip(prompts, seeds, strict=True)]
+        with ThreadPoolExecutor(min(len(bodies), REQUESTS)) as pool:
+            return list(chain.from_iterable(pool.map(self._sample, bodies)))
+
+    def _sample(self, body: dict[str, Any]) -> list[Sample]:
         choices = self._request("POST", "/v1/completions", body).json()["choices"]
         choices.sort(key=lambda choice: choice["index"])
         return [
             Sample(
-                prompt_token_ids=prompts[i // n],
+                prompt_token_ids=body["prompt"][i // body["n"]],
                 token_ids=choice["token_ids"],
                 logprobs=choice["logprobs"]["token_logprobs"],
                 text=choice["text"],

@@ -5,8 +5,10 @@ Occurrence asks whether something is said at all, so that saying it again is wor
 what single tokens do not.
 """
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +20,14 @@ from learner.model import SharedModel
 CACHE_BYTES = 256 << 20
 TOKEN_FEATURES = 4096  # a larger vocabulary is folded into so many
 
-Key = tuple[str, int, tuple[int, ...]]
+Key = str
 
 
 def key_of(answer: Answer) -> Key:
-    """What tells one answer from others. A correction has its original's completion id, not its tokens."""
-    return answer.completion_id, answer.choice, answer.token_ids
+    """What tells one answer from others, as a digest. A correction has its original's completion id, not its
+    tokens."""
+    text = f"{answer.completion_id} {answer.choice} {answer.token_ids}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class AnswerFeatures:
@@ -34,31 +38,55 @@ class AnswerFeatures:
         self.tokens = min(model.vocab_size, TOKEN_FEATURES)
         self.states = model.hidden_size
         self.width = self.tokens + 1 + self.states
-        self._cache: OrderedDict[Key, Tensor] = OrderedDict()
-        self._cache_size = CACHE_BYTES // (4 * self.width)
+        self._cache: OrderedDict[Key, Tensor] = OrderedDict()  # what takes a pass through the model: (1 + H,)
+        self._cache_size = CACHE_BYTES // (4 * (1 + self.states))
 
-    @torch.no_grad()
     def of_items(self, items: Sequence[Item]) -> Tensor:
         """The features (B, F) of (prompt, answer) pairs, on the CPU."""
-        out = torch.zeros(len(items), self.width)
-        for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
-            states = self._model.hidden(batch, None, self._model.layers // 2, exact=True)
-            out[rows, self.tokens :] = _pool(batch, states.float()).cpu()
-        for row, (_, answer) in enumerate(items):
-            out[row, [token % self.tokens for token in answer]] = 1.0
-        return out
+        return torch.cat([self._occurrence([answer for _, answer in items]), self._dense(items)], 1)
 
     def of_answers(self, answers: Sequence[Answer]) -> Tensor:
         """The features (B, F) of voted answers, which are computed once and then remembered for a while."""
         keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
-            found = self.of_items([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
+            found = self._dense([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
             self._cache.update(zip(missing, found, strict=True))
-        out = torch.stack([self._cache[key] for key in keys])
+        dense = torch.stack([self._cache[key] for key in keys])
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
+        return torch.cat([self._occurrence([answer.token_ids for answer in answers]), dense], 1)
+
+    def _occurrence(self, answers: Sequence[Sequence[int]]) -> Tensor:
+        out = torch.zeros(len(answers), self.tokens)
+        for row, answer in enumerate(answers):
+            out[row, [token % self.tokens for token in answer]] = 1.0
         return out
+
+    @torch.no_grad()
+    def _dense(self, items: Sequence[Item]) -> Tensor:
+        out = torch.zeros(len(items), 1 + self.states)
+        for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
+            states = self._model.hidden(batch, None, self._model.layers // 2, exact=True)
+            out[rows] = _pool(batch, states.float()).cpu()
+        return out
+
+    def state(self) -> dict[str, Any]:
+        """What is remembered. A pass gives an answer other last bits in other company, so a learner that goes
+        on from a checkpoint must not compute anew what it knew."""
+        return {
+            "keys": list(self._cache),
+            "dense": torch.stack([*self._cache.values()]) if self._cache else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state()` described."""
+        rows = () if state["dense"] is None else state["dense"]
+        self._cache = OrderedDict(zip(state["keys"], rows, strict=True))
+
+    def forget(self) -> None:
+        """Remember nothing: somebody's words are to leave no trace."""
+        self._cache.clear()
 
 
 def _pool(batch: Batch, states: Tensor) -> Tensor:

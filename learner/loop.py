@@ -45,7 +45,7 @@ from learner.metrics import GATE, LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
 from learner.ppo import PPO
 from learner.reward import RewardModel
-from learner.rollouts import RolloutSampler, distinct_prompts
+from learner.rollouts import Journal, RolloutSampler, distinct_prompts
 from learner.self_check import Concern, Observation, concern
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
@@ -88,6 +88,16 @@ class Place:
     gave_up_at: int = 0  # the reward update with which training led to nothing good: a later one is needed
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class LiveRollout:
+    """An answer of the policy when it was live's copy, and whose prompt it answers."""
+
+    tenant: str
+    user: str
+    prompt_token_ids: Sequence[int]
+    token_ids: Sequence[int]
+
+
 class Learner:
     """One learner on one log. Dependencies come wired; `turn` is one step of the loop."""
 
@@ -108,21 +118,22 @@ class Learner:
         self.metrics = metrics
         self.folder = settings.data / "learner"
         self.sampler = RolloutSampler(engine, self.folder / "rollouts")
+        self.journal = Journal(self.folder / "sampled")
         self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
         self.place = Place()
         self.sealer = open_sealer(settings.data)
         self.joiner = Joiner(sealer=self.sealer)
         self.joiner.refused = self._bury
         self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
-        features = AnswerFeatures(model)
-        self.reward = RewardModel(features, settings.reward, seed=settings.seed + 1)
-        self.judge = RewardModel(features, settings.reward, seed=settings.seed + 2)
+        self.features = AnswerFeatures(model)
+        self.reward = RewardModel(self.features, settings.reward, seed=settings.seed + 1)
+        self.judge = RewardModel(self.features, settings.reward, seed=settings.seed + 2)
         self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
         self.history: list[Observation] = []  # of the policy since it was live's copy
-        self.of_live: list[Item] = []  # the rollouts of that copy
+        self.of_live: list[LiveRollout] = []  # the rollouts of that copy
         self._judged_live: tuple[int, float, torch.Tensor] | None = None  # see `_score_live`
         self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
@@ -236,6 +247,9 @@ class Learner:
     def _forget(self, erasure: Erasure) -> None:
         self.joiner.forget_texts(erasure.tenant, erasure.user)
         self.labels.erase(erasure.tenant, erasure.user)
+        self.features.forget()
+        self.of_live = [r for r in self.of_live if (r.tenant, r.user) != (erasure.tenant, erasure.user)]
+        self._judged_live = None
 
     def _take_table(self, table: RoutingTable) -> None:
         self.place.table_epoch = table.epoch
@@ -299,9 +313,25 @@ class Learner:
     # -- the policy -------------------------------------------------------------------------------------
 
     def _sample(self, prompts: list[list[int]]) -> list[Sample]:
-        self.place.rollouts += 1
-        with self.sampler.serving(self.model.save_policy, self.place.rollouts) as name:
-            return self.sampler.sample(name, prompts, max_tokens=self.settings.max_tokens)
+        """Answers of the policy. The number of the batch grows only once they are there."""
+        number = self.place.rollouts + 1
+
+        def draw() -> list[Sample]:
+            with self.sampler.serving(self.model.save_policy, number) as name:
+                return self._draw(name, prompts, f"policy {number}")
+
+        samples = self.journal.once(f"policy {number} {self.model.policy_digest}", prompts, draw)
+        self.place.rollouts = number
+        return samples
+
+    def _sample_live(self, prompts: list[list[int]]) -> list[Sample]:
+        """Answers of the live policy to the prompts of the newest batch."""
+        batch, live = f"live {self.place.rollouts}", self.place.live
+        return self.journal.once(f"{batch} {live}", prompts, lambda: self._draw(live, prompts, batch))
+
+    def _draw(self, name: str, prompts: list[list[int]], batch: str) -> list[Sample]:
+        seed = f"{self.settings.seed} {batch}"
+        return self.sampler.sample(name, prompts, max_tokens=self.settings.max_tokens, seed=seed)
 
     def _prompts(self, count: int, *, held_out: bool) -> list[list[int]]:
         asked = (choices[0] for choices in self.joiner.completions.values() if choices)
@@ -378,7 +408,7 @@ class Learner:
     def _observe(self, measured: Measured, scores: torch.Tensor) -> None:
         """Add what the newest rollouts show to the policy's history."""
         if not self.history:
-            self.of_live, self._judged_live = measured.items, None
+            self.of_live, self._judged_live = self._owned(measured.items), None
         reward_of_live, judged_live = self._score_live()
         self.history.append(
             Observation(
@@ -392,13 +422,23 @@ class Learner:
             )
         )
 
+    def _owned(self, items: Sequence[Item]) -> list[LiveRollout]:
+        """The rollouts with who asked their prompts."""
+        asked = {
+            answer.prompt_token_ids: (answer.tenant, answer.user)
+            for choices in self.joiner.completions.values()
+            for answer in choices
+        }
+        return [LiveRollout(*asked[tuple(prompt)], tuple(prompt), tuple(answer)) for prompt, answer in items]
+
     def _score_live(self) -> tuple[float, torch.Tensor]:
         """The mean score of live's rollouts, and the judging model's scores of them, by the newest models."""
         update = self.place.reward_updates
         if self._judged_live is None or self._judged_live[0] != update:
-            mean, std = self.reward.score(self.of_live)
+            items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in self.of_live]
+            mean, std = self.reward.score(items)
             score = float((mean - self.settings.pessimism * std).mean())
-            self._judged_live = (update, score, self.judge.score(self.of_live)[0])
+            self._judged_live = (update, score, self.judge.score(items)[0])
         return self._judged_live[1:]
 
     def _concern(self) -> Concern | None:
@@ -418,7 +458,7 @@ class Learner:
         self.metrics.show_phase("gate")
         sampled = self._sample([*prompts, *candidates.probe_prompts(self.model.vocab_size)])
         ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
-        live = self.sampler.sample(self.place.live, prompts, max_tokens=self.settings.max_tokens)
+        live = self._sample_live(prompts)
         judged_ours, judged_live = (
             self.judge.rewards([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
             for samples in (ours, live)
@@ -479,6 +519,7 @@ class Learner:
             "judge": self.judge.state_dict(),
             "ppo": self.ppo.snapshot(),
             "earlier": self.earlier,
+            "features": self.features.state(),
         }
         state = {
             "place": dataclasses.asdict(self.place),
@@ -486,12 +527,13 @@ class Learner:
             "labels": self.labels.state(),
             "agreement": self.agreement.state(),
             "history": [dataclasses.asdict(seen) for seen in self.history],
-            "of_live": self.of_live,
+            "of_live": [dataclasses.asdict(rollout) for rollout in self.of_live],
             "untold": [event.model_dump(mode="json") for event in self.untold],
         }
         suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
         ledger = {"cursor": self.place.cursor, **self.labels.ledger(), "raters": suspects}
         checkpoint.save(self.folder, self.place.turn, tensors, sealed.seal(state, self.sealer), ledger)
+        self.journal.clear()
         now = time.monotonic()
         self._next_save = now + max(SAVE_SECONDS, SAVE_SHARE * (now - started))
         self._unsaved = False
@@ -521,7 +563,7 @@ class Learner:
         self.labels.restore(state["labels"])
         self.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
         self.history = [Observation(**seen) for seen in state.get("history", [])]
-        self.of_live = [(prompt, answer) for prompt, answer in state.get("of_live", [])]
+        self.of_live = [LiveRollout(**rollout) for rollout in state.get("of_live", [])]
         self.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
         for name, weights in tensors["adapters"].items():
             self.model.load_adapter_state(name, weights)
@@ -529,6 +571,8 @@ class Learner:
         self.judge.load_state_dict(tensors["judge"])
         self.ppo.restore(tensors["ppo"])
         self.earlier = tensors["earlier"]
+        if "features" in tensors:  # not in checkpoints of before
+            self.features.restore(tensors["features"])
         self._tell()
         return True
 

@@ -299,6 +299,11 @@ class SharedModel:
             )
         self.load_adapter_state(adapter, load_file(Path(folder) / WEIGHTS_FILE))
 
+    @property
+    def policy_digest(self) -> str:
+        """sha256 (hex) over the policy adapter's weights."""
+        return hashlib.sha256(self.flat[POLICY].weights.detach().cpu().numpy().tobytes()).hexdigest()
+
     # ---- the base
 
     @cached_property

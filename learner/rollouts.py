@@ -1,13 +1,18 @@
 """Fresh answers of a policy that is still being trained, sampled by the engine that also serves users."""
 
 import contextlib
+import dataclasses
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
+
 from deploy.engine import EngineClient, EngineError, Sample
+from feedback.files import fsync
 
 
 def is_held_out(prompt_token_ids: Sequence[int], share: float = 0.25) -> bool:
@@ -54,10 +59,50 @@ class RolloutSampler:
                 self._engine.unload(name)
             shutil.rmtree(path, ignore_errors=True)
 
-    def sample(self, model: str, prompts: list[list[int]], *, max_tokens: int) -> list[Sample]:
-        """One answer at temperature 1 to each prompt.
+    def sample(self, model: str, prompts: list[list[int]], *, max_tokens: int, seed: str) -> list[Sample]:
+        """One answer at temperature 1 to each prompt. `seed` names the batch: drawn again, it gives the same
+        answers, as far as the engine's arithmetic is the same; each has noise of its own."""
+        numbers = [_number(f"{seed} {index}") for index in range(len(prompts))]
+        return self._engine.sample(model, prompts, max_tokens=max_tokens, seeds=numbers)
 
-        Unseeded: vLLM would give every prompt of the request the same noise, and the answers would be
-        correlated.
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+class Journal:
+    """Sampled answers on disk, from when they are known until a checkpoint holds what was learned from them.
+
+    An engine batches whatever comes at the same time, so the same question with the same seed may be answered
+    differently in the last bits. A learner that was killed learns from the answers that it had.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def once(
+        self, batch: str, prompts: Sequence[Sequence[int]], draw: Callable[[], list[Sample]]
+    ) -> list[Sample]:
+        """What `draw` gives, or gave before. `batch` says of which policy and for which purpose.
+
+        Prompts are users' words: the file has their digest for a name and nothing else of them.
         """
-        return self._engine.sample(model, prompts, max_tokens=max_tokens)
+        file = self._folder / f"{hashlib.sha256(orjson.dumps([batch, prompts])).hexdigest()}.json"
+        if file.exists():
+            rows = orjson.loads(file.read_bytes())
+            return [Sample(list(prompt), **row) for prompt, row in zip(prompts, rows, strict=True)]
+        samples = draw()
+        rows = [dataclasses.asdict(sample) for sample in samples]
+        for row in rows:
+            del row["prompt_token_ids"]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._folder / ".draft"
+        draft.write_bytes(orjson.dumps(rows))
+        fsync(draft)
+        os.replace(draft, file)
+        fsync(self._folder)
+        return samples
+
+    def clear(self) -> None:
+        """Forget all answers: a checkpoint holds what came of them."""
+        shutil.rmtree(self._folder, ignore_errors=True)

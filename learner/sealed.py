@@ -15,6 +15,7 @@ Owner = tuple[str, str]
 """Tenant and pseudonym."""
 
 _ANSWER: Mapping[str, Any] = {"text": "", "token_ids": (), "prompt_token_ids": ()}
+_ROLLOUT: Mapping[str, Any] = {"token_ids": (), "prompt_token_ids": ()}
 _LABEL: Mapping[str, Any] = {"text": None, "comment": None, "tags": ()}
 _VOTE: Mapping[str, Any] = {**_LABEL, "metadata": {}}
 
@@ -59,3 +60,5 @@ def _parts(state: Json) -> Iterator[tuple[Owner, Json, Mapping[str, Any]]]:
         yield (label["tenant"], label["rater"]), label, _LABEL
         for answer in label["answers"]:
             yield (answer["tenant"], answer["user"]), answer, _ANSWER
+    for rollout in state.get("of_live", []):
+        yield (rollout["tenant"], rollout["user"]), rollout, _ROLLOUT
