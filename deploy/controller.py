@@ -26,7 +26,7 @@ from deploy.guardrails import Failure
 from deploy.leases import held
 from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
-from deploy.registry import Registry, RegistryError
+from deploy.registry import Registry, RegistryError, seq_of
 from deploy.releases import Candidate, Decision, History, entry, parse
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
@@ -127,7 +127,8 @@ class Controller:
                 self._replay()
                 break
         if self._history is not None and self._history.state is None:
-            self._decide(release.begin(now), now)
+            first = next((v for v in self._registry.versions() if seq_of(v) == 0), BASE)
+            self._decide(release.begin(now, first), now)
 
     def _replay(self) -> None:
         """Rebuild everything from the log."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from deploy.engine import EngineClient, EngineDown, EngineError
 from deploy.manifest import Manifest
-from deploy.registry import WEIGHTS, Registry, RegistryError, seq_of
+from deploy.registry import WEIGHTS, Registry, RegistryError, is_version
 from deploy.stages import Number
 
 T = TypeVar("T")
@@ -110,11 +110,11 @@ class Fleet:
     @property
     def versions(self) -> set[str]:
         """All versions that any engine has, and private names that a controller died with."""
-        return {v for e in self._engines for v in e.loaded or () if seq_of(v.removeprefix(PRIVATE))}
+        return {v for e in self._engines for v in e.loaded or () if is_version(v.removeprefix(PRIVATE))}
 
     def adapters_loaded(self) -> dict[str, int]:
         """Per engine URL, how many of our adapters it has."""
-        return {e.client.url: sum(map(bool, map(seq_of, e.loaded or ()))) for e in self._engines}
+        return {e.client.url: sum(map(is_version, e.loaded or ())) for e in self._engines}
 
     def proofs(self) -> dict[tuple[str, str], Proof]:
         """By engine URL and version."""

@@ -40,7 +40,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
 
     version: str  # policy-<seq>-<first 8 hex digits of the weights' sha256>
-    seq: int = Field(ge=1)
+    seq: int = Field(ge=0)  # 0: made from demonstrations, for a service to start with
     parent: str  # the version it was trained from, or "base"
     base_digest: str  # sha256 over the base model's weight files
     files: dict[str, str]  # file name -> sha256

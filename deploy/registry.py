@@ -21,7 +21,7 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
 _ALLOWED = (".safetensors", ".json")
-_VERSION = re.compile(r"policy-([1-9]\d*)-[0-9a-f]{8}")
+_VERSION = re.compile(r"policy-(0|[1-9]\d*)-[0-9a-f]{8}")
 
 
 class RegistryError(Exception):
@@ -30,6 +30,11 @@ class RegistryError(Exception):
 
 class UnknownVersion(RegistryError, LookupError):
     """No such version here; the message lists those that are."""
+
+
+def is_version(name: str) -> bool:
+    """Whether a name is an adapter version's."""
+    return _VERSION.fullmatch(name) is not None
 
 
 def seq_of(version: str) -> int:
@@ -71,7 +76,8 @@ class Registry:
         """Copy an adapter's files in as the next version, durably, and return its manifest.
 
         `after_seq` is the highest sequence number that the caller knows from elsewhere (see `highest_seq`): a
-        registry that lost its folder must not give a number out again. Publishing the same files twice
+        registry that lost its folder must not give a number out again. Version 0 (`after_seq` -1, in an empty
+        registry) is what a service starts with instead of the base model. Publishing the same files twice
         makes two versions. Raises `RegistryError` for missing files and for any that is not an adapter's.
         """
         names = _adapter_files(source)
@@ -105,13 +111,13 @@ class Registry:
 
     def versions(self) -> list[str]:
         """Every version here, oldest first."""
-        found = [entry.name for entry in self.folder.iterdir() if seq_of(entry.name)]
+        found = [entry.name for entry in self.folder.iterdir() if is_version(entry.name)]
         return sorted(found, key=lambda name: (seq_of(name), name))
 
     def path(self, version: str) -> Path:
         """The folder of a version. Raises `UnknownVersion`."""
         path = self.folder / version
-        if not seq_of(version) or not path.is_dir():
+        if not is_version(version) or not path.is_dir():
             known = ", ".join(self.versions()) or "none"
             raise UnknownVersion(f"no version {version!r} in {self.folder}; known: {known}")
         return path

@@ -63,11 +63,15 @@ def _quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
     }
 
 
-def begin(now: float) -> Step:
-    """The first decision of all: the base model serves everybody."""
-    table = RoutingTable(epoch=1, live=BASE)
-    sentence = "Began with the base model serving everybody."
-    return step(ReleaseState(), "begun", BASE, sentence, table=table, entered_at=now, first_epoch=1)
+def begin(now: float, first: str = BASE) -> Step:
+    """The first decision of all: the base model serves everybody, or version 0 does."""
+    table = RoutingTable(epoch=1, live=first)
+    who = "the base model" if first == BASE else f"{first}, made from demonstrations,"
+    sentence = f"Began with {who} serving everybody."
+    lives = (BASE,) if first == BASE else (BASE, first)
+    return step(
+        ReleaseState(), "begun", first, sentence, table=table, lives=lives, entered_at=now, first_epoch=1
+    )
 
 
 # -- candidates -----------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         _up,
         _demo,
         _tiny,
+        _sft,
         _gateway,
         _controller,
         _learner,
@@ -185,6 +186,20 @@ def _tiny(commands: Commands) -> None:
     command = _command(commands, "tiny", text, _run_tiny)
     _flag(command, "--folder", Path, None, "where to put it; without it ~/.cache/hearken/tiny")
     command.add_argument("--force", action="store_true", help="train it anew (default: keep it)")
+
+
+def _sft(commands: Commands) -> None:
+    text = "fine-tune the base model on demonstrations: version 0, which a new service starts with"
+    command = _command(commands, "sft", text, _run_sft)
+    text = "JSON, JSON lines, CSV or Parquet of demonstrations, such as {prompt, completion}; may be repeated"
+    command.add_argument("--demonstrations", type=Path, action="append", required=True, help=text)
+    _flag(command, "--model", str, None, "folder or Hugging Face name; without it the tiny model")
+    _data(command)
+    _kafka(command)
+    _flag(command, "--epochs", int, 3, "passes over the demonstrations; the best by held-out loss is kept")
+    _flag(command, "--learning-rate", float, 1e-3, "of the adapter, at its peak")
+    _flag(command, "--max-tokens", int, 1024, "prompt and answer together; what is longer is left out")
+    _flag(command, "--rank", int, 8, "LoRA rank; the engines' --max-lora-rank must not be below it")
 
 
 def _gateway(commands: Commands) -> None:
@@ -401,6 +416,27 @@ def _run_tiny(arguments: argparse.Namespace) -> int:
     except tiny.NotOurFolder as error:
         raise UsageError(str(error)) from error
     return 0
+
+
+def _run_sft(arguments: argparse.Namespace) -> int:
+    from hearken.fine_tuning import SftSettings, run
+    from hearken.importing import choose_model
+
+    for name in ("epochs", "max_tokens", "rank", "learning_rate"):
+        if not getattr(arguments, name) > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+    return run(
+        SftSettings(
+            model=choose_model(arguments.model),
+            demonstrations=tuple(arguments.demonstrations),
+            data=arguments.data,
+            kafka=arguments.kafka,
+            epochs=arguments.epochs,
+            learning_rate=arguments.learning_rate,
+            max_tokens=arguments.max_tokens,
+            rank=arguments.rank,
+        )
+    )
 
 
 def _run_gateway(arguments: argparse.Namespace) -> int:

@@ -134,7 +134,7 @@ def _import_file(
     seen = Seen()
     waiting: list[Entry] = []
     with _progress(file) as advance:
-        for number, said in _examples(file, settings.layout, report):
+        for number, said in examples(file, settings.layout, report):
             example = seen.new(said)
             if example is None:
                 report.repeated += 1
@@ -158,7 +158,8 @@ def _import_file(
     return report
 
 
-def _examples(file: Path, layout: str, report: Report) -> Iterator[tuple[int, Example]]:
+def examples(file: Path, layout: str, report: Report) -> Iterator[tuple[int, Example]]:
+    """A file's examples with their row numbers; the report gets the rest. Raises UnreadableFile."""
     for number, row, problem in read_rows(file):
         report.rows += 1
         if row is None:

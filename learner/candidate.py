@@ -86,6 +86,17 @@ def make_probes(model: SharedModel, samples: Sequence[Sample]) -> list[Probe]:
     ]
 
 
+def scripted_probes(model: SharedModel) -> list[Probe]:
+    """Probes where no engine is there to sample: each prompt is answered by the next one's words."""
+    prompts = probe_prompts(model.vocab_size)
+    items = [(prompt, prompts[i - 1]) for i, prompt in enumerate(prompts)]
+    rows = model.answer_logprobs(items, adapter="policy", exact=True)
+    return [
+        Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=[float(x) for x in row[: len(answer)]])
+        for (prompt, answer), row in zip(items, rows, strict=True)
+    ]
+
+
 def publish(
     registry: Registry,
     model: SharedModel,
@@ -95,14 +106,15 @@ def publish(
     offsets: dict[str, int],
     gate: GateNumbers,
     probes: list[Probe],
+    first: bool = False,
 ) -> Manifest:
-    """Put the policy adapter into the registry as a new version."""
+    """Put the policy adapter into the registry as a new version, or as the one that a service starts with."""
     with tempfile.TemporaryDirectory() as scratch:
         model.save_policy(Path(scratch))
         return registry.publish(
             Path(scratch),
             parent=parent,
-            after_seq=seq_of(parent),
+            after_seq=-1 if first else seq_of(parent),
             base_digest=model.base_digest,
             rank=model.rank,
             training=training,

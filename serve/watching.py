@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from deploy.registry import seq_of
+from deploy.registry import is_version
 from feedback.events import BASE
 from serve.breaker import Breaker, Event, State
 from serve.metrics import Metrics
@@ -172,7 +172,7 @@ class Watch:
     async def _add(self, engine: Engine, listed: frozenset[str]) -> None:
         """Warm up what is new. An engine lists a policy only after it was probed there (deploy/fleet.py)."""
         for policy in sorted(listed - engine.policies):
-            if policy == BASE or (seq_of(policy) and await self._is_warm(engine, policy)):
+            if policy == BASE or (is_version(policy) and await self._is_warm(engine, policy)):
                 engine.policies |= {policy}
                 self._more()
 

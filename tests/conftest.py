@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,23 +34,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(None, False)
 
 
-@pytest.fixture(scope="session")
-def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """A real vLLM server on the tiny model, with LoRA, as `hearken up` starts it."""
+@contextmanager
+def running_engine(model: Path, log: Path, *extra: str) -> Iterator[Engine]:
+    """A real vLLM server on a model, with LoRA, as `hearken up` starts it, and some arguments more."""
     from deploy.engine import EngineClient
     from hearken import engine as vllm
 
     options = vllm.EngineOptions(
-        model=tiny_model,
+        model=model,
         port=free_port(),
         cuda=vllm.use_cuda(),
-        max_model_len=vllm.context_length(tiny_model),
-        tool_parser=vllm.tool_parser(tiny_model),
+        max_model_len=vllm.context_length(model),
+        tool_parser=vllm.tool_parser(model),
     )
-    log = tmp_path_factory.mktemp("engine") / "engine.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            vllm.engine_command(options),
+            [*vllm.engine_command(options), *extra],
             env=vllm.engine_environment(options, os.environ),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -62,7 +62,7 @@ def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the engine did not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.25)
-        yield Engine(url=client.url, model=tiny_model)
+        yield Engine(url=client.url, model=model)
     finally:
         client.close()
         os.killpg(process.pid, signal.SIGTERM)
@@ -71,3 +71,10 @@ def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One real vLLM server for all tests of a run."""
+    with running_engine(tiny_model, tmp_path_factory.mktemp("engine") / "engine.log") as found:
+        yield found

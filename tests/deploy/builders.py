@@ -53,11 +53,13 @@ def publish(
     parent: str = "base",
     base_digest: str = "d" * 64,
     gate: GateNumbers = GOOD_GATE,
+    after_seq: int = 0,
 ) -> Manifest:
     """A published version with right probes."""
     return registry.publish(
         adapter_folder(scratch / content.hex(), content),
         parent=parent,
+        after_seq=after_seq,
         base_digest=base_digest,
         rank=8,
         training={"labels": 10},

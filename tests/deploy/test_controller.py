@@ -12,7 +12,7 @@ from deploy.releases import append_command, entry
 from deploy.replay import audit
 from deploy.stages import ReleaseState
 from feedback.log import Entry, EventLog
-from tests.deploy.builders import GOOD_GATE
+from tests.deploy.builders import GOOD_GATE, publish
 from tests.deploy.world import World
 
 MakeWorld = Callable[..., World]
@@ -50,6 +50,18 @@ def test_begins_with_the_base_model(world: World) -> None:
     (begun,) = world.decisions
     assert begun.table is not None
     assert (begun.table.epoch, begun.table.live, begun.number) == (1, "base", 1)
+
+
+def test_begins_with_version_0_if_there_is_one(world: World, tmp_path: Path) -> None:
+    first = publish(world.registry, tmp_path / "sft", b"zero", after_seq=-1)
+    assert first.version.startswith("policy-0-")
+    world.tick()
+    (begun,) = world.decisions
+    assert begun.table is not None
+    assert begun.table.live == first.version
+    assert first.version in world.engines[0].loaded
+    assert begun.state.lives == ("base", first.version)  # so that one can go back to the base
+    assert publish(world.registry, tmp_path / "next", b"next", parent=first.version).seq == 1
 
 
 def test_a_better_candidate_is_promoted_and_its_holdback_ends(world: World) -> None:

@@ -1,34 +1,26 @@
-"""Forks learners on command: `python -m tests.faults.nursery DATA MODEL METRICS_PORT KAFKA`, words on stdin.
+"""Forks learners on command: `python -m tests.faults.nursery SETTINGS`, words on stdin.
+
+SETTINGS is JSON of what `LearnerSettings` takes.
 
     ready?  answers once everything is imported
     start   forks a learner and answers its process id
     wait    answers the wait status of the learner, when it has ended
-
-The engine's address leads nowhere and no number of labels starts PPO: these learners read, join, fit reward
-models and write checkpoints.
 """
 
+import json
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
-def main(data: Path, model: str, port: int, kafka: str | None) -> None:
+def main(given: dict[str, Any]) -> None:
     """Obey until stdin ends."""
     from learner.loop import run
     from learner.settings import LearnerSettings
 
-    settings = LearnerSettings(
-        data=data,
-        model=model,
-        engine="http://127.0.0.1:9",
-        metrics_port=port,
-        kafka=kafka,
-        threads=1,
-        min_labels=10**9,
-    )
+    settings = LearnerSettings(**given | {"data": Path(given["data"])})
 
     def learn() -> NoReturn:
         status = 0
@@ -57,5 +49,4 @@ def main(data: Path, model: str, port: int, kafka: str | None) -> None:
 
 
 if __name__ == "__main__":
-    folder, model_folder, metrics_port, bootstrap = sys.argv[1:]
-    main(Path(folder), model_folder, int(metrics_port), bootstrap or None)
+    main(json.loads(sys.argv[1]))

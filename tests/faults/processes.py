@@ -1,5 +1,6 @@
 """The processes that are killed: a gateway as `hearken gateway` starts it, and learners forked ready-made."""
 
+import json
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.servers import free_port
 
@@ -77,7 +79,9 @@ class GatewayProcess:
 class LearnerNursery:
     """Learners as `hearken learner` runs them, without the five seconds that importing torch takes.
 
-    One process imports everything and forks a learner for each `start`.
+    One process imports everything and forks a learner for each `start`. `settings`: of the learners. Without
+    them, the engine's address leads nowhere and no number of labels starts PPO: these learners read, join,
+    fit reward models and write checkpoints.
     """
 
     def __init__(
@@ -87,13 +91,21 @@ class LearnerNursery:
         *,
         kafka: str | None = None,
         environment: dict[str, str] | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
         self.output = data.with_name(data.name + "-learner.out")
         self.pid: int | None = None
-        arguments = [str(data), model, str(free_port()), kafka or ""]
+        told = {
+            "data": str(data),
+            "model": model,
+            "metrics_port": free_port(),
+            "kafka": kafka,
+            "threads": 1,
+            **(settings or {"engine": "http://127.0.0.1:9", "min_labels": 10**9}),
+        }
         with self.output.open("ab") as output:
             self._nursery = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.nursery", *arguments],
+                [sys.executable, "-m", "tests.faults.nursery", json.dumps(told)],
                 cwd=_ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

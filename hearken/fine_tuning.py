@@ -1,0 +1,125 @@
+"""`hearken sft`: an adapter from demonstrations, published as version 0, which the service starts with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.manifest import GateNumbers
+from deploy.registry import Registry
+from feedback.events import BASE, RELEASES
+from feedback.opening import open_log
+from feedback.tables import UnreadableFile
+from hearken.errors import UsageError
+from hearken.importing import Report, encoder, examples
+
+Item = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SftSettings:
+    """What `hearken sft` was told."""
+
+    model: Path
+    demonstrations: tuple[Path, ...]
+    data: Path
+    kafka: str | None = None
+    epochs: int = 3
+    learning_rate: float = 1e-3
+    max_tokens: int = 1024
+    rank: int = 8
+    layout: str = "auto"
+
+
+def run(settings: SftSettings) -> int:
+    """Train, publish, and say what came of it. Raises `UsageError`."""
+    registry = Registry(settings.data / "adapters")
+    _check_is_new(settings, registry)
+    items, reports = _items(settings)
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from learner.candidate import publish, scripted_probes
+    from learner.fine_tuning import FineTuningSettings, fine_tune
+    from learner.machine import keep_freed_memory
+    from learner.model import SharedModel
+
+    console = Console()
+    keep_freed_memory()
+    model = SharedModel(str(settings.model), rank=settings.rank)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("Fine-tuning", total=None)
+
+        def progress(step: int, steps: int, loss: float) -> None:
+            bars.update(task, completed=step, total=steps, description=f"Fine-tuning (loss {loss:.2f})")
+
+        wanted = FineTuningSettings(epochs=settings.epochs, learning_rate=settings.learning_rate)
+        report = fine_tune(model, items, wanted, progress)
+    for line in (line for each in reports for line in each.lines()):
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(
+        f"{report.demonstrations} demonstrations, {report.held_out} held out: "
+        f"loss {report.loss_before:.3f} -> {report.loss_after:.3f} nats per token (epoch {report.epoch})",
+        soft_wrap=True,
+    )
+    if report.epoch == 0:
+        raise UsageError(
+            "no epoch was better than the base on what was held out; nothing was published", code=1
+        )
+    manifest = publish(
+        registry,
+        model,
+        parent=BASE,
+        training={"demonstrations": report.demonstrations, "sft_steps": report.steps},
+        offsets={},
+        gate=GateNumbers(),
+        probes=scripted_probes(model),
+        first=True,
+    )
+    console.print(f"published {manifest.version}: the service will start with it", soft_wrap=True)
+    return 0
+
+
+def _check_is_new(settings: SftSettings, registry: Registry) -> None:
+    """Version 0 is what a service starts from, so there must be none yet and nothing that started."""
+    if known := registry.versions():
+        raise UsageError(f"{registry.folder} has {known[-1]} already; version 0 needs a service that is new")
+    log = open_log(settings.data, settings.kafka, "sft")
+    try:
+        records, _ = log.read([RELEASES], {}, 1, 0.0)
+    finally:
+        log.close()
+    if records:
+        raise UsageError(
+            f"the service of {settings.data} has started already; version 0 needs one that is new"
+        )
+
+
+def _items(settings: SftSettings) -> tuple[list[Item], list[Report]]:
+    """Demonstrations as (prompt, answer) token ids, and what became of the files' rows."""
+    encode = encoder(settings.model)
+    items: list[Item] = []
+    reports = []
+    for file in settings.demonstrations:
+        report = Report(str(file))
+        reports.append(report)
+        try:
+            for number, example in examples(file, settings.layout, report):
+                try:
+                    prompt, answer = encode(example.messages, example.answers[0])
+                except ValueError as why:
+                    report.skip(str(why), number)
+                    continue
+                if example.kind not in ("demonstration", "correction"):
+                    report.skip(f"a {example.kind} is no demonstration", number)
+                elif len(prompt) + len(answer) > settings.max_tokens:
+                    report.skip(f"longer than {settings.max_tokens} tokens", number)
+                else:
+                    items.append((prompt, answer))
+                    report.imported[example.kind] += 1
+        except UnreadableFile as why:
+            raise UsageError(str(why)) from why
+    if len(items) < 2:
+        told = " ".join(line.strip() for report in reports for line in report.lines())
+        raise UsageError(f"at least 2 demonstrations are needed. {told}")
+    return items, reports

@@ -1,0 +1,69 @@
+"""`hearken sft` from files to version 0, by its command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deploy.registry import Registry
+from feedback.events import RELEASES
+from feedback.log import Entry
+from feedback.opening import open_log
+from hearken.cli import main
+
+ROWS = [
+    {"prompt": f"Where is my order {i}?", "completion": "Your parcel is on its way."} for i in range(30)
+] + [{"instruction": "Say when it arrives.", "input": "", "output": "It arrives in two days."}]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "shown.json"
+    path.write_text(json.dumps([*ROWS, {"prompt": "No answer?"}]))
+    return path
+
+
+def sft(tiny_model: Path, file: Path, data: Path) -> int:
+    flags = ["--demonstrations", str(file), "--model", str(tiny_model), "--data", str(data), "--epochs", "1"]
+    return main(["sft", *flags])
+
+
+def test_demonstrations_become_version_0(
+    tiny_model: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    assert sft(tiny_model, file, data) == 0
+    told = capsys.readouterr().out
+    assert "imported 31 demonstration" in told
+    assert "1 skipped" in told
+    registry = Registry(data / "adapters")
+    (version,) = registry.versions()
+    assert version.startswith("policy-0-")
+    assert version in told
+    manifest = registry.verify(version)
+    assert (manifest.parent, manifest.training["demonstrations"]) == ("base", 28)
+    assert all(len(probe.logprobs) == len(probe.token_ids) > 0 for probe in manifest.probes)
+    assert sft(tiny_model, file, data) == 2
+    assert "a service that is new" in capsys.readouterr().err
+
+
+def test_a_service_that_has_started_gets_no_version_0(
+    tiny_model: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    log = open_log(data, None, "tester")
+    log.append([Entry(RELEASES, "release", b"{}")]).result()
+    log.close()
+    assert sft(tiny_model, file, data) == 2
+    assert "has started" in capsys.readouterr().err
+
+
+def test_a_file_without_demonstrations_says_what_it_has(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "thumbs.jsonl"
+    file.write_text(json.dumps({"prompt": "Hi", "completion": "Hello.", "label": True}) + "\n")
+    assert sft(tiny_model, file, tmp_path / "data") == 2
+    assert "a thumbs is no demonstration" in capsys.readouterr().err
+    assert sft(tiny_model, tmp_path / "none.jsonl", tmp_path / "data") == 2
