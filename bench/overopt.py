@@ -36,7 +36,7 @@ TASTE = "thorough"
 QUESTIONS = 400
 ROLLOUTS = 64
 PLAIN_STEPS = 40
-EVERY = {"ours": 3, "plain": 8}  # steps between two measurements
+EVERY = {"ours": 4, "plain": 8}  # steps between two measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +158,13 @@ def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
 
 def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[Row]]:
     """Both sides on the same votes."""
-    from bench._raters import School, flipping_persona
+    from bench._raters import School, noisy_persona
     from hearken.support_desk import prompts
     from learner.features import AnswerFeatures
-    from learner.reward import RewardModel, RewardSettings
+    from learner.reward import RewardModel
+    from learner.settings import RewardSettings
 
-    persona = flipping_persona(TASTE, FLIPPED)
+    persona = noisy_persona(TASTE, 2 * FLIPPED)
     ballots: list[Any] = []
     found: dict[str, list[Row]] = {}
     for side in ("ours", "plain"):
