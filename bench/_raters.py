@@ -5,6 +5,7 @@ in the log. Here the raters write them, and every candidate that passes the lear
 at once, where the service would try it on its users first.
 """
 
+import dataclasses
 import logging
 import random
 import time
@@ -30,26 +31,17 @@ from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
 from learner.settings import LearnerSettings
 
-MAX_TOKENS = 64
+MAX_TOKENS = 96
 RATERS = 200
 PERSONAS = Path(__file__).resolve().parent.parent / "hearken" / "personas"
 
 
-def flipping_persona(name: str, flipped: float) -> Persona:
-    """A shipped persona of whose votes the share `flipped` says the opposite of what it would have said.
+def noisy_persona(name: str, noise: float) -> Persona:
+    """A shipped persona of whose votes the share `noise` is a coin toss: half of these are flipped.
 
-    A vote that is a coin toss is flipped half of the time. This comes on top of a persona's own doubt, by
-    which the worse of two answers with nearly equal utility often wins.
+    This comes on top of a persona's own doubt: the worse of two answers with nearly equal utility often wins.
     """
-    persona = Persona.load(PERSONAS / f"{name}.json")
-    return Persona(
-        persona.name,
-        persona.rules,
-        persona.length_weight,
-        2 * flipped,
-        persona.vote_rate,
-        persona.compare_rate,
-    )
+    return dataclasses.replace(Persona.load(PERSONAS / f"{name}.json"), noise=noise)
 
 
 class School:

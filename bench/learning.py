@@ -1,11 +1,12 @@
 """What people's votes make of a policy: the true win rate against the base, and the KL that it costs.
 
-Three seeds, each with a taste of its own (the personas in hearken/personas) that only its simulated raters
-know: 200 raters, of whose votes 10% say the opposite of what was meant. The raters choose between two answers
-of the live policy, 600 times while that is the base and 400 times of what the learner has made of it then:
-1,000 comparisons in all, a quarter of them by raters who judge and never train. The learner is the service's
-own, from the log over the reward model, PPO with rollouts from vLLM and the KL limits to the offline gate; a
-candidate that passes it becomes live at once.
+Three seeds, each with voters, votes and training of its own. 200 simulated raters have a taste that nobody
+else knows (a persona, hearken/personas); 10% of their votes are a coin toss, and the others are as unsure as
+people are between answers that they like nearly as much. They choose between two answers of the live policy,
+600 times while that is the base and 400 times of what the learner has made of it then: 1,000 comparisons in
+all, a quarter of them by raters who judge and never train. The learner is the service's own, from the log
+over the reward model, PPO with rollouts from vLLM and the KL limits to the offline gate; a candidate that
+passes it becomes live at once.
 
 `win_rate`: the share of 300 fresh questions, none like those before, to which the last live policy's answer
 has the higher utility, ties half; the mean of the seeds. `kl_nats`: KL(live || base) per response, the
@@ -23,12 +24,13 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-FLIPPED = 0.1
-TASTES = ("friendly", "thorough", "brisk")
+NOISE = 0.1
+TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
 ROUNDS: dict[str, tuple[int, ...]] = {"comparisons": (600, 400), "thumbs": (1300, 700)}
-STEPS = 12  # of PPO in a round, at most
+STEPS = 20  # of PPO in a round, at most
+ROLLOUTS = 64  # of a step
 FRESH = 300
 KL_SAMPLES = 150
 MAX_TURNS = 200
@@ -64,14 +66,14 @@ def accuracy(school: Any) -> float:
     return found
 
 
-def one_seed(kind: Literal["comparisons", "thumbs"], seed: int, url: str, model: Path) -> dict[str, float]:
+def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
     """One learner from the base: win rate, its standard error and KL of what is live in the end."""
-    from bench._raters import MAX_TOKENS, School, flipping_persona
+    from bench._raters import MAX_TOKENS, School, noisy_persona
     from hearken.evaluate import evaluate, mean_utility
     from hearken.support_desk import prompts
     from learner.settings import LearnerSettings
 
-    persona = flipping_persona(TASTES[seed % len(TASTES)], FLIPPED)
+    persona = noisy_persona(taste, NOISE)
     with tempfile.TemporaryDirectory() as scratch:
         settings = LearnerSettings(
             data=Path(scratch),
@@ -79,6 +81,7 @@ def one_seed(kind: Literal["comparisons", "thumbs"], seed: int, url: str, model:
             engine=url,
             seed=seed,
             min_labels=400,  # of training raters; the first round brings 450
+            rollouts_per_step=ROLLOUTS,
             steps_per_candidate=STEPS,
             max_tokens=MAX_TOKENS,
         )
@@ -110,7 +113,9 @@ def main(argv: list[str]) -> int:
     """Train on comparisons, then on thumbs, and print what the policies are worth."""
     parser = argparse.ArgumentParser(prog="python -m bench learning", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--taste", choices=TASTES, default=TASTES[0])
     parser.add_argument("--only", choices=sorted(ROUNDS), help="leave the other kind of votes out")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
 
@@ -128,6 +133,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     cores = os.sched_getaffinity(0)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     result: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -138,7 +144,7 @@ def main(argv: list[str]) -> int:
         for kind, name in (("comparisons", ""), ("thumbs", "thumbs_")):
             if arguments.only not in (None, kind):
                 continue
-            found = [one_seed(kind, seed, server.url, model) for seed in range(arguments.seeds)]  # type: ignore[arg-type]
+            found = [one_seed(kind, arguments.taste, seed, server.url, model) for seed in seeds]
             rates = [seed["win_rate"] for seed in found]
             result |= {
                 f"{name}win_rate": round(statistics.fmean(rates), 4),

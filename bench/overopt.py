@@ -32,11 +32,11 @@ from typing import Any
 
 FLIPPED = 0.25
 VOTES = 240
-TASTE = "thorough"
+TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
 QUESTIONS = 400
 ROLLOUTS = 64
 PLAIN_STEPS = 40
-EVERY = {"ours": 3, "plain": 8}  # steps between two measurements
+EVERY = {"ours": 4, "plain": 8}  # steps between two measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +156,15 @@ def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
     )
 
 
-def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[Row]]:
+def one_seed(taste: str, seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[Row]]:
     """Both sides on the same votes."""
-    from bench._raters import School, flipping_persona
+    from bench._raters import School, noisy_persona
     from hearken.support_desk import prompts
     from learner.features import AnswerFeatures
     from learner.reward import RewardModel
     from learner.settings import RewardSettings
 
-    persona = flipping_persona(TASTE, FLIPPED)
+    persona = noisy_persona(taste, 2 * FLIPPED)
     ballots: list[Any] = []
     found: dict[str, list[Row]] = {}
     for side in ("ours", "plain"):
@@ -187,6 +187,7 @@ def main(argv: list[str]) -> int:
     """Climb with and without safeguards and print how gold fares."""
     parser = argparse.ArgumentParser(prog="python -m bench overopt", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--taste", choices=TASTES, default=TASTES[0])
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
@@ -209,7 +210,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         with engine(scratch, "engine", cores=os.sched_getaffinity(0), environment=environment) as server:
-            found = [one_seed(seed, model, server.url, scratch) for seed in seeds]
+            found = [one_seed(arguments.taste, seed, model, server.url, scratch) for seed in seeds]
     ours = [min(row.gold for row in rows["ours"][1:]) for rows in found]
     plain = [[row.gold for row in rows["plain"][1:]] for rows in found]
     result = {

@@ -28,9 +28,9 @@ class SelfCheckLimits:
     length_ratio: mean length over live's, either way, beyond which the judged win rate must be above 0.5 by
     `win_rate_gain` (people who like short answers get them a quarter as long, and judge them better).
     entropy_share: of live's entropy per token; policies with a KL of 5 nats to the base, trained on three
-    tastes, kept two thirds of it and more. kl_jump_nats: of the KL to live between two observations, three
-    times what a step may move before it ends (`PPOSettings.kl_step_nats`). perplexity_ratio: of the rollouts
-    under the base, over that of live's.
+    tastes, kept two thirds of it and more. kl_jump_nats: of the KL to live between two observations. Steps
+    of 64 rollouts were seen to move it by 1.9, of which 0.5 is the measurement's error. perplexity_ratio: of
+    the rollouts under the base, over that of live's.
     """
 
     window: int = 3
@@ -38,7 +38,7 @@ class SelfCheckLimits:
     win_rate_gain: float = 0.05
     length_ratio: float = 2.0
     entropy_share: float = 0.2
-    kl_jump_nats: float = 1.8
+    kl_jump_nats: float = 3.0
     perplexity_ratio: float = 3.0
 
     def __post_init__(self) -> None:

@@ -94,7 +94,7 @@ def test_an_entropy_that_collapses_is_found() -> None:
 def test_a_jump_of_the_kl_is_found_and_a_steady_rise_is_not() -> None:
     assert found(climb(8, kl_nats_live=0.6, kl_nats_base=0.6)) is None
     steady = climb(4)
-    leap = dataclasses.replace(steady[-1], kl_nats_live=steady[-1].kl_nats_live + 2.0)
+    leap = dataclasses.replace(steady[-1], kl_nats_live=steady[-1].kl_nats_live + 3.5)
     assert found([*steady, leap]) == "KL runaway"
     lost = dataclasses.replace(steady[-1], kl_nats_base=float("nan"), kl_nats_live=float("nan"))
     assert found([*steady, lost]) == "KL runaway"
@@ -110,7 +110,7 @@ def test_sentences_begin_with_their_reason() -> None:
         climb(9, judged_win_rate=-0.03),
         climb(10, response_tokens=5.0, judged_win_rate=0.0),
         climb(10, entropy_nats=-0.04),
-        climb(3, kl_nats_live=2.0),
+        climb(3, kl_nats_live=3.5),
     ]
     said = [concern(history, LIMITS) for history in histories]
     assert [one.reason for one in said if one] == list(REASONS)

@@ -1,0 +1,108 @@
+"""The learner that finds fault with its own policy, without an engine: what it does then, and remembers."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploy.engine import EngineClient
+from deploy.registry import Registry
+from feedback.log import Entry
+from feedback.sqlite_log import SqliteLog
+from learner.loop import Learner
+from learner.metrics import LearnerMetrics
+from learner.model import LIVE, POLICY, SharedModel
+from learner.self_check import Observation
+from learner.settings import LearnerSettings
+from tests.feedback.examples import completion, record, thumb
+from tests.learner.conftest import make_random_model
+
+LIVES = Observation(
+    reward=0.0,
+    judged_win_rate=0.5,
+    response_tokens=20.0,
+    entropy_nats=1.0,
+    kl_nats_base=0.0,
+    kl_nats_live=0.0,
+    perplexity=2.0,
+)
+PLEASING = [dataclasses.replace(LIVES, reward=0.2 * i, judged_win_rate=0.5 - 0.04 * i) for i in range(9)]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "log.db")
+    for i in range(80):
+        made = [record(completion(f"c{i}")), record(thumb(f"c{i}", float(i % 2), 1, rater=f"u_{i % 20}"))]
+        log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def learner(log: SqliteLog, tmp_path: Path) -> Learner:
+    make_random_model(tmp_path / "model", tokens=1024)
+    return make(log, tmp_path)
+
+
+def make(log: SqliteLog, folder: Path) -> Learner:
+    settings = LearnerSettings(
+        data=folder,
+        model=str(folder / "model"),
+        engine="http://127.0.0.1:9",
+        min_labels=20,
+        labels_per_update=20,
+    )
+    return Learner(
+        settings,
+        log,
+        EngineClient(settings.engine),
+        Registry(folder / "adapters"),
+        SharedModel(settings.model, rank=8),
+        LearnerMetrics(),
+    )
+
+
+def refused(learner: Learner, reason: str) -> float | None:
+    return learner.metrics.registry.get_sample_value("hearken_candidates_refused_total", {"reason": reason})
+
+
+def test_a_policy_that_only_pleases_its_score_is_refused_and_training_waits(
+    learner: Learner, log: SqliteLog, tmp_path: Path
+) -> None:
+    learner.turn(0.0)
+    assert learner.place.reward_updates == 1
+    with torch.no_grad():
+        learner.model.flat[POLICY].weights.add_(0.01)  # as if PPO had moved it
+    learner.history, learner.place.at_limit = list(PLEASING), True
+    learner.save()
+
+    again = make(log, tmp_path)  # a learner killed here knows as much
+    assert again.resume()
+    assert again.history == PLEASING
+    assert refused(again, "over-optimised") == 0
+    again.turn(0.0)
+
+    assert refused(again, "over-optimised") == 1
+    assert again.place.trial is None
+    policy, live = (again.model.adapter_state(name) for name in (POLICY, LIVE))
+    assert all(policy[key].equal(live[key]) for key in live)
+    assert again.history == []
+    turns = again.place.turn
+    again.turn(0.0)  # with the same votes it would come to the same
+    assert again.place.turn == turns
+
+
+def test_training_goes_on_once_there_are_new_votes(learner: Learner, log: SqliteLog) -> None:
+    learner.turn(0.0)
+    learner.history, learner.place.at_limit = list(PLEASING), True
+    learner.turn(0.0)
+    assert learner.place.gave_up_at == learner.place.reward_updates == 1
+    for i in range(80, 160):
+        made = [record(completion(f"c{i}")), record(thumb(f"c{i}", float(i % 2), 1, rater=f"u_{i % 20}"))]
+        log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
+    learner.turn(0.0)  # reads them
+    learner.turn(0.0)  # and fits them
+    assert learner.place.reward_updates > learner.place.gave_up_at
