@@ -37,7 +37,14 @@ def main() -> int:
     reset_peak()
     imported = memory_bytes("VmRSS")
 
-    model = SharedModel(work["model"], rank=work["rank"], device="cpu", bf16_products=work["bf16_products"])
+    device = work.get("device", "cpu")
+    model = SharedModel(
+        work["model"],
+        rank=work["rank"],
+        device=device,
+        dtype=torch.bfloat16 if device == "cuda" else torch.float32,
+        bf16_products=work["bf16_products"],
+    )
     reward = RewardModel(AnswerFeatures(model))
     ppo = PPO(
         model,
@@ -58,12 +65,15 @@ def main() -> int:
         measured = ppo.measure(rollouts)
         known = time.perf_counter()
         report = ppo.step(measured, mean - 0.5 * std)
+        if device == "cuda":
+            torch.cuda.synchronize()
         ended = time.perf_counter()
         assert report.epochs == work["epochs"]
         assert report.skipped_updates == 0
         seconds.append(ended - started)
         parts.append((scored - started, known - scored, ended - known))
-    peak = torch.tensor([memory_bytes("VmHWM") - imported])
+    used = torch.cuda.max_memory_allocated() if device == "cuda" else memory_bytes("VmHWM") - imported
+    peak = torch.tensor([used])
     ranks.add_(peak)
     if ranks.rank:
         return 0

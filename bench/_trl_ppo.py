@@ -47,6 +47,7 @@ def main() -> int:
     )
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
+    on_gpu = work.get("device", "cpu") == "cuda"
     torch.set_num_threads(work["threads"])
     if work["bf16_products"]:  # what the other side does to its products, by torch's own switch
         torch.set_float32_matmul_precision("medium")
@@ -54,7 +55,7 @@ def main() -> int:
     imported = memory_bytes("VmRSS")
 
     tokenizer = AutoTokenizer.from_pretrained(work["model"], padding_side="left")
-    dtype = torch.float32
+    dtype = torch.bfloat16 if on_gpu else torch.float32
     policy = AutoModelForCausalLM.from_pretrained(work["model"], dtype=dtype)
     value, reward = (
         AutoModelForSequenceClassification.from_pretrained(work["model"], num_labels=1, dtype=dtype)
@@ -64,7 +65,7 @@ def main() -> int:
     config = PPOConfig(
         output_dir=str(arguments.out / "trl"),
         report_to="none",
-        use_cpu=True,
+        use_cpu=not on_gpu,
         disable_tqdm=True,
         save_strategy="no",
         num_sample_generations=0,
@@ -79,7 +80,7 @@ def main() -> int:
         temperature=1.0,
         missing_eos_penalty=1.0,
         learning_rate=work["learning_rate"],
-        bf16=False,  # like checkpointing without effect on a CPU: this trainer's accelerator ignores both
+        bf16=on_gpu,  # like checkpointing without effect on a CPU: this trainer's accelerator ignores both
         gradient_checkpointing=False,
         seed=work["seed"],
     )
@@ -130,7 +131,7 @@ def main() -> int:
         "update_seconds": [b - a for a, b in itertools.pairwise(ends)],
         "generation_seconds": generations,
         "left_out_seconds": left_out,
-        "peak_bytes": memory_bytes("VmHWM") - imported,
+        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else memory_bytes("VmHWM") - imported,
         "imported_bytes": imported,
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "pad_token_id": tokenizer.pad_token_id,
