@@ -31,6 +31,7 @@ TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
 ROUNDS: dict[str, tuple[int, ...]] = {"comparisons": (600, 400), "thumbs": (1300, 700)}
 STEPS = 20  # of PPO in a round, at most
 ROLLOUTS = 64  # of a step
+MAX_TOKENS = 96  # of an answer
 FRESH = 300
 KL_SAMPLES = 150
 MAX_TURNS = 200
@@ -68,7 +69,7 @@ def accuracy(school: Any) -> float:
 
 def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
     """One learner from the base: win rate, its standard error and KL of what is live in the end."""
-    from bench._raters import MAX_TOKENS, School, noisy_persona
+    from bench._raters import School, noisy_persona
     from hearken.evaluate import evaluate, mean_utility
     from hearken.support_desk import prompts
     from learner.settings import LearnerSettings

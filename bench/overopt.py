@@ -31,12 +31,13 @@ from pathlib import Path
 from typing import Any
 
 FLIPPED = 0.25
-VOTES = 240
-TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
+VOTES = 160
+TASTES = ("thorough", "friendly", "brisk")  # the shipped personas
 QUESTIONS = 400
 ROLLOUTS = 64
-PLAIN_STEPS = 40
+PLAIN_STEPS = 32
 EVERY = {"ours": 4, "plain": 8}  # steps between two measurements
+LONGEST_SECONDS = 300.0  # of a climb
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,9 @@ class Watched:
         self.rows = [Row(0, 0.0, 0.0, 0.0, 0.0)]
 
     def _answers(self, version: str) -> list[Any]:
-        from bench._raters import MAX_TOKENS
         from hearken.evaluate import sample
 
-        return sample(self.school.engine, version, self._prompts, MAX_TOKENS)
+        return sample(self.school.engine, version, self._prompts, self.school.max_tokens)
 
     def _utilities(self, answers: list[Any]) -> list[float]:
         pairs = zip(self._questions, answers, strict=True)
@@ -97,9 +97,13 @@ class Watched:
             )
         )
 
+    def _undone(self) -> float:
+        return self.learner.metrics.registry.get_sample_value("hearken_ppo_undone_total") or 0.0
+
     def climb(self, every: int, last: int) -> str:
         """Turn after turn until the learner stops itself or has taken `last` steps. Gives why it ended."""
         place, started, refused = self.learner.place, time.perf_counter(), self.school.refusals()
+        undone = self._undone()
         while place.steps < last:
             steps = place.steps
             self.learner.turn(0.0)
@@ -111,15 +115,14 @@ class Watched:
             if time.perf_counter() - started > LONGEST_SECONDS:
                 raise RuntimeError(f"the learner does not go on: {place}")
         else:
-            self.measure()
+            if self.rows[-1].step < place.steps:
+                self.measure()
             return f"{last} steps"
-        if self.rows[-1].step < place.steps or place.at_limit:
+        if self.rows[-1].step < place.steps or self._undone() > undone:
             self.measure()  # before it offers or goes back
-        self.learner.turn(0.0)
-        return "refused" if self.school.refusals() > refused else "offered"
-
-
-LONGEST_SECONDS = 300.0
+        while place.trial is None and self.school.refusals() == refused:
+            self.learner.turn(0.0)  # the offline gate
+        return "refused" if place.trial is None else "offered"
 
 
 def table(name: str, rows: Sequence[Row], ended: str) -> None:
@@ -139,8 +142,8 @@ def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
         model=str(model),
         engine=url,
         seed=seed,
-        min_labels=100,
-        labels_per_update=100,
+        min_labels=80,
+        labels_per_update=80,
         rollouts_per_step=ROLLOUTS,
     )
     if side == "ours":
