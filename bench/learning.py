@@ -29,11 +29,11 @@ from typing import Any
 NOISE = 0.1
 TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
 ROUNDS: dict[str, tuple[int, ...]] = {"comparisons": (600, 400), "thumbs": (1300, 700)}
-STEPS = 20  # of PPO in a round, at most
+STEPS = 12  # of PPO in a round, at most
 ROLLOUTS = 64  # of a step
 MAX_TOKENS = 96  # of an answer
 FRESH = 300
-KL_SAMPLES = 150
+KL_SAMPLES = 100
 MAX_TURNS = 200
 
 
@@ -87,14 +87,17 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
             max_tokens=MAX_TOKENS,
         )
         with closing(School(settings, persona)) as school:
-            usual = mean_utility(school.engine, prompts(200, seed + 500), persona.utility, MAX_TOKENS)
+            usual: list[float] = []  # what the base's answers are worth
 
             def votes(number: int, count: int) -> None:
                 questions = prompts(count, seed=1000 * seed + number)
                 if kind == "comparisons":
                     school.compare(questions)
                 else:
-                    school.thumb(questions, usual)
+                    if not usual:
+                        some = prompts(200, seed=500 + seed)
+                        usual.append(mean_utility(school.engine, some, persona.utility, MAX_TOKENS))
+                    school.thumb(questions, usual[0])
 
             train(school, votes, ROUNDS[kind])
             fresh = prompts(FRESH, seed, held_out=True)

@@ -29,6 +29,11 @@ def test_the_lower_limit_covers_the_true_rate_in_19_of_20_runs() -> None:
     assert 0.03 < missed / 2000 < 0.07
 
 
+def test_the_chance_to_win_counts_all_pairs() -> None:
+    assert chance_to_win(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0, 2.0, 3.0])) == (1.5 + 3.5) / 8
+    assert chance_to_win(torch.zeros(5), torch.zeros(3)) == 0.5
+
+
 def test_numbers_carry_lengths_and_budgets() -> None:
     numbers = compare(
         [sample(10), sample(20)],
