@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deploy.engine import Sample
-from learner.candidate import compare, probe_prompts, win_rate
+from learner.candidate import chance_to_win, compare, probe_prompts, win_rate
 from learner.rollouts import distinct_prompts, is_held_out
 
 
