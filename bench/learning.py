@@ -35,17 +35,18 @@ MAX_TOKENS = 96  # of an answer
 FRESH = 300
 KL_SAMPLES = 100
 MAX_TURNS = 200
+TRIES = 3  # candidates that the gate may refuse before a round ends; it trains on after each
 
 
 def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...]) -> None:
-    """Votes, then the learner's turns until it has offered a candidate or refused one; round by round."""
+    """Votes, then the learner's turns until it offers a candidate, or has refused `TRIES`; round by round."""
     learner = school.learner
     for number, count in enumerate(rounds):
         votes(number, count)
         refused = school.refusals()
         for _ in range(MAX_TURNS):
             learner.turn(0.0)
-            if learner.place.trial is not None or school.refusals() > refused:
+            if learner.place.trial is not None or school.refusals() >= refused + TRIES:
                 break
         else:
             raise RuntimeError(f"no candidate after {MAX_TURNS} turns: {learner.place}")
