@@ -31,7 +31,6 @@ from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
 from learner.settings import LearnerSettings
 
-MAX_TOKENS = 96
 RATERS = 200
 PERSONAS = Path(__file__).resolve().parent.parent / "hearken" / "personas"
 
@@ -49,7 +48,7 @@ class School:
 
     def __init__(self, settings: LearnerSettings, persona: Persona) -> None:
         self.persona = persona
-        self.engine = EngineClient(settings.engine)
+        self.engine, self.max_tokens = EngineClient(settings.engine), settings.max_tokens
         self._log = SqliteLog(settings.data / "log.db")
         self._registry = Registry(settings.data / "adapters")
         model = SharedModel(settings.model, rank=settings.rank, seed=settings.seed)
@@ -73,7 +72,7 @@ class School:
     def comparisons(self, questions: Sequence[str]) -> list[Entry]:
         """What `compare` writes; other learners can be given the same."""
         prompts = tokenize(self.engine.url, questions)
-        answers = [sample(self.engine, self.live, prompts, MAX_TOKENS) for _ in "ab"]
+        answers = [sample(self.engine, self.live, prompts, self.max_tokens) for _ in "ab"]
         entries: list[Entry] = []
         for question, a, b in zip(questions, *answers, strict=True):
             said = self.persona.prefer(
@@ -85,7 +84,7 @@ class School:
     def thumb(self, questions: Sequence[str], usual: float) -> None:
         """One thumb on an answer of the live policy to each question; a toss-up at the utility `usual`."""
         prompts = tokenize(self.engine.url, questions)
-        answers = sample(self.engine, self.live, prompts, MAX_TOKENS)
+        answers = sample(self.engine, self.live, prompts, self.max_tokens)
         entries: list[Entry] = []
         for question, answer in zip(questions, answers, strict=True):
             up = self.persona.thumb_up(self.persona.utility(question, answer.text), usual, self._rng)

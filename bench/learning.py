@@ -29,22 +29,24 @@ from typing import Any
 NOISE = 0.1
 TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
 ROUNDS: dict[str, tuple[int, ...]] = {"comparisons": (600, 400), "thumbs": (1300, 700)}
-STEPS = 20  # of PPO in a round, at most
+STEPS = 12  # of PPO in a round, at most
 ROLLOUTS = 64  # of a step
+MAX_TOKENS = 96  # of an answer
 FRESH = 300
-KL_SAMPLES = 150
+KL_SAMPLES = 100
 MAX_TURNS = 200
+TRIES = 3  # candidates that the gate may refuse before a round ends; it trains on after each
 
 
 def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...]) -> None:
-    """Votes, then the learner's turns until it has offered a candidate or refused one; round by round."""
+    """Votes, then the learner's turns until it offers a candidate, or has refused `TRIES`; round by round."""
     learner = school.learner
     for number, count in enumerate(rounds):
         votes(number, count)
         refused = school.refusals()
         for _ in range(MAX_TURNS):
             learner.turn(0.0)
-            if learner.place.trial is not None or school.refusals() > refused:
+            if learner.place.trial is not None or school.refusals() >= refused + TRIES:
                 break
         else:
             raise RuntimeError(f"no candidate after {MAX_TURNS} turns: {learner.place}")
@@ -68,7 +70,7 @@ def accuracy(school: Any) -> float:
 
 def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
     """One learner from the base: win rate, its standard error and KL of what is live in the end."""
-    from bench._raters import MAX_TOKENS, School, noisy_persona
+    from bench._raters import School, noisy_persona
     from hearken.evaluate import evaluate, mean_utility
     from hearken.support_desk import prompts
     from learner.settings import LearnerSettings
@@ -86,14 +88,17 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
             max_tokens=MAX_TOKENS,
         )
         with closing(School(settings, persona)) as school:
-            usual = mean_utility(school.engine, prompts(200, seed + 500), persona.utility, MAX_TOKENS)
+            usual: list[float] = []  # what the base's answers are worth
 
             def votes(number: int, count: int) -> None:
                 questions = prompts(count, seed=1000 * seed + number)
                 if kind == "comparisons":
                     school.compare(questions)
                 else:
-                    school.thumb(questions, usual)
+                    if not usual:
+                        some = prompts(200, seed=500 + seed)
+                        usual.append(mean_utility(school.engine, some, persona.utility, MAX_TOKENS))
+                    school.thumb(questions, usual[0])
 
             train(school, votes, ROUNDS[kind])
             fresh = prompts(FRESH, seed, held_out=True)

@@ -1,8 +1,9 @@
 """What happens when PPO climbs a bad score: the learner with its safeguards, and plain PPO beside it.
 
 A proxy reward model is fitted to few comparisons, of which 25% say the opposite of what was meant. The gold
-utility (a persona, hearken/personas) is known to the benchmark alone. Two learners climb the same votes with
-the same PPO and rollouts by vLLM:
+utility is known to the benchmark alone: the friendly persona's (hearken/personas), who likes kind words, once
+each, but less 1 for every 10 words, so that too much of what is liked does harm. Two learners climb the same
+votes with the same PPO and rollouts by vLLM:
 
     ours    the service's defaults: an ensemble of heads, pessimism, KL penalty and limits, the self-check; it
             ends when the learner stops itself to offer or to refuse what it has
@@ -31,12 +32,13 @@ from pathlib import Path
 from typing import Any
 
 FLIPPED = 0.25
-VOTES = 240
-TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
+VOTES = 160
+TASTE, LENGTH_WEIGHT = "friendly", -1.0
 QUESTIONS = 400
 ROLLOUTS = 64
 PLAIN_STEPS = 40
 EVERY = {"ours": 4, "plain": 8}  # steps between two measurements
+LONGEST_SECONDS = 300.0  # of a climb
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,9 @@ class Watched:
         self.rows = [Row(0, 0.0, 0.0, 0.0, 0.0)]
 
     def _answers(self, version: str) -> list[Any]:
-        from bench._raters import MAX_TOKENS
         from hearken.evaluate import sample
 
-        return sample(self.school.engine, version, self._prompts, MAX_TOKENS)
+        return sample(self.school.engine, version, self._prompts, self.school.max_tokens)
 
     def _utilities(self, answers: list[Any]) -> list[float]:
         pairs = zip(self._questions, answers, strict=True)
@@ -97,9 +98,13 @@ class Watched:
             )
         )
 
+    def _undone(self) -> float:
+        return self.learner.metrics.registry.get_sample_value("hearken_ppo_undone_total") or 0.0
+
     def climb(self, every: int, last: int) -> str:
         """Turn after turn until the learner stops itself or has taken `last` steps. Gives why it ended."""
         place, started, refused = self.learner.place, time.perf_counter(), self.school.refusals()
+        undone = self._undone()
         while place.steps < last:
             steps = place.steps
             self.learner.turn(0.0)
@@ -111,15 +116,14 @@ class Watched:
             if time.perf_counter() - started > LONGEST_SECONDS:
                 raise RuntimeError(f"the learner does not go on: {place}")
         else:
-            self.measure()
+            if self.rows[-1].step < place.steps:
+                self.measure()
             return f"{last} steps"
-        if self.rows[-1].step < place.steps or place.at_limit:
+        if self.rows[-1].step < place.steps or self._undone() > undone:
             self.measure()  # before it offers or goes back
-        self.learner.turn(0.0)
-        return "refused" if self.school.refusals() > refused else "offered"
-
-
-LONGEST_SECONDS = 300.0
+        while place.trial is None and self.school.refusals() == refused:
+            self.learner.turn(0.0)  # the offline gate
+        return "refused" if place.trial is None else "offered"
 
 
 def table(name: str, rows: Sequence[Row], ended: str) -> None:
@@ -139,8 +143,8 @@ def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
         model=str(model),
         engine=url,
         seed=seed,
-        min_labels=100,
-        labels_per_update=100,
+        min_labels=80,
+        labels_per_update=80,
         rollouts_per_step=ROLLOUTS,
     )
     if side == "ours":
@@ -156,7 +160,7 @@ def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
     )
 
 
-def one_seed(taste: str, seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[Row]]:
+def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[Row]]:
     """Both sides on the same votes."""
     from bench._raters import School, noisy_persona
     from hearken.support_desk import prompts
@@ -164,7 +168,7 @@ def one_seed(taste: str, seed: int, model: Path, url: str, scratch: Path) -> dic
     from learner.reward import RewardModel
     from learner.settings import RewardSettings
 
-    persona = noisy_persona(taste, 2 * FLIPPED)
+    persona = dataclasses.replace(noisy_persona(TASTE, 2 * FLIPPED), length_weight=LENGTH_WEIGHT)
     ballots: list[Any] = []
     found: dict[str, list[Row]] = {}
     for side in ("ours", "plain"):
@@ -187,7 +191,6 @@ def main(argv: list[str]) -> int:
     """Climb with and without safeguards and print how gold fares."""
     parser = argparse.ArgumentParser(prog="python -m bench overopt", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--taste", choices=TASTES, default=TASTES[0])
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
@@ -210,7 +213,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         with engine(scratch, "engine", cores=os.sched_getaffinity(0), environment=environment) as server:
-            found = [one_seed(arguments.taste, seed, model, server.url, scratch) for seed in seeds]
+            found = [one_seed(seed, model, server.url, scratch) for seed in seeds]
     ours = [min(row.gold for row in rows["ours"][1:]) for rows in found]
     plain = [[row.gold for row in rows["plain"][1:]] for rows in found]
     result = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deploy.engine import Sample
-from learner.candidate import compare, probe_prompts, win_rate
+from learner.candidate import chance_to_win, compare, probe_prompts, win_rate
 from learner.rollouts import distinct_prompts, is_held_out
 
 
@@ -27,6 +27,11 @@ def test_the_lower_limit_covers_the_true_rate_in_19_of_20_runs() -> None:
         wins = torch.tensor([float(draw.random() < 0.6) for _ in range(128)])
         missed += win_rate(wins, torch.full((128,), 0.5))[1] > 0.6
     assert 0.03 < missed / 2000 < 0.07
+
+
+def test_the_chance_to_win_counts_all_pairs() -> None:
+    assert chance_to_win(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0, 2.0, 3.0])) == (1.5 + 3.5) / 8
+    assert chance_to_win(torch.zeros(5), torch.zeros(3)) == 0.5
 
 
 def test_numbers_carry_lengths_and_budgets() -> None:
