@@ -53,10 +53,10 @@ def value(number: int, random_: random.Random) -> str:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Pristine:
-    """150 records in two topics; the first third lies in the file itself, the others in its -wal."""
+    """80 records in two topics; most lie in the file itself, the others in its -wal."""
     folder = tmp_path_factory.mktemp("pristine")
     random_ = random.Random(7)
-    texts = [value(n, random_) for n in range(150)]
+    texts = [value(n, random_) for n in range(80)]
     report = in_a_process(lambda: write(folder / "log.db", texts))
     assert report is not None
     return Pristine(folder, report["values"], [tuple(each) for each in report["durable_at"]])
