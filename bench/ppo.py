@@ -184,7 +184,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench ppo", description=__doc__)
     parser.add_argument("--updates", type=int, default=6, help="updates of each run; the first warms up")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ranks", type=int, default=2, help="processes of our side that share the threads")
+    parser.add_argument("--ranks", type=int, default=1, help="processes of our side that share the threads")
     parser.add_argument("--no-generation", action="store_true", help="do not start an engine")
     arguments = parser.parse_args(argv)
 
