@@ -12,13 +12,12 @@ whole (that trainer knows no other way). The whole batch is one micro-batch, so 
 accumulation. It runs in an environment that this benchmark makes under .bench/, with the installed torch and
 transformers. Its times are taken by a callback and around its generation; nothing in it is changed.
 
-Here reward features, policy, reference and critic share one base, and the threads are as many ranks of one
-thread each (`--ranks`), which is how this learner uses several cores best: what is too small for two threads
-is then done by each for its own share. `speedup_*` compares what a user of either side gets without asking
-for anything: TRL in float32, this learner with updates in bfloat16 where the processor has such products.
-`float32_speedup_*` is with float32 products on both sides, `bf16_speedup_*` with TRL's in bfloat16 too, by
-torch's own switch. Memory is the highest resident size less what it was after the imports, of all ranks
-together. The median of the updates after the first counts.
+Here reward features, policy, reference and critic share one base, in one process, or with `--ranks` in as
+many as are said, which share the threads. `speedup_*` and `memory_ratio_*` compare both sides as they are by
+default, with float32 products. Where the processor has bfloat16 products there is more: `with_bf16_speedup_*`
+and `with_bf16_memory_ratio_*` are of this learner with them (`LearnerSettings.bf16`) against TRL in float32,
+`both_bf16_speedup_*` has them on TRL's side too, by torch's own switch. Memory is the highest resident size
+less what it was after the imports, of all ranks together. The median of the updates after the first counts.
 
 Generation is left out of these (TRL's is transformers' `generate`, ours is vLLM's, which serves users at the
 same time) and then shown with: `with_generation_speedup_*`.
@@ -201,12 +200,14 @@ def main(argv: list[str]) -> int:
             exact = workload(model, batch, arguments.updates, arguments.threads, False)
             rough = exact | {"bf16_products": True}
             trl = run_trl(exact, folder)
-            sides = {"float32": run_ours(exact, folder, arguments.ranks)}
-            ours = sides["bfloat16"] = run_ours(rough, folder, arguments.ranks) if fast else sides["float32"]
-            sides["TRL, float32"] = trl
+            ours = run_ours(exact, folder, arguments.ranks)
+            sides = {"TRL": trl, "hearken": ours}
             if fast:
-                sides["TRL, bfloat16"] = run_trl(rough, folder)
-                result[f"bf16_speedup_{batch}"] = sides["TRL, bfloat16"].seconds / ours.seconds
+                sides["hearken, bfloat16"] = quick = run_ours(rough, folder, arguments.ranks)
+                sides["TRL, bfloat16"] = theirs = run_trl(rough, folder)
+                result[f"with_bf16_speedup_{batch}"] = trl.seconds / quick.seconds
+                result[f"with_bf16_memory_ratio_{batch}"] = quick.mb / trl.mb
+                result[f"both_bf16_speedup_{batch}"] = theirs.seconds / quick.seconds
             for name, side in sides.items():
                 print(
                     f"{batch} prompts, {name}: {side.seconds:.3f} s an update, {side.mb:.0f} MB", flush=True
@@ -214,7 +215,6 @@ def main(argv: list[str]) -> int:
             if generation is None:
                 generation = engine_seconds(model, exact["prompts"])
             result[f"speedup_{batch}"] = trl.seconds / ours.seconds
-            result[f"float32_speedup_{batch}"] = trl.seconds / sides["float32"].seconds
             result[f"update_seconds_{batch}"], result[f"trl_update_seconds_{batch}"] = (
                 ours.seconds,
                 trl.seconds,
