@@ -152,11 +152,11 @@ def test_what_was_taken_back_is_not_learned_from(records: list[Record]) -> None:
         event_id = signal.event_id.partition(".")[0]
         assert newest[event_id].revision == signal.revision
         assert said_at[event_id, signal.revision] != {"retraction"}
-        assert signal.kind in ("thumbs", "rating", "comparison", "ranking")
+        assert signal.kind in ("thumbs", "rating", "comparison", "ranking", "correction")
         if signal.kind == "ranking":
             assert sorted(i for group in signal.groups for i in group) == list(range(len(signal.answers)))
         else:
-            assert len(signal.answers) == (2 if signal.kind == "comparison" else 1)
+            assert len(signal.answers) == (2 if signal.kind in ("comparison", "correction") else 1)
         assert all(answer.tenant == signal.tenant for answer in signal.answers)
 
 
