@@ -8,6 +8,9 @@ another. Four sides take turns in short rounds, so that a machine that drifts dr
     single   a client of the gateway that wants every token in an event of its own (`stream_interval: 1`)
     gateway  the same plain client, through the gateway
 
+A ratio of throughputs is the median over the turns, each of which asks all sides for the same chats, so that
+something else which the machine does for a few seconds spoils one turn and not the result.
+
 `exact` tells apart what the log's exactness costs the engine from what the gateway costs, `single` what the
 gateway wins back by asking a busy engine for several tokens an event. The ratio that counts is
 gateway / direct: what users get with the gateway, over what they would get without it.
@@ -23,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import uvloop
@@ -36,7 +40,7 @@ SIDES_ALONE = ("direct", "exact", "gateway")  # with one stream the gateway send
 LOADS = {  # streams: answers of one turn, tokens of an answer, turns of a round
     1: (4, (8, 24), 30),  # what is added to a first token is a small difference: many short turns
     8: (24, (128, 384), 1),
-    32: (96, (128, 384), 1),
+    32: (96, (128, 384), 3),
 }
 _QUESTIONS = (
     "Where is my parcel?",
@@ -58,6 +62,7 @@ class Tally:
     answers: list[Answer] = field(default_factory=list)
     seconds: float = 0.0
     cpu_seconds: float = 0.0  # of the gateway
+    rates: list[float] = field(default_factory=list)  # tokens per second of each turn
 
     @property
     def tokens(self) -> int:
@@ -122,6 +127,7 @@ async def measure(vllm: Server, front: Server, rounds: int) -> Tallies:
                     )
                     tally.answers += answers
                     tally.seconds += seconds
+                    tally.rates.append(sum(answer.tokens for answer in answers) / seconds)
                     tally.cpu_seconds += front.cpu_seconds() - cpu
             rates = ", ".join(f"{s} {tallies[streams, s].tokens_per_second:.0f}" for s in sides_of(streams))
             print(f"after round {number + 1}, tokens/s at {streams} streams: {rates}", flush=True)
@@ -144,10 +150,11 @@ def report(tallies: Tallies) -> dict[str, float]:
         )
     found = {}
     for streams in LOADS:
-        direct = tallies[streams, "direct"].tokens_per_second
+        direct = tallies[streams, "direct"].rates
         for side in sides_of(streams)[1:]:
             name = "throughput" if side == "gateway" else side
-            found[f"{name}_ratio_c{streams}"] = tallies[streams, side].tokens_per_second / direct
+            paired = zip(tallies[streams, side].rates, direct, strict=True)
+            found[f"{name}_ratio_c{streams}"] = median(ours / theirs for ours, theirs in paired)
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         added = tallies[1, "gateway"].ttft_ms(share) - tallies[1, "direct"].ttft_ms(share)
         found[f"added_ttft_{name}_ms"] = added

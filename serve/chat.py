@@ -26,9 +26,6 @@ from serve.streaming import event
 from serve.upstream import Refused, Upstream, UpstreamError
 from serve.watching import Engine
 
-_TOKENS_PER_EVENT = ((2, 1), (6, 2), (16, 4))
-"""(chats at work at most, tokens per event); above the last, eight."""
-
 
 class Chat:
     """Answers chats and completions, streamed or whole."""
@@ -121,6 +118,7 @@ class Chat:
         """
         generation = await self._begin(asked, route)
         answering = await self._first_to_begin(generation)
+        begun = time.perf_counter()
         try:
             async with answering.held:
                 batch = answering.first
@@ -131,6 +129,7 @@ class Chat:
                         yield shown[0] if len(shown) == 1 else b"".join(shown)
                     batch = await anext(answering.rest, None)
             generation.unfinished = None
+            answering.engine.pace.note(generation.transcript.longest, time.perf_counter() - begun)
             end = b"data: [DONE]\n\n"
         except UpstreamError as failure:
             generation.unfinished = "error"
@@ -155,7 +154,7 @@ class Chat:
                 async with AsyncExitStack() as attempt:
                     attempt.enter_context(self._leases.using(want.version))
                     engine = await attempt.enter_async_context(self._fleet.slot(want))
-                    body = generation.request(tokens_per_event(engine.in_flight))
+                    body = generation.request(engine.pace.tokens_per_event(engine.in_flight))
                     async with engine.unanswered():
                         stream = self._upstream.stream(engine.url, body, asked.path)
                         rest = await attempt.enter_async_context(stream)
@@ -186,13 +185,3 @@ class _Answering:
     first: list[Json] | None
     rest: AsyncIterator[list[Json]]
     held: AsyncExitStack
-
-
-def tokens_per_event(in_flight: int) -> int:
-    """How many tokens a busy engine is to send together; the first one always comes at once.
-
-    An event costs engine and gateway about the same whether it carries one token or eight: with 32 chats
-    on one core, sending each token by itself takes an eighth of the throughput. In eights, every one of
-    these chats still moves eight times a second. An engine with a chat or two sends every token by itself.
-    """
-    return next((tokens for most, tokens in _TOKENS_PER_EVENT if in_flight <= most), 8)

@@ -153,6 +153,11 @@ class TextTranscript:
         return any(sampled.token_ids for sampled in self._sampled.values())
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest choice."""
+        return max((len(sampled.token_ids) for sampled in self._sampled.values()), default=0)
+
+    @property
     def is_exact(self) -> bool:
         """Whether every sampled token has its logprob, and the engine counted as many as arrived."""
         everything = self._sampled.values()

@@ -14,6 +14,7 @@ from deploy.registry import is_version
 from feedback.events import BASE
 from serve.breaker import Breaker, Event, State
 from serve.metrics import Metrics
+from serve.pacing import Pace
 from serve.settings import GatewaySettings
 from serve.upstream import EngineLost, Refused, Upstream, UpstreamError
 
@@ -36,6 +37,7 @@ class Engine:
     policies: frozenset[str] = frozenset()  # that it may be asked for: listed (so probed) and warmed up
     in_flight: int = 0
     tokens: float | None = None  # that it had sampled when it was last asked
+    pace: Pace = field(default_factory=Pace)
     heard: float = 0.0  # when it last sent anything to a user (monotonic seconds)
     resting: dict[str, float] = field(default_factory=dict)  # policies that failed, and until when (s)
     ask_now: asyncio.Event = field(default_factory=asyncio.Event)
