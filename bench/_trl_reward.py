@@ -1,7 +1,7 @@
 """TRL's side of `python -m bench reward`: RewardTrainer in TRL's own environment.
 
-Uses nothing of ours. Fits a fresh reward model for each data set and writes how long `trainer.train()` took
-and what the model gives to the held-out pairs.
+Uses nothing of ours. Fits a fresh reward model for each set-up and data set, and writes how long
+`trainer.train()` took and what the model gives to the held-out pairs.
 """
 
 import argparse
@@ -24,12 +24,14 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(work["threads"])
-    fits = [_fit(work, fit, arguments.out / "trl") for fit in work["fits"]]
+    fits = [
+        [_fit(work, fit, set_up, arguments.out / "trl") for fit in work["fits"]] for set_up in work["trl"]
+    ]
     (arguments.out / "trl.json").write_text(json.dumps(fits))
     return 0
 
 
-def _fit(work: dict[str, Any], fit: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _fit(work: dict[str, Any], fit: dict[str, Any], set_up: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train on a fit's pairs of whole conversations, (preferred, other), and score its held-out ones."""
     import torch
     from datasets import Dataset
@@ -41,7 +43,6 @@ def _fit(work: dict[str, Any], fit: dict[str, Any], folder: Path) -> dict[str, A
         work["model"], num_labels=1, dtype=torch.float32
     )
     pairs = [[list(prompt) + list(answer) for prompt, answer in pair] for pair in fit["train"]]
-    set_up = fit["trl"]
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(

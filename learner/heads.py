@@ -27,6 +27,10 @@ TOKEN_GAIN, LENGTH_GAIN, STATE_GAIN = 0.2, 0.2, 0.5
 """What each kind of feature can do a priori: a token's occurrence is 0 or its gain, length and all states
 together vary by theirs."""
 
+LENGTH_FLOOR = 0.1
+"""Log lengths that vary less are taken to vary by so much: where all voted answers are equally long, one of
+another length is new, but not a thousand times as strange as anything else."""
+
 ROWS = 2048
 """Answers whose features are in memory at once where that is enough."""
 
@@ -34,11 +38,13 @@ ROWS = 2048
 class Heads:
     """K heads. Before the first fit they give 0 to everything. `temperature` divides their mean's logits."""
 
-    def __init__(self, features: AnswerFeatures, settings: RewardSettings, seed: int) -> None:
-        self.features, self.settings, self.seed = features, settings, seed
+    def __init__(
+        self, features: AnswerFeatures, settings: RewardSettings, prior_std: float, seed: int
+    ) -> None:
+        self.features, self.settings, self.prior_std, self.seed = features, settings, prior_std, seed
         width, heads = features.width, settings.heads
         generator = torch.Generator().manual_seed(seed)
-        anchors = torch.randn(width, heads, generator=generator) * settings.prior_std
+        anchors = torch.randn(width, heads, generator=generator) * prior_std
         self._anchors = anchors - anchors.mean(1, keepdim=True)  # the mean head's prior is centred on 0
         self.reset()
 
@@ -105,7 +111,9 @@ class Heads:
         gain = torch.full((dense.shape[1],), STATE_GAIN / math.sqrt(self.features.states))
         gain[0] = LENGTH_GAIN
         self._mean = torch.cat([torch.zeros(self.features.tokens), dense.mean(0)])
-        spread = (dense.std(0, unbiased=False) + 1e-3) / gain
+        floor = torch.full((dense.shape[1],), 1e-3)
+        floor[0] = LENGTH_FLOOR
+        spread = dense.std(0, unbiased=False).clamp(min=floor) / gain
         self._divisor = torch.cat([torch.full((self.features.tokens,), 1 / TOKEN_GAIN), spread])
 
     def _maximise(self, votes: Votes, inputs: Tensor, weights: Tensor, whole: float, steps: int) -> float:
@@ -122,8 +130,8 @@ class Heads:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            prior = ((heads - self._anchors) ** 2).sum() / (2 * settings.prior_std**2)
-            prior = prior + parameters.penalty(settings.prior_std, settings.leniency_std)
+            prior = ((heads - self._anchors) ** 2).sum() / (2 * self.prior_std**2)
+            prior = prior + parameters.penalty(self.prior_std, settings.leniency_std)
             total = likelihood() + prior / whole  # the likelihood is a mean over votes
             total.backward()  # type: ignore[no-untyped-call]
             return total
@@ -144,8 +152,8 @@ class Heads:
         """
         length = inputs[:, self.features.tokens]  # centred
         spread = (length**2).sum()
-        if not spread > 0 or not self.settings.length_doubt:
-            return
+        if not self.settings.length_doubt or spread < (0.1 * LENGTH_GAIN) ** 2 * len(length):
+            return  # where lengths hardly differ, a slope over them means nothing
         slopes = length @ (inputs @ self._weights) / spread
         doubt = self.settings.length_doubt * float(slopes.var(unbiased=False))
         surely = float(slopes.mean() ** 2)

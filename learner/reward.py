@@ -47,9 +47,12 @@ class RewardModel:
     ) -> None:
         self.features = features
         self.settings = settings or RewardSettings()
-        self._heads = {
-            name: Heads(features, self.settings, seed + 1000 * i) for i, name in enumerate(OBJECTIVES)
-        }
+        self._heads = {name: self._new_heads(name, seed + 1000 * i) for i, name in enumerate(OBJECTIVES)}
+
+    def _new_heads(self, name: Objective, seed: int) -> Heads:
+        settings = self.settings
+        prior_std = settings.prior_std if name == "helpful" else settings.complaint_prior_std
+        return Heads(self.features, settings, prior_std, seed)
 
     # ---- learning
 

@@ -69,6 +69,7 @@ class RewardSettings:
     noisy votes about a small model's answers.
 
     heads, prior_std: so many heads, whose weights have a prior of this spread around a centre of their own.
+    complaint_prior_std: the same for safety and truth, where a single word may explain all complaints.
     rater_cap: no rater has more than this share of all votes' weight. model_vote_weight: of a vote that a
     model gave. leniency_std: how far raters' habits of liking differ a priori, in logits. noise: the share of
     votes that say the opposite of what was meant (Touvron et al. 2023, arXiv:2307.09288, and Wang et al.
@@ -86,6 +87,7 @@ class RewardSettings:
 
     heads: int = 8
     prior_std: float = 1.0
+    complaint_prior_std: float = 3.0
     rater_cap: float = 0.2
     model_vote_weight: float = 0.5
     leniency_std: float = 0.5
@@ -106,6 +108,7 @@ class RewardSettings:
         for name in (
             "heads",
             "prior_std",
+            "complaint_prior_std",
             "rater_cap",
             "leniency_std",
             "min_scale",

@@ -15,10 +15,10 @@ from learner.features import AnswerFeatures
 from learner.model import SharedModel
 from learner.reward import RewardModel, RewardSettings
 from learner.weighing import vote_limit
+from tests.learner.votes import PROMPT, answer, vote
 
 Utility = Callable[[tuple[int, ...]], float]
 
-PROMPT = (3, 4, 5)
 UTILITIES: dict[str, Utility] = {
     "a word they like and one they hate": lambda tokens: 1.5 * (7 in tokens) - 1.5 * (9 in tokens),
     "short": lambda tokens: -0.3 * len(tokens),
@@ -26,19 +26,8 @@ UTILITIES: dict[str, Utility] = {
 }
 
 
-def answer(tokens: tuple[int, ...], name: str) -> Answer:
-    return Answer(
-        completion_id=name, choice=0, user="u", policy_version="base", arm="live", role="answer",
-        table_epoch=0, prompt_token_ids=PROMPT, token_ids=tokens, text="", finish_reason="stop", at=0.0,
-        ttft_seconds=None, latency_seconds=0.0, sampling_plain=True,
-    )  # fmt: skip
-
-
 def label(event_id: str, value: float, answers: tuple[Answer, ...], rater: str) -> Label:
-    return Label(
-        event_id=event_id, revision=1, kind="thumbs" if len(answers) == 1 else "comparison", rater=rater,
-        tenant="t", at=0.0, value=value, label="", source="end_user", answers=answers,
-    )  # fmt: skip
+    return vote("thumbs" if len(answers) == 1 else "comparison", event_id, value, answers, rater)
 
 
 def draw_tokens(draw: random.Random) -> tuple[int, ...]:
@@ -103,8 +92,8 @@ def test_it_learns_a_taste_from_some_hundred_noisy_votes(model: SharedModel, tas
 def test_thumbs_alone_teach_too_and_their_bias_is_found(model: SharedModel) -> None:
     utility = UTILITIES["a word they like and one they hate"]
     generous = [
-        dataclasses.replace(vote, value=1.0) if i % 2 else vote
-        for i, vote in enumerate(make_votes(utility, 0, 600, seed=4))
+        dataclasses.replace(each, value=1.0) if i % 2 else each
+        for i, each in enumerate(make_votes(utility, 0, 600, seed=4))
     ]
     reward = RewardModel(AnswerFeatures(model))
     assert reward.update(generous).bias > 0.5  # every second thumb goes up whatever was said
@@ -115,7 +104,7 @@ def test_it_is_uncertain_where_nobody_voted(model: SharedModel) -> None:
     reward = RewardModel(AnswerFeatures(model))
     votes = make_votes(UTILITIES["short"], 300, 0, seed=6)
     reward.update(votes)
-    seen = [(a.prompt_token_ids, a.token_ids) for vote in votes for a in vote.answers]
+    seen = [(a.prompt_token_ids, a.token_ids) for each in votes for a in each.answers]
     strange: list[Item] = [(PROMPT, tuple(random.Random(i).choices(range(41, 64), k=12))) for i in range(50)]
     assert float(reward.score(strange)[1].mean()) > 1.5 * float(reward.score(seen)[1].mean())
 
@@ -133,7 +122,7 @@ def test_scores_are_centred_and_scaled_on_the_voted_answers(model: SharedModel) 
     reward = RewardModel(AnswerFeatures(model))
     votes = make_votes(UTILITIES["long"], 200, 0, seed=9)
     reward.update(votes)
-    mean, std = reward.score([(a.prompt_token_ids, a.token_ids) for vote in votes for a in vote.answers])
+    mean, std = reward.score([(a.prompt_token_ids, a.token_ids) for each in votes for a in each.answers])
     assert mean.shape == std.shape == (400,)
     assert float(mean.mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(mean.std(unbiased=False)) == pytest.approx(1.0, abs=1e-4)
@@ -148,7 +137,7 @@ def test_before_any_vote_every_answer_is_worth_nothing(model: SharedModel) -> No
 def test_noise_is_not_blown_up_to_a_taste(model: SharedModel) -> None:
     reward = RewardModel(AnswerFeatures(model))
     votes = make_votes(lambda tokens: 0.0, 400, 0, seed=10)
-    reward.update([dataclasses.replace(vote, value=0.5) for vote in votes])
+    reward.update([dataclasses.replace(each, value=0.5) for each in votes])
     assert float(reward.score(items(100, seed=11))[0].abs().max()) < 0.3
 
 
@@ -165,8 +154,8 @@ def test_the_order_of_votes_does_not_matter(model: SharedModel) -> None:
 def test_one_rater_cannot_outvote_the_others(model: SharedModel) -> None:
     honest = make_votes(UTILITIES["long"], 150, 0, seed=14)
     flood = [
-        dataclasses.replace(vote, event_id=f"flood-{i}", value=1 - vote.value, rater="mallory")
-        for i, vote in enumerate(make_votes(UTILITIES["long"], 600, 0, seed=15))
+        dataclasses.replace(each, event_id=f"flood-{i}", value=1 - each.value, rater="mallory")
+        for i, each in enumerate(make_votes(UTILITIES["long"], 600, 0, seed=15))
     ]
     check = make_votes(UTILITIES["long"], 200, 0, seed=16, noise=False)
 
