@@ -13,7 +13,7 @@ from feedback.ids import Signer, vote_id
 from feedback.log import Entry, LogUnavailable
 from serve import batches
 from serve.errors import ApiError, BadRequest, NotFound, Unavailable
-from serve.idempotency import Claim, Idempotency, Reply
+from serve.idempotency import Claim, Idempotency, Reply, check_header
 from serve.privacy import Privacy
 from serve.receipts import Receipts
 from serve.recording import Recorder
@@ -67,6 +67,7 @@ class FeedbackApi:
         never gave out, Unavailable when the log cannot be written. A vote may overtake its completion: the
         id's signature is enough.
         """
+        check_header(key)
         if batches.is_batch(raw, content_type):
             items = batches.split(raw, content_type)
             return await self._idempotency.once(sender.scope, key, raw, lambda: self._batch(items, sender))

@@ -22,11 +22,18 @@ def _words(of: Schema) -> Schema:
     return {"type": "array", "items": of, "maxItems": 16}
 
 
+_NULL: Schema = {"type": "null"}
+
+
 def _object(required: list[str], properties: Schema, **more: Any) -> Schema:
+    """An object of these fields only. What may be left out may also be null, as many clients send it."""
     return {
         "type": "object",
         "required": required,
-        "properties": properties,
+        "properties": {
+            name: schema if name in required or schema is _NULL else {"anyOf": [schema, _NULL]}
+            for name, schema in properties.items()
+        },
         "additionalProperties": False,
         **more,
     }
@@ -36,8 +43,9 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_PRINTABLE = r"^[^\u0000-\u001f\u007f]+$"
 _COMPLETION_ID = _text(MAX_ID_CHARS, description="The id of one of our completions.")
-_NAME = _text(MAX_ID_CHARS, pattern="^[ -~]+$", description="An id of your own, from the request's metadata.")
+_NAME = _text(MAX_ID_CHARS, pattern=_PRINTABLE, description="An id of your own, from the request's metadata.")
 _CHOICE: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_CHOICE}
 _SPAN: Schema = {
     "type": "array",
@@ -59,7 +67,7 @@ _COMMON: Schema = {
         "additionalProperties": {"type": "string", "maxLength": 512},
     },
     "reasons": _words({"type": "string", "enum": list(REASONS)}),
-    "tags": _words(_text(64, pattern="^[ -~]+$")),
+    "tags": _words(_text(64, pattern=_PRINTABLE)),
     "comment": _text(MAX_COMMENT_CHARS),
     "source": {"type": "string", "enum": sorted(SOURCES)},
     "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
@@ -82,7 +90,8 @@ _ANSWER: Schema = {
 def _kind(word: str, required: list[str], fields: Schema, *, whole: bool = True) -> list[Schema]:
     """A kind of vote about one thing, once for each way to name it."""
     ways = [_BY_ID, _BY_NAME, *([_BY_EPISODE] if whole else [])]
-    return [_vote(word, [*required, *needed], fields | names) for needed, names in ways]
+    others: Schema = {name: _NULL for _, names in ways for name in names}
+    return [_vote(word, [*required, *needed], fields | others | names) for needed, names in ways]
 
 
 def _vote(word: str, required: list[str], fields: Schema) -> Schema:
@@ -126,7 +135,7 @@ VOTE: Schema = {
             "metric",
             ["name", "value"],
             {
-                "name": _text(64, pattern="^[ -~]+$"),
+                "name": _text(64, pattern=_PRINTABLE),
                 "value": {"type": ["number", "boolean"]},
                 "range": _SPAN,
                 "direction": {"enum": ["higher", "lower"]},

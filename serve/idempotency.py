@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 24 * 3600
 MAX_KEY_CHARS = 255
+HEADER_KEY = re.compile(f"[!-~]{{1,{MAX_KEY_CHARS}}}")
 CLAIM_SECONDS = 5.0  # without an answer for so long a request is taken for dead; twice is harmless
 _STORE_SECONDS = 1.0  # how long a request waits for the shared store before it goes on without
 Json = dict[str, Any]
@@ -38,6 +40,16 @@ class Claim:
     name: str
     digest: str
     first: Reply | None = None
+
+
+def check_header(key: str | None) -> None:
+    """Whether an Idempotency-Key header is as documented; raises BadRequest, also where no key is needed."""
+    if key is not None and not HEADER_KEY.fullmatch(key):
+        raise BadRequest(
+            f"The header Idempotency-Key must have 1 to {MAX_KEY_CHARS} visible ASCII characters, "
+            "and no spaces.",
+            param="idempotency_key",
+        )
 
 
 class Idempotency:

@@ -152,6 +152,17 @@ def test_a_refused_vote_does_not_use_up_its_key(gateway: Gateway) -> None:
     assert vote(gateway, THUMBS, key="x" * 300).status_code == 400
 
 
+@pytest.mark.parametrize("body", [THUMBS, THUMBS | {"dry_run": True}, [THUMBS]])
+@pytest.mark.parametrize("key", ["", "two words", "caf\xe9", "x" * 256])
+def test_a_key_that_is_none_is_refused_whatever_it_comes_with(
+    gateway: Gateway, body: object, key: str
+) -> None:
+    raw = {"idempotency-key": key.encode("latin-1")}
+    answer = gateway.http.post("/v1/feedback", json=body, headers=raw)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "idempotency_key")
+    assert gateway.votes() == []
+
+
 class AwayStore:
     """A shared store that is away."""
 

@@ -49,6 +49,20 @@ def test_what_is_taken_is_described(body: dict[str, Any]) -> None:
         assert is_described(changed) == taken, changed
 
 
+@pytest.mark.parametrize("body", GOOD, ids=[str(body["kind"]) for body in GOOD])
+@pytest.mark.parametrize("value", [None, "café", "a\x7f", ""], ids=["null", "café", "control", "empty"])
+def test_a_field_is_described_as_it_is_taken(body: dict[str, Any], value: str | None) -> None:
+    fields = {name for each in VOTE["anyOf"] for name in each["properties"]}
+    for field in sorted(fields - {"user"}):
+        changed = body | {field: value}
+        try:
+            parse_vote(changed, RULES)
+        except BadRequest:
+            assert field == "occurred_at" or not is_described(changed), changed  # its form is told in words
+        else:
+            assert is_described(changed), changed
+
+
 def test_every_kind_and_route_is_described(gateway: Gateway) -> None:
     kinds = {each["properties"]["kind"]["const"] for each in VOTE["anyOf"]}
     assert kinds == set(KINDS)
