@@ -162,7 +162,8 @@ def _page_query() -> list[Json]:
 
 
 def _list_query() -> list[Json]:
-    pairs = {"type": "object", "additionalProperties": {"type": "string"}}
+    names = {"pattern": r"^[^\[\]]{1,64}$"}
+    pairs = {"type": "object", "propertyNames": names, "additionalProperties": {"type": "string"}}
     return [
         *_page_query(),
         {"in": "query", "name": "model", "schema": LIST_QUERY["properties"]["model"]},

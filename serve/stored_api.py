@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from typing import Any, TypeVar
+
+from starlette.datastructures import QueryParams
 
 from serve.errors import BadRequest, NotFound, Unavailable
 from serve.keeping import KeptGeneration
@@ -17,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 T = TypeVar("T")
+
+METADATA_KEY = re.compile(r"metadata\[([^\[\]]{1,64})\]")
 
 
 class StoredApi:
@@ -33,7 +38,7 @@ class StoredApi:
         except StoreUnavailable as error:
             log.error("completion %s was not stored: %s", generation.route.completion_id, error)
 
-    async def page(self, tenant: str, parameters: Mapping[str, str]) -> Json:
+    async def page(self, tenant: str, parameters: QueryParams) -> Json:
         """A page of stored completions. Raises BadRequest, Unavailable."""
         query = parse_query(parameters)
         page = await self._ask(self._store.page, tenant, query)
@@ -45,7 +50,7 @@ class StoredApi:
         """One stored completion. Raises NotFound, Unavailable."""
         return _shown(await self._one(tenant, completion_id))
 
-    async def messages(self, tenant: str, completion_id: str, parameters: Mapping[str, str]) -> Json:
+    async def messages(self, tenant: str, completion_id: str, parameters: QueryParams) -> Json:
         """A page of the messages that one answers. Raises BadRequest, NotFound, Unavailable."""
         query = parse_query(parameters)
         item = await self._one(tenant, completion_id)
@@ -91,19 +96,32 @@ class StoredApi:
             ) from error
 
 
-def parse_query(parameters: Mapping[str, str]) -> Query:
+def parse_query(parameters: QueryParams) -> Query:
     """The query of a list: limit, order, after, model, metadata[key]. Raises BadRequest."""
     known: Json = {}
     metadata: dict[str, str] = {}
-    for name, value in parameters.items():
-        if name.startswith("metadata[") and name.endswith("]"):
-            metadata[name[9:-1]] = value
+    for name, values in ((name, parameters.getlist(name)) for name in parameters):
+        value = values[0]
+        if name.startswith("metadata"):
+            metadata[_metadata_key(name)] = value
         elif name == "limit":
             known["limit"] = _whole_number(value)
         elif name in LIST_QUERY["properties"]:
             known[name] = value
+        else:
+            continue
+        if len(values) > 1:
+            param = name.partition("[")[0]
+            raise BadRequest(f"{name:.80} is there {len(values)} times; send it once.", param=param)
     check(known, LIST_QUERY)
     return Query(**known, metadata=metadata)
+
+
+def _metadata_key(name: str) -> str:
+    found = METADATA_KEY.fullmatch(name)
+    if found is None:
+        raise BadRequest("Metadata is asked for as metadata[key]=value.", param="metadata")
+    return found[1]
 
 
 def _whole_number(value: str) -> int:

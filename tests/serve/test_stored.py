@@ -103,9 +103,14 @@ def test_the_messages_of_an_answer(gateway: Gateway) -> None:
         ({"limit": "ten"}, "limit"),
         ({"order": "up"}, "order"),
         ({"after": "chatcmpl-none"}, "after"),
+        ({"limit": ["1", "2"]}, "limit"),
+        ({"metadata[]": "x"}, "metadata"),
+        ({"metadata[a][b]": "x"}, "metadata"),
+        ({"metadata": "x"}, "metadata"),
+        ({"metadata[a]": ["x", "y"]}, "metadata"),
     ],
 )
-def test_bad_queries_are_named(steady: Gateway, query: dict[str, str], param: str) -> None:
+def test_bad_queries_are_named(steady: Gateway, query: dict[str, str | list[str]], param: str) -> None:
     answer = steady.http.get("/v1/chat/completions", params=query)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
