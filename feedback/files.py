@@ -1,7 +1,8 @@
-"""Two things that files are used for all over: one process at a time, and what must survive a power cut."""
+"""What files are used for all over: one process at a time, and what must survive a power cut."""
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,3 +42,18 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_durably(path: Path, raw: bytes) -> None:
+    """Write a file of mode 0600 in one rename, so that nobody ever sees a part of it. Raises `OSError`."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    fsync(path.parent)

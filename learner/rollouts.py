@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from deploy.engine import EngineClient, EngineError, Sample
-from feedback.files import fsync
+from feedback.files import replace_durably
 
 
 def is_held_out(prompt_token_ids: Sequence[int], share: float = 0.25) -> bool:
@@ -96,11 +95,7 @@ class Journal:
         for row in rows:
             del row["prompt_token_ids"]
         self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / ".draft"
-        draft.write_bytes(orjson.dumps(rows))
-        fsync(draft)
-        os.replace(draft, file)
-        fsync(self._folder)
+        replace_durably(file, orjson.dumps(rows))
         return samples
 
     def clear(self) -> None:

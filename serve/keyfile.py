@@ -1,11 +1,10 @@
 """The key file on disk: read as a whole, replaced as a whole, edited by one process at a time."""
 
 import fcntl
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from feedback.files import replace_durably
 from serve.keys import BadKeyFile, Key, file_of, parse_keys
 
 Signature = tuple[int, int, int]
@@ -36,22 +35,4 @@ def edit_keys(path: Path, change: Callable[[list[Key]], list[Key]]) -> None:
     """
     with open(path.with_name(path.name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _replace(path, file_of(change(read_keys(path) if path.exists() else [])))
-
-
-def _replace(path: Path, raw: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        replace_durably(path, file_of(change(read_keys(path) if path.exists() else [])))
