@@ -102,7 +102,7 @@ def parse_query(parameters: QueryParams) -> Query:
     metadata: dict[str, str] = {}
     for name, values in ((name, parameters.getlist(name)) for name in parameters):
         value = values[0]
-        if name.startswith("metadata"):
+        if name == "metadata" or name.startswith("metadata["):
             metadata[_metadata_key(name)] = value
         elif name == "limit":
             known["limit"] = _whole_number(value)
