@@ -77,19 +77,16 @@ def make_probes(model: SharedModel, samples: Sequence[Sample]) -> list[Probe]:
 
     `samples` are answers to `probe_prompts`.
     """
-    chosen = [sample for sample in samples if sample.token_ids]
-    items = [(sample.prompt_token_ids, sample.token_ids) for sample in chosen]
-    rows = model.answer_logprobs(items, adapter="policy", exact=True)
-    return [
-        Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=[float(x) for x in row[: len(answer)]])
-        for (prompt, answer), row in zip(items, rows, strict=True)
-    ]
+    return _probes(model, [(s.prompt_token_ids, s.token_ids) for s in samples if s.token_ids])
 
 
 def scripted_probes(model: SharedModel) -> list[Probe]:
-    """Probes where no engine is there to sample: each prompt is answered by the next one's words."""
+    """Probes where no engine is there to sample: each prompt is answered by another one's words."""
     prompts = probe_prompts(model.vocab_size)
-    items = [(prompt, prompts[i - 1]) for i, prompt in enumerate(prompts)]
+    return _probes(model, [(prompt, prompts[i - 1]) for i, prompt in enumerate(prompts)])
+
+
+def _probes(model: SharedModel, items: Sequence[tuple[list[int], list[int]]]) -> list[Probe]:
     rows = model.answer_logprobs(items, adapter="policy", exact=True)
     return [
         Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=[float(x) for x in row[: len(answer)]])

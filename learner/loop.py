@@ -59,6 +59,8 @@ UNDO_STEPS = 2
 SOFT_LIMIT = 0.9
 """Training stops at this share of a KL limit: the measurement has noise, and the gate's limit is hard."""
 
+SLOWEST_PACE = 1 / 8
+"""Of the learning rate. A policy that runs away at this pace too does not do so by haste."""
 
 READ_LIMIT = 2000
 """Records of one read."""
@@ -85,6 +87,7 @@ class Place:
     reward_updates: int = 0
     new_labels: int = 0  # training labels since the last reward update
     rollouts: int = 0
+    pace: float = 1.0  # of the learning rate: halved when the policy runs away, doubled when it goes live
     gave_up_at: int = 0  # the reward update with which training led to nothing good: a later one is needed
 
 
@@ -250,6 +253,8 @@ class Learner:
         self.features.forget()
         self.of_live = [r for r in self.of_live if (r.tenant, r.user) != (erasure.tenant, erasure.user)]
         self._judged_live = None
+        if not self.of_live:
+            self.history = []  # there is nothing left that it was held against
 
     def _take_table(self, table: RoutingTable) -> None:
         self.place.table_epoch = table.epoch
@@ -270,6 +275,7 @@ class Learner:
         self.place.at_limit = False
         if decision.version == self.place.live:
             self.history = []
+            self.place.pace = min(1.0, 2 * self.place.pace)
         elif decision.outcome != "inconclusive":
             self._restart_from_live()
 
@@ -372,7 +378,7 @@ class Learner:
             return
         self.metrics.show_phase("ppo")
         self.earlier = [*self.earlier, self.ppo.snapshot()][-UNDO_STEPS:]
-        report = self.ppo.step(measured, scores, self._demonstrations())
+        report = self.ppo.step(measured, scores, self._demonstrations(), self.place.pace)
         self.place.steps += 1
         self.place.steps_since_offer += 1
         self.metrics.show_step(report)
@@ -413,12 +419,12 @@ class Learner:
         self.history.append(
             Observation(
                 reward=float(scores.mean()) - reward_of_live,
-                judged_win_rate=candidates.chance_to_win(self.judge.score(measured.items)[0], judged_live),
-                response_tokens=float(measured.mask.sum(1).float().mean()),
+                judged_win_rate=candidates.chance_to_win(self.judge.rewards(measured.items)[0], judged_live),
+                response_tokens=measured.response_tokens,
                 entropy_nats=measured.entropy_nats,
                 kl_nats_base=measured.kl_nats_base,
                 kl_nats_live=measured.kl_nats_live,
-                perplexity=float(torch.exp(-measured.base_logprobs[measured.mask].mean())),
+                perplexity=measured.perplexity,
             )
         )
 
@@ -432,13 +438,12 @@ class Learner:
         return [LiveRollout(*asked[tuple(prompt)], tuple(prompt), tuple(answer)) for prompt, answer in items]
 
     def _score_live(self) -> tuple[float, torch.Tensor]:
-        """The mean score of live's rollouts, and the judging model's scores of them, by the newest models."""
+        """The mean reward of live's rollouts, and the judging model's of each, by the newest models."""
         update = self.place.reward_updates
         if self._judged_live is None or self._judged_live[0] != update:
             items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in self.of_live]
-            mean, std = self.reward.score(items)
-            score = float((mean - self.settings.pessimism * std).mean())
-            self._judged_live = (update, score, self.judge.score(items)[0])
+            score = float(self.reward.rewards(items, self.settings.pessimism)[0].mean())
+            self._judged_live = (update, score, self.judge.rewards(items)[0])
         return self._judged_live[1:]
 
     def _concern(self) -> Concern | None:
@@ -449,7 +454,11 @@ class Learner:
 
     def _offer(self) -> None:
         if found := self._concern():
-            self.place.at_limit, self.place.gave_up_at = True, self.place.reward_updates
+            self.place.at_limit = True
+            if found.reason == "KL runaway" and self.place.pace > SLOWEST_PACE:
+                self.place.pace /= 2
+            else:
+                self.place.gave_up_at = self.place.reward_updates
             self._refuse(found.sentence, found.reason)
             return
         prompts = self._prompts(self.settings.gate_prompts, held_out=True)

@@ -33,6 +33,16 @@ class Measured:
     kl_nats_base: float
     kl_nats_live: float
 
+    @property
+    def perplexity(self) -> float:
+        """Of the rollouts under the base: exp of the mean negative log-likelihood per token."""
+        return float(torch.exp(-self.base_logprobs[self.mask].mean()))
+
+    @property
+    def response_tokens(self) -> float:
+        """The mean length of a response."""
+        return float(self.mask.sum(1).float().mean())
+
 
 @torch.no_grad()
 def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Measured:

@@ -6,13 +6,13 @@ al. 2017, arXiv:1707.06347):
     reward_t  = -coefficient * (log policy - log base)_t, and at the last token the score, less a penalty
                 when the answer was cut off
     advantage = GAE of the rewards under the critic, whitened over the batch
-    update    = some epochs of minibatches on the clipped surrogate, with demonstrations mixed in; an epoch is
-                the last one when the policy has moved too far from the one that made the rollouts
+    update    = some epochs of minibatches on the clipped surrogate, with demonstrations mixed in, until one
+                finds the policy too far from the one that made the rollouts
 """
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,9 +42,12 @@ from learner.settings import PPOSettings
 
 @dataclass(frozen=True, slots=True)
 class PPOMetrics:
-    """What a step was like. KL per response, entropy per token, lengths in tokens; `perplexity`: of the
-    rollouts under the base, exp of the mean negative log-likelihood per token; `demonstration_nats`: the
-    demonstrations' mean loss per token."""
+    """What a step was like. KL per response, entropy per token, lengths in tokens.
+
+    kl_nats_step: what the last minibatch found to the rollouts' policy; epochs: whole ones; perplexity: of
+    the rollouts under the base, exp of the mean negative log-likelihood per token; demonstration_nats: the
+    demonstrations' mean loss per token.
+    """
 
     reward_mean: float
     kl_nats_base: float
@@ -94,11 +97,18 @@ class PPO:
         """
         return measure(self.model, self.ranks, rollouts)
 
-    def step(self, measured: Measured, scores: Tensor, demonstrations: Sequence[Item] = ()) -> PPOMetrics:
+    def step(
+        self,
+        measured: Measured,
+        scores: Tensor,
+        demonstrations: Sequence[Item] = (),
+        pace: float = 1.0,
+    ) -> PPOMetrics:
         """One PPO step on measured rollouts with `scores: (B,)` from the reward model.
 
-        demonstrations: (prompt, answer) pairs to imitate in the same updates. Raises `ValueError` when the
-        scores are not finite or not as many as the rollouts, before anything moves.
+        demonstrations: (prompt, answer) pairs to imitate in the same updates. pace: share of the learning
+        rate to take. Raises `ValueError` when the scores are not finite or not as many as the rollouts,
+        before anything moves.
         """
         _check_scores(scores, len(measured.items))
         mask, device = measured.mask, self.model.device
@@ -110,7 +120,7 @@ class PPO:
         advantages, returns = gae(rewards, values, mask, self.settings.gamma, self.settings.lam)
         moved = _Moved()
         if self.steps >= self.settings.critic_warmup_steps:
-            moved = self._improve(measured, whiten(advantages, mask), demonstrations)
+            moved = self._improve(measured, whiten(advantages, mask), demonstrations, pace)
         moved.skipped += self._critic.train(states, values[mask].to(device), returns[mask].to(device))
         used = self.kl_coefficient
         self.kl_coefficient = adapt_kl_coefficient(
@@ -130,8 +140,8 @@ class PPO:
             learning_rate=moved.learning_rate,
             clip_ratio=moved.clipped / max(moved.tokens, 1),
             entropy_nats=measured.entropy_nats,
-            perplexity=float(torch.exp(-measured.base_logprobs[mask].mean())),
-            response_tokens=float(mask.sum(1).float().mean()),
+            perplexity=measured.perplexity,
+            response_tokens=measured.response_tokens,
             explained_variance=explained_variance(values[mask], returns[mask]),
             grad_norm=moved.grad_norm,
             mismatch=mismatch(
@@ -150,27 +160,31 @@ class PPO:
         rewards[torch.arange(len(last)), last] += final
         return rewards
 
-    def _improve(self, measured: Measured, advantages: Tensor, demonstrations: Sequence[Item]) -> "_Moved":
+    def _improve(
+        self, measured: Measured, advantages: Tensor, demonstrations: Sequence[Item], pace: float
+    ) -> "_Moved":
         settings, moved = self.settings, _Moved()
-        moved.learning_rate = settings.learning_rate * learning_rate_scale(
-            self.steps - settings.critic_warmup_steps,
-            settings.warmup_steps,
-            settings.decay_steps,
-            settings.final_learning_rate_ratio,
+        moved.learning_rate = (
+            pace
+            * settings.learning_rate
+            * learning_rate_scale(
+                self.steps - settings.critic_warmup_steps,
+                settings.warmup_steps,
+                settings.decay_steps,
+                settings.final_learning_rate_ratio,
+            )
         )
         for group in self._optimizer.param_groups:
             group["lr"] = moved.learning_rate
         for _ in range(settings.epochs):
-            before = float(moved.kl_total)
             portions = self._portions(len(demonstrations))
             pairs = zip(self._minibatches(len(measured.items)), portions, strict=False)
             for rows, shown in pairs:
                 self.gradient(measured, advantages, rows, [demonstrations[i] for i in shown], moved)
+                if moved.kl_nats > settings.kl_step_nats:
+                    return moved
                 self._take(moved)
             moved.epochs += 1
-            moved.kl_nats = (float(moved.kl_total) - before) / len(measured.items)
-            if moved.kl_nats > settings.kl_step_nats:
-                break
         return moved
 
     def _minibatches(self, count: int) -> Iterator[list[int]]:
@@ -217,7 +231,7 @@ class PPO:
             sums[2:] += torch.stack([-logprobs.detach().sum(), logprobs.new_tensor(len(logprobs))]).cpu()
         self.ranks.add_(gradient, sums)
         if moved is not None:
-            moved.add(sums, total)
+            moved.add(sums, total, len(rows))
         return gradient
 
     def _take(self, moved: "_Moved") -> None:
@@ -286,7 +300,6 @@ def _check_scores(scores: Tensor, count: int) -> None:
 class _Moved:
     """What the epochs of one step added up to."""
 
-    kl_total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     kl_nats: float = 0.0
     clipped: float = 0.0
     tokens: int = 0
@@ -297,9 +310,9 @@ class _Moved:
     epochs: int = 0
     skipped: int = 0
 
-    def add(self, sums: Tensor, tokens: int) -> None:
+    def add(self, sums: Tensor, tokens: int, responses: int) -> None:
         """Take in one update's sums: KL, clipped tokens, demonstrations' loss and tokens."""
-        self.kl_total += sums[0]
+        self.kl_nats = float(sums[0]) / responses
         self.clipped += float(sums[1])
         self.demonstrated += float(sums[2])
         self.demonstrated_tokens += float(sums[3])

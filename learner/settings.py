@@ -19,14 +19,14 @@ class PPOSettings:
     (0.2, 1, 0.95). value_clip: in units of the returns' spread; off, as the critic shares no weights with the
     policy (Andrychowicz et al. 2021, arXiv:2006.05990, found no use in it). max_grad_norm: of one update.
     kl_coefficient, kl_target_nats, kl_horizon: Ziegler et al. 2019, section 2.2; the horizon counts
-    responses. kl_step_nats: an epoch that leaves the policy further than this from the rollouts' policy, per
-    response, is the last. cut_off_penalty: in units of the score, for an answer without its end (Stiennon et
-    al. 2020 give such answers a fixed low score). importance_cap: truncation of the weights that correct the
-    engine's logprobs to the trainer's (Ionides 2008). ptx_coefficient: weight of a demonstration's token; 1
-    makes imitating it as strong as an advantage of one standard deviation (the gamma of Ouyang et al. 2022,
-    equation 2, in these units). update_tokens: padded tokens of one backward pass; gradients are summed, so
-    it bounds memory and no more. critic_warmup_steps: first steps in which the critic learns and the policy
-    stays.
+    responses. kl_step_nats: a minibatch that finds the policy further than this from the rollouts'
+    policy, per response, ends the step before its update. cut_off_penalty: in units of the score, for an
+    answer without its end (Stiennon et al. 2020 give such answers a fixed low score). importance_cap:
+    truncation of the weights that correct the engine's logprobs to the trainer's (Ionides 2008).
+    ptx_coefficient: weight of a demonstration's token; 1 makes imitating it as strong as an advantage of
+    one standard deviation (the gamma of Ouyang et al. 2022, equation 2, in these units). update_tokens:
+    padded tokens of one backward pass; gradients are summed, so it bounds memory and no more.
+    critic_warmup_steps: first steps in which the critic learns and the policy stays.
     """
 
     learning_rate: float = 1e-3

@@ -90,7 +90,7 @@ class Service:
             gate_prompts=48,
             kl_budget_nats=20,
             kl_publish_nats=20,
-            ppo=PPOSettings(learning_rate=6e-3, warmup_steps=1, critic_warmup_steps=0, kl_step_nats=3),
+            ppo=PPOSettings(learning_rate=6e-3, warmup_steps=1, critic_warmup_steps=0, kl_step_nats=1),
         )
         model = SharedModel(settings.model, rank=settings.rank)
         return Learner(settings, self.gateway.log, self._client, self._registry, model, LearnerMetrics())

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.engine import EngineClient
+from deploy.engine import EngineClient, Sample
 from deploy.registry import Registry
+from feedback.erasures import Erasure
+from feedback.erasures import entry as erasure_entry
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
 from learner.loop import Learner
@@ -106,3 +108,48 @@ def test_training_goes_on_once_there_are_new_votes(learner: Learner, log: Sqlite
     learner.turn(0.0)  # reads them
     learner.turn(0.0)  # and fits them
     assert learner.place.reward_updates > learner.place.gave_up_at
+
+
+def test_a_policy_that_ran_away_starts_again_slower_until_it_is_not_haste(learner: Learner) -> None:
+    learner.turn(0.0)
+    ran_away = [LIVES, dataclasses.replace(LIVES, kl_nats_base=3.5, kl_nats_live=3.5)]
+    paces = []
+    while not learner.place.gave_up_at:
+        paces.append(learner.place.pace)
+        learner.history, learner.place.at_limit = list(ran_away), True
+        learner.turn(0.0)
+    assert paces == [1, 1 / 2, 1 / 4, 1 / 8]
+    assert refused(learner, "KL runaway") == 4
+
+
+def rollouts(count: int) -> list[Sample]:
+    """Rollouts on the log's prompt, all different."""
+    return [Sample([1, 500, 2], [500, i % 2, 5 + i, 2], [-1.0] * 4, "", "stop") for i in range(count)]
+
+
+def test_lives_own_rollouts_are_no_better_than_live(learner: Learner) -> None:
+    """Also by a reward model that vetoes some of them: both sides are scored alike."""
+    learner.turn(0.0)
+    learner.settings = dataclasses.replace(learner.settings, pessimism=2.0)
+    measured = learner.ppo.measure(rollouts(24))
+    learner._observe(measured, learner._scores(rollouts(24)))
+    assert learner.history[0].reward == pytest.approx(0, abs=1e-6)
+    assert learner.history[0].judged_win_rate == pytest.approx(0.5)
+
+
+def test_a_history_whose_live_rollouts_were_all_erased_begins_again(
+    learner: Learner, log: SqliteLog, tmp_path: Path
+) -> None:
+    learner.turn(0.0)
+    ours = rollouts(4)
+    learner._observe(learner.ppo.measure(ours), learner._scores(ours))
+    (owner,) = {(rollout.tenant, rollout.user) for rollout in learner.of_live}
+    asked = record(completion("bobs").model_copy(update={"user": "u_bob"}))
+    log.append([erasure_entry(Erasure.of(*owner)), Entry(asked.topic, asked.key, asked.value)]).result()
+    learner.turn(0.0)
+    assert learner.of_live == learner.history == []
+    learner._observe(learner.ppo.measure(ours), learner._scores(ours))
+    learner.save()
+    again = make(log, tmp_path)
+    assert again.resume()
+    assert again.history == learner.history != []
