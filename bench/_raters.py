@@ -7,13 +7,19 @@ at once, where the service would try it on its users first.
 
 import dataclasses
 import logging
+import os
 import random
+import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from bench._servers import engine
 from deploy.engine import EngineClient, Sample
 from deploy.registry import Registry
 from deploy.releases import Decision
@@ -27,6 +33,7 @@ from feedback.sqlite_log import SqliteLog
 from hearken.evaluate import sample, tokenize
 from hearken.persona import Persona
 from learner.loop import Learner
+from learner.machine import keep_freed_memory
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
 from learner.settings import LearnerSettings
@@ -51,8 +58,8 @@ class School:
         self.engine, self.max_tokens = EngineClient(settings.engine), settings.max_tokens
         self._log = SqliteLog(settings.data / "log.db")
         self._registry = Registry(settings.data / "adapters")
-        model = SharedModel(settings.model, rank=settings.rank, seed=settings.seed)
-        self.learner = Learner(settings, self._log, self.engine, self._registry, model, LearnerMetrics())
+        model, metrics = SharedModel.of(settings), LearnerMetrics()
+        self.learner = Learner(settings, self._log, self.engine, self._registry, model, metrics)
         self._rng = random.Random(f"raters {settings.seed}")
         self._tables = 0
         self.live = BASE
@@ -169,7 +176,21 @@ class School:
         return sum(row.value for row in family.samples if row.name.endswith("_total"))
 
 
-def quiet() -> None:
+@contextmanager
+def lonely_engine(threads: int) -> Iterator[str]:
+    """The URL of an engine that has the machine to itself, but for this process: they take turns."""
+    _quiet()
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        engine(Path(scratch), "engine", cores=os.sched_getaffinity(0), environment=environment) as server,
+    ):
+        yield server.url
+
+
+def _quiet() -> None:
     """No line for every request."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("httpx", "deploy", "transformers"):

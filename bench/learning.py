@@ -17,7 +17,6 @@ them (`thumbs_*`).
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -126,30 +125,17 @@ def main(argv: list[str]) -> int:
 
     from hearken.tiny import ensure_tiny
 
-    model = ensure_tiny()  # before torch is imported, and not in the time that counts
+    model = ensure_tiny()  # not in the time that counts
     started = time.perf_counter()
-    import torch
+    from bench._raters import lonely_engine
 
-    from bench._raters import quiet
-    from bench._servers import engine
-    from learner.machine import keep_freed_memory
-
-    quiet()
-    torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
-    cores = os.sched_getaffinity(0)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     result: dict[str, Any] = {}
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        engine(
-            Path(scratch), "engine", cores=cores, environment={"OMP_NUM_THREADS": str(arguments.threads)}
-        ) as server,
-    ):
+    with lonely_engine(arguments.threads) as url:
         for kind, name in (("comparisons", ""), ("thumbs", "thumbs_")):
             if arguments.only not in (None, kind):
                 continue
-            found = [one_seed(kind, arguments.taste, seed, server.url, model) for seed in seeds]
+            found = [one_seed(kind, arguments.taste, seed, url, model) for seed in seeds]
             rates = [seed["win_rate"] for seed in found]
             result |= {
                 f"{name}win_rate": round(statistics.fmean(rates), 4),

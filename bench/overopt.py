@@ -21,7 +21,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -197,23 +196,13 @@ def main(argv: list[str]) -> int:
 
     from hearken.tiny import ensure_tiny
 
-    model = ensure_tiny()  # before torch is imported, and not in the time that counts
+    model = ensure_tiny()  # not in the time that counts
     started = time.perf_counter()
-    import torch
+    from bench._raters import lonely_engine
 
-    from bench._raters import quiet
-    from bench._servers import engine
-    from learner.machine import keep_freed_memory
-
-    quiet()
-    torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    environment = {"OMP_NUM_THREADS": str(arguments.threads)}
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        with engine(scratch, "engine", cores=os.sched_getaffinity(0), environment=environment) as server:
-            found = [one_seed(seed, model, server.url, scratch) for seed in seeds]
+    with tempfile.TemporaryDirectory() as scratch, lonely_engine(arguments.threads) as url:
+        found = [one_seed(seed, model, url, Path(scratch)) for seed in seeds]
     ours = [min(row.gold for row in rows["ours"][1:]) for rows in found]
     plain = [[row.gold for row in rows["plain"][1:]] for rows in found]
     result = {

@@ -240,6 +240,8 @@ def _learner(commands: Commands) -> None:
     _pace(command, "normal")
     _flag(command, "--seed", int, 0, "seed of everything random")
     _flag(command, "--threads", int, None, "torch's CPU threads; without it torch's own choice")
+    text = "arithmetic of the model's matrix products; auto is bfloat16 where the hardware is fast at it"
+    _flag(command, "--products", str, "auto", text, choices=("auto", "float32", "bfloat16"))
     _kl_budget(command)
 
 

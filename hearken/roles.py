@@ -99,6 +99,7 @@ def run_learner(arguments: argparse.Namespace, engine: str) -> int:
         metrics_host=arguments.metrics_host,
         kafka=arguments.kafka,
         seed=arguments.seed,
+        products=arguments.products,
         **learner_pace(arguments.pace),
         **{name: value for name, value in asked.items() if value is not None},
     )

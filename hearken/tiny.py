@@ -36,9 +36,6 @@ def ensure_tiny(
     Whoever asks while another process trains it waits for that one. `progress(step, steps, loss)` is called
     only while this process trains. Raises NotOurFolder.
     """
-    # OpenMP reads this when torch is imported. Threads that spin while they wait make training many times
-    # slower beside other busy processes: measured on 2 cores, steps took 5 s instead of 0.5 s.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from learner.tiny import TinyRecipe, is_trained, renew_template, train_tiny  # torch: not for --help
 
     folder = (folder or default_folder()).absolute()
@@ -73,6 +70,9 @@ def _check_ours(folder: Path) -> None:
 
 def run(folder: Path | None = None, force: bool = False) -> Path:
     """The command: make the model, show how far it is, and say where it lies."""
+    # OpenMP reads this when torch is imported. Threads that spin while they wait make training many times
+    # slower beside other busy processes: measured on 2 cores, steps took 5 s instead of 0.5 s.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learner.batching import Batch
+from learner.bf16 import COUNT, RANKS, WIDTH, batched, product, product_of_columns, rounded, up_to
 
 PROJECTIONS = (
     ("self_attn", ("q_proj", "k_proj", "v_proj")),
@@ -28,9 +29,6 @@ PROJECTIONS = (
     ("mlp", ("down_proj",)),
 )
 """A block's linear layers; those in one group have the same input and are one matrix product."""
-
-ROWS = 64
-"""Granularity of products in bfloat16."""
 
 TABLE_BYTES = 8 << 20
 """The largest table of attention weights that is kept; longer rows have theirs computed again in pieces."""
@@ -41,7 +39,7 @@ class Adapted:
     """Projections with one input: their weights stacked (O, H), their bias, and one adapter's matrices.
 
     down: (R, H), the projections' A stacked, None without an adapter; parameters: their A, (r, H) each, and
-    then their B, (O_i, r) each. wide: all of it in bfloat16, from the first pass that asks for it on.
+    then their B, (O_i, r) each. wide, thin: all of it in bfloat16, from the first pass that asks for it on.
     """
 
     weight: Tensor
@@ -50,6 +48,7 @@ class Adapted:
     parameters: tuple[Tensor, ...]
     scale: float
     wide: Tensor | None = None
+    thin: Tensor | None = None
 
     @property
     def up(self) -> tuple[Tensor, ...]:
@@ -100,31 +99,38 @@ class Adapted:
         rank, row, parts = self.up[0].shape[1], 0, []
         for index, part in enumerate(self.up):
             block = d_up[row : row + len(part), index * rank : (index + 1) * rank]
-            parts.append(block.float() * scale if scale != 1 else block.float())
+            parts.append(block * scale if scale != 1 else block)
             row += len(part)
-        return [*torch.split(d_down.float(), rank), *parts]
+        return [*torch.split(d_down, rank), *parts]
 
-    def _wide(self) -> Tensor:
-        """[weight, spread / scale] (O, H + R) in bfloat16: of one buffer, the adapter is renewed."""
-        width = self.weight.shape[1]
-        if self.wide is None:
-            rank = 0 if self.down is None else len(self.down)
-            self.wide = self.weight.new_zeros(len(self.weight), width + rank, dtype=torch.bfloat16)
+    def _renewed(self) -> tuple[Tensor, Tensor]:
+        """[weight, spread / scale] (O, H + R') and down (R', H) in bfloat16, R' the rank with zeros added.
+
+        Of one buffer each, in which the adapter is renewed.
+        """
+        width, rank = self.weight.shape[1], 0 if self.down is None else len(self.down)
+        if self.wide is None or self.thin is None:
+            filled = up_to(rank, RANKS)
+            self.wide = self.weight.new_zeros(len(self.weight), width + filled, dtype=torch.bfloat16)
             self.wide[:, :width] = self.weight
+            self.thin = self.weight.new_zeros(filled, width, dtype=torch.bfloat16)
+        if self.down is not None:
+            self.thin[:rank] = self.down.detach()
         row, column = 0, width
         for part in self.up:
             self.wide[row : row + len(part), column : column + part.shape[1]] = part.detach()
             row, column = row + len(part), column + part.shape[1]
-        return self.wide
+        return self.wide, self.thin
 
     def _forward_bf16(self, x: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """[x, scale * x @ down.T] times [weight, B]: the adapter makes the one product a little deeper."""
         count, width = x.shape
-        both = rounded(x, 0 if self.down is None else len(self.down))
-        if self.down is not None:
-            torch.mm(both[:, :width], self.down.detach().bfloat16().t(), out=both[:, width:])
+        wide, thin = self._renewed()
+        both = rounded(x, len(thin))
+        if len(thin):
+            product(both[:, :width], thin.t(), both[:, width:])
             both[:, width:].mul_(self.scale)
-        y = torch.mm(both, self._wide().t())[:count]
+        y = product(both, wide.t())[:count]
         if self.bias is not None:
             y.add_(self.bias.bfloat16())
         return y, (both, None, None)
@@ -132,28 +138,21 @@ class Adapted:
     def _backward_bf16(
         self, dy: Tensor, saved: Sequence[Tensor | None], wants_input: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
-        both, wide = saved[0], self.wide
+        both, wide, thin = saved[0], self.wide, self.thin
         assert both is not None
         assert wide is not None
+        assert thin is not None
         dy, count = rounded(dy), len(dy)
         if self.down is None:
-            return torch.mm(dy, wide)[:count], []
-        width = self.down.shape[1]
-        d_both = torch.mm(dy, wide if wants_input else wide[:, width:])
-        d_low, dx = d_both[:, -len(self.down) :].mul_(self.scale), None
+            return product(dy, wide)[:count], []
+        width, rank = self.down.shape[1], len(self.down)
+        d_both = product(dy, wide if wants_input else wide[:, width:])
+        d_low, dx = d_both[:, -len(thin) :].mul_(self.scale), None
+        d_up = product_of_columns(dy, both[:, width:])
+        d_down = product_of_columns(d_low, both[:, :width])[:rank]
         if wants_input:
-            dx = d_both[:, :width].addmm_(d_low, self.down.detach().bfloat16())[:count]
-        return dx, self._parts(torch.mm(dy.t(), both[:, width:]), torch.mm(d_low.t(), both[:, :width]), 1.0)
-
-
-def rounded(x: Tensor, columns: int = 0) -> Tensor:
-    """x: (T, H) in bfloat16, with some columns more, and rows of 0 up to a multiple of `ROWS`: products in
-    bfloat16 are compiled, and kept, for every shape that they meet."""
-    count, width = x.shape
-    out = x.new_empty(count + -count % ROWS, width + columns, dtype=torch.bfloat16)
-    out[:count, :width] = x
-    out[count:].zero_()
-    return out
+            dx = d_both[:, :width].add_(product(d_low, thin))[:count]
+        return dx, self._parts(d_up, d_down, 1.0)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -190,13 +189,13 @@ class _Queries(torch.autograd.Function):
         rotate_(block.turning(y), run.cos, run.sin)
         ctx.save_for_backward(x, inverse, *saved)
         ctx.block, ctx.run, ctx.adapted = block, run, adapted
-        return y.index_select(0, run.batch.pad)
+        return y.index_select(0, run.pad)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, inverse, *saved = ctx.saved_tensors
         block, run = ctx.block, ctx.run
-        dy = grads[0].index_select(0, run.batch.real)
+        dy = grads[0].index_select(0, run.real)
         rotate_(block.turning(dy), run.cos, run.sin, -1)
         dx, parts = ctx.adapted.backward(dy, saved, run.precision, ctx.needs_input_grad[0])
         if dx is not None:
@@ -226,14 +225,10 @@ class _Rest(torch.autograd.Function):
         block, (out, gates, down) = ctx.block, ctx.groups
         gate, up = both.chunk(2, -1)
         d_inner, parts_3 = down.backward(grads[0], saved[6:], ctx.precision)
-        share = torch.sigmoid(gate)
-        activated = gate * share
         d_both = torch.empty_like(both)
         d_gate, d_up = d_both.chunk(2, -1)
-        torch.mul(d_inner, activated, out=d_up)
-        # silu' = s (1 + g (1 - s)) = s + silu (1 - s)
-        slope = share.addcmul_(activated, 1 - share)
-        torch.mul(d_inner.mul_(up), slope, out=d_gate)
+        torch.mul(d_inner, functional.silu(gate), out=d_up)
+        torch.ops.aten.silu_backward(d_inner.mul_(up), gate, grad_input=d_gate)
         d_normed, parts_2 = gates.backward(d_both, saved[3:6], ctx.precision)
         d_middle = norm_backward(d_normed, middle, inverse, block.norm_2).add_(grads[0])
         d_mixed, parts_1 = out.backward(d_middle, saved[:3], ctx.precision)
@@ -265,14 +260,33 @@ class _Norm(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass: its batch, its adapter, the precision of products with base weights ("ieee" or "bf16"), and
-    the rotation of its T tokens, (T, 1, d / 2) each."""
+    """One pass: its adapter, the precision of products with base weights ("ieee" or "bf16"), the rotation of
+    its T tokens, (T, 1, d / 2) each, and where they are when they are padded to B rows of S.
 
-    batch: Batch
+    real: (T,) places in the flattened (B * S) rows; pad: (B * S,) the place of a padded row's token among the
+    real ones, for padding that of any.
+    """
+
     adapter: str | None
     precision: str
     cos: Tensor
     sin: Tensor
+    rows: int
+    width: int
+    real: Tensor
+    pad: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, adapter: str | None, precision: str, cos: Tensor, sin: Tensor) -> "Run":
+        """A pass over a batch; in bfloat16 its rows become as wide and as many as products like them."""
+        rows, width = batch.tokens.shape
+        if precision != "bf16":
+            return cls(adapter, precision, cos, sin, rows, width, batch.real, batch.pad)
+        wider = up_to(width, WIDTH)
+        pad = batch.real.new_zeros(up_to(rows, COUNT), wider)
+        pad[:rows, :width] = batch.pad.view(rows, width)
+        real = batch.real + batch.real // width * (wider - width)
+        return cls(adapter, precision, cos, sin, len(pad), wider, real, pad.flatten())
 
 
 class Block:
@@ -303,7 +317,7 @@ class Block:
         first, rest = self.adapted(run.adapter, 0), [self.adapted(run.adapter, i) for i in (1, 2, 3)]
         padded: Tensor = _Queries.apply(x, self, run, *first.parameters)  # type: ignore[no-untyped-call]
         mixed = self._attend(padded, run)
-        places = run.batch.real if wanted is None else run.batch.real[wanted]
+        places = run.real if wanted is None else run.real[wanted]
         mixed = _rows(mixed, places)
         if wanted is not None:
             x = _rows(x, wanted)
@@ -313,9 +327,9 @@ class Block:
 
     def _attend(self, padded: Tensor, run: Run) -> Tensor:
         """Causal attention (B * S, h d) of queries, keys and values (B * S, (h + 2 k) d)."""
-        rows, width = run.batch.tokens.shape
+        rows, width = run.rows, run.width
         if run.precision == "bf16" and 2 * rows * self.heads * width**2 <= TABLE_BYTES:
-            mixed: Tensor = _Attention.apply(padded, self, (rows, width))  # type: ignore[no-untyped-call]
+            mixed: Tensor = _Attention.apply(padded, self, run)  # type: ignore[no-untyped-call]
             return mixed
         q, k, v = (
             part.transpose(1, 2)
@@ -337,38 +351,32 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, block: Block, shape: tuple[int, int]) -> Tensor:
-        rows, width = shape
-        heads, kv, head = block.heads, block.kv_heads, block.head
-        parts = padded.view(rows, width, -1, head).transpose(1, 2)
-        q = parts[:, :heads].reshape(rows * kv, -1, head)
-        k, v = (parts[:, start : start + kv].reshape(rows * kv, width, head) for start in (heads, heads + kv))
-        ahead = torch.full((width, width), -torch.inf).triu(1).repeat(heads // kv, 1)
-        scores = torch.bmm(q, k.mT).float().mul_(head**-0.5).add_(ahead)
-        table = scores.softmax(-1).bfloat16()
+    def forward(ctx: Any, padded: Tensor, block: Block, run: Run) -> Tensor:
+        heads, kv, head, width = block.heads, block.kv_heads, block.head, run.width
+        parts = padded.view(run.rows, width, -1, head).transpose(1, 2)
+        q = parts[:, :heads].reshape(run.rows * kv, -1, head)
+        k, v = (parts[:, start : start + kv].reshape(-1, width, head) for start in (heads, heads + kv))
+        scores = batched(q, k.mT, COUNT * kv).view(-1, width, width)
+        ahead = torch.full((width, width), -torch.inf).triu(1)
+        table = torch.add(ahead, scores, alpha=head**-0.5).softmax(-1).bfloat16().view(len(q), -1, width)
         ctx.save_for_backward(q, k, v, table)
-        ctx.shape = (rows, width, heads, kv, head)
-        mixed = torch.bmm(table, v).view(rows, heads, width, head).transpose(1, 2)
-        return mixed.reshape(rows * width, heads * head)
+        ctx.block, ctx.run = block, run
+        mixed = batched(table, v, COUNT * kv).view(run.rows, heads, width, head).transpose(1, 2)
+        return mixed.reshape(run.rows * width, heads * head)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         q, k, v, table = ctx.saved_tensors
-        rows, width, heads, kv, head = ctx.shape
-        out = grads[0].view(rows, width, heads, head).transpose(1, 2).reshape(rows * kv, -1, head)
-        d_v = torch.bmm(table.mT, out)
-        d_table = torch.bmm(out, v.mT).float()
-        # of softmax: p (g - sum(p g))
-        weights = table.float()
-        d_scores = d_table.sub_((d_table * weights).sum(-1, keepdim=True)).mul_(weights).mul_(head**-0.5)
-        d_scores = d_scores.bfloat16()
-        d_q, d_k = torch.bmm(d_scores, k), torch.bmm(d_scores.mT, q)
-        whole = q.new_empty(rows, width, heads + 2 * kv, head)
+        heads, kv, head, width = ctx.block.heads, ctx.block.kv_heads, ctx.block.head, ctx.run.width
+        out = grads[0].view(-1, width, heads, head).transpose(1, 2).reshape(len(q), -1, head)
+        d_table = batched(out, v.mT, COUNT * kv)
+        d_scores = torch._softmax_backward_data(d_table, table, -1, table.dtype).mul_(head**-0.5)
+        whole = q.new_empty(ctx.run.rows, width, heads + 2 * kv, head)
         parts = whole.transpose(1, 2)
-        parts[:, :heads] = d_q.view(rows, heads, width, head)
-        parts[:, heads : heads + kv] = d_k.view(rows, kv, width, head)
-        parts[:, heads + kv :] = d_v.view(rows, kv, width, head)
-        return whole.view(rows * width, -1), None, None
+        parts[:, :heads] = batched(d_scores, k, COUNT * kv).view(-1, heads, width, head)
+        parts[:, heads : heads + kv] = batched(d_scores.mT, q, COUNT * kv).view(-1, kv, width, head)
+        parts[:, heads + kv :] = batched(table.mT, out, COUNT * kv).view(-1, kv, width, head)
+        return whole.view(-1, whole.shape[2] * head), None, None
 
 
 class _Rows(torch.autograd.Function):
@@ -450,15 +458,12 @@ class PackedTrunk:
         """The states (T, H) after the first `layers` blocks, or after all and the final norm; only the rows
         `wanted` (P,) if given."""
         x = functional.embedding(batch.tokens.flatten()[batch.real], self._embedding)
-        cos, sin = self._rotary(x, batch.positions[None])
-        half, dtype = cos.shape[-1] // 2, torch.bfloat16 if precision == "bf16" else x.dtype
-        run = Run(
-            batch,
-            adapter,
-            precision,
-            cos[0, :, None, :half].to(dtype, copy=True),
-            sin[0, :, None, :half].to(dtype, copy=True),
+        dtype = torch.bfloat16 if precision == "bf16" else x.dtype
+        cos, sin = (
+            part[0, :, None, : part.shape[-1] // 2].to(dtype, copy=True)
+            for part in self._rotary(x, batch.positions[None])
         )
+        run = Run.of(batch, adapter, precision, cos, sin)
         count = len(self._blocks) if layers is None else layers
         for index, block in enumerate(self._blocks[:count]):
             x = block.forward(x, run, wanted if index == count - 1 else None)

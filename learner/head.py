@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.blocks import rounded
+from learner.bf16 import product, rounded
 
 
 class TokenLogprobs(torch.autograd.Function):
@@ -45,7 +45,7 @@ class TokenLogprobs(torch.autograd.Function):
             logits = (logits - sums[part, None]).exp_().mul_(-gradient)
             logits.scatter_add_(-1, tokens[part, None], gradient)
             if ctx.precision == "bf16":
-                out[part] = torch.mm(rounded(logits), weight.bfloat16())[: len(logits)]
+                out[part] = product(rounded(logits), weight.bfloat16())[: len(logits)]
             else:
                 torch.mm(logits, weight, out=out[part])
         return out, None, None, None, None

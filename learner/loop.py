@@ -608,12 +608,7 @@ def run(settings: LearnerSettings) -> None:
                 log,
                 engine,
                 Registry(settings.data / "adapters"),
-                SharedModel(
-                    settings.model,
-                    rank=settings.rank,
-                    seed=settings.seed,
-                    bf16_products=settings.bf16,
-                ),
+                SharedModel.of(settings),
                 metrics,
             )
             if learner.resume():

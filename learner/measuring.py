@@ -46,7 +46,10 @@ class Measured:
 
 @torch.no_grad()
 def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Measured:
-    """Logprobs, states and KL of rollouts, which the present policy must have made; all products are exact.
+    """Logprobs, states and KL of rollouts, which the present policy must have made.
+
+    In the arithmetic that the policy is trained in: a ratio of PPO is 1 where the policy has not moved. The
+    engine's logprobs differ from these by what its own arithmetic does, which importance weights correct.
 
     Raises `ValueError` for no rollouts or one without tokens.
     """
@@ -92,17 +95,17 @@ def _passes(
         chosen = torch.tensor([mine[row] for row in rows])
         inside = batch.mask.cpu()
         where[chosen, : inside.shape[1]] = inside
-        found = model.predicting_states(batch, POLICY, exact=True)
+        found = model.predicting_states(batch, POLICY)
         entropy += model.entropies(found).sum().cpu()
         # Targets come bucket row by bucket row; `order` puts them into the table's row by row.
         table = torch.zeros(inside.shape, dtype=torch.long)
         table[inside] = torch.arange(len(batch.targets))
         order = table[chosen.argsort()][inside[chosen.argsort()]]
         states[place[where]] = Critic.prepare(found).cpu()[order]
-        policy[where] = model.token_logprobs(found, batch.targets, exact=True).float().cpu()[order]
+        policy[where] = model.token_logprobs(found, batch.targets).float().cpu()[order]
         for adapter, out in ((None, base), (LIVE, live)):
             if adapter is None or live is not base:
-                other = model.predicting_states(batch, adapter, exact=True)
-                out[where] = model.token_logprobs(other, batch.targets, exact=True).float().cpu()[order]
+                other = model.predicting_states(batch, adapter)
+                out[where] = model.token_logprobs(other, batch.targets).float().cpu()[order]
     ranks.add_(policy, base, states, entropy, *([] if live is base else [live]))
     return policy, base, live, states, float(entropy)

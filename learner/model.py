@@ -21,6 +21,8 @@ from learner.adapters import FlatAdapter
 from learner.batching import Batch, Item, in_buckets, make_batch
 from learner.blocks import PackedTrunk, Unsuitable
 from learner.head import TokenLogprobs
+from learner.machine import has_fast_bf16
+from learner.settings import LearnerSettings
 
 logger = logging.getLogger("hearken.learner")
 
@@ -39,7 +41,7 @@ class SharedModel:
     nothing. dtype: of the base (adapters and logprobs are always float32). seed: of the adapters' first
     weights. max_tokens: padded tokens of one forward pass without gradient. packed: whether to use
     `learner.blocks` where they fit the model. bf16_products: round the factors of products with the packed
-    base's weights to bfloat16 (`learner.blocks.product`), but where `exact` is asked for.
+    base's weights to bfloat16 (`learner.bf16`), but where `exact` is asked for.
 
     Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
     same output with and without gradient.
@@ -54,7 +56,7 @@ class SharedModel:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
-        max_tokens: int = 8192,
+        max_tokens: int = 2048,
         packed: bool = True,
         bf16_products: bool = False,
     ) -> None:
@@ -63,6 +65,8 @@ class SharedModel:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         base = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype, trust_remote_code=False)
         base.to(self.device).eval().requires_grad_(False)
+        for weight in base.parameters():
+            weight.data = weight.data.clone()  # of memory of our own, or the whole file stays mapped
         self._check_head(base)
         self.target_modules = _linear_names(base)
         self.hidden_size = int(base.config.hidden_size)
@@ -83,6 +87,24 @@ class SharedModel:
         self._packed = self._packed_trunk() if packed else None
         self._selected: str | None = "?"
         self._select(None)
+
+    @classmethod
+    def of(cls, settings: LearnerSettings) -> "SharedModel":
+        """The model that a learner is to train, in the arithmetic that its settings ask for.
+
+        "auto" is bfloat16 on a GPU and on a processor that is fast at it, and float32 elsewhere. On a GPU the
+        base itself is in bfloat16 then.
+        """
+        on_gpu = torch.cuda.is_available()
+        fast = on_gpu or has_fast_bf16()
+        rough = settings.products == "bfloat16" or (settings.products == "auto" and fast)
+        return cls(
+            settings.model,
+            rank=settings.rank,
+            seed=settings.seed,
+            dtype=torch.bfloat16 if rough and on_gpu else torch.float32,
+            bf16_products=rough and not on_gpu,
+        )
 
     @property
     def is_packed(self) -> bool:

@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
+
+Products = Literal["auto", "float32", "bfloat16"]
+PRODUCTS: tuple[Products, ...] = get_args(Products)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ class LearnerSettings:
     kafka: str | None = None  # host:port of a broker; None reads the embedded log
     seed: int = 0
     threads: int | None = None  # torch threads; None leaves torch's default
-    bf16: bool = False  # products with the base's weights in bfloat16 (learner.blocks.product)
+    products: Products = "auto"  # what the base's weights are multiplied in, see `SharedModel.of`
     rank: int = 8  # LoRA rank; the engine's --max-lora-rank must not be below it
     kl_budget_nats: float = 6.0  # KL of any published policy to the base, per response
     kl_publish_nats: float = 4.0  # KL of a published policy to the live one, per response
@@ -152,6 +156,8 @@ class LearnerSettings:
     self_check: SelfCheckLimits | None = field(default_factory=SelfCheckLimits)  # None: no self-check
 
     def __post_init__(self) -> None:
+        if self.products not in PRODUCTS:
+            raise ValueError(f"products is {self.products!r}; it must be one of {', '.join(PRODUCTS)}")
         if not 0 < self.judge_share < 1:
             raise ValueError(
                 f"judge_share is {self.judge_share}; it must lie between 0 and 1, or one side has no raters"

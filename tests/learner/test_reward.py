@@ -184,13 +184,17 @@ def test_a_limited_rater_has_exactly_the_share_that_is_allowed(counts: list[int]
 def test_the_same_calls_give_the_same_bits_and_a_restored_model_goes_on_alike(model: SharedModel) -> None:
     early, late = (make_votes(UTILITIES["short"], 60, 20, seed=seed) for seed in (17, 18))
 
-    def first() -> RewardModel:
-        reward = RewardModel(AnswerFeatures(model), seed=3)
+    def first() -> tuple[AnswerFeatures, RewardModel]:
+        features = AnswerFeatures(model)
+        reward = RewardModel(features, seed=3)
         reward.update(early)
-        return reward
+        return features, reward
 
-    kept, restored = first(), RewardModel(AnswerFeatures(model), seed=3)
-    restored.load_state_dict(first().state_dict())
+    (_, kept), (saved_features, saved) = first(), first()
+    features = AnswerFeatures(model)
+    features.restore(saved_features.state())
+    restored = RewardModel(features, seed=3)
+    restored.load_state_dict(saved.state_dict())
     for reward in (kept, restored):
         reward.update(early + late)
     a, b = kept.state_dict(), restored.state_dict()
