@@ -14,10 +14,10 @@ transformers. Its times are taken by a callback and around its generation; nothi
 
 Here reward features, policy, reference and critic share one base, in one process, or with `--ranks` in as
 many as are said, which share the threads. `speedup_*` and `memory_ratio_*` compare both sides as they are by
-default, with float32 products. Where the processor has bfloat16 products there is more: `with_bf16_speedup_*`
-and `with_bf16_memory_ratio_*` are of this learner with them (`LearnerSettings.bf16`) against TRL in float32,
-`both_bf16_speedup_*` has them on TRL's side too, by torch's own switch. Memory is the highest resident size
-less what it was after the imports, of all ranks together. The median of the updates after the first counts.
+default: TRL's products are in float32, the learner's in bfloat16 where the processor is fast at it.
+`float32_*` are of the learner with float32 products, `both_bf16_*` have bfloat16 on TRL's side too, by torch's
+own switch. Memory is the highest resident size less what it was after the imports, of all ranks together. The
+median of the updates after the first counts.
 
 Generation is left out of these (TRL's is transformers' `generate`, ours is vLLM's, which serves users at the
 same time) and then shown with: `with_generation_speedup_*`.
@@ -199,15 +199,15 @@ def main(argv: list[str]) -> int:
             folder = Path(scratch) / str(batch)
             exact = workload(model, batch, arguments.updates, arguments.threads, False)
             rough = exact | {"bf16_products": True}
-            trl = run_trl(exact, folder)
-            ours = run_ours(exact, folder, arguments.ranks)
-            sides = {"TRL": trl, "hearken": ours}
+            trl, plain = run_trl(exact, folder), run_ours(exact, folder, arguments.ranks)
+            sides, ours = {"TRL": trl, "hearken, float32": plain}, plain
             if fast:
-                sides["hearken, bfloat16"] = quick = run_ours(rough, folder, arguments.ranks)
-                sides["TRL, bfloat16"] = theirs = run_trl(rough, folder)
-                result[f"with_bf16_speedup_{batch}"] = trl.seconds / quick.seconds
-                result[f"with_bf16_memory_ratio_{batch}"] = quick.mb / trl.mb
-                result[f"both_bf16_speedup_{batch}"] = theirs.seconds / quick.seconds
+                ours, theirs = run_ours(rough, folder, arguments.ranks), run_trl(rough, folder)
+                sides |= {"hearken, bfloat16": ours, "TRL, bfloat16": theirs}
+                result[f"both_bf16_speedup_{batch}"] = theirs.seconds / ours.seconds
+                result[f"both_bf16_memory_ratio_{batch}"] = ours.mb / theirs.mb
+            result[f"float32_speedup_{batch}"] = trl.seconds / plain.seconds
+            result[f"float32_memory_ratio_{batch}"] = plain.mb / trl.mb
             for name, side in sides.items():
                 print(
                     f"{batch} prompts, {name}: {side.seconds:.3f} s an update, {side.mb:.0f} MB", flush=True

@@ -5,7 +5,7 @@ half a megabyte each, up to a thousand of them. Packed batches have another numb
 product goes through in tiles of a few fixed sizes, and what is between is filled up with zeros.
 """
 
-from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,17 +27,24 @@ def up_to(count: int, multiple: int) -> int:
     return count + -count % multiple
 
 
-def rounded(x: Tensor, columns: int = 0) -> Tensor:
-    """x: (T, H) in bfloat16, (T', H + columns): zeros below up to whole tiles, and columns to be written."""
+def filled(places: Tensor) -> Tensor:
+    """places: (T,) with the first of them again, up to whole tiles."""
+    return torch.cat([places, places[:1].expand(-len(places) % TILES[-1])])
+
+
+def rounded(x: Tensor) -> Tensor:
+    """x: (T, H) in bfloat16, with zeros below, up to whole tiles."""
     count, width = x.shape
-    out = x.new_empty(up_to(count, TILES[-1]), width + columns, dtype=torch.bfloat16)
-    out[:count, :width] = x
+    out = x.new_empty(up_to(count, TILES[-1]), width, dtype=torch.bfloat16)
+    out[:count] = x
     out[count:].zero_()
     return out
 
 
 def product(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-    """x @ weight (T', N) of x: (T', K), as `rounded` gives it, and weight: (K, N)."""
+    """x @ weight (T, N) of x: (T, K), whole tiles, and weight: (K, N), both in bfloat16."""
+    if len(x) in TILES:
+        return torch.mm(x, weight, out=out)
     if out is None:
         out = x.new_empty(len(x), weight.shape[1])
     for rows in _tiles(len(x)):
@@ -46,7 +53,7 @@ def product(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def product_of_columns(one: Tensor, two: Tensor) -> Tensor:
-    """one.T @ two (M, N), float32, of (T', M) and (T', N), as `rounded` gives them."""
+    """one.T @ two (M, N), float32, of (T, M) and (T, N), whole tiles, in bfloat16."""
     parts = [torch.mm(one[rows].t(), two[rows]) for rows in _tiles(len(one))]
     found = parts[0].float()
     for part in parts[1:]:
@@ -63,9 +70,12 @@ def batched(one: Tensor, two: Tensor, count: int) -> Tensor:
     return out
 
 
-def _tiles(count: int) -> Iterator[slice]:
+@cache
+def _tiles(count: int) -> tuple[slice, ...]:
+    found: list[slice] = []
     start = 0
     for size in TILES:
         while count - start >= size:
-            yield slice(start, start + size)
+            found.append(slice(start, start + size))
             start += size
+    return tuple(found)

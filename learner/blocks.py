@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learner.batching import Batch
-from learner.bf16 import COUNT, RANKS, WIDTH, batched, product, product_of_columns, rounded, up_to
+from learner.bf16 import COUNT, RANKS, WIDTH, batched, filled, product, product_of_columns, up_to
 
 PROJECTIONS = (
     ("self_attn", ("q_proj", "k_proj", "v_proj")),
@@ -40,6 +40,7 @@ class Adapted:
 
     down: (R, H), the projections' A stacked, None without an adapter; parameters: their A, (r, H) each, and
     then their B, (O_i, r) each. wide, thin: all of it in bfloat16, from the first pass that asks for it on.
+    lender: the same projections with an adapter, whose copy of the weights serves those without one.
     """
 
     weight: Tensor
@@ -47,6 +48,7 @@ class Adapted:
     down: Tensor | None
     parameters: tuple[Tensor, ...]
     scale: float
+    lender: "Adapted | None" = None
     wide: Tensor | None = None
     thin: Tensor | None = None
 
@@ -66,6 +68,19 @@ class Adapted:
             whole[row : row + len(part), index * rank : (index + 1) * rank] = part.detach()
             row += len(part)
         return whole.mul_(self.scale)
+
+    def inputs(self, x: Tensor, count: int, precision: str) -> tuple[Tensor, Tensor]:
+        """What `forward` takes, for `count` tokens, and the part of it where their inputs (T, H) are to be.
+
+        x: a tensor whose kind the inputs have. In bfloat16 there is room for the adapter's share beside them.
+        """
+        width = self.weight.shape[1]
+        if precision != "bf16":
+            whole = x.new_empty(count, width)
+            return whole, whole
+        share = 0 if self.down is None else up_to(len(self.down), RANKS)
+        whole = x.new_empty(count, width + share, dtype=torch.bfloat16)
+        return whole, whole[:, :width]
 
     def forward(self, x: Tensor, precision: str) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """Outputs (T, O) of inputs (T, H), and what `backward` wants: x itself and the adapter's share."""
@@ -109,6 +124,9 @@ class Adapted:
         Of one buffer each, in which the adapter is renewed.
         """
         width, rank = self.weight.shape[1], 0 if self.down is None else len(self.down)
+        if self.lender is not None:
+            wide, thin = self.lender._renewed()
+            return wide[:, :width], thin[:0]
         if self.wide is None or self.thin is None:
             filled = up_to(rank, RANKS)
             self.wide = self.weight.new_zeros(len(self.weight), width + filled, dtype=torch.bfloat16)
@@ -122,15 +140,15 @@ class Adapted:
             row, column = row + len(part), column + part.shape[1]
         return self.wide, self.thin
 
-    def _forward_bf16(self, x: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def _forward_bf16(self, both: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """[x, scale * x @ down.T] times [weight, B]: the adapter makes the one product a little deeper."""
-        count, width = x.shape
         wide, thin = self._renewed()
-        both = rounded(x, len(thin))
         if len(thin):
-            product(both[:, :width], thin.t(), both[:, width:])
-            both[:, width:].mul_(self.scale)
-        y = product(both, wide.t())[:count]
+            width = self.weight.shape[1]
+            low = both[:, width:]
+            product(both[:, :width], thin.t(), low)
+            low.mul_(self.scale)
+        y = product(both, wide.t())
         if self.bias is not None:
             y.add_(self.bias.bfloat16())
         return y, (both, None, None)
@@ -138,27 +156,26 @@ class Adapted:
     def _backward_bf16(
         self, dy: Tensor, saved: Sequence[Tensor | None], wants_input: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
-        both, wide, thin = saved[0], self.wide, self.thin
+        both, wide, thin, dy = saved[0], self.wide, self.thin, dy.bfloat16()
+        if self.down is None:
+            return product(dy, self._renewed()[0]), []
         assert both is not None
         assert wide is not None
         assert thin is not None
-        dy, count = rounded(dy), len(dy)
-        if self.down is None:
-            return product(dy, wide)[:count], []
         width, rank = self.down.shape[1], len(self.down)
         d_both = product(dy, wide if wants_input else wide[:, width:])
         d_low, dx = d_both[:, -len(thin) :].mul_(self.scale), None
         d_up = product_of_columns(dy, both[:, width:])
         d_down = product_of_columns(d_low, both[:, :width])[:rank]
         if wants_input:
-            dx = d_both[:, :width].add_(product(d_low, thin))[:count]
+            dx = d_both[:, :width].add_(product(d_low, thin))
         return dx, self._parts(d_up, d_down, 1.0)
 
 
-def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """RMSNorm (Zhang & Sennrich 2019) of x: (T, H), and 1 / rms: (T, 1)."""
     inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (x * inverse).mul_(weight), inverse
+    return torch.mul(x * inverse, weight, out=out), inverse
 
 
 def norm_backward(dy: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
@@ -184,8 +201,9 @@ class _Queries(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: "Block", run: "Run", *_: Tensor) -> Tensor:
         adapted = block.adapted(run.adapter, 0)
-        normed, inverse = norm(x, block.norm_1, block.eps)
-        y, saved = adapted.forward(normed, run.precision)
+        whole, inputs = adapted.inputs(x, len(x), run.precision)
+        inverse = norm(x, block.norm_1, block.eps, inputs)[1]
+        y, saved = adapted.forward(whole, run.precision)
         rotate_(block.turning(y), run.cos, run.sin)
         ctx.save_for_backward(x, inverse, *saved)
         ctx.block, ctx.run, ctx.adapted = block, run, adapted
@@ -196,6 +214,7 @@ class _Queries(torch.autograd.Function):
         x, inverse, *saved = ctx.saved_tensors
         block, run = ctx.block, ctx.run
         dy = grads[0].index_select(0, run.real)
+        dy[run.count :].zero_()
         rotate_(block.turning(dy), run.cos, run.sin, -1)
         dx, parts = ctx.adapted.backward(dy, saved, run.precision, ctx.needs_input_grad[0])
         if dx is not None:
@@ -204,25 +223,35 @@ class _Queries(torch.autograd.Function):
 
 
 class _Rest(torch.autograd.Function):
-    """From attention's output and the block's input, both (P, H), to the block's output."""
+    """From attention's output (B * S, H), of which the places (P,) are taken, and the block's input (P, H) to
+    the block's output (P, H). The first `count` places are all different."""
 
     @staticmethod
-    def forward(ctx: Any, mixed: Tensor, x: Tensor, block: "Block", run: "Run", *_: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, mixed: Tensor, x: Tensor, block: "Block", run: "Run", places: Tensor, count: int, *_: Tensor
+    ) -> Tensor:
         out, gates, down = (block.adapted(run.adapter, group) for group in (1, 2, 3))
-        y, saved_1 = out.forward(mixed, run.precision)
+        precision = run.precision
+        whole, inputs = out.inputs(x, len(x), precision)
+        torch.index_select(mixed, 0, places, out=inputs) if inputs is whole else inputs.copy_(mixed[places])
+        y, saved_1 = out.forward(whole, precision)
         middle = x + y
-        normed, inverse = norm(middle, block.norm_2, block.eps)
-        both, saved_2 = gates.forward(normed, run.precision)
+        whole, inputs = gates.inputs(x, len(x), precision)
+        inverse = norm(middle, block.norm_2, block.eps, inputs)[1]
+        both, saved_2 = gates.forward(whole, precision)
         gate, up = both.chunk(2, -1)
-        y, saved_3 = down.forward(functional.silu(gate).mul_(up), run.precision)
-        ctx.save_for_backward(middle, inverse, both, *saved_1, *saved_2, *saved_3)
-        ctx.block, ctx.groups, ctx.precision = block, (out, gates, down), run.precision
+        whole, inputs = down.inputs(x, len(x), precision)
+        torch.mul(functional.silu(gate), up, out=inputs)
+        y, saved_3 = down.forward(whole, precision)
+        ctx.save_for_backward(middle, inverse, both, places, *saved_1, *saved_2, *saved_3)
+        ctx.block, ctx.groups, ctx.precision = block, (out, gates, down), precision
+        ctx.mixed, ctx.count = mixed.shape, count
         return middle + y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        middle, inverse, both, *saved = ctx.saved_tensors
-        block, (out, gates, down) = ctx.block, ctx.groups
+        middle, inverse, both, places, *saved = ctx.saved_tensors
+        block, (out, gates, down), count = ctx.block, ctx.groups, ctx.count
         gate, up = both.chunk(2, -1)
         d_inner, parts_3 = down.backward(grads[0], saved[6:], ctx.precision)
         d_both = torch.empty_like(both)
@@ -231,10 +260,14 @@ class _Rest(torch.autograd.Function):
         torch.ops.aten.silu_backward(d_inner.mul_(up), gate, grad_input=d_gate)
         d_normed, parts_2 = gates.backward(d_both, saved[3:6], ctx.precision)
         d_middle = norm_backward(d_normed, middle, inverse, block.norm_2).add_(grads[0])
-        d_mixed, parts_1 = out.backward(d_middle, saved[:3], ctx.precision)
+        d_taken, parts_1 = out.backward(d_middle, saved[:3], ctx.precision)
+        assert d_taken is not None
+        d_mixed = d_taken.new_zeros(ctx.mixed).index_copy_(0, places[:count], d_taken[:count])
         return (
             d_mixed,
             d_middle if ctx.needs_input_grad[1] else None,
+            None,
+            None,
             None,
             None,
             *parts_1,
@@ -263,8 +296,8 @@ class Run:
     """One pass: its adapter, the precision of products with base weights ("ieee" or "bf16"), the rotation of
     its T tokens, (T, 1, d / 2) each, and where they are when they are padded to B rows of S.
 
-    real: (T,) places in the flattened (B * S) rows; pad: (B * S,) the place of a padded row's token among the
-    real ones, for padding that of any.
+    real: (T,) places in the flattened (B * S) rows, of which the first `count` are all different; pad: (B *
+    S,) the place of a padded row's token among the real ones, for padding that of any.
     """
 
     adapter: str | None
@@ -275,18 +308,11 @@ class Run:
     width: int
     real: Tensor
     pad: Tensor
+    count: int
 
-    @classmethod
-    def of(cls, batch: Batch, adapter: str | None, precision: str, cos: Tensor, sin: Tensor) -> "Run":
-        """A pass over a batch; in bfloat16 its rows become as wide and as many as products like them."""
-        rows, width = batch.tokens.shape
-        if precision != "bf16":
-            return cls(adapter, precision, cos, sin, rows, width, batch.real, batch.pad)
-        wider = up_to(width, WIDTH)
-        pad = batch.real.new_zeros(up_to(rows, COUNT), wider)
-        pad[:rows, :width] = batch.pad.view(rows, width)
-        real = batch.real + batch.real // width * (wider - width)
-        return cls(adapter, precision, cos, sin, len(pad), wider, real, pad.flatten())
+    def chosen(self, wanted: Tensor) -> Tensor:
+        """Some of the tokens, (P,), as a pass takes them: in bfloat16 the first again, up to whole tiles."""
+        return filled(wanted) if self.precision == "bf16" else wanted
 
 
 class Block:
@@ -299,10 +325,12 @@ class Block:
         self.eps = float(layer.input_layernorm.variance_epsilon)
         groups = [[getattr(getattr(layer, part), name) for name in names] for part, names in PROJECTIONS]
         bases = [_stacked(group) for group in groups]
-        self._adapted = {
+        self._adapted: dict[str | None, list[Adapted]] = {
             name: [_adapted(group, base, name) for group, base in zip(groups, bases, strict=True)]
             for name in (None, *adapters)
         }
+        for bare, lender in zip(self._adapted[None], self._adapted[adapters[0]], strict=True):
+            bare.lender = lender
 
     def adapted(self, adapter: str | None, group: int) -> Adapted:
         """One of the four groups of `PROJECTIONS` with an adapter, or none."""
@@ -317,12 +345,12 @@ class Block:
         first, rest = self.adapted(run.adapter, 0), [self.adapted(run.adapter, i) for i in (1, 2, 3)]
         padded: Tensor = _Queries.apply(x, self, run, *first.parameters)  # type: ignore[no-untyped-call]
         mixed = self._attend(padded, run)
-        places = run.real if wanted is None else run.real[wanted]
-        mixed = _rows(mixed, places)
+        places, count = run.real, run.count
         if wanted is not None:
-            x = _rows(x, wanted)
+            chosen, count = run.chosen(wanted), len(wanted)
+            places, x = places[chosen], _rows(x, chosen, count)
         parameters = [parameter for part in rest for parameter in part.parameters]
-        out: Tensor = _Rest.apply(mixed, x, self, run, *parameters)  # type: ignore[no-untyped-call]
+        out: Tensor = _Rest.apply(mixed, x, self, run, places, count, *parameters)  # type: ignore[no-untyped-call]
         return out
 
     def _attend(self, padded: Tensor, run: Run) -> Tensor:
@@ -380,22 +408,22 @@ class _Attention(torch.autograd.Function):
 
 
 class _Rows(torch.autograd.Function):
-    """Some rows, each at most once."""
+    """Some rows, of which the first `count` are all different; no gradient comes back from the others."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor, count: int) -> Tensor:
         ctx.save_for_backward(rows)
-        ctx.count = len(x)
+        ctx.shape, ctx.count = x.shape, count
         return x.index_select(0, rows)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (rows,) = ctx.saved_tensors
-        return grads[0].new_zeros(ctx.count, grads[0].shape[1]).index_copy_(0, rows, grads[0]), None
+        rows, count = ctx.saved_tensors[0], ctx.count
+        return grads[0].new_zeros(ctx.shape).index_copy_(0, rows[:count], grads[0][:count]), None, None
 
 
-def _rows(x: Tensor, rows: Tensor) -> Tensor:
-    out: Tensor = _Rows.apply(x, rows)  # type: ignore[no-untyped-call]
+def _rows(x: Tensor, rows: Tensor, count: int) -> Tensor:
+    out: Tensor = _Rows.apply(x, rows, count)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -457,21 +485,35 @@ class PackedTrunk:
     ) -> Tensor:
         """The states (T, H) after the first `layers` blocks, or after all and the final norm; only the rows
         `wanted` (P,) if given."""
-        x = functional.embedding(batch.tokens.flatten()[batch.real], self._embedding)
-        dtype = torch.bfloat16 if precision == "bf16" else x.dtype
-        cos, sin = (
-            part[0, :, None, : part.shape[-1] // 2].to(dtype, copy=True)
-            for part in self._rotary(x, batch.positions[None])
-        )
-        run = Run.of(batch, adapter, precision, cos, sin)
+        run = self._run(batch, adapter, precision)
+        tokens = batch.tokens.flatten()[batch.real]
+        x = functional.embedding(run.chosen(tokens), self._embedding)
         count = len(self._blocks) if layers is None else layers
         for index, block in enumerate(self._blocks[:count]):
             x = block.forward(x, run, wanted if index == count - 1 else None)
+        x = x[: run.count if wanted is None else len(wanted)]
         if layers is not None:
             return x
         eps = float(self._norm.variance_epsilon)
         out: Tensor = _Norm.apply(x, self._norm.weight, eps)  # type: ignore[no-untyped-call]
         return out
+
+    def _run(self, batch: Batch, adapter: str | None, precision: str) -> Run:
+        """A pass over a batch; in bfloat16 its rows become as wide and as many as products like them."""
+        rows, width = batch.tokens.shape
+        real, pad, positions, dtype = batch.real, batch.pad, batch.positions, self._embedding.dtype
+        if precision == "bf16":
+            wider, dtype = up_to(width, WIDTH), torch.bfloat16
+            pad = real.new_zeros(up_to(rows, COUNT), wider)
+            pad[:rows, :width] = batch.pad.view(rows, width)
+            rows, pad = len(pad), pad.flatten()
+            real = filled(real + real // width * (wider - width))
+            width, positions = wider, filled(positions)
+        cos, sin = (
+            part[0, :, None, : part.shape[-1] // 2].to(dtype, copy=True)
+            for part in self._rotary(self._embedding, positions[None])
+        )
+        return Run(adapter, precision, cos, sin, rows, width, real, pad, len(batch.real))
 
 
 class Unsuitable(ValueError):

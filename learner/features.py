@@ -67,7 +67,7 @@ class AnswerFeatures:
     def _dense(self, items: Sequence[Item]) -> Tensor:
         out = torch.zeros(len(items), 1 + self.states)
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
-            states = self._model.hidden(batch, None, self._model.layers // 2, exact=True)
+            states = self._model.hidden(batch, None, self._model.layers // 2)
             out[rows] = _pool(batch, states.float()).cpu()
         return out
 

@@ -53,7 +53,7 @@ class PPOSettings:
     ptx_coefficient: float = 1.0
     update_tokens: int = 2048
     critic_learning_rate: float = 3e-3
-    critic_epochs: int = 40
+    critic_epochs: int = 20
     critic_warmup_steps: int = 1
 
     def __post_init__(self) -> None:
