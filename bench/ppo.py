@@ -15,9 +15,9 @@ transformers. Its times are taken by a callback and around its generation; nothi
 Here reward features, policy, reference and critic share one base, in one process, or with `--ranks` in as
 many as are said, which share the threads. `speedup_*` and `memory_ratio_*` compare both sides as they are by
 default: TRL's products are in float32, the learner's in bfloat16 where the processor is fast at it.
-`float32_*` are of the learner with float32 products, `both_bf16_*` have bfloat16 on TRL's side too, by torch's
-own switch. Memory is the highest resident size less what it was after the imports, of all ranks together. The
-median of the updates after the first counts.
+`float32_*` are of the learner with float32 products, `both_bf16_*` have bfloat16 on TRL's side too, by
+torch's own switch. Memory is the highest resident size less what it was after the imports, of all ranks
+together. The median of the updates after the first counts.
 
 Generation is left out of these (TRL's is transformers' `generate`, ours is vLLM's, which serves users at the
 same time) and then shown with: `with_generation_speedup_*`.

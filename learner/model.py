@@ -39,7 +39,8 @@ class SharedModel:
     folder: a folder in Hugging Face format, or a hub name that is already in the cache or can be fetched.
     rank, alpha: of the LoRA adapters, which sit on every linear layer of the blocks; a fresh adapter changes
     nothing. dtype: of the base (adapters and logprobs are always float32). seed: of the adapters' first
-    weights. max_tokens: padded tokens of one forward pass without gradient. packed: whether to use
+    weights. max_tokens: padded tokens of one forward pass without gradient;
+    None for what suits the device. packed: whether to use
     `learner.blocks` where they fit the model. bf16_products: round the factors of products with the packed
     base's weights to bfloat16 (`learner.bf16`), but where `exact` is asked for.
 
@@ -56,13 +57,14 @@ class SharedModel:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
-        max_tokens: int = 2048,
+        max_tokens: int | None = None,
         packed: bool = True,
         bf16_products: bool = False,
     ) -> None:
-        self.name, self.rank, self.alpha, self.max_tokens = str(folder), rank, alpha, max_tokens
+        self.name, self.rank, self.alpha = str(folder), rank, alpha
         self.precision = "bf16" if bf16_products else "ieee"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.max_tokens = max_tokens or (1024 if self.device.type == "cpu" else 8192)
         base = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype, trust_remote_code=False)
         base.to(self.device).eval().requires_grad_(False)
         for weight in base.parameters():
