@@ -7,7 +7,8 @@ votes with the same PPO and rollouts by vLLM:
 
     ours    the service's defaults: an ensemble of heads, pessimism, KL penalty and limits, the self-check; it
             ends when the learner stops itself to offer or to refuse what it has
-    plain   one head, no pessimism, no KL penalty, no limits, no self-check; it ends after a number of steps
+    plain   one head that takes every vote at its word (no label smoothing, a wide prior, no doubt about
+            length), no pessimism, no KL penalty, no limits, no self-check; it ends after a number of steps
 
 Every few steps the policy answers the same held-out questions, as the base did at the start. In a row: KL to
 the base (nats per response), proxy (the mean score of the answers, by the reward model that is climbed) and
@@ -168,6 +169,7 @@ def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[
     from learner.settings import RewardSettings
 
     persona = dataclasses.replace(noisy_persona(TASTE, 2 * FLIPPED), length_weight=LENGTH_WEIGHT)
+    credulous = RewardSettings(heads=1, noise=0.0, prior_std=10.0, length_doubt=0.0)
     ballots: list[Any] = []
     found: dict[str, list[Row]] = {}
     for side in ("ours", "plain"):
@@ -176,7 +178,7 @@ def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[
         with closing(School(settings(side, folder, model, url, seed), persona)) as school:
             if side == "plain":
                 features = AnswerFeatures(school.learner.model)
-                school.learner.reward = RewardModel(features, RewardSettings(heads=1), seed=seed)
+                school.learner.reward = RewardModel(features, credulous, seed=seed)
             ballots = ballots or school.comparisons(prompts(VOTES, 7000 + seed))
             school.take(ballots)
             watched = Watched(school, prompts(QUESTIONS, seed, held_out=True), folder / "watched")

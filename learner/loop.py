@@ -40,16 +40,15 @@ from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
 from learner.machine import keep_freed_memory
-from learner.measuring import Measured
 from learner.metrics import GATE, LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
 from learner.ppo import PPO
 from learner.reward import RewardModel
 from learner.rollouts import Journal, RolloutSampler, distinct_prompts
-from learner.self_check import Concern, Observation, concern
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
 from learner.trust import Agreement, Standing, quarantine, standings, trusted
+from learner.watching import Watch
 
 logger = logging.getLogger("hearken.learner")
 
@@ -91,16 +90,6 @@ class Place:
     gave_up_at: int = 0  # the reward update with which training led to nothing good: a later one is needed
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LiveRollout:
-    """An answer of the policy when it was live's copy, and whose prompt it answers."""
-
-    tenant: str
-    user: str
-    prompt_token_ids: Sequence[int]
-    token_ids: Sequence[int]
-
-
 class Learner:
     """One learner on one log. Dependencies come wired; `turn` is one step of the loop."""
 
@@ -135,9 +124,7 @@ class Learner:
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
-        self.history: list[Observation] = []  # of the policy since it was live's copy
-        self.of_live: list[LiveRollout] = []  # the rollouts of that copy
-        self._judged_live: tuple[int, float, torch.Tensor] | None = None  # see `_score_live`
+        self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
         self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
         self._behind = 0  # records that the log had, and that were not read, at the last look
@@ -251,10 +238,7 @@ class Learner:
         self.joiner.forget_texts(erasure.tenant, erasure.user)
         self.labels.erase(erasure.tenant, erasure.user)
         self.features.forget()
-        self.of_live = [r for r in self.of_live if (r.tenant, r.user) != (erasure.tenant, erasure.user)]
-        self._judged_live = None
-        if not self.of_live:
-            self.history = []  # there is nothing left that it was held against
+        self.watch.forget((erasure.tenant, erasure.user))
 
     def _take_table(self, table: RoutingTable) -> None:
         self.place.table_epoch = table.epoch
@@ -274,14 +258,15 @@ class Learner:
         self.place.steps_since_offer = 0
         self.place.at_limit = False
         if decision.version == self.place.live:
-            self.history = []
+            self.watch.restart()
             self.place.pace = min(1.0, 2 * self.place.pace)
         elif decision.outcome != "inconclusive":
             self._restart_from_live()
 
     def _restart_from_live(self) -> None:
         self.model.copy_adapter(LIVE, POLICY)
-        self.earlier, self.history = [], []
+        self.earlier = []
+        self.watch.restart()
         self.place.steps_since_offer = 0
         self.place.at_limit = False
 
@@ -352,6 +337,14 @@ class Learner:
         draw = random.Random(f"{self.settings.seed} {self.place.rollouts} {held_out}")
         return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
 
+    def _owners(self) -> dict[Sequence[int], tuple[str, str]]:
+        """Tenant and user of every prompt in the log."""
+        return {
+            answer.prompt_token_ids: (answer.tenant, answer.user)
+            for choices in self.joiner.completions.values()
+            for answer in choices
+        }
+
     def _improve(self) -> None:
         prompts = self._prompts(self.settings.rollouts_per_step, held_out=False)
         if not prompts:
@@ -366,8 +359,8 @@ class Learner:
             self._undo(f"KL {kl_base:.2f} nats to base, {kl_live:.2f} to live")
             return
         scores = self._scores(rollouts)
-        self._observe(measured, scores)
-        if self._concern():
+        self.watch.observe(measured, scores, self._owners(), self.place.reward_updates)
+        if self.watch.concern():
             self.place.at_limit = True  # what follows is the refusal
             return
         if self._share_of_limits(kl_base, kl_live) > SOFT_LIMIT:
@@ -409,51 +402,10 @@ class Learner:
         self.metrics.reward_disagreement.set(float(disagreement.mean()))
         return rewards
 
-    # -- watching itself --------------------------------------------------------------------------------
-
-    def _observe(self, measured: Measured, scores: torch.Tensor) -> None:
-        """Add what the newest rollouts show to the policy's history."""
-        if not self.history:
-            self.of_live, self._judged_live = self._owned(measured.items), None
-        reward_of_live, judged_live = self._score_live()
-        self.history.append(
-            Observation(
-                reward=float(scores.mean()) - reward_of_live,
-                judged_win_rate=candidates.chance_to_win(self.judge.rewards(measured.items)[0], judged_live),
-                response_tokens=measured.response_tokens,
-                entropy_nats=measured.entropy_nats,
-                kl_nats_base=measured.kl_nats_base,
-                kl_nats_live=measured.kl_nats_live,
-                perplexity=measured.perplexity,
-            )
-        )
-
-    def _owned(self, items: Sequence[Item]) -> list[LiveRollout]:
-        """The rollouts with who asked their prompts."""
-        asked = {
-            answer.prompt_token_ids: (answer.tenant, answer.user)
-            for choices in self.joiner.completions.values()
-            for answer in choices
-        }
-        return [LiveRollout(*asked[tuple(prompt)], tuple(prompt), tuple(answer)) for prompt, answer in items]
-
-    def _score_live(self) -> tuple[float, torch.Tensor]:
-        """The mean reward of live's rollouts, and the judging model's of each, by the newest models."""
-        update = self.place.reward_updates
-        if self._judged_live is None or self._judged_live[0] != update:
-            items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in self.of_live]
-            score = float(self.reward.rewards(items, self.settings.pessimism)[0].mean())
-            self._judged_live = (update, score, self.judge.rewards(items)[0])
-        return self._judged_live[1:]
-
-    def _concern(self) -> Concern | None:
-        limits = self.settings.self_check
-        return None if limits is None else concern(self.history, limits)
-
     # -- offering a candidate ---------------------------------------------------------------------------
 
     def _offer(self) -> None:
-        if found := self._concern():
+        if found := self.watch.concern():
             self.place.at_limit = True
             if found.reason == "KL runaway" and self.place.pace > SLOWEST_PACE:
                 self.place.pace /= 2
@@ -535,8 +487,7 @@ class Learner:
             "joiner": self.joiner.state(),
             "labels": self.labels.state(),
             "agreement": self.agreement.state(),
-            "history": [dataclasses.asdict(seen) for seen in self.history],
-            "of_live": [dataclasses.asdict(rollout) for rollout in self.of_live],
+            **self.watch.state(),
             "untold": [event.model_dump(mode="json") for event in self.untold],
         }
         suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
@@ -571,8 +522,7 @@ class Learner:
         self.joiner.refused = self._bury
         self.labels.restore(state["labels"])
         self.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
-        self.history = [Observation(**seen) for seen in state.get("history", [])]
-        self.of_live = [LiveRollout(**rollout) for rollout in state.get("of_live", [])]
+        self.watch.restore(state)
         self.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
         for name, weights in tensors["adapters"].items():
             self.model.load_adapter_state(name, weights)

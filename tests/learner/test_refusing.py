@@ -78,12 +78,12 @@ def test_a_policy_that_only_pleases_its_score_is_refused_and_training_waits(
     assert learner.place.reward_updates == 1
     with torch.no_grad():
         learner.model.flat[POLICY].weights.add_(0.01)  # as if PPO had moved it
-    learner.history, learner.place.at_limit = list(PLEASING), True
+    learner.watch.history, learner.place.at_limit = list(PLEASING), True
     learner.save()
 
     again = make(log, tmp_path)  # a learner killed here knows as much
     assert again.resume()
-    assert again.history == PLEASING
+    assert again.watch.history == PLEASING
     assert refused(again, "over-optimised") == 0
     again.turn(0.0)
 
@@ -91,7 +91,7 @@ def test_a_policy_that_only_pleases_its_score_is_refused_and_training_waits(
     assert again.place.trial is None
     policy, live = (again.model.adapter_state(name) for name in (POLICY, LIVE))
     assert all(policy[key].equal(live[key]) for key in live)
-    assert again.history == []
+    assert again.watch.history == []
     turns = again.place.turn
     again.turn(0.0)  # with the same votes it would come to the same
     assert again.place.turn == turns
@@ -99,7 +99,7 @@ def test_a_policy_that_only_pleases_its_score_is_refused_and_training_waits(
 
 def test_training_goes_on_once_there_are_new_votes(learner: Learner, log: SqliteLog) -> None:
     learner.turn(0.0)
-    learner.history, learner.place.at_limit = list(PLEASING), True
+    learner.watch.history, learner.place.at_limit = list(PLEASING), True
     learner.turn(0.0)
     assert learner.place.gave_up_at == learner.place.reward_updates == 1
     for i in range(80, 160):
@@ -116,7 +116,7 @@ def test_a_policy_that_ran_away_starts_again_slower_until_it_is_not_haste(learne
     paces = []
     while not learner.place.gave_up_at:
         paces.append(learner.place.pace)
-        learner.history, learner.place.at_limit = list(ran_away), True
+        learner.watch.history, learner.place.at_limit = list(ran_away), True
         learner.turn(0.0)
     assert paces == [1, 1 / 2, 1 / 4, 1 / 8]
     assert refused(learner, "KL runaway") == 4
@@ -127,14 +127,17 @@ def rollouts(count: int) -> list[Sample]:
     return [Sample([1, 500, 2], [500, i % 2, 5 + i, 2], [-1.0] * 4, "", "stop") for i in range(count)]
 
 
+def observe(learner: Learner, samples: list[Sample]) -> None:
+    update = learner.place.reward_updates
+    learner.watch.observe(learner.ppo.measure(samples), learner._scores(samples), learner._owners(), update)
+
+
 def test_lives_own_rollouts_are_no_better_than_live(learner: Learner) -> None:
     """Also by a reward model that vetoes some of them: both sides are scored alike."""
     learner.turn(0.0)
-    learner.settings = dataclasses.replace(learner.settings, pessimism=2.0)
-    measured = learner.ppo.measure(rollouts(24))
-    learner._observe(measured, learner._scores(rollouts(24)))
-    assert learner.history[0].reward == pytest.approx(0, abs=1e-6)
-    assert learner.history[0].judged_win_rate == pytest.approx(0.5)
+    observe(learner, rollouts(24))
+    assert learner.watch.history[0].reward == pytest.approx(0, abs=1e-6)
+    assert learner.watch.history[0].judged_win_rate == pytest.approx(0.5)
 
 
 def test_a_history_whose_live_rollouts_were_all_erased_begins_again(
@@ -142,14 +145,14 @@ def test_a_history_whose_live_rollouts_were_all_erased_begins_again(
 ) -> None:
     learner.turn(0.0)
     ours = rollouts(4)
-    learner._observe(learner.ppo.measure(ours), learner._scores(ours))
-    (owner,) = {(rollout.tenant, rollout.user) for rollout in learner.of_live}
+    observe(learner, ours)
+    (owner,) = {(rollout.tenant, rollout.user) for rollout in learner.watch.of_live}
     asked = record(completion("bobs").model_copy(update={"user": "u_bob"}))
     log.append([erasure_entry(Erasure.of(*owner)), Entry(asked.topic, asked.key, asked.value)]).result()
     learner.turn(0.0)
-    assert learner.of_live == learner.history == []
-    learner._observe(learner.ppo.measure(ours), learner._scores(ours))
+    assert learner.watch.of_live == learner.watch.history == []
+    observe(learner, ours)
     learner.save()
     again = make(log, tmp_path)
     assert again.resume()
-    assert again.history == learner.history != []
+    assert again.watch.history == learner.watch.history != []
