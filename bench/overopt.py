@@ -191,7 +191,7 @@ def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[
 def main(argv: list[str]) -> int:
     """Climb with and without safeguards and print how gold fares."""
     parser = argparse.ArgumentParser(prog="python -m bench overopt", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
