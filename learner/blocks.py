@@ -128,10 +128,10 @@ class Adapted:
             wide, thin = self.lender._renewed()
             return wide[:, :width], thin[:0]
         if self.wide is None or self.thin is None:
-            filled = up_to(rank, RANKS)
-            self.wide = self.weight.new_zeros(len(self.weight), width + filled, dtype=torch.bfloat16)
+            room = up_to(rank, RANKS)
+            self.wide = self.weight.new_zeros(len(self.weight), width + room, dtype=torch.bfloat16)
             self.wide[:, :width] = self.weight
-            self.thin = self.weight.new_zeros(filled, width, dtype=torch.bfloat16)
+            self.thin = self.weight.new_zeros(room, width, dtype=torch.bfloat16)
         if self.down is not None:
             self.thin[:rank] = self.down.detach()
         row, column = 0, width
