@@ -1,9 +1,9 @@
-# make setup | demo | test | test-faults | lint | kafka | redis | lock
+# make setup | demo | test | test-faults | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test test-faults lint tools kafka redis lock clean
+.PHONY: setup demo test test-faults fuzz lint tools kafka redis lock clean
 
 setup: .venv/ready
 
@@ -35,6 +35,10 @@ test: setup lint tools
 # every fault in full; `make test` runs the same tests with fewer kills, flips and shorter absences
 test-faults: setup
 	HEARKEN_FAULTS=full $(BIN)/pytest tests/faults -s $(ARGS)
+
+# the API with 200 examples of every operation, other ones each time; `make test` tries the same few
+fuzz: setup
+	HEARKEN_FUZZ=200 $(BIN)/pytest tests/serve/test_openapi.py $(ARGS)
 
 kafka: setup
 	$(BIN)/python -m tests.servers kafka --port 9092

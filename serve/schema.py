@@ -32,6 +32,8 @@ _WORDS = {
     "object": "an object",
 }
 _TAGS = ("role", "type")
+_EXACT = 2**53
+"""Up to here a float is the integer that was sent; JSON's integers beyond 64 bits are read as floats, too."""
 
 
 def check(value: Any, schema: Schema, path: str = "") -> None:
@@ -68,6 +70,8 @@ def _kind(value: Any, schema: Schema, path: str) -> str:
     if kind == "integer" and "number" in wanted:
         return "number"
     if kind == "number" and "integer" in wanted and value.is_integer():
+        if abs(value) > _EXACT:
+            raise _invalid(path, f"must be an integer of 64 bits, written without a point, not {value}")
         return "integer"
     raise _wrong_type(path, wanted)
 
@@ -177,7 +181,8 @@ def _check_object(value: dict[str, Any], schema: Schema, path: str) -> None:
 
 @lru_cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.ASCII)
+    """A JSON Schema's pattern: there $ is the end and nothing else, in Python also before a last newline."""
+    return re.compile(re.sub(r"\$$", r"\\Z", pattern), re.ASCII)
 
 
 def _join(path: str, name: str) -> str:

@@ -53,6 +53,7 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
         ({"stop": 5}, "stop", "invalid_type"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"1": 1000}}, "logit_bias.1", "invalid_value"),
+        ({"logit_bias": {"1\n": 1}}, "logit_bias", "invalid_value"),
         ({"tools": []}, "tools", "invalid_value"),
         (
             {"tools": [{"type": "function", "function": {"name": "a b"}}]},
@@ -81,6 +82,8 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
         ({"temperature": "hot"}, "temperature", "invalid_type"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"seed": "x"}, "seed", "invalid_type"),
+        ({"seed": -(2**63) - 1}, "seed", "invalid_value"),
+        ({"max_tokens": 2**80}, "max_tokens", "invalid_value"),
         ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({"user": 7}, "user", "invalid_type"),
         ({"user": "x" * 600}, "user", "invalid_value"),
