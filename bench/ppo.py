@@ -188,10 +188,10 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
 
     from hearken.tiny import ensure_tiny
-    from learner.machine import has_fast_bf16
+    from learner import native
 
     model = ensure_tiny()
-    fast = has_fast_bf16()
+    fast = native.library() is not None
     result: dict[str, float] = {}
     generation: dict[int, float] | None = {} if arguments.no_generation else None
     with tempfile.TemporaryDirectory() as scratch:

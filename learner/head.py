@@ -8,21 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.bf16 import product, rounded
-
 
 class TokenLogprobs(torch.autograd.Function):
     """Logprobs (N,) in nats of tokens: (N,) after states: (N, H), by the output layer's weights (V, H).
 
     `rows` states at a time; their logits are kept for the backward pass if that is all of them, and else
-    computed again. The gradient of log softmax: one-hot(token) - softmax; only its product with the weights
-    is ever in bfloat16, which would make logprobs coarse.
+    computed again. The gradient of log softmax: one-hot(token) - softmax. All of it is in float32: bfloat16
+    would make logprobs coarse.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, states: Tensor, tokens: Tensor, weight: Tensor, rows: int, precision: str
-    ) -> Tensor:
+    def forward(ctx: Any, states: Tensor, tokens: Tensor, weight: Tensor, rows: int) -> Tensor:
         chosen, sums, logits = torch.empty(len(tokens)), torch.empty(len(tokens)), None
         for start in range(0, len(tokens), rows):
             end = start + rows
@@ -31,7 +27,7 @@ class TokenLogprobs(torch.autograd.Function):
             chosen[start:end] = logits.gather(-1, tokens[start:end, None]).squeeze(-1)
         kept = logits if ctx.needs_input_grad[0] and len(tokens) <= rows else None
         ctx.save_for_backward(states, tokens, weight, sums, kept)
-        ctx.rows, ctx.precision = rows, precision
+        ctx.rows = rows
         return chosen.sub_(sums)
 
     @staticmethod
@@ -44,8 +40,5 @@ class TokenLogprobs(torch.autograd.Function):
             gradient = grads[0][part, None]
             logits = (logits - sums[part, None]).exp_().mul_(-gradient)
             logits.scatter_add_(-1, tokens[part, None], gradient)
-            if ctx.precision == "bf16":
-                out[part] = product(rounded(logits), weight.bfloat16())[: len(logits)]
-            else:
-                torch.mm(logits, weight, out=out[part])
-        return out, None, None, None, None
+            torch.mm(logits, weight, out=out[part])
+        return out, None, None, None

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
+from learner import native
 from learner.adapters import FlatAdapter
 from learner.batching import Batch, Item, in_buckets, make_batch
 from learner.blocks import PackedTrunk, Unsuitable
 from learner.head import TokenLogprobs
-from learner.machine import has_fast_bf16
+from learner.native.trunk import NativeTrunk
 from learner.settings import LearnerSettings
 
 logger = logging.getLogger("hearken.learner")
@@ -40,9 +41,9 @@ class SharedModel:
     rank, alpha: of the LoRA adapters, which sit on every linear layer of the blocks; a fresh adapter changes
     nothing. dtype: of the base (adapters and logprobs are always float32). seed: of the adapters' first
     weights. max_tokens: padded tokens of one forward pass without gradient;
-    None for what suits the device. packed: whether to use
-    `learner.blocks` where they fit the model. bf16_products: round the factors of products with the packed
-    base's weights to bfloat16 (`learner.bf16`), but where `exact` is asked for.
+    None for what suits the device. packed: whether to use `learner.blocks` where they fit the model.
+    bf16_products: take passes through `learner.native` where it fits the packed model, but where `exact` is
+    asked for. Raises `ValueError` when it cannot be had on this machine.
 
     Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
     same output with and without gradient.
@@ -62,7 +63,6 @@ class SharedModel:
         bf16_products: bool = False,
     ) -> None:
         self.name, self.rank, self.alpha = str(folder), rank, alpha
-        self.precision = "bf16" if bf16_products else "ieee"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.max_tokens = max_tokens or (1024 if self.device.type == "cpu" else 8192)
         base = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype, trust_remote_code=False)
@@ -86,7 +86,9 @@ class SharedModel:
         self._layers = [module for module in self._peft.modules() if isinstance(module, LoraLayer)]
         self._adapters = {name: _adapter_parameters(self._peft, name) for name in ADAPTERS}
         self.flat = {name: FlatAdapter(parameters) for name, parameters in self._adapters.items()}
+        self.flat[LIVE].weights.requires_grad_(False)
         self._packed = self._packed_trunk() if packed else None
+        self._native = self._native_trunk() if bf16_products and self._packed is not None else None
         self._selected: str | None = "?"
         self._select(None)
 
@@ -98,7 +100,7 @@ class SharedModel:
         base itself is in bfloat16 then.
         """
         on_gpu = torch.cuda.is_available()
-        fast = on_gpu or has_fast_bf16()
+        fast = on_gpu or native.library() is not None
         rough = settings.products == "bfloat16" or (settings.products == "auto" and fast)
         return cls(
             settings.model,
@@ -107,6 +109,11 @@ class SharedModel:
             dtype=torch.bfloat16 if rough and on_gpu else torch.float32,
             bf16_products=rough and not on_gpu,
         )
+
+    @property
+    def is_native(self) -> bool:
+        """Whether passes are in bfloat16, by `learner.native`, but where `exact` is asked for."""
+        return self._native is not None
 
     @property
     def is_packed(self) -> bool:
@@ -135,6 +142,23 @@ class SharedModel:
             )
             return None
         return trunk
+
+    def _native_trunk(self) -> NativeTrunk | None:
+        """The packed trunk in bfloat16, if it is of sizes that this is made for."""
+        library = native.library()
+        if library is None:
+            raise ValueError(
+                "products in bfloat16 need a processor with AVX512-BF16 and a C++ compiler; "
+                'take "auto" or "float32"'
+            )
+        assert self._packed is not None
+        try:
+            return NativeTrunk(
+                library, self._packed, {name: flat.weights for name, flat in self.flat.items()}
+            )
+        except Unsuitable as why:
+            logger.info("products of %s stay in float32: %s", self.name, why)
+            return None
 
     def _config(self) -> LoraConfig:
         return LoraConfig(
@@ -188,8 +212,9 @@ class SharedModel:
     ) -> Tensor:
         """The states (B, S, H) after the last layer's final norm, or after the first `layers` layers."""
         self._check_name(adapter)
-        if self._packed is not None:
-            states = self._packed.states(batch, adapter, self._precision(exact), layers=layers)
+        trunk = self._packed_for(exact)
+        if trunk is not None:
+            states = trunk.states(batch, adapter, layers=layers)
             return states[batch.pad].reshape(*batch.tokens.shape, -1)
         self._select(adapter)
         found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=layers is not None)
@@ -198,30 +223,27 @@ class SharedModel:
 
     def predicting_states(self, batch: Batch, adapter: str | None, *, exact: bool = False) -> Tensor:
         """The states (N, H) from which the N real answer tokens are predicted, row after row."""
-        if self._packed is None:
+        trunk = self._packed_for(exact)
+        if trunk is None:
             return self.hidden(batch, adapter).flatten(0, 1)[batch.predicting]
         self._check_name(adapter)
-        wanted = batch.pad[batch.predicting]
-        return self._packed.states(batch, adapter, self._precision(exact), wanted=wanted)
+        return trunk.states(batch, adapter, wanted=batch.pad[batch.predicting])
 
     def final_states(self, batch: Batch, adapter: str | None) -> Tensor:
         """The states (B, H) at the last answer tokens."""
         return self.hidden(batch, adapter).flatten(0, 1)[batch.final]
 
-    def _precision(self, exact: bool) -> str:
-        return "ieee" if exact else self.precision
+    def _packed_for(self, exact: bool) -> PackedTrunk | NativeTrunk | None:
+        return self._packed if exact or self._native is None else self._native
 
-    def token_logprobs(self, states: Tensor, tokens: Tensor, *, exact: bool = False) -> Tensor:
+    def token_logprobs(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Logprobs (nats, (N,)) of the tokens that follow `states: (N, H)`.
 
         Logits are made for a slice of the N at a time, and made again for the backward pass.
         """
         rows = max(1, LOGIT_BYTES // (4 * self.vocab_size))
         if self._packed is not None:
-            precision = self._precision(exact)
-            found: Tensor = TokenLogprobs.apply(  # type: ignore[no-untyped-call]
-                states, tokens, self._head.weight, rows, precision
-            )
+            found: Tensor = TokenLogprobs.apply(states, tokens, self._head.weight, rows)  # type: ignore[no-untyped-call]
             return found
         if len(tokens) <= rows:
             return self._slice_logprobs(states, tokens)
@@ -255,7 +277,7 @@ class SharedModel:
         with torch.no_grad():
             for rows, batch in in_buckets(items, self.max_tokens, self.device):
                 states = self.predicting_states(batch, adapter, exact=exact)
-                logprobs = self.token_logprobs(states, batch.targets, exact=exact)
+                logprobs = self.token_logprobs(states, batch.targets)
                 part = torch.zeros(batch.mask.shape)
                 part[batch.mask.cpu()] = logprobs.float().cpu()
                 out[rows, : part.shape[1]] = part

@@ -16,15 +16,14 @@ from transformers import (
 )
 
 from learner.batching import make_batch
-from learner.machine import has_fast_bf16
 from learner.model import LIVE, POLICY, SharedModel
 from tests.learner.test_batching import some_items
 from tests.learner.test_model import disturb
 
 SIZES = {
     "vocab_size": 64,
-    "hidden_size": 48,
-    "intermediate_size": 80,
+    "hidden_size": 64,
+    "intermediate_size": 96,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
@@ -37,7 +36,7 @@ KINDS = {
         LlamaConfig(
             **SIZES,
             num_key_value_heads=4,
-            head_dim=16,
+            head_dim=32,
             rope_parameters={
                 "rope_type": "llama3",
                 "rope_theta": 10000.0,
@@ -136,24 +135,3 @@ def test_other_kinds_of_models_go_through_transformers(tmp_path: Path) -> None:
     model = SharedModel(folder, device="cpu")
     assert not model.is_packed
     assert model.answer_logprobs(ITEMS, None).shape[0] == len(ITEMS)
-
-
-@pytest.mark.skipif(not has_fast_bf16(), reason="this processor has no bfloat16 matrix products")
-def test_what_bfloat16_products_cost(tiny_model: Path) -> None:
-    """On the model that the project trains: a token's logprob moves by a hundredth of a nat at most on
-    average, `exact` passes not at all, and the gradient keeps its direction."""
-    rough, fine = (SharedModel(str(tiny_model), device="cpu", bf16_products=on) for on in (True, False))
-    items = [([1, *range(20 + i, 30 + i), 2, 1], list(range(40 + i, 60 + i))) for i in range(16)]
-    for model in (rough, fine):
-        disturb(model, POLICY, 1)
-    exact = fine.answer_logprobs(items, POLICY)
-    apart = (rough.answer_logprobs(items, POLICY) - exact).abs()
-    assert 0 < float(apart.mean()) < 0.05
-    assert torch.equal(rough.answer_logprobs(items, POLICY, exact=True), exact)
-
-    def gradient(model: SharedModel) -> Tensor:
-        whole, batch = model.flat[POLICY].zero_grad(), make_batch(items)
-        model.token_logprobs(model.predicting_states(batch, POLICY), batch.targets).sum().backward()
-        return whole
-
-    assert float(torch.nn.functional.cosine_similarity(gradient(rough), gradient(fine), dim=0)) > 0.99
