@@ -23,6 +23,8 @@ using bf16 = uint16_t;
 
 constexpr int LANES = 16;  // float32 of a register
 constexpr int PANEL = 64;  // columns of a packed factor that lie together
+constexpr int RANKS = 8;   // rows of an adapter's gradient that are summed at a time
+constexpr int GROUPS = 4;  // of projections in a block: query key value, out, gate up, down
 
 int64_t up_to(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
@@ -137,7 +139,7 @@ struct Term {
 // Where a product goes: into floats, added to them if add says so, or into bfloat16; times scale, plus bias (N,).
 struct Out {
   float* floats;
-  bf16* narrow;
+  bf16* halves;
   int64_t stride;
   float scale = 1;
   const float* bias = nullptr;
@@ -146,7 +148,7 @@ struct Out {
   void put(int64_t row, int64_t column, __m512 x) const {
     x = _mm512_mul_ps(x, _mm512_set1_ps(scale));
     if (bias) x = _mm512_add_ps(x, _mm512_loadu_ps(bias + column));
-    if (narrow) return ::narrow(this->narrow + row * stride + column, x);
+    if (halves) return narrow(halves + row * stride + column, x);
     float* to = floats + row * stride + column;
     _mm512_storeu_ps(to, add ? _mm512_add_ps(_mm512_loadu_ps(to), x) : x);
   }
@@ -203,8 +205,6 @@ void product(std::initializer_list<Term> terms, int64_t rows, int64_t columns, c
 // The products of columns that gradients of adapters are: sums (ranks, columns) += low.T @ wide, of low
 // (tokens, ranks) and wide (tokens, columns). `transposed`: sums lie the other way round, (columns, ranks).
 // It reads up to RANKS numbers beyond those of low, whatever they are.
-constexpr int RANKS = 8;
-
 void add_outer(const bf16* low, int64_t low_stride, int ranks, const bf16* wide, int64_t stride,
                int64_t tokens, int64_t columns, float scale, float* sums, bool transposed) {
   const __m512i evens = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38,
@@ -338,7 +338,7 @@ struct Group {
 };
 
 struct Layer {
-  Group groups[4];  // query key value, out, gate up, down
+  Group groups[GROUPS];
   const float *norm_1, *norm_2;
 };
 
@@ -358,9 +358,10 @@ struct Adapter {
   bf16* packed;
 };
 
-// One pass over rows of packed tokens: starts (rows + 1,), tokens (starts[rows],), cos and sin (longest row, d / 2).
-// wanted: (outputs,) ascending places of tokens whose states (outputs, H) are asked for, after `layers` blocks
-// and, when `whole` is set, the final norm. kept: room of kept_size bytes. keeps: whether backward will follow.
+// One pass over rows of packed tokens: starts (rows + 1,), tokens (starts[rows],), cos and sin (longest row,
+// d / 2). wanted: (outputs,) ascending places of the tokens whose states (outputs, H) are asked for, after
+// `layers` blocks and, when `whole` is set, the final norm. kept: room of kept_size bytes. keeps: whether
+// backward will follow.
 struct Pass {
   int64_t rows, outputs, layers, whole, keeps, threads;
   const int64_t *starts, *tokens, *wanted;
@@ -389,8 +390,8 @@ struct Pack {
 
   int64_t size() const {
     int64_t total = 0;
-    for (int64_t i = 0; i < 4 * trunk.layers; i++) {
-      const Group& group = trunk.layer[i / 4].groups[i % 4];
+    for (int64_t i = 0; i < GROUPS * trunk.layers; i++) {
+      const Group& group = trunk.layer[i / GROUPS].groups[i % GROUPS];
       total += 2 * padded(adapter->rank * group.parts) * (group.inputs + group.outputs);
     }
     return total;
@@ -399,8 +400,8 @@ struct Pack {
   Factors of(int64_t layer, int index) const {
     if (!adapter) return {};
     bf16* at = adapter->packed;
-    for (int64_t i = 0; i < 4 * layer + index; i++) {
-      const Group& group = trunk.layer[i / 4].groups[i % 4];
+    for (int64_t i = 0; i < GROUPS * layer + index; i++) {
+      const Group& group = trunk.layer[i / GROUPS].groups[i % GROUPS];
       at += 2 * padded(adapter->rank * group.parts) * (group.inputs + group.outputs);
     }
     const Group& group = trunk.layer[layer].groups[index];
@@ -411,7 +412,7 @@ struct Pack {
     found.up = found.down + found.wide * group.inputs;
     found.d_down = found.up + found.wide * group.outputs;
     found.d_up = found.d_down + found.wide * group.inputs;
-    found.offset = adapter->offsets[4 * layer + index];
+    found.offset = adapter->offsets[GROUPS * layer + index];
     found.a = adapter->weights + found.offset;
     found.b = found.a + found.rank * group.inputs;
     return found;
@@ -453,7 +454,7 @@ struct Kept {
   float *x, *middle;                 // (T, H)
   bf16 *qkv, *mixed, *both;          // (T, (h + 2k) d), (T, h d), (T, 2 I)
   float* sums;                       // (T, h) logarithms of attention's sums
-  bf16* low[4];                      // (T, wide) inputs of the adapters' B
+  bf16* low[GROUPS];                 // (T, wide) inputs of the adapters' B
 
   Kept(const Trunk& trunk, const Adapter* adapter, int64_t tokens, Room& room) {
     x = room.take<float>(tokens * trunk.hidden);
@@ -462,8 +463,8 @@ struct Kept {
     mixed = room.take<bf16>(tokens * trunk.heads * trunk.head);
     both = room.take<bf16>(tokens * 2 * trunk.inner);
     sums = room.take<float>(tokens * trunk.heads);
-    for (int i = 0; i < 4; i++)
-      low[i] = room.take<bf16>(adapter ? tokens * padded(adapter->rank * trunk.layer[0].groups[i].parts) + RANKS : 0);
+    for (int i = 0; i < GROUPS && adapter; i++)
+      low[i] = room.take<bf16>(tokens * padded(adapter->rank * trunk.layer[0].groups[i].parts) + RANKS);
   }
 };
 
@@ -473,7 +474,8 @@ struct Plan {
   std::vector<int64_t> begin;              // each thread's first token in the threads' order
   std::vector<int64_t> first, last;        // each row's range of `wanted`
 
-  explicit Plan(const Pass& pass) : rows(pass.threads), begin(pass.threads + 1), first(pass.rows), last(pass.rows) {
+  explicit Plan(const Pass& pass)
+      : rows(pass.threads), begin(pass.threads + 1), first(pass.rows), last(pass.rows) {
     std::vector<int64_t> order(pass.rows), load(pass.threads);
     std::iota(order.begin(), order.end(), 0);
     auto size = [&](int64_t row) { return pass.starts[row + 1] - pass.starts[row]; };
@@ -572,7 +574,7 @@ class Worker {
     whole.mixed += offset_ * trunk_.heads * trunk_.head;
     whole.both += offset_ * 2 * trunk_.inner;
     whole.sums += offset_ * trunk_.heads;
-    for (int i = 0; i < 4 && pack_.adapter; i++) whole.low[i] += offset_ * pack_.of(0, i).wide;
+    for (int i = 0; i < GROUPS && pack_.adapter; i++) whole.low[i] += offset_ * pack_.of(0, i).wide;
     return whole;
   }
 
@@ -702,7 +704,7 @@ class Worker {
 
   int64_t widest() const {
     int64_t found = 0;
-    for (int i = 0; i < 4; i++) found = std::max(found, pack_.of(0, i).wide);
+    for (int i = 0; i < GROUPS; i++) found = std::max(found, pack_.of(0, i).wide);
     return found;
   }
 
@@ -717,8 +719,8 @@ class Worker {
 
   // Room for one row's attention, of S tokens made a multiple of LANES.
   struct Table {
-    std::vector<bf16> keys, values, weights, turned, d_scores, d_turned, queries, outs;
-    std::vector<float> scores, d_weights, d_keys, d_values;
+    std::vector<bf16> keys, key_rows, values, queries, outs, weights, turned, d_scores, d_turned;
+    std::vector<float> scores, d_weights;
   };
 
   // Causal scores (S, S) of queries and packed keys: panels right of the diagonal are left out.
@@ -772,8 +774,8 @@ class Worker {
 
   // The attention weights of 16 scores, of which `count` are, given the logarithm of the sum.
   static __m512 weights(const float* from, int64_t count, float sum) {
-    return _mm512_maskz_mov_ps(first(count),
-                               exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(first(count), from), _mm512_set1_ps(sum))));
+    __m512 scores = _mm512_maskz_loadu_ps(first(count), from);
+    return _mm512_maskz_mov_ps(first(count), exponential(_mm512_sub_ps(scores, _mm512_set1_ps(sum))));
   }
 
   // The gradient of the rotated queries, keys and values d_wide: (count, (h + 2k) d), from that of mixed.
@@ -782,8 +784,7 @@ class Worker {
     const int64_t most = up_to(longest_, LANES);
     const float scale = 1 / std::sqrt(float(head));
     Table t;
-    for (auto* each : {&t.keys, &t.values, &t.queries, &t.outs}) each->resize(most * head);
-    std::vector<bf16> key_rows(most * head);
+    for (auto* each : {&t.keys, &t.key_rows, &t.values, &t.queries, &t.outs}) each->resize(most * head);
     for (auto* each : {&t.weights, &t.turned, &t.d_scores, &t.d_turned}) each->resize(most * most);
     t.scores.resize(most * most), t.d_weights.resize(most * most);
     for (size_t i = 0; i < rows_.size(); i++) {
@@ -795,7 +796,7 @@ class Worker {
         const int64_t key = (trunk_.heads + g) * head, value = key + trunk_.kv_heads * head;
         pack_columns(row + key, turned(), length, head, t.keys.data());
         pack_columns(row + value, turned(), length, head, t.values.data());
-        pack_rows(row + key, turned(), length, head, key_rows.data());
+        pack_rows(row + key, turned(), length, head, t.key_rows.data());
         for (int64_t h = g * group; h < (g + 1) * group; h++) {
           const bool more = h > g * group;
           scores(row + h * head, turned(), t.keys.data(), head, length, room, scale, t.scores.data());
@@ -808,7 +809,7 @@ class Worker {
           pack_rows(row + h * head, turned(), length, head, t.queries.data());
           product({{t.turned.data(), room, t.outs.data(), even, even}}, length, head,
                   {to + value, nullptr, turned(), 1, nullptr, more});
-          product({{t.d_scores.data(), room, key_rows.data(), even, even}}, length, head,
+          product({{t.d_scores.data(), room, t.key_rows.data(), even, even}}, length, head,
                   {to + h * head, nullptr, turned()});
           product({{t.d_turned.data(), room, t.queries.data(), even, even}}, length, head,
                   {to + key, nullptr, turned(), 1, nullptr, more});
@@ -821,8 +822,10 @@ class Worker {
   static void softmax_backward(Table& t, int64_t m, int64_t room, float sum, float scale) {
     const float *line = t.scores.data() + m * room, *d = t.d_weights.data() + m * room;
     __m512 along = _mm512_setzero_ps();
-    for (int64_t c = 0; c <= m; c += LANES)
-      along = _mm512_fmadd_ps(weights(line + c, m + 1 - c, sum), _mm512_maskz_loadu_ps(first(m + 1 - c), d + c), along);
+    for (int64_t c = 0; c <= m; c += LANES) {
+      __m512 slope = _mm512_maskz_loadu_ps(first(m + 1 - c), d + c);
+      along = _mm512_fmadd_ps(weights(line + c, m + 1 - c, sum), slope, along);
+    }
     const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(along));
     for (int64_t c = 0; c < room; c += LANES) {
       const __mmask16 inside = first(m + 1 - c);
@@ -859,7 +862,8 @@ int64_t hearken_adapter_size(const Trunk* trunk, const Adapter* adapter) { retur
 int64_t hearken_kept_size(const Trunk* trunk, const Adapter* adapter, const Pass* pass) {
   Room room{nullptr};
   Kept(*trunk, adapter, pass->starts[pass->rows], room);
-  return pass->keeps ? (pass->layers + 1) * room.used : room.used;
+  int64_t states = up_to(pass->starts[pass->rows] * trunk->hidden * sizeof(float), 64);  // after the last block
+  return pass->keeps ? pass->layers * room.used + states : room.used;
 }
 
 void hearken_forward(const Trunk* trunk, const Adapter* adapter, const Pass* pass) {
@@ -869,8 +873,8 @@ void hearken_forward(const Trunk* trunk, const Adapter* adapter, const Pass* pas
   {
     if (adapter) {
 #pragma omp for
-      for (int64_t i = 0; i < 4 * pass->layers; i++)
-        Pack{*trunk, adapter}.renew(i / 4, static_cast<int>(i % 4));
+      for (int64_t i = 0; i < GROUPS * pass->layers; i++)
+        Pack{*trunk, adapter}.renew(i / GROUPS, static_cast<int>(i % GROUPS));
     }
 #pragma omp for schedule(static, 1)
     for (int thread = 0; thread < threads; thread++) Worker(*trunk, adapter, *pass, plan, thread).forward();
