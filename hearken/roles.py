@@ -6,6 +6,7 @@ becomes one line.
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,8 @@ def run_learner(arguments: argparse.Namespace, engine: str) -> int:
 
     data = _data(arguments)
     model = resolve_model(arguments.model)
-    check_port(arguments.metrics_host, arguments.metrics_port, "--metrics-port")
+    if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
+        check_port(arguments.metrics_host, arguments.metrics_port, "--metrics-port")
     _log_to_stderr()
     from learner.checkpoint import LearnerBusy
     from learner.loop import run

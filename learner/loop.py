@@ -39,10 +39,12 @@ from learner import checkpoint, sealed
 from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
+from learner.leading import LeadingPPO, follow
 from learner.machine import keep_freed_memory
 from learner.metrics import GATE, LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
 from learner.ppo import PPO
+from learner.ranks import Ranks
 from learner.reward import RewardModel
 from learner.rollouts import Journal, RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
@@ -101,6 +103,7 @@ class Learner:
         registry: Registry,
         model: SharedModel,
         metrics: LearnerMetrics,
+        ranks: Ranks | None = None,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -120,7 +123,7 @@ class Learner:
         self.features = AnswerFeatures(model)
         self.reward = RewardModel(self.features, settings.reward, seed=settings.seed + 1)
         self.judge = RewardModel(self.features, settings.reward, seed=settings.seed + 2)
-        self.ppo = PPO(model, settings.ppo, seed=settings.seed + 3)
+        self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
@@ -140,6 +143,7 @@ class Learner:
 
         A learner that is far behind only reads, and saves now and then how far it came.
         """
+        self.ppo.keep_waiting()
         busy = self._can_improve() or self._rewards_are_due()
         self._read(0.0 if busy else wait_seconds)
         try:
@@ -537,7 +541,7 @@ class Learner:
 
 
 def run(settings: LearnerSettings) -> None:
-    """Run a learner until SIGTERM or SIGINT.
+    """Run a learner until SIGTERM or SIGINT; under torchrun, its part of one (see `learner.leading`).
 
     Raises `checkpoint.LearnerBusy` when another learner has the data folder.
     """
@@ -547,6 +551,10 @@ def run(settings: LearnerSettings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
+    ranks = Ranks.join()
+    if ranks.rank:  # signals are for rank 0, which says when to end
+        follow(PPO(SharedModel.of(settings), settings.ppo, ranks=ranks))
+        return
     metrics = LearnerMetrics()
     start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
     with checkpoint.exclusive(settings.data / "learner"):
@@ -560,12 +568,14 @@ def run(settings: LearnerSettings) -> None:
                 Registry(settings.data / "adapters"),
                 SharedModel.of(settings),
                 metrics,
+                ranks,
             )
             if learner.resume():
                 logger.info("continuing from turn %d", learner.place.turn)
             while not stop.is_set():
                 learner.turn(wait_seconds=1.0)
             learner.save()
+            learner.ppo.dismiss()
         finally:
             engine.close()
             log.close()

@@ -6,7 +6,7 @@ is then the same everywhere, so all of them take the same optimiser step and non
 
 import os
 from collections.abc import Sequence
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -25,7 +25,11 @@ class Ranks:
         """Meet the other processes that torchrun started, by gloo (or NCCL on GPUs); alone without it."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            backend = "cpu:gloo,cuda:nccl"  # sums of a few numbers stay on the CPU
+        distributed.init_process_group(backend)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def share(self, ordered: Sequence[T]) -> list[T]:
@@ -37,3 +41,14 @@ class Ranks:
         if self.world > 1:
             for part in parts:
                 distributed.all_reduce(part)
+
+    def send(self, message: Any) -> None:
+        """From rank 0 to all others, which `receive` it: anything that pickles."""
+        if self.world > 1:
+            distributed.broadcast_object_list([message], src=0)
+
+    def receive(self) -> Any:
+        """What rank 0 sends next. Raises `RuntimeError` when it is gone, or silent for half an hour."""
+        found: list[Any] = [None]
+        distributed.broadcast_object_list(found, src=0)
+        return found[0]

@@ -1,7 +1,15 @@
-"""SIGKILL while the policy is trained: what is published is the undisturbed adapter, bit for bit."""
+"""SIGKILL while the policy is trained: what is published is the undisturbed adapter, bit for bit.
 
+And a learner of two processes, which ends as one: when it is told to, and when either is killed.
+"""
+
+import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +25,7 @@ from feedback.opening import open_log
 from tests.conftest import Engine, running_engine
 from tests.faults.processes import LearnerNursery
 from tests.faults.scale import SCALE
+from tests.servers import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
@@ -152,3 +161,72 @@ def test_a_killed_learner_publishes_the_undisturbed_ones_adapter(
         assert adapter == undisturbed, f"run {runs} after {done} kills"
         assert done or runs < 5, "the learner is faster than the killer"
     print(f"\n{kills} kills in {runs} runs, every time {undisturbed[:16]}")
+
+
+TWO_RANKS = """
+import json, os, sys
+from pathlib import Path
+from learner.loop import run
+from learner.settings import LearnerSettings
+
+given = json.loads(sys.argv[1])
+Path(given["data"] + f".pid{os.environ['RANK']}").write_text(str(os.getpid()))
+run(LearnerSettings(**given | {"data": Path(given["data"])}))
+"""
+
+
+@pytest.fixture
+def two_ranks(engine: Engine, votes: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A learner of two processes under torchrun, and its data folder, once it has published a candidate."""
+    data = Path(shutil.copytree(votes, tmp_path / "data"))
+    told = {"data": str(data), "model": str(engine.model), "engine": engine.url, "threads": 1, **SETTINGS}
+    (tmp_path / "two.py").write_text(TWO_RANKS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    settings = json.dumps(told | {"metrics_port": free_port()})
+    output = tmp_path / "output"
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [*torchrun, str(tmp_path / "two.py"), settings],
+            stdout=out,
+            stderr=out,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    log = open_log(data, None, "tester")
+    try:
+        records, cursor = log.read([RELEASES], {}, 10, 1.0)
+        while not records:
+            assert process.poll() is None, output.read_text()[-3000:]
+            records, cursor = log.read([RELEASES], cursor, 10, 1.0)
+        event = parse(records[0].value)
+        assert isinstance(event, Candidate)
+        assert Registry(data / "adapters").manifest(event.version).files["adapter_model.safetensors"]
+        yield process, data
+    finally:
+        log.close()
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def ranks_of(data: Path) -> list[int]:
+    return [int(Path(f"{data}.pid{rank}").read_text()) for rank in (0, 1)]
+
+
+def test_two_ranks_learn_and_end_together(two_ranks: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, data = two_ranks
+    ranks = ranks_of(data)
+    process.terminate()
+    process.wait(60)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    assert (data / "learner").is_dir()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_other(
+    two_ranks: tuple[subprocess.Popen[bytes], Path], victim: int
+) -> None:
+    process, data = two_ranks
+    ranks = ranks_of(data)
+    os.kill(ranks[victim], signal.SIGKILL)
+    assert process.wait(60) != 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
