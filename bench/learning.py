@@ -38,14 +38,17 @@ TRIES = 3  # candidates that the gate may refuse before a round ends; it trains 
 
 
 def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...]) -> None:
-    """Votes, then the learner's turns until it offers a candidate, or has refused `TRIES`; round by round."""
+    """Votes, then the learner's turns until it offers a candidate, refuses `TRIES`, or waits for more votes;
+    round by round."""
     learner = school.learner
     for number, count in enumerate(rounds):
         votes(number, count)
         refused = school.refusals()
         for _ in range(MAX_TURNS):
             learner.turn(0.0)
-            if learner.place.trial is not None or school.refusals() >= refused + TRIES:
+            tries = school.refusals() - refused
+            gave_up = tries and learner.place.gave_up_at == learner.place.reward_updates
+            if learner.place.trial is not None or tries >= TRIES or gave_up:
                 break
         else:
             raise RuntimeError(f"no candidate after {MAX_TURNS} turns: {learner.place}")
