@@ -17,7 +17,7 @@ from feedback.events import BASE
 Utility = Callable[[str, str], float]
 """(question, answer) -> how good."""
 
-BATCH = 32  # prompts in one request
+BATCH, REQUESTS = 32, 4  # prompts in one request, and so many requests at a time
 CONCURRENCY = 8
 
 
@@ -92,7 +92,7 @@ def tokenize(engine_url: str, questions: Sequence[str]) -> list[list[int]]:
 def sample(engine: EngineClient, model: str, prompts: Sequence[list[int]], max_tokens: int) -> list[Sample]:
     """One answer at temperature 1 to each prompt, in the prompts' order."""
     batches = [list(prompts[i : i + BATCH]) for i in range(0, len(prompts), BATCH)]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(REQUESTS) as pool:
         done = pool.map(lambda batch: engine.sample(model, batch, max_tokens=max_tokens), batches)
         return [answer for batch in done for answer in batch]
 

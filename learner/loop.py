@@ -391,14 +391,25 @@ class Learner:
         return max(kl_base / self.settings.kl_budget_nats, kl_live / self.settings.kl_publish_nats)
 
     def _undo(self, why: str) -> None:
-        """Go back before the newest PPO step; what is left is offered. Without one, back to live."""
+        """Go back before the newest PPO step, or to live; what is left is offered, unless it is live."""
         logger.warning("undid a PPO step, it went past a limit: %s", why)
         self.metrics.ppo_undone.inc()
         if not self.earlier:
             self._restart_from_live()
             return
         self.ppo.restore(self.earlier.pop())
-        self.place.at_limit = True
+        if self.model.same(POLICY, LIVE):
+            self._slow_down()
+            self._restart_from_live()
+        else:
+            self.place.at_limit = True
+
+    def _slow_down(self) -> None:
+        """Half the learning rate for a policy that moves too far; new votes when it is not for haste."""
+        if self.place.pace > SLOWEST_PACE:
+            self.place.pace /= 2
+        else:
+            self.place.gave_up_at = self.place.reward_updates
 
     def _scores(self, samples: list[Sample]) -> torch.Tensor:
         items = [(s.prompt_token_ids, s.token_ids) for s in samples]
@@ -411,8 +422,8 @@ class Learner:
     def _offer(self) -> None:
         if found := self.watch.concern():
             self.place.at_limit = True
-            if found.reason == "KL runaway" and self.place.pace > SLOWEST_PACE:
-                self.place.pace /= 2
+            if found.reason == "KL runaway":
+                self._slow_down()
             else:
                 self.place.gave_up_at = self.place.reward_updates
             self._refuse(found.sentence, found.reason)

@@ -310,6 +310,11 @@ class SharedModel:
         """Make `target`'s weights equal to `source`'s."""
         self.load_adapter_state(target, self.adapter_state(source))
 
+    def same(self, one: str, other: str) -> bool:
+        """Whether two adapters change the base alike: by the same weights, or not at all."""
+        equal = torch.equal(self.flat[one].weights, self.flat[other].weights)
+        return equal or (self.is_base(one) and self.is_base(other))
+
     def is_base(self, adapter: str) -> bool:
         """Whether an adapter changes nothing: all its second matrices are zero."""
         return not any(

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,12 @@ from feedback.sqlite_log import SqliteLog
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
+from learner.rollouts import RolloutSampler
 from learner.self_check import Observation
 from learner.settings import LearnerSettings
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
+from tests.learner.test_ppo import sample as policys_answers
 
 LIVES = Observation(
     reward=0.0,
@@ -120,6 +123,46 @@ def test_a_policy_that_ran_away_starts_again_slower_until_it_is_not_haste(learne
         learner.turn(0.0)
     assert paces == [1, 1 / 2, 1 / 4, 1 / 8]
     assert refused(learner, "KL runaway") == 4
+
+
+class PolicysEngine(EngineClient):
+    """Answers as the learner's policy does, whatever adapter it was given."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__(learner.settings.engine)
+        self._model = learner.model
+
+    def models(self) -> list[str]:
+        return ["base"]
+
+    def load(self, name: str, path: str) -> None: ...
+
+    def unload(self, name: str) -> None: ...
+
+    def sample(self, model: str, prompts: list[list[int]], **options: Any) -> list[Sample]:
+        return policys_answers(self._model, len(prompts), seed=1)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_step_that_goes_too_far_is_undone(learner: Learner, steps: int) -> None:
+    """What was made before it is offered next; where that is live itself, the next steps are smaller."""
+    learner.turn(0.0)
+    learner.sampler = RolloutSampler(PolicysEngine(learner), learner.folder / "rollouts")
+    weights = learner.model.flat[POLICY].weights
+    for step in range(steps):  # as PPO would move it
+        learner.earlier.append(learner.ppo.snapshot())
+        learner.place.steps_since_offer += 1
+        with torch.no_grad():
+            before = weights.clone()
+            draw = torch.Generator().manual_seed(step)
+            weights.add_(torch.randn(len(weights), generator=draw), alpha=0.01 if step + 1 < steps else 1)
+    learner.turn(0.0)
+    assert learner.metrics.registry.get_sample_value("hearken_ppo_undone_total") == 1
+    assert torch.equal(weights, before)
+    assert learner.place.trial is None
+    assert learner.model.same(POLICY, LIVE) is (steps == 1)
+    assert learner.place.at_limit is (steps == 2)
+    assert learner.place.pace == (1 / 2 if steps == 1 else 1)
 
 
 def rollouts(count: int) -> list[Sample]:
