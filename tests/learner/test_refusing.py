@@ -158,9 +158,9 @@ def test_a_step_that_goes_too_far_is_undone(learner: Learner, steps: int) -> Non
             weights.add_(torch.randn(len(weights), generator=draw), alpha=0.01 if step + 1 < steps else 1)
     learner.turn(0.0)
     assert learner.metrics.registry.get_sample_value("hearken_ppo_undone_total") == 1
-    assert torch.equal(weights, before)
+    assert torch.equal(weights, before) or steps == 1
     assert learner.place.trial is None
-    assert learner.model.same(POLICY, LIVE) is (steps == 1)
+    assert learner.model.is_base(POLICY) is learner.model.same(POLICY, LIVE) is (steps == 1)
     assert learner.place.at_limit is (steps == 2)
     assert learner.place.pace == (1 / 2 if steps == 1 else 1)
 
