@@ -33,7 +33,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # no home, for one
         told = getattr(error, "stderr", None) or error
         logger.warning("%s does not compile; products stay in float32, which takes longer: %s", SOURCE, told)
         return None
