@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: ~/.cache/hearken, or under XDG_CACHE_HOME."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearken"
+
+
 class Held(Exception):
     """Another process holds the lock; `holder` is its process id as it wrote it there, or "unknown"."""
 

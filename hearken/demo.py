@@ -16,6 +16,7 @@ from deploy.engine import EngineClient, EngineError
 from deploy.registry import Registry
 from deploy.releases import read_history
 from feedback.events import FEEDBACK
+from feedback.files import cache_folder
 from feedback.log import EventLog
 from feedback.opening import open_log
 from hearken import checks, engine, progress, report, up
@@ -53,7 +54,7 @@ class DemoSettings:
 
 def fresh_folder() -> Path:
     """A new folder under the cache, so that each demo begins with the base. The oldest ones are removed."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearken" / "demos"
+    cache = cache_folder() / "demos"
     for old in sorted(cache.glob("*-*"))[: -(KEPT_FOLDERS - 1)]:
         with suppress(UsageError), checks.only_one(old):  # one that still runs is left alone
             shutil.rmtree(old, ignore_errors=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from feedback.files import cache_folder
 from hearken.support_desk import write_demonstrations
 
 DEMONSTRATIONS = 8000
@@ -22,7 +23,7 @@ class NotOurFolder(Exception):
 
 def default_folder() -> Path:
     """Where the tiny model is kept: ~/.cache/hearken/tiny, or under XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearken" / "tiny"
+    return cache_folder() / "tiny"
 
 
 def ensure_tiny(

@@ -232,10 +232,6 @@ class Block:
         """One of the four groups of `PROJECTIONS` with an adapter, or none."""
         return self._adapted[adapter][group]
 
-    def sizes(self, group: int) -> list[int]:
-        """The outputs of a group's projections."""
-        return [len(part) for part in next(iter(reversed(self._adapted.values())))[group].up]
-
     def turning(self, y: Tensor) -> Tensor:
         """The heads in (T, (h + 2 k) d) that have rotary positions: queries and keys, (T, h + k, d)."""
         return y.view(len(y), -1, self.head)[:, : self.heads + self.kv_heads]

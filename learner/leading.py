@@ -4,17 +4,13 @@ Rank 0 reads the log, samples, judges, publishes and saves as if it were alone. 
 all ranks share, it sends all that this depends on, so the others have nothing to remember and cannot drift.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from deploy.engine import Sample
-from learner.batching import Item
-from learner.measuring import Measured
 from learner.model import LIVE
-from learner.ppo import PPO, PPOMetrics
+from learner.ppo import PPO
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +26,6 @@ class _Call:
 class LeadingPPO(PPO):
     """PPO on rank 0, whose `measure` and `step` the other ranks take part in while they `follow`."""
 
-    def measure(self, rollouts: Sequence[Sample]) -> Measured:
-        """As in PPO."""
-        self._call("measure", rollouts)
-        return super().measure(rollouts)
-
-    def step(
-        self,
-        measured: Measured,
-        scores: Tensor,
-        demonstrations: Sequence[Item] = (),
-        pace: float = 1.0,
-    ) -> PPOMetrics:
-        """As in PPO."""
-        self._call("step", measured, scores, demonstrations, pace)
-        return super().step(measured, scores, demonstrations, pace)
-
     def keep_waiting(self) -> None:
         """Tell the others that there is nothing to do yet: they take long silence for a broken connection."""
         self.ranks.send("wait")
@@ -54,7 +34,7 @@ class LeadingPPO(PPO):
         """Let the others end."""
         self.ranks.send("end")
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def _announce(self, name: str, *arguments: Any) -> None:
         if self.ranks.world > 1:
             live = self.model.adapter_state(LIVE)
             self.ranks.send(_Call(name, arguments, live, self.snapshot()))

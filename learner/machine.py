@@ -11,12 +11,16 @@ KEPT_BYTES = 1 << 30
 
 def has_fast_bf16() -> bool:
     """Whether the processor multiplies matrices in bfloat16, several times as fast as in float32."""
+    return BF16_FLAG in processor_flags()
+
+
+def processor_flags() -> list[str]:
+    """What Linux says that the processor can do; nothing elsewhere."""
     try:
         info = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
-    flags = next((line for line in info.splitlines() if line.startswith("flags")), "")
-    return BF16_FLAG in flags.split()
+        return []
+    return next((line for line in info.splitlines() if line.startswith("flags")), "").split()
 
 
 def keep_freed_memory() -> None:

@@ -95,6 +95,7 @@ class PPO:
 
         Raises `ValueError` for no rollouts or one without tokens.
         """
+        self._announce("measure", rollouts)
         return measure(self.model, self.ranks, rollouts)
 
     def step(
@@ -110,6 +111,7 @@ class PPO:
         rate to take. Raises `ValueError` when the scores are not finite or not as many as the rollouts,
         before anything moves.
         """
+        self._announce("step", measured, scores, demonstrations, pace)
         _check_scores(scores, len(measured.items))
         mask, device = measured.mask, self.model.device
         rewards = self._rewards(measured, scores)
@@ -151,6 +153,9 @@ class PPO:
             epochs=moved.epochs,
             skipped_updates=moved.skipped,
         )
+
+    def _announce(self, name: str, *arguments: Any) -> None:
+        """Called before all ranks compute a method together, with what it was called with."""
 
     def _rewards(self, measured: Measured, scores: Tensor) -> Tensor:
         """Rewards (B, T): the KL penalty at every token, score and cut-off penalty at the last one."""

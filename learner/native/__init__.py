@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 import logging
-import os
 import platform
 import shutil
 import subprocess
@@ -11,7 +10,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from learner.machine import has_fast_bf16
+from feedback.files import cache_folder
+from learner.machine import has_fast_bf16, processor_flags
 
 logger = logging.getLogger("hearken.learner")
 
@@ -41,9 +41,10 @@ def library() -> ctypes.CDLL | None:
 
 def _compiled(compiler: str) -> Path:
     """The library's file, made if need be. Its name tells the source, the compiler and the processor."""
+    # -march=native makes code for what the processor can do.
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    about = "\0".join((SOURCE.read_text(), *FLAGS, version, platform.machine(), _processor()))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearken" / "native"
+    about = "\0".join((SOURCE.read_text(), *FLAGS, version, platform.machine(), *processor_flags()))
+    folder = cache_folder() / "native"
     file = folder / f"trunk-{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,9 +55,3 @@ def _compiled(compiler: str) -> Path:
             )
             made.replace(file)  # whole or not at all, whoever else compiles it
     return file
-
-
-def _processor() -> str:
-    """What the processor can do: -march=native makes code for that."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line for line in lines if line.startswith("flags")), "")

@@ -77,16 +77,14 @@ bf16* place(bf16* packed, int64_t row, int64_t column, int64_t depth, int64_t co
   return panel_of(packed, start, depth) + (row / 2 * width + column - start) * 2 + row % 2;
 }
 
-// from: (K, N) float32 with any strides, times scale; into a corner of a factor of depth rows and columns.
+// from: (K, N) float32 with any strides; into a corner of a factor of depth rows and columns.
 void pack_floats(const float* from, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t wide,
-                 float scale, bf16* packed, int64_t depth, int64_t columns, int64_t row_0 = 0,
-                 int64_t column_0 = 0) {
+                 bf16* packed, int64_t depth, int64_t columns, int64_t row_0 = 0, int64_t column_0 = 0) {
   for (int64_t c = 0; c < wide; c++) {
     bf16* to = place(packed, 0, column_0 + c, depth, columns);
     int64_t start = (column_0 + c) / PANEL * PANEL, step = 2 * std::min<int64_t>(PANEL, columns - start);
     for (int64_t r = 0; r < rows; r++)
-      to[(row_0 + r) / 2 * step + (row_0 + r) % 2] =
-          narrowed(scale * from[r * row_stride + c * column_stride]);
+      to[(row_0 + r) / 2 * step + (row_0 + r) % 2] = narrowed(from[r * row_stride + c * column_stride]);
   }
 }
 
@@ -206,7 +204,7 @@ void product(std::initializer_list<Term> terms, int64_t rows, int64_t columns, c
 // (tokens, ranks) and wide (tokens, columns). `transposed`: sums lie the other way round, (columns, ranks).
 // It reads up to RANKS numbers beyond those of low, whatever they are.
 void add_outer(const bf16* low, int64_t low_stride, int ranks, const bf16* wide, int64_t stride,
-               int64_t tokens, int64_t columns, float scale, float* sums, bool transposed) {
+               int64_t tokens, int64_t columns, float* sums, bool transposed) {
   const __m512i evens = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38,
                                          6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   const __m512i odds = _mm512_add_epi16(evens, _mm512_set1_epi16(16));
@@ -234,7 +232,7 @@ void add_outer(const bf16* low, int64_t low_stride, int ranks, const bf16* wide,
       }
       for (int r = 0; r < some; r++)
         for (int half = 0; half < (whole ? 2 : 1); half++) {
-          __m512 x = _mm512_mul_ps(sum[r][half], _mm512_set1_ps(scale));
+          __m512 x = sum[r][half];
           if (transposed) {
             alignas(64) float line[LANES];
             _mm512_store_ps(line, x);
@@ -251,8 +249,8 @@ void add_outer(const bf16* low, int64_t low_stride, int ranks, const bf16* wide,
 
 // ---- what is not a product
 
-// RMSNorm (Zhang & Sennrich 2019) of x: (H,) into bfloat16 or floats; 1 / rms.
-float norm(const float* x, const float* weight, int64_t width, float eps, bf16* narrowed, float* floats) {
+// RMSNorm (Zhang & Sennrich 2019) of x: (H,) into bfloat16 or floats.
+void norm(const float* x, const float* weight, int64_t width, float eps, bf16* narrowed, float* floats) {
   __m512 squares = _mm512_setzero_ps();
   for (int64_t c = 0; c < width; c += LANES) {
     __m512 part = _mm512_loadu_ps(x + c);
@@ -265,7 +263,6 @@ float norm(const float* x, const float* weight, int64_t width, float eps, bf16* 
     if (narrowed) narrow(narrowed + c, y);
     if (floats) _mm512_storeu_ps(floats + c, y);
   }
-  return inverse;
 }
 
 void norms(const float* x, const float* weight, int64_t rows, int64_t width, float eps, bf16* out) {
@@ -313,14 +310,13 @@ void gated(const bf16* both, int64_t width, bf16* out) {
   }
 }
 
-// The gradients of gate and up from that of silu(gate) * up, and that product again.
-void gated_backward(const bf16* both, const bf16* dy, int64_t width, bf16* d_both, bf16* inner) {
+// The gradients of gate and up from that of silu(gate) * up.
+void gated_backward(const bf16* both, const bf16* dy, int64_t width, bf16* d_both) {
   const __m512 one = _mm512_set1_ps(1);
   for (int64_t c = 0; c < width; c += LANES) {
     __m512 gate = widened(both + c), up = widened(both + width + c), d = widened(dy + c), s = sigmoid(gate);
     __m512 silu = _mm512_mul_ps(gate, s);
     __m512 slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(one, s), s);
-    narrow(inner + c, _mm512_mul_ps(silu, up));
     narrow(d_both + c, _mm512_mul_ps(_mm512_mul_ps(d, up), slope));
     narrow(d_both + width + c, _mm512_mul_ps(d, silu));
   }
@@ -388,9 +384,10 @@ struct Pack {
   const Trunk& trunk;
   const Adapter* adapter;
 
-  int64_t size() const {
+  // How many numbers the first groups take.
+  int64_t size(int64_t groups) const {
     int64_t total = 0;
-    for (int64_t i = 0; i < GROUPS * trunk.layers; i++) {
+    for (int64_t i = 0; i < groups; i++) {
       const Group& group = trunk.layer[i / GROUPS].groups[i % GROUPS];
       total += 2 * padded(adapter->rank * group.parts) * (group.inputs + group.outputs);
     }
@@ -399,16 +396,11 @@ struct Pack {
 
   Factors of(int64_t layer, int index) const {
     if (!adapter) return {};
-    bf16* at = adapter->packed;
-    for (int64_t i = 0; i < GROUPS * layer + index; i++) {
-      const Group& group = trunk.layer[i / GROUPS].groups[i % GROUPS];
-      at += 2 * padded(adapter->rank * group.parts) * (group.inputs + group.outputs);
-    }
     const Group& group = trunk.layer[layer].groups[index];
     Factors found;
     found.rank = adapter->rank * group.parts;
     found.wide = padded(found.rank);
-    found.down = at;
+    found.down = adapter->packed + size(GROUPS * layer + index);
     found.up = found.down + found.wide * group.inputs;
     found.d_down = found.up + found.wide * group.outputs;
     found.d_up = found.d_down + found.wide * group.inputs;
@@ -422,14 +414,14 @@ struct Pack {
   void renew(int64_t layer, int index) const {
     const Group& group = trunk.layer[layer].groups[index];
     Factors f = of(layer, index);
-    pack_floats(f.a, 1, group.inputs, group.inputs, f.rank, 1, f.down, group.inputs, f.wide);
-    pack_floats(f.a, group.inputs, 1, f.rank, group.inputs, 1, f.d_down, f.wide, group.inputs);
+    pack_floats(f.a, 1, group.inputs, group.inputs, f.rank, f.down, group.inputs, f.wide);
+    pack_floats(f.a, group.inputs, 1, f.rank, group.inputs, f.d_down, f.wide, group.inputs);
     const float* b = f.b;
     int64_t output = 0, rank = adapter->rank;
     for (int64_t part = 0; part < group.parts; part++) {
       int64_t size = group.sizes[part];
-      pack_floats(b, 1, rank, rank, size, 1, f.up, f.wide, group.outputs, part * rank, output);
-      pack_floats(b, rank, 1, size, rank, 1, f.d_up, group.outputs, f.wide, output, part * rank);
+      pack_floats(b, 1, rank, rank, size, f.up, f.wide, group.outputs, part * rank, output);
+      pack_floats(b, rank, 1, size, rank, f.d_up, group.outputs, f.wide, output, part * rank);
       b += size * rank;
       output += size;
     }
@@ -499,7 +491,7 @@ struct Plan {
 class Worker {
  public:
   Worker(const Trunk& trunk, const Adapter* adapter, const Pass& pass, const Plan& plan, int64_t thread)
-      : trunk_(trunk), pack_{trunk, adapter}, pass_(pass), plan_(plan), rows_(plan.rows[thread]),
+      : trunk_(trunk), pack_{trunk, adapter}, pass_(pass), rows_(plan.rows[thread]),
         offset_(plan.begin[thread]), count_(plan.begin[thread + 1] - plan.begin[thread]),
         scale_(adapter ? static_cast<float>(adapter->scale) : 0), eps_(static_cast<float>(trunk.eps)) {
     int64_t place = 0;
@@ -535,7 +527,7 @@ class Worker {
   // gradient: of the adapter's weights, added to. d_states: (outputs, H).
   void backward(const float* d_states, float* gradient) {
     const int64_t hidden = trunk_.hidden;
-    std::vector<float> flow(places_.size() * hidden), wider(count_ * hidden);
+    std::vector<float> flow(places_.size() * hidden);
     const float* last = kept(pass_.layers).x;
     for (size_t i = 0; i < places_.size(); i++) {
       const float* from = d_states + outputs_[i] * hidden;
@@ -544,14 +536,13 @@ class Worker {
       else
         std::memcpy(flow.data() + i * hidden, from, 4 * hidden);
     }
-    for (int64_t layer = pass_.layers; layer-- > 0;) backward(layer, flow, wider, gradient);
+    for (int64_t layer = pass_.layers; layer-- > 0;) backward(layer, flow, gradient);
   }
 
  private:
   const Trunk& trunk_;
   Pack pack_;
   const Pass& pass_;
-  const Plan& plan_;
   const std::vector<int64_t>& rows_;
   int64_t offset_, count_, longest_ = 0;
   float scale_, eps_;
@@ -601,11 +592,11 @@ class Worker {
     product({{dy, group.outputs, f.d_up, group.outputs, group.outputs}}, count, f.wide,
             {nullptr, d_low, f.wide, scale_});
     float *da = gradient + f.offset, *db = da + f.rank * group.inputs;
-    add_outer(d_low, f.wide, static_cast<int>(f.rank), x, group.inputs, count, group.inputs, 1, da, false);
+    add_outer(d_low, f.wide, static_cast<int>(f.rank), x, group.inputs, count, group.inputs, da, false);
     int64_t output = 0, rank = pack_.adapter->rank;
     for (int64_t part = 0; part < group.parts; part++) {
       add_outer(low + part * rank, f.wide, static_cast<int>(rank), dy + output, group.outputs, count,
-                group.sizes[part], 1, db, true);
+                group.sizes[part], db, true);
       db += group.sizes[part] * rank;
       output += group.sizes[part];
     }
@@ -630,13 +621,12 @@ class Worker {
     attend(k);
     const bool last = layer + 1 == pass_.layers;
     const int64_t left = last ? static_cast<int64_t>(places_.size()) : count_;
-    const bf16* mixed = k.mixed;
     for (int64_t i = 0; i < left; i++) {
       int64_t from = last ? places_[i] : i;
       std::memcpy(k.middle + i * hidden, k.x + from * hidden, 4 * hidden);
       if (last) std::memmove(k.mixed + i * flat, k.mixed + from * flat, 2 * flat);  // places ascend
     }
-    project(layer, 1, mixed, left, k.low[1], {k.middle, nullptr, hidden, 1, nullptr, true});
+    project(layer, 1, k.mixed, left, k.low[1], {k.middle, nullptr, hidden, 1, nullptr, true});
     norms(k.middle, here.norm_2, left, hidden, eps_, input.data());
     project(layer, 2, input.data(), left, k.low[2], {nullptr, k.both, 2 * inner});
     for (int64_t i = 0; i < left; i++) gated(k.both + i * 2 * inner, inner, input.data() + i * inner);
@@ -645,8 +635,8 @@ class Worker {
     project(layer, 3, input.data(), left, k.low[3], {out, nullptr, hidden, 1, nullptr, true});
   }
 
-  // flow: (left, H), the gradient of a block's output, becomes that of its input. wider: room (count, H).
-  void backward(int64_t layer, std::vector<float>& flow, std::vector<float>& wider, float* gradient) {
+  // flow: (left, H), the gradient of a block's output, becomes that of its input (count, H).
+  void backward(int64_t layer, std::vector<float>& flow, float* gradient) {
     const Layer& here = trunk_.layer[layer];
     const int64_t hidden = trunk_.hidden, inner = trunk_.inner, flat = trunk_.heads * trunk_.head;
     const bool last = layer + 1 == pass_.layers;
@@ -661,8 +651,7 @@ class Worker {
     for (int64_t i = 0; i < left; i++) gated(k.both + i * 2 * inner, inner, input.data() + i * inner);
     project_backward(layer, 3, input.data(), k.low[3], dy.data(), left, d_low.data(), gradient, &inner_out);
     for (int64_t i = 0; i < left; i++)
-      gated_backward(k.both + i * 2 * inner, d_inner.data() + i * inner, inner, d_both.data() + i * 2 * inner,
-                     input.data());
+      gated_backward(k.both + i * 2 * inner, d_inner.data() + i * inner, inner, d_both.data() + i * 2 * inner);
     norms(k.middle, here.norm_2, left, hidden, eps_, input.data());
     Out normed_out{d_normed.data(), nullptr, hidden};
     project_backward(layer, 2, input.data(), k.low[2], d_both.data(), left, d_low.data(), gradient, &normed_out);
@@ -676,10 +665,7 @@ class Worker {
     project_backward(layer, 1, k.mixed, k.low[1], dy.data(), left, d_low.data(), gradient, &mixed_out);
     if (last) {
       spread(d_mixed, flat);
-      std::fill(wider.begin(), wider.end(), 0.0f);
-      for (int64_t i = 0; i < left; i++)
-        std::memcpy(wider.data() + places_[i] * hidden, flow.data() + i * hidden, 4 * hidden);
-      flow.swap(wider);
+      spread(flow, hidden);
     }
     std::vector<float> d_wide(count_ * turned());
     attend_backward(k, d_mixed.data(), d_wide.data());
@@ -695,10 +681,11 @@ class Worker {
   }
 
   // Rows (left, width) to their places among all of the thread's; the others become 0.
-  void spread(std::vector<bf16>& rows, int64_t width) const {
-    std::vector<bf16> all(count_ * width);
+  template <class T>
+  void spread(std::vector<T>& rows, int64_t width) const {
+    std::vector<T> all(count_ * width);
     for (size_t i = 0; i < places_.size(); i++)
-      std::memcpy(all.data() + places_[i] * width, rows.data() + i * width, 2 * width);
+      std::copy_n(rows.data() + i * width, width, all.data() + places_[i] * width);
     rows.swap(all);
   }
 
@@ -851,12 +838,14 @@ extern "C" {
 
 // Pack a group's weight (outputs, inputs) for both directions; each has room for outputs * inputs numbers.
 void hearken_pack(const float* weight, int64_t outputs, int64_t inputs, bf16* forward, bf16* backward) {
-  pack_floats(weight, 1, inputs, inputs, outputs, 1, forward, inputs, outputs);
-  pack_floats(weight, inputs, 1, outputs, inputs, 1, backward, outputs, inputs);
+  pack_floats(weight, 1, inputs, inputs, outputs, forward, inputs, outputs);
+  pack_floats(weight, inputs, 1, outputs, inputs, backward, outputs, inputs);
 }
 
 // How many numbers of bfloat16 an adapter's packed factors take.
-int64_t hearken_adapter_size(const Trunk* trunk, const Adapter* adapter) { return Pack{*trunk, adapter}.size(); }
+int64_t hearken_adapter_size(const Trunk* trunk, const Adapter* adapter) {
+  return Pack{*trunk, adapter}.size(GROUPS * trunk->layers);
+}
 
 // How many bytes a pass over so many tokens keeps.
 int64_t hearken_kept_size(const Trunk* trunk, const Adapter* adapter, const Pass* pass) {

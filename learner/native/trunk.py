@@ -101,7 +101,8 @@ class NativeTrunk:
         return _Layer((_Group * GROUPS)(*groups), block.norm_1.data_ptr(), block.norm_2.data_ptr())
 
     def _group(self, block: Block, index: int) -> _Group:
-        base, sizes = block.adapted(None, index), block.sizes(index)
+        base, (some, *_) = block.adapted(None, index), self._weights
+        sizes = [len(part) for part in block.adapted(some, index).up]
         outputs, inputs = base.weight.shape
         forward, backward = torch.empty(2, outputs * inputs, dtype=torch.bfloat16)
         self._library.hearken_pack(

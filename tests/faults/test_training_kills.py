@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from feedback.opening import open_log
 from tests.conftest import Engine, running_engine
 from tests.faults.processes import LearnerNursery
 from tests.faults.scale import SCALE
+from tests.learner.test_ranks import TORCHRUN
 from tests.servers import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
@@ -181,12 +181,11 @@ def two_ranks(engine: Engine, votes: Path, tmp_path: Path) -> Iterator[tuple[sub
     data = Path(shutil.copytree(votes, tmp_path / "data"))
     told = {"data": str(data), "model": str(engine.model), "engine": engine.url, "threads": 1, **SETTINGS}
     (tmp_path / "two.py").write_text(TWO_RANKS)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     settings = json.dumps(told | {"metrics_port": free_port()})
     output = tmp_path / "output"
     with output.open("wb") as out:
         process = subprocess.Popen(
-            [*torchrun, str(tmp_path / "two.py"), settings],
+            [*TORCHRUN, str(tmp_path / "two.py"), settings],
             stdout=out,
             stderr=out,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
