@@ -28,6 +28,7 @@ def connect(path: Path, *, synchronous: str, busy_seconds: float) -> sqlite3.Con
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _text
     try:
         _use_wal(connection, time.monotonic() + busy_seconds)
         connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -35,6 +36,11 @@ def connect(path: Path, *, synchronous: str, busy_seconds: float) -> sqlite3.Con
         connection.close()
         raise
     return connection
+
+
+def _text(raw: bytes) -> str:
+    """Text as it is stored. What a flipped bit made no UTF-8 must reach the code that knows checksums."""
+    return raw.decode(errors="surrogateescape")
 
 
 def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:

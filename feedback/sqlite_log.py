@@ -21,7 +21,7 @@ from feedback.log import Cursor, Entry, LogError, LogUnavailable, Record
 from feedback.sqlite_checkpoint import Checkpointer
 from feedback.sqlite_file import connect, die, is_damage, is_io_error, is_unwritable
 from feedback.sqlite_guard import Guard
-from feedback.sqlite_rows import DamagedFile, Stored
+from feedback.sqlite_rows import DAMAGES, DamagedFile, Stored
 from feedback.sqlite_salvage import salvage
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class SqliteLog:
         self._guard.enter()
         try:
             return self._checked()
-        except (sqlite3.Error, DamagedFile):
+        except (*DAMAGES, sqlite3.Error):
             if not self._guard.is_condemned():
                 raise
         self._guard.enter()
@@ -87,13 +87,14 @@ class SqliteLog:
     def _checked(self) -> sqlite3.Connection:
         connection = None
         try:
+            rows.check_header(self.path)
             connection = self._connect()
             rows.prepare(connection)
             rows.check_tail(connection, self._guard.mark())
             self._stamp = math.ceil(rows.latest(connection) * 1e6)
-        except (sqlite3.Error, DamagedFile) as error:
+        except (*DAMAGES, sqlite3.Error) as error:
             is_log = self._guard.mark() > 0  # and not some file that never was one
-            if is_log and (isinstance(error, DamagedFile) or is_damage(error)):
+            if is_log and (isinstance(error, DAMAGES) or is_damage(error)):
                 self._guard.condemn(str(error))  # before the connection closes, and with it the -wal
             if connection is not None:
                 connection.close()
@@ -200,6 +201,8 @@ class SqliteLog:
                 if callable(job):
                     job(connection)
             connection.execute("COMMIT")
+        except DAMAGES as error:
+            self._condemn(error)
         except sqlite3.Error as error:
             if is_damage(error) or isinstance(error, sqlite3.IntegrityError):  # two records at one place
                 self._condemn(error)
@@ -265,7 +268,7 @@ class SqliteLog:
             after[place] = max(after.get(place, 0), record.offset + 1)
         for record in damaged:
             self.damaged += 1
-            self._complain(f"{record.topic} {record.offset} has a wrong checksum; it is skipped")
+            self._complain(f"{record.topic!r} {record.offset} has a wrong checksum; it is skipped")
         if not records and not damaged:
             ends = rows.as_cursor(rows.ends(connection))
             for place in (f"{topic}/0" for topic in topics):
@@ -309,7 +312,7 @@ class SqliteLog:
         if found:
             return found
         self.damaged += 1
-        self._complain(f"{bad.entry.topic}, id {bad.id}, has a wrong checksum; it is set aside")
+        self._complain(f"{bad.entry.topic!r}, id {bad.id}, has a wrong checksum; it is set aside")
         self.set_aside(bad, "wrong checksum").result()
         return self.oldest(limit, max_bytes, bad.id)
 
@@ -366,7 +369,7 @@ class SqliteLog:
         try:
             connection = connection or self._connect()
             yield connection
-        except DamagedFile as error:
+        except DAMAGES as error:
             self._condemn(error)
         except sqlite3.Error as error:
             if is_damage(error):

@@ -8,12 +8,15 @@ a hole that is not in it is found to be new damage. `holds` says from where each
 again. Every record carries a CRC-32C of all that is in it.
 """
 
+import contextlib
+import functools
 import sqlite3
 import struct
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from crc32c import crc32c
 
@@ -59,16 +62,18 @@ ON CONFLICT (topic) DO UPDATE SET next = next + :count, latest = max(latest, :at
 _INSERT = "INSERT INTO records (id, topic, offset, key, value, at, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
 _TOPIC_IDS = "SELECT * FROM (SELECT id FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?)"
-_FIRST_LEFT = """
-UPDATE heads SET
-    first = coalesce((SELECT min(offset) FROM records WHERE records.topic = heads.topic), next)
-"""
+# From what is deleted and not from what is left: that a damaged file does not show all of it must be found.
+_FIRST_LEFT = "UPDATE heads SET first = max(first, ?) WHERE topic = ?"
 _AT = struct.Struct("<d")
 _FAR_FUTURE = 7.3e9  # the year 2201: a clock that says so is a flipped bit
 
 
 class DamagedFile(Exception):
     """The file does not hold what was written to it."""
+
+
+DAMAGES = (DamagedFile, UnicodeDecodeError)
+"""What damage is told by, beside SQLite's own errors: Python cannot read one that quotes a damaged name."""
 
 
 class Stored(NamedTuple):
@@ -79,26 +84,80 @@ class Stored(NamedTuple):
     at: float
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables, or bring those of an older version up to date. Raises `ValueError` for newer ones."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found == VERSION:
+def check_header(path: Path) -> None:
+    """Raises `DamagedFile` for formats in a file's header that no SQLite writes.
+
+    SQLite itself takes such a file for one of a later SQLite, which it may not read or not write
+    (https://www.sqlite.org/fileformat2.html, sections 1.3.3 and 1.3.9).
+    """
+    if not path.exists():
         return
-    connection.execute("BEGIN IMMEDIATE")  # several processes may come here at once
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    with path.open("rb") as file:
+        header = file.read(100)
+    if len(header) == 100 and not ({*header[18:20]} <= {1, 2} and int.from_bytes(header[44:48]) <= 4):
+        raise DamagedFile("its header has formats that do not exist")
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables, or bring those of an older version up to date.
+
+    Raises `DamagedFile` when the tables are not those of the version that the file says it has, and
+    `ValueError` for a newer one.
+    """
+    with _transaction(connection, "DEFERRED"):
+        if _version(connection) == VERSION:
+            return
+    with _transaction(connection, "IMMEDIATE"):  # several processes may come here at once
+        found = _version(connection)
+        if found > VERSION:
+            raise ValueError(f"it has version {found}, and this hearken knows versions up to {VERSION}")
+        _take_steps(connection, found)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # the first error tells more
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """What the file says, 0 for a new one. Raises `DamagedFile` when its tables say something else."""
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    there, right = _tables(connection), _right_tables()
+    if (there == right) != (found == VERSION):
+        raise DamagedFile(f"it says that it has version {found}, and its tables are others")
+    return found
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+    return connection.execute(query).fetchall()
+
+
+@functools.cache
+def _right_tables() -> list[tuple[object, ...]]:
+    """The tables as SQLite describes them in a new file of this version."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _take_steps(connection, 0)
+        return _tables(connection)
+
+
+def _take_steps(connection: sqlite3.Connection, found: int) -> None:
     for step in _STEPS[found:]:
         for statement in step.split(";\n"):
             connection.execute(statement)
-    if found < VERSION:
-        connection.execute(f"PRAGMA user_version={VERSION}")
-    connection.execute("COMMIT")
-    if found > VERSION:
-        raise ValueError(f"it has version {found}, and this hearken knows versions up to {VERSION}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
 
 
 def checksum(number: int, topic: str, offset: int, key: str, value: bytes, at: float) -> int:
     """CRC-32C of a record, its places (`number` is its id) and its time."""
-    head = f"{number}\0{topic}\0{offset}\0{key}\0".encode()
+    head = f"{number}\0{topic}\0{offset}\0{key}\0".encode(errors="surrogateescape")
     return int(crc32c(value, crc32c(_AT.pack(at), crc32c(head))))
 
 
@@ -124,13 +183,20 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry], now: float)
 def last_id(connection: sqlite3.Connection) -> int:
     """The highest id that was ever given out; 0 in a new file."""
     row = connection.execute(_LAST_ID).fetchone()
-    return int(row[0]) if row else 0
+    if row is None:
+        return 0
+    number = row[0]
+    if not isinstance(number, int):
+        raise DamagedFile("the highest id is no number")
+    return number
 
 
 def discard(connection: sqlite3.Connection, through: int) -> None:
     """Drop all rows up to and with the id `through`."""
+    last = "SELECT max(offset) + 1, topic FROM records WHERE id <= ? GROUP BY topic"
+    firsts = connection.execute(last, (through,)).fetchall()
     connection.execute("DELETE FROM records WHERE id <= ?", (through,))
-    connection.execute(_FIRST_LEFT)
+    connection.executemany(_FIRST_LEFT, firsts)
 
 
 def prune(connection: sqlite3.Connection, topic: str, before: float, limit: int) -> int:
@@ -139,22 +205,28 @@ def prune(connection: sqlite3.Connection, topic: str, before: float, limit: int)
     (held,) = connection.execute("SELECT min(offset) FROM holds WHERE place = ?", place).fetchone()
     query = "SELECT id, offset, at FROM records WHERE topic = ? ORDER BY offset LIMIT ?"
     rows = connection.execute(query, (topic, limit)).fetchall()
-    old = [(number,) for number, offset, at in rows if at < before and (held is None or offset < held)]
-    connection.executemany("DELETE FROM records WHERE id = ?", old)
+    old = [(number, offset) for number, offset, at in rows if at < before and (held is None or offset < held)]
+    connection.executemany("DELETE FROM records WHERE id = ?", [(number,) for number, _ in old])
     if old:
-        connection.execute(_FIRST_LEFT)
+        connection.execute(_FIRST_LEFT, (old[-1][1] + 1, topic))
     return len(old)
 
 
 def set_aside(connection: sqlite3.Connection, stored: Stored, reason: str) -> None:
     """Copy an entry to the table of dead letters."""
-    values = (stored.id, *stored.entry, stored.at, reason)
+    topic, key, value = stored.entry
+    values = (stored.id, _as_utf8(topic), _as_utf8(key), value, stored.at, reason)
     connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?)", values)
+
+
+def _as_utf8(text: str) -> str:
+    """With a mark in place of what is none; SQLite would refuse it."""
+    return text.encode(errors="surrogatepass").decode(errors="replace")
 
 
 def bury(connection: sqlite3.Connection, reader: str, record: Record, reason: str) -> None:
     """Keep a record that a reader cannot use, once however often it is read."""
-    values = (reader, *record, time.time(), reason)
+    values = (reader, *record, time.time(), _as_utf8(reason))
     connection.execute("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
@@ -178,6 +250,13 @@ def select(
     """
     if not topics:
         return [], []
+    with _transaction(connection, "DEFERRED"):  # in which the ends are those of the records
+        return _select(connection, topics, cursor, limit)
+
+
+def _select(
+    connection: sqlite3.Connection, topics: Sequence[str], cursor: Cursor, limit: int
+) -> tuple[list[Record], list[Record]]:
     # Each topic's next ids come from its index alone; values are read only for those that stay.
     ids = " UNION ALL ".join([_TOPIC_IDS] * len(topics))
     bounds = [v for topic in topics for v in (topic, cursor.get(f"{topic}/0", 0), limit)]
@@ -188,7 +267,10 @@ def select(
     good: list[Record] = []
     bad: list[Record] = []
     expected: dict[str, int] = {}
-    for number, topic, offset, key, value, at, crc in connection.execute(query, (*bounds, limit)):
+    for row in connection.execute(query, (*bounds, limit)):
+        number, topic, offset, key, value, at, crc = _checked(row)
+        if topic not in topics:
+            raise DamagedFile(f"the record with the id {number} is of another topic than its index says")
         record = Record(topic, 0, offset, key, value)
         place = expected[topic] if topic in expected else cursor.get(f"{topic}/0", 0)
         if offset != place:
@@ -196,7 +278,23 @@ def select(
         expected[topic] = offset + 1
         right = crc is None or crc == checksum(number, topic, offset, key, value, at)
         (good if right else bad).append(record)
+    if len(good) + len(bad) < limit:
+        after = ends(connection)
+        for topic in topics:
+            place, end = expected.get(topic, cursor.get(f"{topic}/0", 0)), after.get(topic, 0)
+            if place < end:
+                _explain(connection, topic, place, end)
     return good, bad
+
+
+_TYPES = (int, str, int, str, bytes, float, int | None)
+
+
+def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row of `records`. Raises `DamagedFile` when its values have types that nobody wrote."""
+    if not all(isinstance(value, kind) for value, kind in zip(row, _TYPES, strict=True)):
+        raise DamagedFile(f"the record with the id {row[0]} has values of other types than were written")
+    return row
 
 
 def _explain(connection: sqlite3.Connection, topic: str, expected: int, found: int) -> None:
@@ -214,18 +312,50 @@ def _explain(connection: sqlite3.Connection, topic: str, expected: int, found: i
 def oldest(
     connection: sqlite3.Connection, limit: int, max_bytes: int, after: int
 ) -> tuple[list[Stored], bool]:
-    """See `SqliteLog.oldest`; and whether the last of them has a wrong checksum, which ends the list."""
+    """See `SqliteLog.oldest`; and whether the last of them has a wrong checksum, which ends the list.
+
+    Raises `DamagedFile` when an offset is missing that was not known to be lost.
+    """
+    with _transaction(connection, "DEFERRED"):
+        return _oldest(connection, limit, max_bytes, after)
+
+
+def _oldest(
+    connection: sqlite3.Connection, limit: int, max_bytes: int, after: int
+) -> tuple[list[Stored], bool]:
     found: list[Stored] = []
     total = 0
+    (lowest,) = connection.execute("SELECT min(id) FROM records").fetchone()
+    # What comes next is known of topics that have nothing before `after`.
+    query = "SELECT topic, first FROM heads"
+    expected = dict(connection.execute(query).fetchall()) if lowest is None or lowest > after else {}
+    previous = after
     query = "SELECT id, topic, offset, key, value, at, crc FROM records WHERE id > ? ORDER BY id LIMIT ?"
-    for number, topic, offset, key, value, at, crc in connection.execute(query, (after, limit)):
+    for row in connection.execute(query, (after, limit)):
+        number, topic, offset, key, value, at, crc = _checked(row)
         total += len(value)
         if found and total > max_bytes:
             break
+        if previous and number != previous + 1:
+            _explain_ids(connection, previous, number)
+        previous = number
+        if offset > expected.get(topic, offset):
+            _explain(connection, topic, expected[topic], offset)
+        expected[topic] = offset + 1
         found.append(Stored(number, Entry(topic, key, value), at))
         if crc is not None and crc != checksum(number, topic, offset, key, value, at):
             return found, True
     return found, False
+
+
+def _explain_ids(connection: sqlite3.Connection, before: int, found: int) -> None:
+    """Raises `DamagedFile` when the ids between two that came one after the other should be there.
+
+    The index says so, which is read to its end here: it is rare that ids are missing.
+    """
+    query = "SELECT id FROM records INDEXED BY sqlite_autoindex_records_1 WHERE id > ? AND id < ? LIMIT 1"
+    if found < before or connection.execute(query, (before, found)).fetchone():
+        raise DamagedFile(f"the record after the one with the id {before} cannot be the one with {found}")
 
 
 def latest(connection: sqlite3.Connection) -> float:
@@ -263,24 +393,37 @@ def check_tail(connection: sqlite3.Connection, mark: int) -> None:
         if mark > highest:
             raise DamagedFile(f"the last {mark - highest} records are missing")
         for topic, after, latest_at in connection.execute("SELECT topic, next, latest FROM heads").fetchall():
-            if (topic and after > highest) or latest_at > _FAR_FUTURE:
-                raise DamagedFile(f"the head of {topic} makes no sense")
-            _check_last(connection, topic, after)
+            if not _makes_sense(topic, after, latest_at, highest):
+                raise DamagedFile(f"the head of {topic!r} makes no sense")
+            if topic:
+                _check_last(connection, topic, after)
     finally:
         connection.execute("ROLLBACK")
 
 
+def _makes_sense(topic: object, after: object, latest_at: object, highest: int) -> bool:
+    """Whether a line of `heads` may be what was written."""
+    if not (isinstance(topic, str) and isinstance(after, int) and isinstance(latest_at, float)):
+        return False
+    is_name = _as_utf8(topic) == topic
+    return is_name and 0 <= after <= (highest if topic else after) and latest_at <= _FAR_FUTURE
+
+
 def _check_last(connection: sqlite3.Connection, topic: str, after: int) -> None:
-    query = "SELECT id, offset, key, value, at, crc FROM records WHERE topic = ? ORDER BY offset DESC LIMIT 1"
+    query = (
+        "SELECT id, topic, offset, key, value, at, crc FROM records"
+        " WHERE topic = ? ORDER BY offset DESC LIMIT 1"
+    )
     row = connection.execute(query, (topic,)).fetchone()
     if row is None:
+        _explain(connection, topic, 0, after)
         return
-    number, offset, key, value, at, crc = row
+    number, found, offset, key, value, at, crc = _checked(row)
     if offset >= after:
         raise DamagedFile(f"{topic} has records after its end")
     if offset + 1 < after:
         _explain(connection, topic, offset + 1, after)
-    if crc is not None and crc != checksum(number, topic, offset, key, value, at):
+    if crc is not None and crc != checksum(number, found, offset, key, value, at):
         raise DamagedFile(f"the last record of {topic} has a wrong checksum")
 
 

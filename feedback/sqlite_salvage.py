@@ -86,7 +86,7 @@ def _as_row(number: int, values: list[Value]) -> Row | None:
 
 def _heads(damaged: Path) -> dict[str, tuple[int, int, float]]:
     """Topic -> (next, first, latest), as far as SQLite can still read that table."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_readable(damaged)) as old:
+    with contextlib.suppress(sqlite3.Error, *rows.DAMAGES), contextlib.closing(_readable(damaged)) as old:
         found = old.execute("SELECT topic, next, first, latest FROM heads").fetchall()
         return {
             topic: (after, first, latest)
@@ -103,7 +103,7 @@ def _readable(damaged: Path) -> sqlite3.Connection:
 def _copy_small_tables(connection: sqlite3.Connection, damaged: Path) -> None:
     """Dead letters, gaps and holds, as far as SQLite can still read them."""
     for table, columns in (("refused", 6), ("dead_letters", 8), ("gaps", 3), ("holds", 4)):
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(_readable(damaged)) as old:
+        with contextlib.suppress(sqlite3.Error, *rows.DAMAGES), contextlib.closing(_readable(damaged)) as old:
             marks = ", ".join("?" * columns)
             found = old.execute(f"SELECT * FROM {table}").fetchall()
             connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", found)

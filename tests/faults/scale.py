@@ -25,7 +25,7 @@ SHORT = Scale(
     votes=6_000,
     broker_away_seconds=4.0,
     every_byte=False,
-    flips=100,
+    flips=300,
     shuffles=10,
 )
 FULL = Scale(

@@ -10,7 +10,8 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,13 @@ TOPICS = ("a", "b")
 TAIL = 20_000
 """Bytes at the end of a file: five pages, about the newest commit."""
 
+PAGE, HEAD = 4096, 64
+"""Bytes of a page, and of those at its beginning that say where its rows are."""
+
 STARTS = 3
 """How often a process may be started until it runs: once to find damage in reading, once more to mend."""
 
+Work = Callable[[Path], dict[str, object]]
 Found = dict[str, dict[str, str]]  # topic -> offset -> value
 
 
@@ -68,7 +73,7 @@ def write(path: Path, texts: list[str]) -> dict[str, object]:
     durable_at = []
     for number, text in enumerate(texts):
         topic = TOPICS[number % 3 == 0]
-        log.append([Entry(topic, "k", text.encode())]).result()
+        log.append([Entry(topic, f"conversation-{number:08d}", text.encode())]).result()
         offset = len(values[topic])
         values[topic][str(offset)] = text
         if number == 50:
@@ -89,6 +94,8 @@ def in_a_process(work: object) -> dict[str, object] | None:
             with os.fdopen(sink, "w") as pipe:
                 json.dump(work(), pipe)  # type: ignore[operator]
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     os.close(sink)
@@ -121,13 +128,44 @@ def read_and_append(path: Path) -> dict[str, object]:
     }
 
 
-def examine(path: Path, pristine: Pristine) -> set[tuple[str, int]]:
+def relay_and_append(path: Path) -> dict[str, object]:
+    """What `read_and_append` gives, of a log that is read and emptied as an outbox."""
+    taken = path.with_name("taken.json")  # what the processes before have read
+    values: Found = json.loads(taken.read_text()) if taken.exists() else {topic: {} for topic in TOPICS}
+    log = SqliteLog(path)
+    after = 0
+    while batch := log.oldest(30, 1 << 30, after):
+        for _, (topic, _, text), _ in batch:
+            values[topic][text.decode().partition(":")[0]] = text.decode()
+        after = batch[-1].id
+        taken.write_text(json.dumps(values))
+        log.discard(after).result()
+    end = log.end(TOPICS)
+    log.append([Entry(topic, "k", b"after") for topic in TOPICS]).result()
+    after_it = log.oldest(30, 1 << 30, after)
+    return {
+        "values": {topic: by_offset(values[topic]) for topic in TOPICS},
+        "skipped": log.damaged,
+        "after": [(entry.topic, end[f"{entry.topic}/0"], entry.value.decode()) for _, entry, _ in after_it],
+    }
+
+
+def by_offset(texts: dict[str, str]) -> dict[str, str]:
+    """Values under their offsets, of values under the numbers that `write` gave them."""
+    found = {}
+    for number in map(int, texts):
+        offset = number // 3 if number % 3 == 0 else number - number // 3 - 1
+        found[str(offset)] = texts[str(number)]
+    return found
+
+
+def examine(path: Path, pristine: Pristine, work: Work = read_and_append) -> set[tuple[str, int]]:
     """The records that the damage cost. Fails when a wrong one came, or when a loss was not reported."""
     report = None
     starts = 0
     while report is None:
         assert starts < STARTS, "it never got going again"
-        report = in_a_process(lambda: read_and_append(path))
+        report = in_a_process(lambda: work(path))
         starts += 1
     lost = set()
     for topic, values in pristine.values.items():
@@ -184,24 +222,35 @@ def test_a_closed_log_cut_at_any_byte_keeps_what_lies_before(pristine: Pristine,
         shutil.rmtree(folder)
 
 
-def test_any_flipped_bit_is_harmless_or_reported(pristine: Pristine, tmp_path: Path) -> None:
+def roots(path: Path) -> list[int]:
+    """Where the pages begin at which SQLite starts to look for anything."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        pages = connection.execute("SELECT rootpage FROM sqlite_master WHERE name NOT LIKE '%letters%'")
+        return [0, *((page - 1) * PAGE for (page,) in pages)]
+
+
+@pytest.mark.parametrize("work", [read_and_append, relay_and_append], ids=["log", "outbox"])
+def test_any_flipped_bit_is_harmless_or_reported(work: Work, pristine: Pristine, tmp_path: Path) -> None:
     random_ = random.Random(11)
     closed = pristine.copy(tmp_path / "closed")
     SqliteLog(closed).close()
+    starts = roots(closed)
     costs = []
     for number in range(SCALE.flips):
         source = random_.choice((pristine.folder, closed.parent))
         folder = tmp_path / str(number)
         shutil.copytree(source, folder)
-        files = [path for path in folder.iterdir() if path.suffix != ".db-lock" and path.stat().st_size]
+        files = [path for path in sorted(folder.iterdir()) if path.suffix != ".db-lock"]
         sizes = [path.stat().st_size for path in files]
         file = random_.choices(files, sizes)[0]
         data = bytearray(file.read_bytes())
         place = random_.randrange(len(data) * 8)
+        if file.name == "log.db" and random_.random() < 0.5:  # where one bit hides many records
+            place = 8 * random_.choice(starts) + random_.randrange(8 * HEAD)
         data[place // 8] ^= 1 << place % 8
         file.write_bytes(data)
         try:
-            costs.append(len(examine(folder / "log.db", pristine)))
+            costs.append(len(examine(folder / "log.db", pristine, work)))
         except BaseException as error:
             error.add_note(f"flip {number}: bit {place % 8} of byte {place // 8} of {file.name}")
             raise
