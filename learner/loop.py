@@ -22,7 +22,7 @@ import torch
 from prometheus_client import start_http_server
 
 from deploy.engine import EngineClient, EngineError, Sample
-from deploy.gate import GateLimits, verdict
+from deploy.gate import verdict
 from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, parse
 from deploy.table import RoutingTable
@@ -448,7 +448,7 @@ class Learner:
             (self.settings.kl_budget_nats, self.settings.kl_publish_nats),
         )
         self.metrics.win_ratio.set(numbers.win_rate)
-        judged = verdict(numbers, GateLimits())
+        judged = verdict(numbers, self.settings.gate)
         if judged.passed:
             self._publish(numbers, probed)
         elif self._share_of_limits(numbers.kl_nats_base, numbers.kl_nats_live) > 1 and self.earlier:

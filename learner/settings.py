@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from deploy.gate import GateLimits
 from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
 
@@ -152,6 +153,7 @@ class LearnerSettings:
     gate_prompts: int = 128  # held-out prompts of the offline comparison
     reward: RewardSettings = field(default_factory=RewardSettings)
     ppo: PPOSettings = field(default_factory=PPOSettings)
+    gate: GateLimits = field(default_factory=GateLimits)  # what a candidate must reach to be offered
     trust: TrustRules = field(default_factory=TrustRules)
     self_check: SelfCheckLimits | None = field(default_factory=SelfCheckLimits)  # None: no self-check
 

@@ -12,15 +12,26 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from learner.settings import LearnerSettings
+
+
+def settings_of(given: dict[str, Any]) -> "LearnerSettings":
+    """The settings that were written as JSON."""
+    from deploy.gate import GateLimits
+    from learner.settings import LearnerSettings
+
+    typed = {"data": Path(given["data"]), "gate": GateLimits(**given.get("gate", {}))}
+    return LearnerSettings(**given | typed)
 
 
 def main(given: dict[str, Any]) -> None:
     """Obey until stdin ends."""
     from learner.loop import run
-    from learner.settings import LearnerSettings
 
-    settings = LearnerSettings(**given | {"data": Path(given["data"])})
+    settings = settings_of(given)
 
     def learn() -> NoReturn:
         status = 0

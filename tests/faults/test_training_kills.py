@@ -37,6 +37,9 @@ SETTINGS = {
     "steps_per_candidate": 5,
     "gate_prompts": 32,
     "max_tokens": 24,
+    # Whether five small steps please the judges is not the question here, and depends on the machine's bits.
+    "gate": {"win_rate_low": 0.0},
+    "self_check": None,
 }
 
 
@@ -130,7 +133,7 @@ def published(data: Path, engine: Engine, kills: int, seed: int) -> tuple[str, i
     try:
         learners.start()
         while not records:
-            patience = draw.uniform(0.05, 4.0) if done < kills else 300.0
+            patience = draw.uniform(0.05, 4.0) if done < kills else 900.0
             records, cursor = log.read([RELEASES], cursor, 10, patience)
             if not records and done < kills:
                 learners.kill()
@@ -167,11 +170,11 @@ TWO_RANKS = """
 import json, os, sys
 from pathlib import Path
 from learner.loop import run
-from learner.settings import LearnerSettings
+from tests.faults.nursery import settings_of
 
 given = json.loads(sys.argv[1])
 Path(given["data"] + f".pid{os.environ['RANK']}").write_text(str(os.getpid()))
-run(LearnerSettings(**given | {"data": Path(given["data"])}))
+run(settings_of(given))
 """
 
 
@@ -204,7 +207,7 @@ def two_ranks(engine: Engine, votes: Path, tmp_path: Path) -> Iterator[tuple[sub
         log.close()
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(300)
 
 
 def ranks_of(data: Path) -> list[int]:
@@ -215,7 +218,7 @@ def test_two_ranks_learn_and_end_together(two_ranks: tuple[subprocess.Popen[byte
     process, data = two_ranks
     ranks = ranks_of(data)
     process.terminate()
-    process.wait(60)
+    process.wait(300)
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
     assert (data / "learner").is_dir()
 
@@ -227,5 +230,5 @@ def test_a_rank_that_is_killed_ends_the_other(
     process, data = two_ranks
     ranks = ranks_of(data)
     os.kill(ranks[victim], signal.SIGKILL)
-    assert process.wait(60) != 0
+    assert process.wait(300) != 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
