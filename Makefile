@@ -36,9 +36,10 @@ test: setup lint tools
 test-faults: setup
 	HEARKEN_FAULTS=full $(BIN)/pytest tests/faults -s $(ARGS)
 
-# the API with 200 examples of every operation, other ones each time; `make test` tries the same few
+# the API with 200 examples of every operation, and votes in any order, other ones each time; `make test` tries
+# the same few
 fuzz: setup
-	HEARKEN_FUZZ=200 $(BIN)/pytest tests/serve/test_openapi.py $(ARGS)
+	HEARKEN_FUZZ=200 $(BIN)/pytest tests/serve/test_openapi.py tests/feedback/test_join_properties.py $(ARGS)
 
 kafka: setup
 	$(BIN)/python -m tests.servers kafka --port 9092

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from feedback.kafka_reader import KafkaReader, consumer
+from feedback.kafka_reader import PATIENCE_SECONDS, KafkaReader, consumer
 from feedback.kafka_topics import PARTITIONS, KafkaTopics
 from feedback.log import Cursor, Entry, LogUnavailable, Record
 from feedback.relay import Relay
@@ -28,12 +28,19 @@ class KafkaLog:
     `append` writes to this process's `outbox` only and is durable there; a relay moves it on, so a broker
     that is down, slow or absent at start neither fails nor delays an append. `read` needs the broker; while
     it is away the answer is empty, after the wait. Takes over the outbox and closes it. `partitions`:
-    topic -> how many partitions to make where it is missing.
+    topic -> how many partitions to make where it is missing. `patience_seconds`: see `KafkaReader`.
     """
 
-    def __init__(self, outbox: SqliteLog, bootstrap: str, partitions: Mapping[str, int] = PARTITIONS) -> None:
+    def __init__(
+        self,
+        outbox: SqliteLog,
+        bootstrap: str,
+        partitions: Mapping[str, int] = PARTITIONS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         _quieten_client()
         self._outbox = outbox
+        self._patience_seconds = patience_seconds
         self._topics = KafkaTopics(bootstrap, partitions)
         self._relay = Relay(outbox, self._topics)
         self._closing = threading.Event()
@@ -143,7 +150,7 @@ class KafkaLog:
             reader = fitting[-1] if fitting else None
             if reader is not None:
                 self._readers.remove(reader)
-        reader = reader or KafkaReader(self._topics.bootstrap, partitions)
+        reader = reader or KafkaReader(self._topics.bootstrap, partitions, self._patience_seconds)
         try:
             yield reader
         except BaseException:

@@ -12,7 +12,8 @@ from feedback.log import Cursor, Record
 
 _BUFFERED = 1000  # records of one partition that wait for the others; above that no more are fetched
 _ROUND_SECONDS = 0.3  # a fetch needs one round trip, even for a caller who will not wait
-_PATIENCE_SECONDS = 2.0  # how long a partition that does not answer holds up the others
+PATIENCE_SECONDS = 2.0
+"""How long a partition that does not answer holds up the others."""
 
 _NOWHERE = -1
 
@@ -36,12 +37,16 @@ class KafkaReader:
     """Follows all partitions of some topics. `partitions`: topic -> how many it has.
 
     Partitions are merged by the records' times, so that a reader who starts far behind sees completions and
-    their feedback side by side, and not all of the smaller topic first. Not thread-safe. Methods raise
-    `KafkaError` for what the client cannot repair by itself.
+    their feedback side by side, and not all of the smaller topic first. After `patience_seconds` they are
+    merged without those that do not answer. Not thread-safe. Methods raise `KafkaError` for what the client
+    cannot repair by itself.
     """
 
-    def __init__(self, bootstrap: str, partitions: Mapping[str, int]) -> None:
+    def __init__(
+        self, bootstrap: str, partitions: Mapping[str, int], patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self.partitions = dict(partitions)
+        self._patience_seconds = patience_seconds
         self._places = [
             TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)
         ]
@@ -65,7 +70,7 @@ class KafkaReader:
             self._fetch(min(left, 0.5))
             records = self._merge(limit, complete=True)
             if not patient and any(self._buffers.values()):  # they wait for partitions that did not answer
-                patient, deadline = True, time.monotonic() + _PATIENCE_SECONDS
+                patient, deadline = True, time.monotonic() + self._patience_seconds
         records = records or self._merge(limit, complete=False)
         known = {_name(place): offset for place, offset in self._next.items() if offset is not None}
         return records, {**cursor, **known}

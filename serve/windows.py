@@ -22,7 +22,7 @@ T = TypeVar("T")
 WINDOW_SECONDS = 60
 _SWEEP_EVERY = 4096
 _UNLIMITED = 2**53
-_REDIS_SECONDS = 1.0  # how long a request waits for Redis
+_REDIS_SECONDS = 1.0
 _FRESH_SECONDS = 0.1  # how old a look may be: a busy gateway reads a counter ten times a second and no more
 _AWAY_SECONDS = 1.0  # how long it is left alone after it did not answer
 
@@ -139,9 +139,18 @@ class LocalWindows:
 
 
 class RedisWindows:
-    """Counters that all gateways share; while Redis is away, each counts for itself, and that is counted."""
+    """Counters that all gateways share; while Redis is away, each counts for itself, and that is counted.
 
-    def __init__(self, url: str, alone: Counter, seconds: int = WINDOW_SECONDS) -> None:
+    `timeout_seconds`: how long a request waits for Redis.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        alone: Counter,
+        seconds: int = WINDOW_SECONDS,
+        timeout_seconds: float = _REDIS_SECONDS,
+    ) -> None:
         # Imported here: a gateway without Redis starts without it.
         from limits.aio.storage import RedisStorage
         from redis.asyncio.retry import Retry
@@ -152,12 +161,13 @@ class RedisWindows:
             f"async+{url}",
             implementation="redispy",
             key_prefix="hearken:limits",
-            socket_timeout=_REDIS_SECONDS,
-            socket_connect_timeout=_REDIS_SECONDS,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type]  # handed to the client as it is
         )
         self._errors = (RedisError, OSError, TimeoutError)
         self._seconds = seconds
+        self._timeout_seconds = timeout_seconds
         self._local = LocalWindows(seconds)
         self._alone = alone
         self._seen: dict[str, tuple[float, Window]] = {}  # when it was read, and what
@@ -217,7 +227,7 @@ class RedisWindows:
             if self._away:
                 self._away_until = now + _AWAY_SECONDS  # one request looks whether it is back, not all
             try:
-                async with asyncio.timeout(_REDIS_SECONDS):
+                async with asyncio.timeout(self._timeout_seconds):
                     answer = await shared()
             except self._errors as error:
                 self._away_until = time.monotonic() + _AWAY_SECONDS

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import free_port, kafka_bootstrap, redis_url
 
 __all__ = ["kafka_bootstrap", "redis_url"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Like the other requests that are drawn (tests/fuzzing.py): the same in every run, others by `make fuzz`.
+settings.register_profile("hearken", deadline=None, derandomize="HEARKEN_FUZZ" not in os.environ)
+settings.load_profile("hearken")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def running_engine(model: Path, log: Path, *extra: str) -> Iterator[Engine]:
         )
     client = EngineClient(f"http://127.0.0.1:{options.port}")
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not client.is_healthy():
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the engine did not start:\n{log.read_text()[-3000:]}")

@@ -7,8 +7,10 @@ The broker is Apache Kafka from Maven Central, fetched once into `.kafka/`; it n
 """
 
 import argparse
+import contextlib
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -60,7 +62,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 """
 _JAVA = ("java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-_STARTUP_SECONDS = 60.0
+_STARTUP_SECONDS = 180.0
 
 
 def free_port() -> int:
@@ -68,6 +70,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on, below those that the system gives out."""
+    for first in random.sample(range(20_000, 32_000, count), 1000):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise AssertionError(f"no {count} free ports in a row")
 
 
 def fetch_kafka() -> Path:

@@ -3,8 +3,9 @@
 Ada and her neighbours chat with the tiny model. What they like is short answers; nobody tells the service.
 """
 
+import itertools
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from openai.types.chat import ChatCompletion
 from deploy.controller import Controller
 from deploy.engine import EngineClient
 from deploy.fleet import Fleet
+from deploy.guardrails import GuardrailLimits
 from deploy.metrics import ControllerMetrics
 from deploy.registry import Registry
 from deploy.settings import ControllerSettings
@@ -33,7 +35,7 @@ from learner.settings import LearnerSettings, PPOSettings
 from tests.conftest import Engine
 from tests.serve.conftest import Gateway, eventually, serving
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 QUESTIONS = [
     f"{greeting}, {question}"
@@ -69,6 +71,9 @@ class Service:
             window_seconds=0.01,
             holdback_min_seconds=0,
             parity_tolerance_nats=1e-3,
+            # An engine that shares two cores with everything here is no judge of how fast a policy answers,
+            # and these people like an answer without words.
+            guardrails=GuardrailLimits(latency_ratio=50, empty_share=0.9),
         )
         fleet = Fleet([self._client], self._registry, rules.parity_tolerance_nats)
         self._shared = SqliteStore(data / "shared.db")
@@ -90,6 +95,7 @@ class Service:
             gate_prompts=48,
             kl_budget_nats=20,
             kl_publish_nats=20,
+            self_check=None,  # its limits are for larger batches; tests/learner/test_refusing.py is about it
             ppo=PPOSettings(learning_rate=6e-3, warmup_steps=1, critic_warmup_steps=0, kl_step_nats=1),
         )
         model = SharedModel(settings.model, rank=settings.rank)
@@ -200,8 +206,59 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     assert all(again[key].equal(value) for key, value in moved.items())
     assert learner.labels.used == 181
 
-    # 7. After some steps the policy wins against live on held-out prompts and is published.
-    service.until("a candidate", lambda: learner.place.trial, lambda: learner.turn(0.2), 30)
+    # 7 to 9. What wins against live on held-out prompts is tried on people. A win on few prompts may have
+    # been luck: then they find out, and the learner goes on.
+    tried: list[str] = []
+    while controller.state.table.live == BASE:
+        assert len(tried) < 3, f"people wanted none of {tried}"
+        tried.append(try_a_candidate(service, tried))
+    version = tried[-1]
+
+    # 10. Ada looks what became of her thumb, the operator which thumbs made the policy.
+    became = "judging" if learner.labels.is_judging(first_of(learner, thumb)) else "live"
+    receipt = f"/v1/feedback/{thumb.event_id}"
+    eventually(lambda: gateway.http.get(receipt).json()["status"] == became, f"the receipt says {became}")
+    made = gateway.http.get(f"/v1/policies/{version}/feedback", params={"limit": 1000}).json()
+    trained = {signal.event_id for signal in learner.labels.training}
+    assert {vote["id"] for vote in made["data"]} <= trained
+    assert made["status"] == "live"
+
+    # 11. The next answer is the new policy's, and no answer of the whole story was lost or mixed.
+    epoch = controller.state.table.epoch
+    eventually(lambda: gateway.metric("hearken_table_epoch") == epoch, "the gateway follows")
+    answer = service.ask("ada", "Where is my parcel?")
+    assert gateway.completion(answer.id).policy_version == version
+    records, _ = gateway.log.read([COMPLETIONS], {}, limit=100_000)
+    sealer = open_sealer(gateway.data)
+    served = [sealer.open(Completion.model_validate_json(record.value)) for record in records]
+    assert {completion.policy_version for completion in served} == {"base", *tried}
+    by_version = {
+        policy: statistics.fmean(len(c.choices[0].text) for c in served if c.policy_version == policy)
+        for policy in ("base", version)
+    }
+    assert by_version[version] < by_version["base"]  # what they like, and nobody said
+
+
+def try_a_candidate(service: Service, before: Collection[str]) -> str:
+    """Steps 7 to 9: a policy that was not there `before`, and people's verdict on it."""
+    learner, controller, gateway = service.learner, service.controller, service.gateway
+    people = itertools.count(1000 * (1 + len(before)), 60)
+
+    def more_votes() -> None:
+        first = next(people)
+        service.visits(range(first, first + 60))
+
+    # 7. After some steps the policy wins against live on held-out prompts and is published. Where steps led
+    # to nothing good, the learner waits for votes.
+    def is_offered() -> bool:
+        return learner.place.trial is not None and learner.place.trial not in before
+
+    def learn() -> None:
+        if learner.place.gave_up_at == learner.place.reward_updates:
+            more_votes()
+        learner.turn(0.2)
+
+    service.until("a candidate", is_offered, learn, 40)
     version = str(learner.place.trial)
     manifest = service._registry.manifest(version)
     assert manifest.parent == "base"
@@ -221,36 +278,9 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     eventually(lambda: gateway.metric("hearken_table_epoch") == table.epoch, "the gateway follows")
 
     # 9. People vote on both sides, blind, until the evidence crosses a bound.
-    people = iter(range(1000, 100_000, 60))
-
-    def more_votes() -> None:
-        first = next(people)
-        service.visits(range(first, first + 60))
+    def judge() -> None:
+        more_votes()
         controller.tick()
 
-    service.until("a verdict", lambda: controller.state.stage != "canary", more_votes, 20)
-    assert controller.state.table.live == version
-
-    # 10. Ada looks what became of her thumb, the operator which thumbs made the policy.
-    became = "judging" if learner.labels.is_judging(first_of(learner, thumb)) else "live"
-    receipt = f"/v1/feedback/{thumb.event_id}"
-    eventually(lambda: gateway.http.get(receipt).json()["status"] == became, f"the receipt says {became}")
-    made = gateway.http.get(f"/v1/policies/{version}/feedback", params={"limit": 1000}).json()
-    trained = {signal.event_id for signal in learner.labels.training}
-    assert {vote["id"] for vote in made["data"]} <= trained
-    assert made["status"] == "live"
-
-    # 11. The next answer is the new policy's, and no answer of the whole story was lost or mixed.
-    epoch = controller.state.table.epoch
-    eventually(lambda: gateway.metric("hearken_table_epoch") == epoch, "the gateway follows")
-    answer = service.ask("ada", "Where is my parcel?")
-    assert gateway.completion(answer.id).policy_version == version
-    records, _ = gateway.log.read([COMPLETIONS], {}, limit=100_000)
-    sealer = open_sealer(gateway.data)
-    served = [sealer.open(Completion.model_validate_json(record.value)) for record in records]
-    assert {completion.policy_version for completion in served} == {"base", version}
-    by_version = {
-        policy: statistics.fmean(len(c.choices[0].text) for c in served if c.policy_version == policy)
-        for policy in ("base", version)
-    }
-    assert by_version[version] < by_version["base"]  # what they like, and nobody said
+    service.until("a verdict", lambda: controller.state.stage != "canary", judge, 20)
+    return version

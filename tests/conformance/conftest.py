@@ -24,6 +24,8 @@ from tests.serve.conftest import Gateway, eventually, serving
 T = TypeVar("T")
 
 QUESTION = [{"role": "user", "content": "Where is my order?"}]
+SOME_TEXT = {"min_tokens": 4}  # else an answer that is sampled may end before its first word
+PATIENT = {"queue_seconds": 60.0, "engine_timeout_seconds": 600.0}  # with an engine on a slow machine
 
 
 @pytest.fixture(scope="package")
@@ -31,7 +33,7 @@ def service(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A gateway on the real engine; all of the suite shares it."""
     data = tmp_path_factory.mktemp("conformance")
     events, store = SqliteLog(data / "log.db"), SqliteStore(data / "shared.db")
-    with serving(data, events, store, (engine.url,)) as gateway:
+    with serving(data, events, store, (engine.url,), **PATIENT) as gateway:
         eventually(gateway.is_ready, "the gateway is ready")
         yield gateway
     store.close()
@@ -200,7 +202,7 @@ def start_keyed(engine: Engine, tmp_path: Path) -> Iterator[StartKeyed]:
         def start(limits: Limits) -> tuple[Gateway, str]:
             key, secret = make_key("conformance", ["chat"], datetime.now(UTC), limits=limits)
             edit_keys(tmp_path / "keys.json", lambda keys: [*keys, key])
-            gateway = stack.enter_context(serving(tmp_path, events, store, (engine.url,)))
+            gateway = stack.enter_context(serving(tmp_path, events, store, (engine.url,), **PATIENT))
             eventually(gateway.is_ready, "the gateway is ready")
             return gateway, secret
 

@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from tests.conformance.conftest import QUESTION, Client
+from tests.conformance.conftest import QUESTION, SOME_TEXT, Client
 from tests.serve.conftest import Gateway
 
 pytestmark = pytest.mark.engine
@@ -19,7 +19,7 @@ def text_of(chunks: list[openai.types.chat.ChatCompletionChunk], index: int = 0)
 
 
 def test_a_whole_answer(client: Client) -> None:
-    answer = client.create()
+    answer = client.create(extra_body=SOME_TEXT)
     (choice,) = answer.choices
     assert (answer.object, answer.model) == ("chat.completion", "hearken")
     assert answer.id.startswith("chatcmpl-")
@@ -40,7 +40,8 @@ def test_roles_and_kinds_of_content(client: Client) -> None:
         "content": [{"type": "text", "text": "Where is"}, {"type": "text", "text": "it?"}],
     }
     before = [*QUESTION, {"role": "assistant", "content": "On its way."}]
-    assert client.create(messages=[*told, *before, parts]).choices[0].message.content
+    answer = client.create(messages=[*told, *before, parts], extra_body=SOME_TEXT)
+    assert answer.choices[0].message.content
     as_system = [{"role": "system", "content": "Be brief."}, *QUESTION]
     as_developer = [{"role": "developer", "content": "Be brief."}, *QUESTION]
     tokens = {client.create(messages=m, max_tokens=1).usage.prompt_tokens for m in (as_system, as_developer)}
@@ -66,11 +67,11 @@ def test_usage_comes_last_when_asked_for(client: Client) -> None:
     assert all(chunk.choices for chunk in chunks)
 
 
-def test_three_choices(client: Client) -> None:
-    answer = client.create(n=3, temperature=1)
-    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+def test_several_choices(client: Client) -> None:
+    answer = client.create(n=8, temperature=1, seed=7)
+    assert [choice.index for choice in answer.choices] == list(range(8))
     assert len({choice.message.content for choice in answer.choices}) > 1
-    chunks = client.stream(n=3)
+    chunks = client.stream(n=3, extra_body=SOME_TEXT)
     assert {choice.index for chunk in chunks for choice in chunk.choices} == {0, 1, 2}
     assert all(text_of(chunks, index) for index in range(3))
 
@@ -102,7 +103,8 @@ def test_logprobs(client: Client) -> None:
 
 
 def test_a_seed_repeats_an_answer(client: Client) -> None:
-    answers = [client.create(seed=seed, temperature=1).choices[0].message.content for seed in (7, 7, 8, 9)]
+    seeds = (7, *range(7, 15))
+    answers = [client.create(seed=seed, temperature=1).choices[0].message.content for seed in seeds]
     assert answers[0] == answers[1]
     assert len(set(answers)) > 1
 
@@ -147,7 +149,7 @@ def test_what_is_known_elsewhere_or_nowhere_does_no_harm(client: Client) -> None
         reasoning_effort="low",
         verbosity="low",
         parallel_tool_calls=None,
-        extra_body={"a_field_of_tomorrow": {"deep": [1, None]}, "hearken": {}},
+        extra_body={"a_field_of_tomorrow": {"deep": [1, None]}, "hearken": {}, **SOME_TEXT},
         extra_headers={"x-anything": "1"},
     )
     assert answer.choices[0].message.content

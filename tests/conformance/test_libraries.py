@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.conftest import SOME_TEXT
 from tests.conformance.test_tools import FORECAST, NAMED, Forecast
 from tests.serve.conftest import Gateway
 
@@ -16,7 +17,12 @@ QUESTION = "Where is my order?"
 def chat(service: Gateway) -> Any:
     langchain = pytest.importorskip("langchain_openai")
     return langchain.ChatOpenAI(
-        base_url=service.url + "/v1", api_key="unused", model="hearken", max_tokens=550, max_retries=0
+        base_url=service.url + "/v1",
+        api_key="unused",
+        model="hearken",
+        max_tokens=550,
+        max_retries=0,
+        extra_body=SOME_TEXT,
     )
 
 
@@ -68,6 +74,7 @@ def lite(service: Gateway) -> Any:
         "messages": [{"role": "user", "content": QUESTION}],
         "max_tokens": 550,
         "num_retries": 0,
+        "extra_body": SOME_TEXT,
     }
 
 

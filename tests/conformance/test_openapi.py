@@ -8,7 +8,8 @@ from tests.serve.conftest import Gateway
 pytestmark = pytest.mark.engine
 
 
+@pytest.mark.timeout(1800)
 def test_nothing_that_is_sent_upsets_the_engine(service: Gateway) -> None:
     # The model's context and vLLM's grammars allow less than the schemas.
-    options = ["--include-path-regex", "completions$|comparisons$", "--request-timeout", "60"]
+    options = ["--include-path-regex", "completions$|comparisons$", "--request-timeout", "600"]
     fuzz(service.url, *options, examples=8)

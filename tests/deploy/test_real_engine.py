@@ -96,7 +96,8 @@ def test_a_stream_keeps_its_policy_through_promotion_rollback_and_unload(
         "temperature": 0,
         "max_tokens": 900,
     }
-    with serving(tmp_path, log, store, (engine.url,)) as gateway:
+    client = EngineClient(engine.url)
+    with serving(tmp_path, log, store, (engine.url,), queue_seconds=60.0) as gateway:
         gateway.decide(RoutingTable(epoch=1, live=old))
         eventually(gateway.is_ready, "ready")
         with gateway.http.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -109,12 +110,21 @@ def test_a_stream_keeps_its_policy_through_promotion_rollback_and_unload(
             rest = list(lines)
         eventually(lambda: any(c.completion_id == first["id"] for c in gateway.completions()), "logged")
         event = gateway.completion(first["id"])
-        assert old not in EngineClient(engine.url).models()
+        assert old not in client.models()
         assert gateway.chat("hi", max_tokens=4).status_code == 200
     log.close()
     store.close()
     assert rest[-1] == "data: [DONE]"
     assert event.policy_version == old
-    assert event.choices[0].token_ids == [words.words[0].token_id] * 900
+    (choice,) = event.choices
+    assert len(choice.token_ids) == 900
+    # Not that it said its word 900 times: how sure an adapter is of it depends on the base's training.
+    assert fleet.prepare(old, time.time()) == []
+    logprobs = {
+        name: client.logprobs(name, event.prompt_token_ids, choice.token_ids) for name in (old, "base")
+    }
+    client.close()
+    assert choice.logprobs == pytest.approx(logprobs[old], abs=TOLERANCE_NATS)
+    assert choice.logprobs[-10:] != pytest.approx(logprobs["base"][-10:], abs=TOLERANCE_NATS)
     if running is None or old not in running:
         pytest.skip("the engine was done before the policy was unloaded")

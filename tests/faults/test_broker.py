@@ -71,7 +71,7 @@ def test_votes_are_taken_whatever_the_broker_does(
         everything(engine_log, wait_seconds=60.0)
         records = whole(data, broker, ledger, gateway)
         log = open_log(data, broker.bootstrap, "tester")
-        assert wait_until_read(log, data, 120.0, threading.Event()), learners.output.read_text()[-3000:]
+        assert wait_until_read(log, data, 600.0, threading.Event()), learners.output.read_text()[-3000:]
         assert learners.end() == 0
         checked = audit(log, data)
         log.close()

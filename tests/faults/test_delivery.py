@@ -115,7 +115,7 @@ def test_poison_stops_no_learner_and_is_kept_with_its_reason(data: Path, model: 
     learners = LearnerNursery(data, model)
     try:
         learners.start()
-        assert wait_until_read(log, data, 40.0, threading.Event()), learners.output.read_text()[-3000:]
+        assert wait_until_read(log, data, 600.0, threading.Event()), learners.output.read_text()[-3000:]
         assert learners.end() == 0
         checked = audit(log, data)
     finally:

@@ -58,7 +58,7 @@ class Killer(threading.Thread):
             self.join()
 
 
-def settled(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+def settled(condition: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
@@ -86,7 +86,7 @@ def test_gateway_and_learner_are_killed_while_votes_flow(data: Path, engine: Fak
             traffic.wait_for(SCALE.votes, seconds=3600)
         gateway.wait_ready()
         assert gateway.end() == 0
-        assert wait_until_read(log, data, 120.0, threading.Event()), learners.output.read_text()[-3000:]
+        assert wait_until_read(log, data, 600.0, threading.Event()), learners.output.read_text()[-3000:]
         assert learners.end() == 0
         records = everything(log)
         checked = audit(log, data)

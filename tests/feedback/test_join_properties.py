@@ -124,7 +124,7 @@ def contents(store: LabelStore) -> tuple[object, ...]:
     return store.ledger(), by_id, training, judging
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories(), st.integers(0, 2**32))
 def test_any_delivery_gives_the_same_labels(records: list[Record], seed: int) -> None:
     expected = contents(stored([Joiner().feed(records)]))
@@ -136,7 +136,7 @@ def test_any_delivery_gives_the_same_labels(records: list[Record], seed: int) ->
     assert contents(stored(batches)) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories())
 def test_what_was_taken_back_is_not_learned_from(records: list[Record]) -> None:
     newest: dict[str, Feedback] = {}
@@ -160,7 +160,7 @@ def test_what_was_taken_back_is_not_learned_from(records: list[Record]) -> None:
         assert all(answer.tenant == signal.tenant for answer in signal.answers)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories(), st.integers(0, 2**32))
 def test_a_restored_store_holds_the_same(records: list[Record], seed: int) -> None:
     store = stored([Joiner().feed(records)])

@@ -35,7 +35,8 @@ def open_kind(kind: str, path: str, bootstrap: str, topics: str) -> EventLog:
     if kind == "sqlite":
         return SqliteLog(Path(path))
     partitions = {name: int(count) for name, count in (t.split(":") for t in topics.split(","))}
-    return KafkaLog(SqliteLog(Path(path)), bootstrap, partitions)
+    # Every partition answers in the end, and only with all of them is an order promised.
+    return KafkaLog(SqliteLog(Path(path)), bootstrap, partitions, patience_seconds=60.0)
 
 
 @dataclass

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from feedback.log import Entry, LogError, LogUnavailable
 from feedback.sqlite_file import EXIT_IO_ERROR
 from feedback.sqlite_log import SqliteLog
-from tests.servers import cannot
+from tests.faults.shim import Shim
 
 _APPEND_500 = """
 import sys
@@ -26,7 +27,8 @@ for future in futures:
 log.close()
 """
 
-# Fills a file system of 2 MB, sees appends refused, makes room, sees them accepted; prints what happened.
+# Fills a disk, sees appends refused, makes room, sees them accepted. Waits for a line before it fills it and
+# before it goes on.
 _FILL_DISK = """
 import sys
 from pathlib import Path
@@ -35,20 +37,25 @@ from feedback.sqlite_log import SqliteLog
 folder = Path(sys.argv[1])
 (folder / "ballast").write_bytes(bytes(1_000_000))
 log = SqliteLog(folder / "log.db")
-accepted = refused = 0
+log.append([Entry("t", "k", b"before")]).result()
+print("begun", flush=True)
+input()
+accepted, refused = 1, 0
 while refused < 3:
     try:
         log.append([Entry("t", "k", bytes(50_000))]).result()
         accepted += 1
+        assert accepted < 100, "5 MB, and it is not full"
     except LogUnavailable:
         refused += 1
+print("full", flush=True)
 (folder / "ballast").unlink()
+input()
 log.append([Entry("t", "k", b"after")]).result()
 records, _ = log.read(["t"], {})
 assert len(records) == accepted + 1, (len(records), accepted)
 assert [r.offset for r in records] == list(range(accepted + 1))
 log.close()
-print("accepted", accepted, "and recovered")
 """
 
 # A file size limit makes write() fail as a broken disk would (EFBIG), which SQLite calls an I/O error.
@@ -66,11 +73,16 @@ print("acknowledged what the disk refused", flush=True)
 """
 
 
-def python(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+def python(
+    code: str,
+    *arguments: object,
+    prefix: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> "subprocess.Popen[str]":
     command = [*prefix, sys.executable, "-c", code, *map(str, arguments)]
-    environment = {"PYTHONPATH": ":".join(sys.path)}
+    environment = {"PYTHONPATH": ":".join(sys.path), **(environment or {})}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def test_processes_write_one_file_at_once(tmp_path: Path) -> None:
@@ -96,20 +108,34 @@ def test_a_reader_notices_what_another_process_wrote(tmp_path: Path) -> None:
     log.close()
 
 
+def see_refused_then_accepted(
+    process: "subprocess.Popen[str]", fill: Callable[[], None], make_room: Callable[[], None]
+) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for said, then in (("begun\n", fill), ("full\n", make_room)):
+        assert process.stdout.readline() == said, process.communicate()
+        then()
+        process.stdin.write("\n")
+        process.stdin.flush()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
 def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
-    """On a real file system of 2 MB, which needs the right to mount one in a namespace of one's own."""
+    """On a file system of 2 MB where a user may mount one, else with writes that fail as on a full one."""
     mount = 'mount -t tmpfs -o size=2m hearken "$1" && shift && exec "$@"'
     prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh", str(tmp_path))
     may_mount = (
         shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0
     )
-    if not may_mount:
-        cannot("mounting a small file system is not allowed here")
-    process = python(_FILL_DISK, tmp_path, prefix=prefix)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    accepted = int(output.split()[1])
-    assert accepted > 0
+    if may_mount:
+        process = python(_FILL_DISK, tmp_path, prefix=prefix)
+        see_refused_then_accepted(process, lambda: None, lambda: None)
+        return
+    shim = Shim(tmp_path)
+    process = python(_FILL_DISK, tmp_path, environment=shim.environment)
+    see_refused_then_accepted(process, lambda: shim.set(disk_is_full=1), lambda: shim.set(disk_is_full=0))
 
 
 def test_a_failed_write_ends_the_process_before_anything_is_acknowledged(tmp_path: Path) -> None:

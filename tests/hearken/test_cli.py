@@ -13,6 +13,7 @@ import pytest
 from hearken import checks
 from hearken.cli import main, parser
 from hearken.errors import UsageError
+from tests.servers import free_ports
 
 COMMANDS = (
     *("up", "demo", "tiny", "gateway", "controller", "learner"),
@@ -32,14 +33,7 @@ def busy_port() -> Iterator[int]:
 @pytest.fixture
 def free_port() -> int:
     """The first of four ports in a row that are free now."""
-    for first in range(20_000, 60_000, 7):
-        try:
-            for port in range(first, first + 4):
-                checks.check_port("127.0.0.1", port)
-        except UsageError:
-            continue
-        return first
-    raise AssertionError("no free ports")
+    return free_ports(4)
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -85,14 +79,13 @@ def test_a_port_that_is_taken(busy_port: int, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_port_above_the_first_one_that_is_taken(
-    busy_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    free_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        checks.check_port("127.0.0.1", busy_port - 1)
-    except UsageError:
-        pytest.skip("the port below happens to be taken too")
-    said = complaint(capsys, "up", "--data", str(tmp_path), "--port", str(busy_port - 1))
-    assert f"port {busy_port} is in use" in said
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port + 1))
+        taken.listen()
+        said = complaint(capsys, "up", "--data", str(tmp_path), "--port", str(free_port))
+    assert f"port {free_port + 1} is in use" in said
 
 
 @pytest.mark.parametrize("port", ["0", "65534", "-1"])

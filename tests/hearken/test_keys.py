@@ -148,7 +148,7 @@ def gateway(data: Path, engine: str, *flags: str) -> Iterator[str]:
         yield url
     finally:
         running.terminate()
-        assert running.wait(15) == 0
+        assert running.wait(60) == 0
 
 
 def client(url: str, key: str, retries: int = 0) -> openai.OpenAI:

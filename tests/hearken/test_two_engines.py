@@ -32,9 +32,9 @@ from hearken.up import UpSettings, children
 from learner.candidate import make_probes, publish
 from learner.model import POLICY, SharedModel
 from tests.conftest import Engine
-from tests.servers import free_port
+from tests.servers import free_ports
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 GATE = GateNumbers(
     prompts=64, win_rate=0.8, win_rate_low=0.7, response_tokens=20.0, response_tokens_live=20.0
@@ -56,7 +56,7 @@ class Service:
     manifest: Manifest
     supervisor: Supervisor
 
-    def eventually(self, condition: Callable[[], object], what: str, seconds: float = 240.0) -> None:
+    def eventually(self, condition: Callable[[], object], what: str, seconds: float = 600.0) -> None:
         """Wait, and look after the processes meanwhile, as `hearken up` does."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -67,7 +67,7 @@ class Service:
     def metric(self, sample: str, base: str | None = None) -> float:
         """A sample of the gateway's metrics, or of another process's, summed over its labels."""
         try:
-            text = httpx.get((base or self.gateway) + "/metrics", timeout=20).text
+            text = httpx.get((base or self.gateway) + "/metrics", timeout=60).text
         except httpx.HTTPError:
             return 0.0
         rows = re.findall(rf"^{re.escape(sample)}(?:[,{{].*)? ([-+.e\d]+)$", text, re.MULTILINE)
@@ -117,7 +117,12 @@ def service(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ensure_secret(data)
     manifest = published(data, engine.model)
     put_in_force(data, manifest.version)
-    asked = UpSettings(data=data, port=free_port(), engine_flags=("--max-num-seqs", str(SEQUENCES)))
+    asked = UpSettings(
+        data=data,
+        port=free_ports(4),
+        engine_flags=("--max-num-seqs", str(SEQUENCES)),
+        queue_seconds=120,  # a machine that starts an engine has little time for those who wait
+    )
     found = children(asked, engine.model, use_cuda())
     both = ("--engine", engine.url, "--engine", asked.engine_url)
 
@@ -253,15 +258,15 @@ def test_nobody_who_had_not_heard_from_a_killed_engine_notices(service: Service)
 def test_users_go_before_rollouts(service: Service) -> None:
     """An engine that works on four sequences at a time has many rollouts waiting when a user comes."""
     waiting = "vllm:num_requests_waiting"
-    with EngineClientOf(service.victim) as client, ThreadPoolExecutor(1) as learner:
+    with EngineClientOf(service.victim, timeout=600) as client, ThreadPoolExecutor(1) as learner:
         prompts = [[1, 50 + i, 60, 70] for i in range(60)]
         sampling = learner.submit(client.sample, BASE, prompts, max_tokens=200, n=8)
         service.eventually(
-            lambda: sampling.done() or service.metric(waiting, service.victim) > 300, "rollouts wait", 60
+            lambda: sampling.done() or service.metric(waiting, service.victim) > 300, "rollouts wait"
         )
         body = {"model": BASE, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-        answer = httpx.post(service.victim + "/v1/chat/completions", json=body, timeout=60)
+        answer = httpx.post(service.victim + "/v1/chat/completions", json=body, timeout=600)
         left = service.metric(waiting, service.victim)
         assert answer.status_code == 200
         assert left > 100, sampling.exception() if sampling.done() else "they did not wait for the user"
-        assert len(sampling.result(120)) == 8 * len(prompts)
+        assert len(sampling.result(600)) == 8 * len(prompts)

@@ -33,7 +33,8 @@ def log(tmp_path: Path) -> Iterator[Slow]:
     log = Slow(tmp_path / "log.db")
     for i in range(VOTES):
         made = [record(completion(f"c{i}")), record(thumb(f"c{i}", float(i % 2), 1, rater=f"u_{i % 50}"))]
-        log.append([Entry(each.topic, each.key, each.value) for each in made])
+        written = log.append([Entry(each.topic, each.key, each.value) for each in made])
+    written.result()
     yield log
     log.close()
 

@@ -1,12 +1,14 @@
 """A real gateway on a real socket, over a fake engine, an embedded log and an embedded shared store."""
 
+import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
@@ -26,9 +28,13 @@ from serve.app import create_app
 from serve.settings import GatewaySettings
 from serve.stored_redis import open_stored
 from tests.serve.fake_vllm import FakeVllm
+from tests.servers import need
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SECRET = b"0123456789abcdef0123456789abcdef"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:
@@ -109,6 +115,21 @@ class Gateway:
         raise AssertionError(f"no user for {arm} in {table}")
 
 
+def ask_and_leave(gateway: Gateway, content: str, until: Callable[[], object], what: str) -> None:
+    """Ask for a whole answer and, once a condition holds, leave without it."""
+    body = {"model": "hearken", "messages": [{"role": "user", "content": content}]}
+
+    async def story() -> None:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=None) as http:
+            asking = asyncio.create_task(http.post("/v1/chat/completions", json=body))
+            await asyncio.to_thread(eventually, until, what)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    asyncio.run(story())
+
+
 class Server:
     """uvicorn in a thread, on a free port."""
 
@@ -175,6 +196,25 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
     events = SqliteLog(tmp_path / "log.db")
     yield events
     events.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    need("chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=30_000)
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        yield started
+        started.close()
 
 
 Start = Callable[..., Gateway]

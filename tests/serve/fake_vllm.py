@@ -37,6 +37,7 @@ class Trouble:
     CRASH = "crash"  # 500
     BREAK = "break at once"  # the connection breaks before any byte
     UNPAIRED = "unpaired"  # one logprob is missing
+    LONG = "long"  # 600 tokens
 
 
 class FakeVllm:
@@ -234,6 +235,8 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
     if asked == Trouble.EMOJI:
         # Bytes of a character that is not complete yet come as empty text, then the character at once.
         return [part for char in EMOJI_TEXT for part in ([""] * (len(char.encode()) - 1) + [char])]
+    if asked == Trouble.LONG:
+        return ["on"] * 599
     text = f"I am {body['model']}, seed {body.get('seed')}."
     return [word if i == 0 else " " + word for i, word in enumerate(text.split(" "))]
 

@@ -42,7 +42,7 @@ def test_the_pace_is_that_of_late() -> None:
 
 
 def test_a_busy_engine_whose_pace_is_known_is_asked_for_several(gateway: Gateway, fake: FakeVllm) -> None:
-    gateway.chat(stream=True)
+    gateway.chat(Trouble.LONG, stream=True)  # above 32 tokens a second unless it takes 18 s
     held = {"model": "hearken", "messages": [{"role": "user", "content": Trouble.HOLD}], "stream": True}
     with ExitStack() as stack:
         open_streams = [gateway.http.stream("POST", "/v1/chat/completions", json=held) for _ in range(2)]

@@ -1,35 +1,17 @@
 """The chat page in a real browser, over a real gateway."""
 
 import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from feedback.events import Feedback
 from tests.serve.conftest import Gateway, eventually
 from tests.serve.fake_vllm import EMOJI_TEXT, FakeVllm, Trouble
-from tests.servers import need
 
 pytestmark = pytest.mark.browser
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TEXT = "I am base, seed None."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    need("chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

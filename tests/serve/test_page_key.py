@@ -8,10 +8,9 @@ from playwright.sync_api import Browser, Page, expect
 from serve.limits import Limits
 from tests.serve.conftest import Start, eventually
 from tests.serve.test_access import add_key, revoke_all
-from tests.serve.test_page import TEXT, ask, browser, only_vote, shown
+from tests.serve.test_page import TEXT, ask, only_vote, shown
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser"]  # the fixture
 
 
 def enter(page: Page, key: str) -> None:

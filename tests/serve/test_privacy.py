@@ -10,7 +10,8 @@ from feedback.opening import open_sealer
 from tests.serve.conftest import Gateway, Start
 from tests.serve.test_access import add_key, bearer
 
-SECRET = "my locker is 4711"
+WORD = "marmalade"  # no id and no key holds it by chance
+SECRET = f"my locker is {WORD}"
 
 
 def raw(gateway: Gateway) -> bytes:
@@ -30,7 +31,7 @@ def correct(gateway: Gateway, completion_id: str, text: str, user: str) -> str:
 def test_texts_are_sealed_and_open_with_the_users_key(gateway: Gateway) -> None:
     completion_id = gateway.chat(SECRET, user="ada").json()["id"]
     correct(gateway, completion_id, "Say: " + SECRET, "ada")
-    assert b"4711" not in raw(gateway)
+    assert WORD.encode() not in raw(gateway)
     assert gateway.completion(completion_id).messages[0]["content"] == SECRET
     (vote,) = gateway.votes()
     assert (vote.text, vote.metadata) == ("Say: " + SECRET, {"note": SECRET})
@@ -74,7 +75,7 @@ def test_erasing_a_user_takes_their_stored_answers_along(gateway: Gateway) -> No
     assert gateway.http.get(f"/v1/chat/completions/{refused}").status_code == 404
     gateway.http.delete("/v1/users/ada")
     assert gateway.http.get(f"/v1/chat/completions/{kept}").status_code == 404
-    assert b"4711" not in raw(gateway)
+    assert WORD.encode() not in raw(gateway)
 
 
 def test_only_operators_erase(start: Start, tmp_path: Path) -> None:

@@ -1,19 +1,16 @@
 """The widget on a page of another origin, in a real browser: no key, votes by the answer's token."""
 
 import gzip
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.test_access import add_key, bearer
-from tests.serve.test_page import _ARGUMENTS
-from tests.servers import need
 
 pytestmark = pytest.mark.browser
 
@@ -53,15 +50,6 @@ def site() -> Iterator[ThreadingHTTPServer]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    need("chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_ARGUMENTS)
-        yield started
-        started.close()
 
 
 Shop = Callable[[], tuple[Page, Gateway]]

@@ -177,13 +177,13 @@ def test_answers_that_are_none(sent: bytes, words: str) -> None:
 def test_a_silent_server_is_given_up_and_a_slow_one_is_not() -> None:
     async def run() -> None:
         async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            for byte in CHUNKED:
-                writer.write(bytes([byte]))
-                await asyncio.sleep(0.01)
+            for i in range(0, len(CHUNKED), 2):
+                writer.write(CHUNKED[i : i + 2])
+                await asyncio.sleep(0.1)
 
-        async with serving(slow, silence_seconds=0.3) as (server, pool, url):
-            assert (await exchange(pool, url))[1] == b"hello world"  # takes longer than 0.3 s in all
-            server.handler = sends(CHUNKED[:60])
+        async with serving(slow, silence_seconds=3.0) as (_, pool, url):
+            assert (await exchange(pool, url))[1] == b"hello world"  # takes longer than 3 s in all
+        async with serving(sends(CHUNKED[:60]), silence_seconds=0.3) as (_, pool, url):
             with pytest.raises(WireError, match=r"nothing came for 0\.3 s"):
                 await exchange(pool, url)
 
