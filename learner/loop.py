@@ -371,7 +371,7 @@ class Learner:
             if self.place.steps_since_offer:
                 self.place.at_limit = True  # offered as it is, and as it was measured
             else:
-                self._restart_from_live()  # it was offered already, and there is no room to improve it
+                self._leave_no_room()
             return
         self.metrics.show_phase("ppo")
         self.earlier = [*self.earlier, self.ppo.snapshot()][-UNDO_STEPS:]
@@ -395,7 +395,7 @@ class Learner:
         logger.warning("undid a PPO step, it went past a limit: %s", why)
         self.metrics.ppo_undone.inc()
         if not self.earlier:
-            self._restart_from_live()
+            self._leave_no_room()
             return
         self.ppo.restore(self.earlier.pop())
         if self.model.same(POLICY, LIVE):
@@ -403,6 +403,16 @@ class Learner:
             self._restart_from_live()
         else:
             self.place.at_limit = True
+
+    def _leave_no_room(self) -> None:
+        """Back to live, from a policy that was offered already and cannot be improved within the KL limits.
+
+        Where that is live itself, the same votes would lead here again and again: new ones are waited for.
+        """
+        if self.model.same(POLICY, LIVE):
+            logger.info("live has used up what KL it may have to the base; waiting for more votes")
+            self.place.gave_up_at = self.place.reward_updates
+        self._restart_from_live()
 
     def _slow_down(self) -> None:
         """Half the learning rate for a policy that moves too far; new votes when it is not for haste."""

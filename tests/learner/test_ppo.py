@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -24,10 +25,12 @@ def model(random_model: str) -> SharedModel:
     return SharedModel(random_model, rank=4, alpha=8, device="cpu", seed=1)
 
 
-def sample(model: SharedModel, count: int, seed: int, max_tokens: int = 8) -> list[Sample]:
+def sample(
+    model: SharedModel, count: int, seed: int, max_tokens: int = 8, asked: Sequence[list[int]] = PROMPTS
+) -> list[Sample]:
     """Answers of the policy, token by token, with the logprobs that they were drawn with."""
     generator = torch.Generator().manual_seed(seed)
-    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
+    prompts = [asked[i % len(asked)] for i in range(count)]
     answers: list[list[int]] = [[] for _ in prompts]
     for _ in range(max_tokens):
         going = [i for i, answer in enumerate(answers) if 2 not in answer]

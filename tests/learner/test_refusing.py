@@ -140,7 +140,7 @@ class PolicysEngine(EngineClient):
     def unload(self, name: str) -> None: ...
 
     def sample(self, model: str, prompts: list[list[int]], **options: Any) -> list[Sample]:
-        return policys_answers(self._model, len(prompts), seed=1)
+        return policys_answers(self._model, len(prompts), seed=1, asked=prompts)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -163,6 +163,26 @@ def test_a_step_that_goes_too_far_is_undone(learner: Learner, steps: int) -> Non
     assert learner.model.is_base(POLICY) is learner.model.same(POLICY, LIVE) is (steps == 1)
     assert learner.place.at_limit is (steps == 2)
     assert learner.place.pace == (1 / 2 if steps == 1 else 1)
+
+
+@pytest.mark.parametrize("share", [0.95, 1.05])
+def test_live_at_its_kl_limit_is_sampled_once_for_the_same_votes(learner: Learner, share: float) -> None:
+    learner.turn(0.0)
+    engine = PolicysEngine(learner)
+    learner.sampler = RolloutSampler(engine, learner.folder / "rollouts")
+    with torch.no_grad():
+        draw = torch.Generator().manual_seed(0)
+        weights = learner.model.flat[POLICY].weights
+        weights.add_(torch.randn(len(weights), generator=draw), alpha=0.1)
+    learner.model.copy_adapter(POLICY, LIVE)
+    answers = engine.sample("", [[1, 500, 2]] * learner.settings.rollouts_per_step)
+    budget = learner.ppo.measure(answers).kl_nats_base / share
+    learner.settings = dataclasses.replace(learner.settings, kl_budget_nats=budget)
+    for _ in range(3):
+        learner.turn(0.0)
+    assert learner.place.rollouts == 1
+    assert learner.place.gave_up_at == learner.place.reward_updates
+    assert learner.place.steps == 0
 
 
 def rollouts(count: int) -> list[Sample]:
