@@ -17,7 +17,16 @@ _UNWRITABLE = {
 }
 # No room for the index of the WAL in shared memory: found before a byte of the WAL was written.
 _FULL_IN_DISGUISE = {sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN}
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h
+
+
+class DamagedFile(Exception):
+    """The file does not hold what was written to it."""
+
+
+FILE_ERRORS = (sqlite3.Error, DamagedFile, UnicodeDecodeError)
+"""All that using a file can raise. The last is what Python makes of SQLite's words about a damaged name."""
 
 
 def connect(path: Path, *, synchronous: str, busy_seconds: float) -> sqlite3.Connection:
@@ -28,7 +37,6 @@ def connect(path: Path, *, synchronous: str, busy_seconds: float) -> sqlite3.Con
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-    connection.text_factory = _text
     try:
         _use_wal(connection, time.monotonic() + busy_seconds)
         connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -36,11 +44,6 @@ def connect(path: Path, *, synchronous: str, busy_seconds: float) -> sqlite3.Con
         connection.close()
         raise
     return connection
-
-
-def _text(raw: bytes) -> str:
-    """Text as it is stored. What a flipped bit made no UTF-8 must reach the code that knows checksums."""
-    return raw.decode(errors="surrogateescape")
 
 
 def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:
@@ -55,28 +58,28 @@ def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:
             time.sleep(0.01)
 
 
-def primary_code(error: sqlite3.Error) -> int:
+def primary_code(error: Exception) -> int:
     """SQLite's primary result code, 0 for an error that Python raised without SQLite."""
     return int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY_CODE
 
 
-def is_unwritable(error: sqlite3.Error) -> bool:
+def is_unwritable(error: Exception) -> bool:
     """Whether the write certainly did not happen and may work later: full, read-only or locked."""
     code = int(getattr(error, "sqlite_errorcode", 0))
     return primary_code(error) in _UNWRITABLE or code in _FULL_IN_DISGUISE
 
 
-def is_io_error(error: sqlite3.Error) -> bool:
+def is_io_error(error: Exception) -> bool:
     """Whether the disk failed in the middle: what it holds now is not known."""
     return primary_code(error) == sqlite3.SQLITE_IOERR and not is_unwritable(error)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file does not hold what SQLite wrote there."""
-    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+def is_damage(error: Exception) -> bool:
+    """Whether the file does not hold what was written there."""
+    return isinstance(error, DamagedFile | UnicodeDecodeError) or primary_code(error) in _DAMAGE
 
 
-def die(path: Path, error: sqlite3.Error | str) -> NoReturn:
+def die(path: Path, error: Exception | str) -> NoReturn:
     """End the process at once.
 
     After a failed fsync the kernel may drop the dirty pages and report success the next time, so nothing

@@ -19,9 +19,9 @@ from typing import NoReturn
 from feedback import sqlite_rows as rows
 from feedback.log import Cursor, Entry, LogError, LogUnavailable, Record
 from feedback.sqlite_checkpoint import Checkpointer
-from feedback.sqlite_file import connect, die, is_damage, is_io_error, is_unwritable
+from feedback.sqlite_file import FILE_ERRORS, connect, die, is_damage, is_io_error, is_unwritable
 from feedback.sqlite_guard import Guard
-from feedback.sqlite_rows import DAMAGES, DamagedFile, Stored
+from feedback.sqlite_rows import Stored
 from feedback.sqlite_salvage import salvage
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class SqliteLog:
             except BaseException:
                 self._guard.leave()
                 raise
-        except (sqlite3.Error, OSError, ValueError, DamagedFile) as error:
+        except (*FILE_ERRORS, OSError, ValueError) as error:
             raise LogUnavailable(f"cannot open the log {path} for writing: {error}") from error
         self._writer = threading.Thread(
             target=self._write_groups, args=(connection,), name=f"log-{path.stem}", daemon=True
@@ -78,7 +78,7 @@ class SqliteLog:
         self._guard.enter()
         try:
             return self._checked()
-        except (*DAMAGES, sqlite3.Error):
+        except FILE_ERRORS:
             if not self._guard.is_condemned():
                 raise
         self._guard.enter()
@@ -92,9 +92,9 @@ class SqliteLog:
             rows.prepare(connection)
             rows.check_tail(connection, self._guard.mark())
             self._stamp = math.ceil(rows.latest(connection) * 1e6)
-        except (*DAMAGES, sqlite3.Error) as error:
+        except FILE_ERRORS as error:
             is_log = self._guard.mark() > 0  # and not some file that never was one
-            if is_log and (isinstance(error, DAMAGES) or is_damage(error)):
+            if is_log and is_damage(error):
                 self._guard.condemn(str(error))  # before the connection closes, and with it the -wal
             if connection is not None:
                 connection.close()
@@ -102,7 +102,9 @@ class SqliteLog:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        return connect(self.path, synchronous="FULL", busy_seconds=self._busy_seconds)
+        connection = connect(self.path, synchronous="FULL", busy_seconds=self._busy_seconds)
+        connection.text_factory = rows.text
+        return connection
 
     def stamp(self) -> int:
         """See `EventLog.stamp`."""
@@ -201,9 +203,7 @@ class SqliteLog:
                 if callable(job):
                     job(connection)
             connection.execute("COMMIT")
-        except DAMAGES as error:
-            self._condemn(error)
-        except sqlite3.Error as error:
+        except FILE_ERRORS as error:
             if is_damage(error) or isinstance(error, sqlite3.IntegrityError):  # two records at one place
                 self._condemn(error)
             if is_io_error(error) or not _rolled_back(connection):
@@ -369,9 +369,7 @@ class SqliteLog:
         try:
             connection = connection or self._connect()
             yield connection
-        except DAMAGES as error:
-            self._condemn(error)
-        except sqlite3.Error as error:
+        except FILE_ERRORS as error:
             if is_damage(error):
                 self._condemn(error)
             if is_io_error(error):

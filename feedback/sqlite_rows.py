@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from crc32c import crc32c
 
 from feedback.log import Cursor, Entry, Record
+from feedback.sqlite_file import DamagedFile
 
 # What each version of the tables, SQLite's `user_version`, has added to the one before.
 # `id` is the order of arrival over all topics. AUTOINCREMENT: ids go on after the last row is discarded.
@@ -59,21 +60,14 @@ SELECT :topic, start + :count, start, :at
 FROM (SELECT coalesce(max(next), 0) AS start FROM heads WHERE topic = '') WHERE true
 ON CONFLICT (topic) DO UPDATE SET next = next + :count, latest = max(latest, :at) RETURNING next, latest
 """
-_INSERT = "INSERT INTO records (id, topic, offset, key, value, at, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = "id, topic, offset, key, value, at, crc"
+_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
 _TOPIC_IDS = "SELECT * FROM (SELECT id FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?)"
 # From what is deleted and not from what is left: that a damaged file does not show all of it must be found.
 _FIRST_LEFT = "UPDATE heads SET first = max(first, ?) WHERE topic = ?"
 _AT = struct.Struct("<d")
 _FAR_FUTURE = 7.3e9  # the year 2201: a clock that says so is a flipped bit
-
-
-class DamagedFile(Exception):
-    """The file does not hold what was written to it."""
-
-
-DAMAGES = (DamagedFile, UnicodeDecodeError)
-"""What damage is told by, beside SQLite's own errors: Python cannot read one that quotes a damaged name."""
 
 
 class Stored(NamedTuple):
@@ -161,6 +155,11 @@ def checksum(number: int, topic: str, offset: int, key: str, value: bytes, at: f
     return int(crc32c(value, crc32c(_AT.pack(at), crc32c(head))))
 
 
+def is_whole(row: tuple[int, str, int, str, bytes, float, int | None]) -> bool:
+    """Whether a row of `records` has the right checksum, or is older than checksums."""
+    return row[6] is None or row[6] == checksum(*row[:6])
+
+
 def insert(connection: sqlite3.Connection, entries: Sequence[Entry], now: float) -> int:
     """Append entries, none of them earlier than what their topic has; the highest id that is in use now."""
     number = last_id(connection)
@@ -193,10 +192,10 @@ def last_id(connection: sqlite3.Connection) -> int:
 
 def discard(connection: sqlite3.Connection, through: int) -> None:
     """Drop all rows up to and with the id `through`."""
-    last = "SELECT max(offset) + 1, topic FROM records WHERE id <= ? GROUP BY topic"
-    firsts = connection.execute(last, (through,)).fetchall()
+    gone = connection.execute("SELECT topic, offset FROM records WHERE id <= ? ORDER BY id", (through,))
+    firsts = {topic: offset + 1 for topic, offset in gone}
     connection.execute("DELETE FROM records WHERE id <= ?", (through,))
-    connection.executemany(_FIRST_LEFT, firsts)
+    connection.executemany(_FIRST_LEFT, [(first, topic) for topic, first in firsts.items()])
 
 
 def prune(connection: sqlite3.Connection, topic: str, before: float, limit: int) -> int:
@@ -217,6 +216,11 @@ def set_aside(connection: sqlite3.Connection, stored: Stored, reason: str) -> No
     topic, key, value = stored.entry
     values = (stored.id, _as_utf8(topic), _as_utf8(key), value, stored.at, reason)
     connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?)", values)
+
+
+def text(raw: bytes) -> str:
+    """Text as it is stored: what a flipped bit made no UTF-8 must reach the code that knows checksums."""
+    return raw.decode(errors="surrogateescape")
 
 
 def _as_utf8(text: str) -> str:
@@ -261,23 +265,20 @@ def _select(
     ids = " UNION ALL ".join([_TOPIC_IDS] * len(topics))
     bounds = [v for topic in topics for v in (topic, cursor.get(f"{topic}/0", 0), limit)]
     query = (
-        f"SELECT id, topic, offset, key, value, at, crc FROM records"
-        f" WHERE id IN (SELECT id FROM ({ids}) ORDER BY id LIMIT ?) ORDER BY id"
+        f"SELECT {_COLUMNS} FROM records WHERE id IN (SELECT id FROM ({ids}) ORDER BY id LIMIT ?) ORDER BY id"
     )
     good: list[Record] = []
     bad: list[Record] = []
     expected: dict[str, int] = {}
     for row in connection.execute(query, (*bounds, limit)):
-        number, topic, offset, key, value, at, crc = _checked(row)
+        number, topic, offset, key, value, _, _ = _checked(row)
         if topic not in topics:
             raise DamagedFile(f"the record with the id {number} is of another topic than its index says")
-        record = Record(topic, 0, offset, key, value)
         place = expected[topic] if topic in expected else cursor.get(f"{topic}/0", 0)
         if offset != place:
             _explain(connection, topic, place, offset)
         expected[topic] = offset + 1
-        right = crc is None or crc == checksum(number, topic, offset, key, value, at)
-        (good if right else bad).append(record)
+        (good if is_whole(row) else bad).append(Record(topic, 0, offset, key, value))
     if len(good) + len(bad) < limit:
         after = ends(connection)
         for topic in topics:
@@ -287,12 +288,12 @@ def _select(
     return good, bad
 
 
-_TYPES = (int, str, int, str, bytes, float, int | None)
+_TYPES = [(int, str, int, str, bytes, float, crc) for crc in (int, type(None))]
 
 
 def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A row of `records`. Raises `DamagedFile` when its values have types that nobody wrote."""
-    if not all(isinstance(value, kind) for value, kind in zip(row, _TYPES, strict=True)):
+    if tuple(map(type, row)) not in _TYPES:
         raise DamagedFile(f"the record with the id {row[0]} has values of other types than were written")
     return row
 
@@ -325,14 +326,14 @@ def _oldest(
 ) -> tuple[list[Stored], bool]:
     found: list[Stored] = []
     total = 0
-    (lowest,) = connection.execute("SELECT min(id) FROM records").fetchone()
-    # What comes next is known of topics that have nothing before `after`.
-    query = "SELECT topic, first FROM heads"
-    expected = dict(connection.execute(query).fetchall()) if lowest is None or lowest > after else {}
+    expected: dict[str, int] = {}
+    (before,) = connection.execute("SELECT EXISTS (SELECT 1 FROM records WHERE id <= ?)", (after,)).fetchone()
+    if not before:  # then each topic has to go on with the first that was not discarded
+        expected = dict(connection.execute("SELECT topic, first FROM heads").fetchall())
     previous = after
-    query = "SELECT id, topic, offset, key, value, at, crc FROM records WHERE id > ? ORDER BY id LIMIT ?"
+    query = f"SELECT {_COLUMNS} FROM records WHERE id > ? ORDER BY id LIMIT ?"
     for row in connection.execute(query, (after, limit)):
-        number, topic, offset, key, value, at, crc = _checked(row)
+        number, topic, offset, key, value, at, _ = _checked(row)
         total += len(value)
         if found and total > max_bytes:
             break
@@ -343,7 +344,7 @@ def _oldest(
             _explain(connection, topic, expected[topic], offset)
         expected[topic] = offset + 1
         found.append(Stored(number, Entry(topic, key, value), at))
-        if crc is not None and crc != checksum(number, topic, offset, key, value, at):
+        if not is_whole(row):
             return found, True
     return found, False
 
@@ -387,8 +388,7 @@ def check_tail(connection: sqlite3.Connection, mark: int) -> None:
     `mark`: an id that is known to have been durable. Raises `DamagedFile` when rows up to it, or the last
     record of a topic, are not what was written.
     """
-    connection.execute("BEGIN IMMEDIATE")  # so that no other process is in the middle of anything
-    try:
+    with _transaction(connection, "IMMEDIATE"):  # so that no other process is in the middle of anything
         highest = last_id(connection)
         if mark > highest:
             raise DamagedFile(f"the last {mark - highest} records are missing")
@@ -397,33 +397,29 @@ def check_tail(connection: sqlite3.Connection, mark: int) -> None:
                 raise DamagedFile(f"the head of {topic!r} makes no sense")
             if topic:
                 _check_last(connection, topic, after)
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def _makes_sense(topic: object, after: object, latest_at: object, highest: int) -> bool:
     """Whether a line of `heads` may be what was written."""
     if not (isinstance(topic, str) and isinstance(after, int) and isinstance(latest_at, float)):
         return False
-    is_name = _as_utf8(topic) == topic
-    return is_name and 0 <= after <= (highest if topic else after) and latest_at <= _FAR_FUTURE
+    if topic and after > highest:
+        return False
+    return _as_utf8(topic) == topic and after >= 0 and latest_at <= _FAR_FUTURE
 
 
 def _check_last(connection: sqlite3.Connection, topic: str, after: int) -> None:
-    query = (
-        "SELECT id, topic, offset, key, value, at, crc FROM records"
-        " WHERE topic = ? ORDER BY offset DESC LIMIT 1"
-    )
+    query = f"SELECT {_COLUMNS} FROM records WHERE topic = ? ORDER BY offset DESC LIMIT 1"
     row = connection.execute(query, (topic,)).fetchone()
     if row is None:
         _explain(connection, topic, 0, after)
         return
-    number, found, offset, key, value, at, crc = _checked(row)
+    offset = _checked(row)[2]
     if offset >= after:
         raise DamagedFile(f"{topic} has records after its end")
     if offset + 1 < after:
         _explain(connection, topic, offset + 1, after)
-    if crc is not None and crc != checksum(number, found, offset, key, value, at):
+    if not is_whole(row):
         raise DamagedFile(f"the last record of {topic} has a wrong checksum")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from feedback import sqlite_rows as rows
 from feedback.files import fsync
+from feedback.sqlite_file import FILE_ERRORS
 from feedback.sqlite_pages import Pages, Value
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,8 @@ def _good(pages: Pages) -> Iterator[Row]:
     """The rows that look like records and have the right checksum."""
     for number, values in pages.rows(columns=7):
         row = _as_row(number, values)
-        if row is not None:
-            _, topic, offset, key, value, at, crc = row
-            if crc is None or crc == rows.checksum(number, topic, offset, key, value, at):
-                yield row
+        if row is not None and rows.is_whole(row):
+            yield row
 
 
 def _as_row(number: int, values: list[Value]) -> Row | None:
@@ -86,7 +85,7 @@ def _as_row(number: int, values: list[Value]) -> Row | None:
 
 def _heads(damaged: Path) -> dict[str, tuple[int, int, float]]:
     """Topic -> (next, first, latest), as far as SQLite can still read that table."""
-    with contextlib.suppress(sqlite3.Error, *rows.DAMAGES), contextlib.closing(_readable(damaged)) as old:
+    with contextlib.suppress(*FILE_ERRORS), contextlib.closing(_readable(damaged)) as old:
         found = old.execute("SELECT topic, next, first, latest FROM heads").fetchall()
         return {
             topic: (after, first, latest)
@@ -103,7 +102,7 @@ def _readable(damaged: Path) -> sqlite3.Connection:
 def _copy_small_tables(connection: sqlite3.Connection, damaged: Path) -> None:
     """Dead letters, gaps and holds, as far as SQLite can still read them."""
     for table, columns in (("refused", 6), ("dead_letters", 8), ("gaps", 3), ("holds", 4)):
-        with contextlib.suppress(sqlite3.Error, *rows.DAMAGES), contextlib.closing(_readable(damaged)) as old:
+        with contextlib.suppress(*FILE_ERRORS), contextlib.closing(_readable(damaged)) as old:
             marks = ", ".join("?" * columns)
             found = old.execute(f"SELECT * FROM {table}").fetchall()
             connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", found)
