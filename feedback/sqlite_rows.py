@@ -66,6 +66,7 @@ _LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
 _TOPIC_IDS = "SELECT * FROM (SELECT id FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?)"
 # From what is deleted and not from what is left: that a damaged file does not show all of it must be found.
 _FIRST_LEFT = "UPDATE heads SET first = max(first, ?) WHERE topic = ?"
+HEADS = "SELECT topic, next, first, latest FROM heads"
 _AT = struct.Struct("<d")
 _FAR_FUTURE = 7.3e9  # the year 2201: a clock that says so is a flipped bit
 
@@ -299,7 +300,9 @@ def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _explain(connection: sqlite3.Connection, topic: str, expected: int, found: int) -> None:
-    """Raises `DamagedFile` when the offsets from `expected` to before `found` should be there."""
+    """Raises `DamagedFile` when `found` is before `expected`, or what lies between them should be there."""
+    if found < expected:
+        raise DamagedFile(f"offset {found} of {topic} comes where {expected} is expected")
     row = connection.execute("SELECT first FROM heads WHERE topic = ?", (topic,)).fetchone()
     at = max(expected, row[0] if row else 0)
     gaps = "SELECT first, last FROM gaps WHERE topic = ? ORDER BY first"
@@ -340,7 +343,7 @@ def _oldest(
         if previous and number != previous + 1:
             _explain_ids(connection, previous, number)
         previous = number
-        if offset > expected.get(topic, offset):
+        if offset != expected.get(topic, offset):
             _explain(connection, topic, expected[topic], offset)
         expected[topic] = offset + 1
         found.append(Stored(number, Entry(topic, key, value), at))
@@ -392,20 +395,21 @@ def check_tail(connection: sqlite3.Connection, mark: int) -> None:
         highest = last_id(connection)
         if mark > highest:
             raise DamagedFile(f"the last {mark - highest} records are missing")
-        for topic, after, latest_at in connection.execute("SELECT topic, next, latest FROM heads").fetchall():
-            if not _makes_sense(topic, after, latest_at, highest):
+        for head in connection.execute(HEADS).fetchall():
+            topic, after, _, _ = head
+            if not is_head(head) or (topic and after > highest):
                 raise DamagedFile(f"the head of {topic!r} makes no sense")
             if topic:
                 _check_last(connection, topic, after)
 
 
-def _makes_sense(topic: object, after: object, latest_at: object, highest: int) -> bool:
+def is_head(head: tuple[object, ...]) -> bool:
     """Whether a line of `heads` may be what was written."""
-    if not (isinstance(topic, str) and isinstance(after, int) and isinstance(latest_at, float)):
+    topic, after, first, latest_at = head
+    if not (isinstance(topic, str) and isinstance(after, int) and isinstance(first, int)):
         return False
-    if topic and after > highest:
-        return False
-    return _as_utf8(topic) == topic and after >= 0 and latest_at <= _FAR_FUTURE
+    is_time = isinstance(latest_at, float) and 0 <= latest_at <= _FAR_FUTURE
+    return is_time and _as_utf8(topic) == topic and 0 <= first <= after
 
 
 def _check_last(connection: sqlite3.Connection, topic: str, after: int) -> None:

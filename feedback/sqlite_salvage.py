@@ -86,12 +86,8 @@ def _as_row(number: int, values: list[Value]) -> Row | None:
 def _heads(damaged: Path) -> dict[str, tuple[int, int, float]]:
     """Topic -> (next, first, latest), as far as SQLite can still read that table."""
     with contextlib.suppress(*FILE_ERRORS), contextlib.closing(_readable(damaged)) as old:
-        found = old.execute("SELECT topic, next, first, latest FROM heads").fetchall()
-        return {
-            topic: (after, first, latest)
-            for topic, after, first, latest in found
-            if isinstance(topic, str) and isinstance(after, int) and isinstance(first, int)
-        }
+        found = filter(rows.is_head, old.execute(rows.HEADS).fetchall())
+        return {topic: (after, first, latest) for topic, after, first, latest in found}
     return {}
 
 
@@ -125,11 +121,12 @@ def _close_gaps(
         holes = _holes(connection, topic, first, after)
         if holes:
             lost[topic] = holes
-        jump = top - number if mark else UNKNOWN  # as many as this topic can have lost at its end
+        # As many as this topic can have lost at its end: every offset has an id.
+        jump = min(top - number, max(0, top - after)) if mark else UNKNOWN
         if jump:
             holes = [*holes, (after, after + jump - 1)]
         connection.executemany("INSERT OR IGNORE INTO gaps VALUES (?, ?, ?)", [(topic, *h) for h in holes])
-        _put_head(connection, topic, after + jump, first, max(latest or 0.0, at))
+        _put_head(connection, topic, after + jump, first, max(latest, at))
     if not mark:
         top += UNKNOWN
     _put_head(connection, "", top, 0, 0.0)  # for topics of which nothing is left
