@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from prometheus_client import start_http_server
 
 from deploy.engine import EngineClient, EngineError, Sample
 from deploy.gate import verdict
+from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, parse
 from deploy.table import RoutingTable
@@ -40,7 +42,9 @@ from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
 from learner.leading import LeadingPPO, follow
+from learner.lengths import after_cut_off, kl_limit, rollout_tokens
 from learner.machine import keep_freed_memory
+from learner.measuring import Measured
 from learner.metrics import GATE, LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
 from learner.ppo import PPO
@@ -69,6 +73,9 @@ READ_LIMIT = 2000
 UPDATE_SHARE = 0.15
 """New labels as a share of all that start a reward-model update."""
 
+ANSWERS_FOR_LENGTH = 2000
+"""The newest answers in the log, whose lengths say how long rollouts may be."""
+
 SAVE_SECONDS, SAVE_SHARE = 5.0, 4
 """The time between two checkpoints while the learner only reads, at least so many times what one takes."""
 
@@ -90,6 +97,7 @@ class Place:
     rollouts: int = 0
     pace: float = 1.0  # of the learning rate: halved when the policy runs away, doubled when it goes live
     gave_up_at: int = 0  # the reward update with which training led to nothing good: a later one is needed
+    rollout_tokens: int = 0  # the longest rollout, where batches with answers cut off raised it
 
 
 class Learner:
@@ -133,8 +141,6 @@ class Learner:
         self._behind = 0  # records that the log had, and that were not read, at the last look
         self._caught_up = False
         self._unsaved = False  # whether records were read since the last checkpoint
-        metrics.kl_budget.labels("base").set(settings.kl_budget_nats)
-        metrics.kl_budget.labels("live").set(settings.kl_publish_nats)
 
     # -- one turn ---------------------------------------------------------------------------------------
 
@@ -273,6 +279,7 @@ class Learner:
         self.watch.restart()
         self.place.steps_since_offer = 0
         self.place.at_limit = False
+        self.place.rollout_tokens = 0
 
     # -- the reward model -------------------------------------------------------------------------------
 
@@ -326,7 +333,15 @@ class Learner:
 
     def _draw(self, name: str, prompts: list[list[int]], batch: str) -> list[Sample]:
         seed = f"{self.settings.seed} {batch}"
-        return self.sampler.sample(name, prompts, max_tokens=self.settings.max_tokens, seed=seed)
+        return self.sampler.sample(name, prompts, max_tokens=self._rollout_tokens(), seed=seed)
+
+    def _rollout_tokens(self) -> int:
+        """The longest rollout: as long as answers in the log are, and longer once that cut too many off."""
+        newest = chain.from_iterable(reversed(self.joiner.completions.values()))
+        answers = (a.tokens for a in newest if a.tokens and a.policy_version != IMPORTED)
+        lengths = list(islice(answers, ANSWERS_FOR_LENGTH))
+        limit = rollout_tokens(lengths, self.settings.rollout_quantile, self.settings.max_tokens)
+        return max(limit, self.place.rollout_tokens)
 
     def _prompts(self, count: int, *, held_out: bool) -> list[list[int]]:
         asked = (choices[0] for choices in self.joiner.completions.values() if choices)
@@ -354,12 +369,13 @@ class Learner:
         if not prompts:
             return
         self.metrics.show_phase("rollout")
+        longest = self._rollout_tokens()
         rollouts = self._sample(prompts)
         measured = self.ppo.measure(rollouts)
-        kl_base, kl_live = measured.kl_nats_base, measured.kl_nats_live
-        self.metrics.kl.labels("base").set(kl_base)
-        self.metrics.kl.labels("live").set(kl_live)
-        if self._share_of_limits(kl_base, kl_live) > 1:
+        self.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, self.settings.max_tokens)
+        self.metrics.show_rollouts(measured, self._kl_limits(measured.response_tokens))
+        if self._share_of_limits(measured) > 1:
+            kl_base, kl_live = measured.kl_nats_base, measured.kl_nats_live
             self._undo(f"KL {kl_base:.2f} nats to base, {kl_live:.2f} to live")
             return
         scores = self._scores(rollouts)
@@ -367,7 +383,7 @@ class Learner:
         if self.watch.concern():
             self.place.at_limit = True  # what follows is the refusal
             return
-        if self._share_of_limits(kl_base, kl_live) > SOFT_LIMIT:
+        if self._share_of_limits(measured) > SOFT_LIMIT:
             if self.place.steps_since_offer:
                 self.place.at_limit = True  # offered as it is, and as it was measured
             else:
@@ -386,9 +402,15 @@ class Learner:
         draw = random.Random(f"{self.settings.seed} {self.place.steps} demonstrations")
         return [*draw.sample(known, min(len(known), self.settings.rollouts_per_step // 4))]
 
-    def _share_of_limits(self, kl_base: float, kl_live: float) -> float:
+    def _kl_limits(self, tokens: float) -> tuple[float, float]:
+        """The hard KL limits to base and to live of answers of `tokens` tokens, in nats per response."""
+        settings = self.settings
+        return kl_limit(settings.kl_budget_nats, tokens), kl_limit(settings.kl_publish_nats, tokens)
+
+    def _share_of_limits(self, numbers: Measured | GateNumbers) -> float:
         """How much of the KL limit that is nearer the policy has used."""
-        return max(kl_base / self.settings.kl_budget_nats, kl_live / self.settings.kl_publish_nats)
+        to_base, to_live = self._kl_limits(numbers.response_tokens)
+        return max(numbers.kl_nats_base / to_base, numbers.kl_nats_live / to_live)
 
     def _undo(self, why: str) -> None:
         """Go back before the newest PPO step, or to live; what is left is offered, unless it is live."""
@@ -455,18 +477,18 @@ class Learner:
             live,
             (judged_ours, judged_live),
             (measured.kl_nats_base, measured.kl_nats_live),
-            (self.settings.kl_budget_nats, self.settings.kl_publish_nats),
+            self._kl_limits(measured.response_tokens),
         )
         self.metrics.win_ratio.set(numbers.win_rate)
         judged = verdict(numbers, self.settings.gate)
         if judged.passed:
             self._publish(numbers, probed)
-        elif self._share_of_limits(numbers.kl_nats_base, numbers.kl_nats_live) > 1 and self.earlier:
+        elif self._share_of_limits(numbers) > 1 and self.earlier:
             self._undo(judged.sentence)
         else:
             self._refuse(judged.sentence, GATE)
 
-    def _publish(self, numbers: Any, samples: list[Sample]) -> None:
+    def _publish(self, numbers: GateNumbers, samples: list[Sample]) -> None:
         manifest = candidates.publish(
             self.registry,
             self.model,

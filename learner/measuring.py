@@ -39,6 +39,11 @@ class Measured:
         return float(torch.exp(-self.base_logprobs[self.mask].mean()))
 
     @property
+    def cut_off_ratio(self) -> float:
+        """The share of responses that did not come to their end."""
+        return float(self.cut_off.float().mean())
+
+    @property
     def response_tokens(self) -> float:
         """The mean length of a response."""
         return float(self.mask.sum(1).float().mean())

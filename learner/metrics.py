@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from learner.calibration import Report
+from learner.measuring import Measured
 from learner.ppo import PPOMetrics
 from learner.self_check import REASONS as REFUSALS
 from learner.trust import REASONS
@@ -72,11 +73,17 @@ class LearnerMetrics:
             "hearken_importance_effective_ratio", "Effective share of tokens under importance weights"
         )
         self.kl = gauge("hearken_kl_nats", "KL of the trained policy per response", "reference")
-        self.kl_budget = gauge("hearken_kl_budget_nats", "The hard KL limits per response", "reference")
+        self.kl_budget = gauge(
+            "hearken_kl_budget_nats", "The hard KL limits per response, at the rollouts' length", "reference"
+        )
         self.kl_coefficient = gauge("hearken_kl_coefficient", "Weight of the KL penalty in the reward")
         self.clip_ratio = gauge("hearken_ppo_clip_ratio", "Share of tokens whose PPO ratio was clipped")
         self.entropy = gauge("hearken_entropy_nats", "Mean entropy of the policy per token")
         self.response_tokens = gauge("hearken_response_tokens", "Mean length of rollouts in tokens")
+        self.rollouts = counter("hearken_rollouts", "Answers that PPO steps were to learn from")
+        self.rollouts_cut_off = counter(
+            "hearken_rollouts_cut_off", "Those that reached the longest rollout without an end"
+        )
         self.explained_variance = gauge(
             "hearken_explained_variance_ratio", "Share of the returns' variance that the critic explains"
         )
@@ -91,6 +98,14 @@ class LearnerMetrics:
         )
         self.waiting = gauge("hearken_votes_waiting", "Votes in quarantine", "reason")
         self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
+
+    def show_rollouts(self, measured: Measured, kl_limits_nats: tuple[float, float]) -> None:
+        """Show what a batch of rollouts was like, with the KL limits (to base, to live) at its length."""
+        self.rollouts.inc(len(measured.items))
+        self.rollouts_cut_off.inc(int(measured.cut_off.sum()))
+        for reference, limit in zip(("base", "live"), kl_limits_nats, strict=True):
+            self.kl.labels(reference).set(getattr(measured, f"kl_nats_{reference}"))
+            self.kl_budget.labels(reference).set(limit)
 
     def show_step(self, step: PPOMetrics) -> None:
         """Show what a PPO step was like."""

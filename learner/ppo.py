@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from deploy.engine import Sample
 from learner.batching import Batch, Item, in_buckets
 from learner.critic import Critic, CriticTrainer
+from learner.lengths import kl_limit
 from learner.losses import (
     Mismatch,
     adapt_kl_coefficient,
@@ -128,7 +129,7 @@ class PPO:
         self.kl_coefficient = adapt_kl_coefficient(
             used,
             measured.kl_nats_base,
-            self.settings.kl_target_nats,
+            kl_limit(self.settings.kl_target_nats, measured.response_tokens),
             len(measured.items),
             self.settings.kl_horizon,
         )
@@ -169,6 +170,7 @@ class PPO:
         self, measured: Measured, advantages: Tensor, demonstrations: Sequence[Item], pace: float
     ) -> "_Moved":
         settings, moved = self.settings, _Moved()
+        most = kl_limit(settings.kl_step_nats, measured.response_tokens)
         moved.learning_rate = (
             pace
             * settings.learning_rate
@@ -186,7 +188,7 @@ class PPO:
             pairs = zip(self._minibatches(len(measured.items)), portions, strict=False)
             for rows, shown in pairs:
                 self.gradient(measured, advantages, rows, [demonstrations[i] for i in shown], moved)
-                if moved.kl_nats > settings.kl_step_nats:
+                if moved.kl_nats > most:
                     return moved
                 self._take(moved)
             moved.epochs += 1

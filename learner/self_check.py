@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from learner.lengths import kl_limit
+
 Reason = Literal["over-optimised", "length drift", "entropy collapse", "KL runaway"]
 REASONS: tuple[Reason, ...] = ("over-optimised", "length drift", "entropy collapse", "KL runaway")
 
@@ -28,9 +30,10 @@ class SelfCheckLimits:
     length_ratio: mean length over live's, either way, beyond which the judged win rate must be above 0.5 by
     `win_rate_gain` (people who like short answers get them a quarter as long, and judge them better).
     entropy_share: of live's entropy per token; policies with a KL of 5 nats to the base, trained on three
-    tastes, kept two thirds of it and more. kl_jump_nats: of the KL to live between two observations. Steps
-    of 64 rollouts were seen to move it by 1.9, of which 0.5 is the measurement's error. perplexity_ratio: of
-    the rollouts under the base, over that of live's.
+    tastes, kept two thirds of it and more. kl_jump_nats: of the KL to live between two observations, per
+    response of up to 64 tokens (see `learner.lengths`). Steps of 64 rollouts were seen to move it by 1.9, of
+    which 0.5 is the measurement's error. perplexity_ratio: of the rollouts under the base, over that of
+    live's.
     """
 
     window: int = 3
@@ -103,10 +106,11 @@ def _newest(history: Sequence[Observation], limits: SelfCheckLimits, name: str) 
 def _kl_runaway(history: Sequence[Observation], limits: SelfCheckLimits) -> str | None:
     before, now = history[-2], history[-1]
     jump = now.kl_nats_live - before.kl_nats_live
-    if not math.isfinite(now.kl_nats_base) or not jump <= limits.kl_jump_nats:
+    allowed = kl_limit(limits.kl_jump_nats, now.response_tokens)
+    if not math.isfinite(now.kl_nats_base) or not jump <= allowed:
         return (
             f"KL runaway: one step took the KL to live from {before.kl_nats_live:.2f} to "
-            f"{now.kl_nats_live:.2f} nats; {limits.kl_jump_nats:g} more are allowed"
+            f"{now.kl_nats_live:.2f} nats; {allowed:.3g} more are allowed"
         )
     ratio = _newest(history, limits, "perplexity") / history[0].perplexity
     if ratio > limits.perplexity_ratio:

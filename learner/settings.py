@@ -24,14 +24,15 @@ class PPOSettings:
     (0.2, 1, 0.95). value_clip: in units of the returns' spread; off, as the critic shares no weights with the
     policy (Andrychowicz et al. 2021, arXiv:2006.05990, found no use in it). max_grad_norm: of one update.
     kl_coefficient, kl_target_nats, kl_horizon: Ziegler et al. 2019, section 2.2; the horizon counts
-    responses. kl_step_nats: a minibatch that finds the policy further than this from the rollouts'
-    policy, per response, ends the step before its update. cut_off_penalty: in units of the score, for an
-    answer without its end (Stiennon et al. 2020 give such answers a fixed low score). importance_cap:
-    truncation of the weights that correct the engine's logprobs to the trainer's (Ionides 2008).
-    ptx_coefficient: weight of a demonstration's token; 1 makes imitating it as strong as an advantage of
-    one standard deviation (the gamma of Ouyang et al. 2022, equation 2, in these units). update_tokens:
-    padded tokens of one backward pass; gradients are summed, so it bounds memory and no more.
-    critic_warmup_steps: first steps in which the critic learns and the policy stays.
+    responses. kl_step_nats: a minibatch that finds the policy further than this from the rollouts' policy
+    ends the step before its update. Both KLs are per response of up to 64 tokens, and grow with longer ones
+    (see `learner.lengths`). cut_off_penalty: in units of the score, for an answer without its end (Stiennon
+    et al. 2020 give such answers a fixed low score). importance_cap: truncation of the weights that correct
+    the engine's logprobs to the trainer's (Ionides 2008). ptx_coefficient: weight of a demonstration's
+    token; 1 makes imitating it as strong as an advantage of one standard deviation (the gamma of Ouyang et
+    al. 2022, equation 2, in these units). update_tokens: padded tokens of one backward pass; gradients are
+    summed, so it bounds memory and no more. critic_warmup_steps: first steps in which the critic learns and
+    the policy stays.
     """
 
     learning_rate: float = 1e-3
@@ -141,13 +142,16 @@ class LearnerSettings:
     threads: int | None = None  # torch threads; None leaves torch's default
     products: Products = "auto"  # what the base's weights are multiplied in, see `SharedModel.of`
     rank: int = 8  # LoRA rank; the engine's --max-lora-rank must not be below it
-    kl_budget_nats: float = 6.0  # KL of any published policy to the base, per response
-    kl_publish_nats: float = 4.0  # KL of a published policy to the live one, per response
+    kl_budget_nats: float = 6.0  # KL of any published policy to the base, per response of up to 64 tokens
+    kl_publish_nats: float = 4.0  # the same to the live one; both grow with longer answers, see `kl_limit`
     min_labels: int = 500  # training labels before the first PPO step
     labels_per_update: int = 200  # new labels that start a reward-model update, at least
     rollouts_per_step: int = 128
     steps_per_candidate: int = 24  # PPO steps between two candidates
-    max_tokens: int = 64  # longest rollout, in tokens
+    max_tokens: int = (
+        1024  # bound of the longest rollout, in tokens; else it is as long as answers in the log
+    )
+    rollout_quantile: float = 0.95  # share of the log's answers that the longest rollout has room for
     pessimism: float = 0.5  # a rollout's score is the ensemble's mean - pessimism * its std
     judge_share: float = 0.25  # share of raters who judge candidates and never train the reward model
     gate_prompts: int = 128  # held-out prompts of the offline comparison
@@ -160,12 +164,22 @@ class LearnerSettings:
     def __post_init__(self) -> None:
         if self.products not in PRODUCTS:
             raise ValueError(f"products is {self.products!r}; it must be one of {', '.join(PRODUCTS)}")
+        if not 0 < self.rollout_quantile <= 1:
+            raise ValueError(
+                f"rollout_quantile is {self.rollout_quantile}; a share above 0, at most 1, is needed"
+            )
         if not 0 < self.judge_share < 1:
             raise ValueError(
                 f"judge_share is {self.judge_share}; it must lie between 0 and 1, or one side has no raters"
             )
         if self.kl_budget_nats <= 0 or self.kl_publish_nats <= 0:
             raise ValueError("kl_budget_nats and kl_publish_nats must be above 0 nats per response")
-        for name in ("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate"):
+        for name in (
+            "max_tokens",
+            "min_labels",
+            "labels_per_update",
+            "rollouts_per_step",
+            "steps_per_candidate",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

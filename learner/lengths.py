@@ -1,0 +1,42 @@
+"""How long rollouts may be, and how the KL limits follow the length of answers. Pure; no torch here."""
+
+import math
+from collections.abc import Sequence
+
+KL_TOKENS = 64
+"""KL limits are given in nats per response of so many tokens."""
+
+HEADROOM = 1.5
+"""A rollout's limit over the log's long answers: a policy may learn to answer at greater length."""
+
+FEW_CUT_OFF = 0.05
+"""The share of a batch that may be cut off before the next one's answers may be longer."""
+
+FLOOR = 64
+"""Tokens. A log of a few short answers says little about how long an answer may be."""
+
+
+def kl_limit(nats: float, tokens: float) -> float:
+    """A KL limit (nats per response) for responses of `tokens` tokens on average.
+
+    KL is a sum over tokens, so the same change of style costs twice as much in answers that are twice as
+    long. Up to `KL_TOKENS` the limit is as given; beyond, it grows in proportion.
+    """
+    return nats * max(1.0, tokens / KL_TOKENS)
+
+
+def rollout_tokens(lengths: Sequence[int], quantile: float, most: int) -> int:
+    """The longest rollout, in tokens: what fits `quantile` of the answers in the log, with headroom.
+
+    lengths: of the newest answers, in tokens; `most` bounds the result, and is it where nothing is known.
+    """
+    if not lengths:
+        return most
+    ordered = sorted(lengths)
+    long = ordered[min(math.ceil(quantile * len(ordered)), len(ordered)) - 1]
+    return min(most, max(FLOOR, math.ceil(HEADROOM * long)))
+
+
+def after_cut_off(limit: int, cut_off_ratio: float, most: int) -> int:
+    """The limit for the next batch: more when too many answers of this one did not come to their end."""
+    return min(most, math.ceil(HEADROOM * limit)) if cut_off_ratio > FEW_CUT_OFF else limit

@@ -1,0 +1,35 @@
+"""How long rollouts may be, and how KL limits grow with the length of answers."""
+
+import pytest
+
+from learner.lengths import after_cut_off, kl_limit, rollout_tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit"), [(1, 6.0), (64, 6.0), (128, 12.0), (640, 60.0)], ids=["short", "unit", "2x", "10x"]
+)
+def test_a_kl_limit_is_per_response_of_64_tokens_and_grows_with_longer_ones(
+    tokens: float, limit: float
+) -> None:
+    assert kl_limit(6.0, tokens) == pytest.approx(limit)
+
+
+def test_rollouts_have_room_for_the_logs_long_answers_and_more() -> None:
+    lengths = [100] * 94 + [300] * 6
+    assert rollout_tokens(lengths, 0.95, most=1024) == 450
+    assert rollout_tokens(lengths, 0.9, most=1024) == 150
+    assert rollout_tokens(list(reversed(lengths)), 0.95, most=1024) == 450
+
+
+def test_rollouts_are_bounded_also_where_nothing_is_known() -> None:
+    assert rollout_tokens([], 0.95, most=1024) == 1024
+    assert rollout_tokens([2000] * 10, 0.95, most=1024) == 1024
+    assert rollout_tokens([5] * 10, 0.95, most=1024) == 64
+    assert rollout_tokens([5] * 10, 0.95, most=24) == 24
+    assert rollout_tokens([700], 1.0, most=4096) == 1050
+
+
+def test_a_batch_that_was_cut_off_too_often_makes_the_next_one_longer() -> None:
+    assert after_cut_off(200, cut_off_ratio=0.2, most=1024) == 300
+    assert after_cut_off(200, cut_off_ratio=0.04, most=1024) == 200
+    assert after_cut_off(900, cut_off_ratio=1.0, most=1024) == 1024
