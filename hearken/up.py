@@ -16,58 +16,96 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from hearken import access, checks, engine
-from hearken.access import NO_FLAGS, AccessFlags
+from hearken import access, checks, engine, flags
+from hearken.config.follow import follow
+from hearken.config.layers import Given
+from hearken.config.resolve import Config
 from hearken.errors import UsageError
-from hearken.paces import Pace
+from hearken.settings import EngineSettings, ServiceSettings
 from hearken.supervisor import Child, ChildFailed, Supervisor
+from serve.settings import GatewaySettings
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class UpSettings:
-    """What `hearken up` can be told. `model` None means the tiny model, trained on the first start."""
+    """What `hearken up` runs: the settings that hold, and the ports and addresses that follow from them."""
 
-    data: Path
-    model: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 8000
-    kafka: str | None = None
-    redis: str | None = None
-    pace: Pace = "normal"
-    seed: int = 0
-    kl_budget_nats: float | None = None  # None: the learner's default
-    engines: int = 1
-    max_in_flight: int = 128  # this and the next two: the gateway's
-    queue_length: int = 256
-    queue_seconds: float = 10.0
-    engine_flags: tuple[str, ...] = ()
-    access: AccessFlags = NO_FLAGS
+    config: Config
+    service: ServiceSettings
+    gateway: GatewaySettings
+    engine: EngineSettings
+    unused: tuple[str, ...] = ()  # sentences about what was asked for and means nothing here
+
+    @classmethod
+    def of(cls, config: Config) -> "UpSettings":
+        """With what `up` decides itself: where its processes find each other.
+
+        Raises UsageError for what a role would refuse, before anything is started.
+        """
+        service, engine = config.build("service"), config.build("engine")
+        port = config.get("gateway.port").value
+        urls = tuple(f"http://127.0.0.1:{each}" for each in _engine_ports(port, engine.count))
+        decided: dict[str, Any] = {
+            "service.data": service.folder,
+            "gateway.engines": urls,
+            "controller.engines": urls,
+            "learner.engine": urls[0],
+        }
+        unused = tuple(
+            f"{given.origin}: {path} is not used, as `hearken up` runs engines of its own"
+            for path in ("gateway.engines", "controller.engines", "learner.engine")
+            if (given := config.asked(path)) is not None
+        )
+        for path, free in (("learner.metrics_port", port + 2), ("controller.metrics_port", port + 3)):
+            if config.asked(path) is None:
+                decided[path] = free
+        config = config.over({path: Given(value, "hearken up") for path, value in decided.items()})
+        config.build("controller")
+        config.over({"learner.model": Given(service.model or "the tiny model", "hearken up")}).build(
+            "learner"
+        )
+        return cls(config, config.build("service"), config.build("gateway"), engine, unused)
+
+    @property
+    def data(self) -> Path:
+        return self.service.folder
+
+    @property
+    def seed(self) -> int:
+        return self.service.seed
+
+    @property
+    def kafka(self) -> str | None:
+        return self.service.kafka
 
     @property
     def engine_ports(self) -> tuple[int, ...]:
-        return (self.port + 1, *range(self.port + 4, self.port + 3 + self.engines))
+        return _engine_ports(self.gateway.port, self.engine.count)
 
     @property
     def learner_port(self) -> int:
-        return self.port + 2
+        port: int = self.config.get("learner.metrics_port").value
+        return port
 
     @property
     def controller_port(self) -> int:
-        return self.port + 3
+        port: int = self.config.get("controller.metrics_port").value
+        return port
 
     @property
     def ports(self) -> tuple[int, ...]:
         """Gateway, learner metrics, controller metrics, engines."""
-        return (self.port, self.learner_port, self.controller_port, *self.engine_ports)
+        return (self.gateway.port, self.learner_port, self.controller_port, *self.engine_ports)
 
     @property
     def engine_urls(self) -> tuple[str, ...]:
-        return tuple(f"http://127.0.0.1:{port}" for port in self.engine_ports)
+        return self.gateway.engines
 
     @property
     def engine_url(self) -> str:
@@ -86,8 +124,12 @@ class UpSettings:
     @property
     def url(self) -> str:
         """Where this machine reaches the gateway."""
-        local = self.host in ("0.0.0.0", "::", "")
-        return f"http://{'127.0.0.1' if local else self.host}:{self.port}"
+        host = self.gateway.host
+        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{self.gateway.port}"
+
+
+def _engine_ports(port: int, count: int) -> tuple[int, ...]:
+    return (port + 1, *range(port + 4, port + 3 + count))
 
 
 class Interrupted(Exception):
@@ -96,26 +138,22 @@ class Interrupted(Exception):
 
 def check(settings: UpSettings, say: Say) -> None:
     """Everything that can be known to be wrong before anything is started. Raises UsageError."""
-    if settings.engines < 1:
-        raise UsageError(f"--engines {settings.engines} leaves nothing to chat with; it must be at least 1")
-    if settings.max_in_flight < 1 or settings.queue_length < 0 or settings.queue_seconds <= 0:
-        raise UsageError(
-            "--max-in-flight must be at least 1, --queue-length 0 or more, and --queue-seconds above 0"
-        )
+    for sentence in settings.unused:
+        say(f"warning: {sentence}")
     for port in settings.ports:
-        checks.check_port(settings.host if port == settings.port else "127.0.0.1", port)
-    if settings.redis is not None:
-        checks.check_redis(settings.redis)
-    if settings.kafka is not None and (problem := checks.kafka_warning(settings.kafka)):
+        checks.check_port(settings.gateway.host if port == settings.gateway.port else "127.0.0.1", port)
+    if settings.gateway.redis is not None:
+        checks.check_redis(settings.gateway.redis)
+    if settings.service.kafka is not None and (problem := checks.kafka_warning(settings.service.kafka)):
         say(problem)
-    if problem := access.check(settings.host, settings.data, settings.access):
+    if problem := access.check(settings.gateway):
         say(problem)
 
 
 def choose_model(settings: UpSettings, say: Say) -> Path:
     """The folder of the base model; trains the tiny one when none was named."""
-    if settings.model is not None:
-        return engine.resolve_model(settings.model)
+    if settings.service.model is not None:
+        return engine.resolve_model(settings.service.model)
     from hearken.tiny import default_folder
 
     # In a process of its own: it needs torch, which this one would carry along for as long as it runs.
@@ -128,57 +166,55 @@ def choose_model(settings: UpSettings, say: Say) -> Path:
 def children(settings: UpSettings, model: Path, cuda: bool) -> dict[str, Child]:
     """The processes, in the order in which they are started (they are stopped in reverse).
 
-    Raises UsageError when there are fewer GPUs than engines.
+    All roles get the file and what goes over it: what `up` was told and what it decided.
+    Raises UsageError when there are fewer GPUs than engines, or the model does not suit the settings.
     """
-    me = (sys.executable, "-m", "hearken")
-    shared = ("--data", str(settings.data), *_optional("--kafka", settings.kafka))
-    redis = _optional("--redis", settings.redis)
+    config = follow(settings.config, model, cuda)
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    handed = tuple(_handed(settings, config, model))
     logs = settings.data / "logs"
-    engines = [word for url in settings.engine_urls for word in ("--engine", url)]
-    controller = (
-        *me, "controller", *shared, *redis, *engines,
-        "--metrics-port", str(settings.controller_port), "--pace", settings.pace,
-    )  # fmt: skip
-    learner = (
-        *me, "learner", *shared, *redis, "--engine", settings.engine_url, "--model", str(model),
-        "--metrics-port", str(settings.learner_port), "--pace", settings.pace,
-        "--seed", str(settings.seed), "--threads", str(engine.engine_threads()),
-        *_optional("--kl-budget-nats", settings.kl_budget_nats),
-    )  # fmt: skip
-    gateway = (
-        *me, "gateway", *shared, *redis, *engines,
-        "--host", settings.host, "--port", str(settings.port), *settings.access.arguments(),
-        "--max-in-flight", str(settings.max_in_flight), "--queue-length", str(settings.queue_length),
-        "--queue-seconds", str(settings.queue_seconds),
-    )  # fmt: skip
+
+    def role(name: str, stop_seconds: float) -> Child:
+        command = (sys.executable, "-m", "hearken", name, *handed)
+        return Child(name, command, env, logs / f"{name}.log", stop_seconds)
+
     return {
-        **_engines(settings, model, cuda, env),
-        "controller": Child("controller", controller, env, logs / "controller.log", 2.0),
-        "learner": Child("learner", learner, env, logs / "learner.log", 2.5),
-        "gateway": Child("gateway", gateway, env, logs / "gateway.log", 4.0),
+        **_engines(settings, config.build("engine"), model, cuda, env),
+        "controller": role("controller", 2.0),
+        "learner": role("learner", 2.5),
+        "gateway": role("gateway", 4.0),
     }
 
 
-def _engines(settings: UpSettings, model: Path, cuda: bool, env: Mapping[str, str]) -> dict[str, Child]:
+def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
+    """The arguments that every role is started with."""
+    values: dict[str, Any] = {}
+    for layer in reversed(settings.config.flags):
+        values |= {path: given.value for path, given in layer.items()}
+    values["service.model"] = str(model)
+    values["learner.rank"] = config.get("learner.rank").value  # the engine was started for it
+    for path, value in (
+        ("learner.threads", engine.engine_threads()),
+        ("gateway.max_model_len", config.get("engine.max_model_len").value),
+    ):
+        if config.asked(path) is None:
+            values[path] = value
+    told = {path: value for path, value in values.items() if path.partition(".")[0] not in ("engine", "demo")}
+    return [*(("--config", str(config.file)) if config.file else ()), *flags.written(told)]
+
+
+def _engines(
+    settings: UpSettings, asked: EngineSettings, model: Path, cuda: bool, env: Mapping[str, str]
+) -> dict[str, Child]:
     """The engines: "engine", "engine-2" and so on, each with its share of the GPUs or of the CPU."""
     gpus = None
-    if cuda and settings.engines > 1:
+    if cuda and asked.count > 1:
         visible = env.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = engine.share_gpus(settings.engines, engine.cuda_devices(), visible)
+        gpus = engine.share_gpus(asked.count, engine.cuda_devices(), visible)
     made = {}
     for i, port in enumerate(settings.engine_ports):
         name = f"engine-{i + 1}" if i else "engine"
-        options = engine.EngineOptions(
-            model=model,
-            port=port,
-            cuda=cuda,
-            max_model_len=engine.context_length(model),
-            threads=engine.engine_threads(settings.engines),
-            tool_parser=engine.tool_parser(model),
-            gpus=None if gpus is None else gpus[i],
-            extra=settings.engine_flags,
-        )
+        options = engine.options(asked, model, port, cuda, None if gpus is None else gpus[i])
         made[name] = Child(
             name,
             tuple(engine.engine_command(options)),
@@ -189,10 +225,6 @@ def _engines(settings: UpSettings, model: Path, cuda: bool, env: Mapping[str, st
             group="engine",
         )
     return made
-
-
-def _optional(flag: str, value: object) -> tuple[str, ...]:
-    return () if value is None else (flag, str(value))
 
 
 class Service:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hearken.access import AccessFlags
+
 from hearken.cli import parser
 from hearken.engine import EngineOptions, engine_command, engine_environment
 from serve.limits import Limits
