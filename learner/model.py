@@ -24,7 +24,7 @@ from learner.blocks import PackedTrunk, Unsuitable
 from learner.head import TokenLogprobs
 from learner.native.trunk import NativeTrunk
 from learner.settings import LearnerSettings
-from learner.shape import default_rank
+from learner.width import default_rank
 
 logger = logging.getLogger("hearken.learner")
 

@@ -38,7 +38,7 @@ from learner.measuring import Measured, measure
 from learner.model import POLICY, SharedModel
 from learner.ranks import Ranks
 from learner.settings import PPOSettings
-from learner.shape import default_learning_rate
+from learner.width import default_learning_rate
 
 
 @dataclass(frozen=True, slots=True)

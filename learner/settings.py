@@ -21,7 +21,7 @@ class PPOSettings:
     """Hyperparameters. Where no source is named, the value was measured on small models."""
 
     learning_rate: Annotated[
-        float | None, "of the adapter, at its peak; without it by the model's width (learner/following.py)"
+        float | None, "of the adapter, at its peak; without it by the model's width (learner/width.py)"
     ] = None
     warmup_steps: Annotated[int, "steps over which the learning rate rises"] = 2
     decay_steps: Annotated[
@@ -223,3 +223,31 @@ class LearnerSettings:
         for name in ("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuningSettings:
+    """Supervised fine-tuning on demonstrations, before a service starts."""
+
+    epochs: Annotated[int, "passes over the demonstrations; the best by held-out loss is kept"] = 3
+    batch_size: Annotated[int, "demonstrations of one update"] = 32
+    learning_rate: Annotated[
+        float | None,
+        "of the adapter, at its peak, from which it falls in a straight line to a tenth; without it by the "
+        "model's width (2e-4 to 1e-3 are usual, Hu et al. 2021, appendix D)",
+    ] = None
+    warmup_steps: Annotated[int, "steps over which the learning rate rises"] = 10
+    max_grad_norm: Annotated[float, "longest gradient of one update"] = 1.0
+    held_out: Annotated[float, "share of the demonstrations that is held out, at least one"] = 0.1
+    update_tokens: Annotated[int, "padded tokens of one backward pass; it bounds memory and no more"] = 2048
+    max_tokens: Annotated[int, "prompt and answer together; what is longer is left out"] = 1024
+    seed: Annotated[int, "seed of everything random"] = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "update_tokens", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1")

@@ -11,6 +11,9 @@ SFT = {
     "--data": "service.data",
     "--kafka": "service.kafka",
     "--rank": "learner.rank",
+    "--epochs": "sft.epochs",
+    "--learning-rate": "sft.learning_rate",
+    "--max-tokens": "sft.max_tokens",
 }
 
 
@@ -22,9 +25,6 @@ def _add_tiny(command: argparse.ArgumentParser) -> None:
 def _add_sft(command: argparse.ArgumentParser) -> None:
     text = "JSON, JSON lines, CSV or Parquet of demonstrations, such as {prompt, completion}; may be repeated"
     command.add_argument("--demonstrations", type=Path, action="append", required=True, help=text)
-    flag(command, "--epochs", int, 3, "passes over the demonstrations; the best by held-out loss is kept")
-    flag(command, "--learning-rate", float, 1e-3, "of the adapter, at its peak")
-    flag(command, "--max-tokens", int, 1024, "prompt and answer together; what is longer is left out")
 
 
 def _tiny(arguments: argparse.Namespace) -> int:
@@ -42,20 +42,16 @@ def _sft(arguments: argparse.Namespace) -> int:
     from hearken.fine_tuning import SftSettings, run
     from hearken.importing import choose_model
 
-    for name in ("epochs", "max_tokens", "learning_rate"):
-        if not getattr(arguments, name) > 0:
-            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
     config = flags.configured(arguments, SFT)
+    training = config.build("sft")
     service = config.build("service")
     return run(
         SftSettings(
             model=choose_model(service.model),
             demonstrations=tuple(arguments.demonstrations),
             data=service.folder,
+            training=training,
             kafka=service.kafka,
-            epochs=arguments.epochs,
-            learning_rate=arguments.learning_rate,
-            max_tokens=arguments.max_tokens,
             rank=config.get("learner.rank").value,
         )
     )

@@ -56,6 +56,11 @@ class Config:
             value = value[0] if value else NEEDED
         return Given(value, f"{shared.origin}, [service]")
 
+    def is_shared(self, path: str) -> bool:
+        """Whether a setting is that of [service], as nobody gave the role one of its own."""
+        own = any(path in layer for layer in (*self.flags, *self.below))
+        return self.tables.shared(path) is not None and not own
+
     def get(self, path: str) -> Given:
         """A setting that holds. Its value is NEEDED where there is none and one is needed."""
         given = self.asked(path) or self._default(path)

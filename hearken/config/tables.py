@@ -17,7 +17,7 @@ class Tables:
     """
 
     classes: Mapping[str, type]
-    roles: tuple[str, ...] = ("gateway", "controller", "learner")
+    roles: tuple[str, ...] = ("gateway", "controller", "learner", "sft")
     renamed: Mapping[str, str] = field(default_factory=lambda: {"learner.engine": "service.engines"})
 
     @functools.cached_property
@@ -47,7 +47,7 @@ def tables() -> Tables:
     """Those of hearken."""
     from deploy.settings import ControllerSettings
     from hearken.settings import DemoSettings, EngineSettings, ServiceSettings
-    from learner.settings import LearnerSettings
+    from learner.settings import FineTuningSettings, LearnerSettings
     from serve.settings import GatewaySettings
 
     return Tables(
@@ -58,5 +58,6 @@ def tables() -> Tables:
             "learner": LearnerSettings,
             "engine": EngineSettings,
             "demo": DemoSettings,
+            "sft": FineTuningSettings,
         }
     )
