@@ -25,6 +25,7 @@ from hearken.config.layers import Given, Layer
 from hearken.errors import UsageError
 from hearken.evaluate import Evaluation, evaluate, mean_utility, sample, tokenize
 from hearken.persona import Persona
+from hearken.plan import UpSettings
 from hearken.settings import DemoSettings
 from hearken.simulate import Crowd, CrowdThread, SimulatedUsers, Tally
 from hearken.supervisor import ChildFailed
@@ -49,7 +50,7 @@ def fresh_folder() -> Path:
     return cache / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def configure(asked: Layer, file: Path | None) -> tuple[DemoSettings, up.UpSettings]:
+def configure(asked: Layer, file: Path | None) -> tuple[DemoSettings, UpSettings]:
     """What the demo was told, and the service that it runs. `asked`: the flags; `file`: --config.
 
     The demo's data, log and pace take the place of the service's, which must not hear of users that are not
@@ -67,10 +68,10 @@ def configure(asked: Layer, file: Path | None) -> tuple[DemoSettings, up.UpSetti
         "gateway.keys": None,
     }
     layer = {path: Given(value, "[demo]") for path, value in own.items()}
-    return settings, up.UpSettings.of(assemble([layer, asked], file))
+    return settings, UpSettings.of(assemble([layer, asked], file))
 
 
-def run(settings: DemoSettings, service_settings: up.UpSettings) -> int:
+def run(settings: DemoSettings, service_settings: UpSettings) -> int:
     """Run the demo. Returns the exit code; raises UsageError for what the user can mend."""
     persona = load_persona(settings.persona)
     if settings.report is not None:

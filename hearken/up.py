@@ -1,10 +1,4 @@
-"""`hearken up`: the whole service on one machine, as supervised processes.
-
-engine (vLLM)  port + 1     controller  metrics on port + 3
-gateway        port         learner     metrics on port + 2
-
-With more than one engine, the second is on port + 4, the third on port + 5, and so on.
-"""
+"""`hearken up`: the whole service on one machine, as supervised processes."""
 
 import contextlib
 import os
@@ -14,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,114 +15,13 @@ import httpx
 
 from hearken import access, checks, engine, flags
 from hearken.config.follow import follow
-from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
-from hearken.settings import EngineSettings, ServiceSettings
+from hearken.plan import UpSettings
+from hearken.settings import EngineSettings
 from hearken.supervisor import Child, ChildFailed, Supervisor
-from serve.settings import GatewaySettings
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class UpSettings:
-    """What `hearken up` runs: the settings that hold, and the ports and addresses that follow from them."""
-
-    config: Config
-    service: ServiceSettings
-    gateway: GatewaySettings
-    engine: EngineSettings
-    unused: tuple[str, ...] = ()  # sentences about what was asked for and means nothing here
-
-    @classmethod
-    def of(cls, config: Config) -> "UpSettings":
-        """With what `up` decides itself: where its processes find each other.
-
-        Raises UsageError for what a role would refuse, before anything is started.
-        """
-        service, engine = config.build("service"), config.build("engine")
-        port = config.get("gateway.port").value
-        urls = tuple(f"http://127.0.0.1:{each}" for each in _engine_ports(port, engine.count))
-        decided: dict[str, Any] = {
-            "service.data": service.folder,
-            "gateway.engines": urls,
-            "controller.engines": urls,
-            "learner.engine": urls[0],
-        }
-        unused = tuple(
-            f"{given.origin}: {path} is not used, as `hearken up` runs engines of its own"
-            for path in ("gateway.engines", "controller.engines", "learner.engine")
-            if (given := config.asked(path)) is not None
-        )
-        for path, free in (("learner.metrics_port", port + 2), ("controller.metrics_port", port + 3)):
-            if config.asked(path) is None:
-                decided[path] = free
-        config = config.over({path: Given(value, "hearken up") for path, value in decided.items()})
-        config.build("controller")
-        config.over({"learner.model": Given(service.model or "the tiny model", "hearken up")}).build(
-            "learner"
-        )
-        return cls(config, config.build("service"), config.build("gateway"), engine, unused)
-
-    @property
-    def data(self) -> Path:
-        return self.service.folder
-
-    @property
-    def seed(self) -> int:
-        return self.service.seed
-
-    @property
-    def kafka(self) -> str | None:
-        return self.service.kafka
-
-    @property
-    def engine_ports(self) -> tuple[int, ...]:
-        return _engine_ports(self.gateway.port, self.engine.count)
-
-    @property
-    def learner_port(self) -> int:
-        port: int = self.config.get("learner.metrics_port").value
-        return port
-
-    @property
-    def controller_port(self) -> int:
-        port: int = self.config.get("controller.metrics_port").value
-        return port
-
-    @property
-    def ports(self) -> tuple[int, ...]:
-        """Gateway, learner metrics, controller metrics, engines."""
-        return (self.gateway.port, self.learner_port, self.controller_port, *self.engine_ports)
-
-    @property
-    def engine_urls(self) -> tuple[str, ...]:
-        return self.gateway.engines
-
-    @property
-    def engine_url(self) -> str:
-        """The first engine, on which the learner samples."""
-        return self.engine_urls[0]
-
-    @property
-    def metrics_urls(self) -> tuple[str, str, str]:
-        """Where gateway, learner and controller show their metrics."""
-        return (
-            self.url,
-            f"http://127.0.0.1:{self.learner_port}",
-            f"http://127.0.0.1:{self.controller_port}",
-        )
-
-    @property
-    def url(self) -> str:
-        """Where this machine reaches the gateway."""
-        host = self.gateway.host
-        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{self.gateway.port}"
-
-
-def _engine_ports(port: int, count: int) -> tuple[int, ...]:
-    return (port + 1, *range(port + 4, port + 3 + count))
 
 
 class Interrupted(Exception):

@@ -48,8 +48,9 @@ DEMO = {
 
 def _up(arguments: argparse.Namespace) -> int:
     from hearken import flags, up
+    from hearken.plan import UpSettings
 
-    return up.run(up.UpSettings.of(flags.configured(arguments, UP)))
+    return up.run(UpSettings.of(flags.configured(arguments, UP)))
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from tests.servers import free_ports
 
 COMMANDS = (
     *("up", "demo", "tiny", "gateway", "controller", "learner"),
-    *("keys", "status", "rollback", "pause", "resume", "version"),
+    *("config", "keys", "status", "rollback", "pause", "resume", "version"),
 )
 HEAVY = ("torch", "transformers", "vllm", "fastapi", "aiohttp", "pydantic", "rich", "httpx", "kafka")
 

@@ -23,7 +23,7 @@ from hearken.config.resolve import Config
 from hearken.config.schema import schema
 from hearken.config.show import show
 from hearken.config.tables import Tables, tables
-from hearken.config.values import describe, from_text, read, write
+from hearken.config.values import from_text, read, write
 from hearken.errors import UsageError
 from serve.settings import GatewaySettings
 from tests.packaging.tools import ROOT
@@ -104,11 +104,8 @@ def test_every_field_of_every_class_is_set_by_the_file(path: str, tmp_path: Path
 
 def test_every_field_is_documented() -> None:
     """If not: write it beside the type, name: Annotated[int, "what it is"] = 3"""
-    known = {leaf.path: leaf.setting for leaf in tables().leaves.values()}
-    assert [
-        path for path, setting in known.items() if len(setting.doc) < 9 or setting.doc.endswith(".")
-    ] == []
-    assert all(describe(setting.kind) for setting in known.values())
+    known = {leaf.path: leaf.setting.doc for leaf in tables().leaves.values()}
+    assert [path for path, doc in known.items() if len(doc) < 9 or doc.endswith(".")] == []
 
 
 def test_the_page_of_settings_is_that_of_the_classes() -> None:

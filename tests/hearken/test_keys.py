@@ -18,7 +18,8 @@ from hearken.cli import main, parser
 from hearken.commands.roles import GATEWAY
 from hearken.commands.service import UP
 from hearken.errors import UsageError
-from hearken.up import UpSettings, children
+from hearken.plan import UpSettings
+from hearken.up import children
 from serve.limits import Limits
 from serve.settings import GatewaySettings
 from tests.serve.conftest import eventually

@@ -29,8 +29,9 @@ from hearken.checks import ensure_secret
 from hearken.config.assemble import assemble
 from hearken.config.layers import Given
 from hearken.engine import use_cuda
+from hearken.plan import UpSettings
 from hearken.supervisor import Child, Supervisor
-from hearken.up import UpSettings, children
+from hearken.up import children
 from learner.candidate import make_probes, publish
 from learner.model import POLICY, SharedModel
 from tests.conftest import Engine

@@ -16,8 +16,9 @@ from hearken.config.resolve import Config
 from hearken.engine import engine_threads, share_gpus
 from hearken.errors import UsageError
 from hearken.paces import PACES
+from hearken.plan import UpSettings
 from hearken.supervisor import Child
-from hearken.up import UpSettings, banner, children
+from hearken.up import banner, children
 
 FLAGS = {"gateway": GATEWAY, "controller": CONTROLLER, "learner": LEARNER}
 
@@ -73,12 +74,13 @@ def test_every_role_understands_its_command(tmp_path: Path, model: Path) -> None
 
 def test_ports_in_the_file_are_kept_and_engines_in_it_are_told_of(tmp_path: Path, model: Path) -> None:
     file = tmp_path / "hearken.toml"
-    file.write_text('[learner]\nmetrics_port = 7777\n[gateway]\nengines = ["http://a:1"]\n')
+    file.write_text('[learner]\nmetrics_port = 7777\nmodel = "m"\n[service]\nengines = ["http://a:1"]\n')
     asked = settings(tmp_path, file=file)
     assert asked.metrics_urls[1:] == ("http://127.0.0.1:7777", "http://127.0.0.1:8003")
     assert asked.engine_urls == ("http://127.0.0.1:8001",)
     assert asked.unused == (
-        f"{file}:4: gateway.engines is not used, as `hearken up` runs engines of its own",
+        f"{file}:5, [service]: these engines are not used, as `hearken up` runs its own",
+        f"{file}:3: this model is not used; write it in [service]",
     )
     assert understood(children(asked, model, cuda=False)["learner"]).build("learner").metrics_port == 7777
 
