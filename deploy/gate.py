@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from deploy.manifest import GateNumbers
 
@@ -10,10 +11,14 @@ from deploy.manifest import GateNumbers
 class GateLimits:
     """What a candidate must reach. The KL budgets (nats per response) come with the numbers themselves."""
 
-    win_rate_low: float = 0.5  # the lower end of the win rate's interval must be above this
-    prompts: int = 32  # held-out prompts behind the comparison, at least
-    length_ratio_low: float = 0.125  # mean answer length over the live policy's: people may want
-    length_ratio_high: float = 8.0  # answers a fifth as long, but no collapse and no runaway
+    win_rate_low: Annotated[float, "the lower end of the win rate's interval must be above this"] = 0.5
+    prompts: Annotated[int, "held-out prompts behind the comparison, at least"] = 32
+    length_ratio_low: Annotated[
+        float, "least mean answer length over the live policy's; people may want answers a fifth as long"
+    ] = 0.125
+    length_ratio_high: Annotated[
+        float, "largest mean answer length over the live policy's: no runaway, but what people may want"
+    ] = 8.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.win_rate_low < 1:

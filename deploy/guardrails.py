@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from deploy.evidence import Scope, voted_answer
 from deploy.stages import Number
@@ -31,14 +32,20 @@ MAX_IDS = 50_000
 class GuardrailLimits:
     """What the canary may do. Ratios are of medians over users, shares are differences of means."""
 
-    min_users: int = 30  # on each side, before anything but the sample ratio is judged
-    latency_ratio: float = 2.0  # time per token, and to the first one; an adapter alone may cost 1.8x base
-    tokens_ratio: float = 8.0  # answer length, longer or shorter: a collapse, not what people may want
-    empty_share: float = 0.05  # more answers without text than the baseline
-    length_share: float = 0.20  # more answers cut off by the token limit
-    feedback_ratio: float = 0.5  # share of users who vote at all, over the baseline's
-    z: float = 4.5  # standard errors beyond the limit (one-sided p = 3e-6)
-    sample_ratio_alpha: float = 1e-4  # chance of ever stopping a release whose buckets are truly equal
+    min_users: Annotated[int, "users on each side, before anything but the sample ratio is judged"] = 30
+    latency_ratio: Annotated[
+        float, "time per token, and to the first one; an adapter alone may cost 1.8 times the base"
+    ] = 2.0
+    tokens_ratio: Annotated[
+        float, "answer length, longer or shorter: a collapse, not what people may want"
+    ] = 8.0
+    empty_share: Annotated[float, "share of answers without text above the baseline's"] = 0.05
+    length_share: Annotated[float, "share of answers cut off by the token limit above the baseline's"] = 0.20
+    feedback_ratio: Annotated[float, "share of users who vote at all, over the baseline's"] = 0.5
+    z: Annotated[float, "standard errors beyond a limit (4.5: one-sided p = 3e-6)"] = 4.5
+    sample_ratio_alpha: Annotated[
+        float, "chance of ever stopping a release whose buckets are truly equal"
+    ] = 1e-4
 
     def __post_init__(self) -> None:
         if self.min_users < 2 or self.z <= 0:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 from deploy.evidence import EvidenceRules
 from deploy.gate import GateLimits
@@ -12,53 +13,55 @@ from deploy.release import EVIDENCE_WEIGHT, ReleaseRules, Rung
 
 @dataclass(frozen=True, slots=True)
 class ControllerSettings:
-    """How the controller runs and how it releases. Times are in seconds, weights are shares of all users.
+    """How the controller runs and how it releases. Times are in seconds, weights are shares of all users."""
 
-    data: the service's folder; adapters and the embedded log are in it.
-    engines: URLs of the vLLM servers, all of which serve every adapter in use.
-    metrics_port, metrics_host: where Prometheus finds the metrics.
-    kafka: bootstrap servers, or None for the embedded log.
-    redis: URL of the Redis in which gateways hold their leases, or None for data/shared.db.
-    ladder: (weight, min_seconds) steps of a canary, rising. Votes decide from a weight of 0.25 on.
-    max_seconds: how long the last step may go on before the canary ends as inconclusive.
-    window_seconds: all votes of a user in this time make one value.
-    windows_per_user: how often one user may count in a comparison. The error bounds hold for 1.
-    margin: a candidate may be worse by this much of the scale and still be promoted; 0 asks for better.
-    promote_bound: evidence to promote; 20 promotes a worse candidate at most once in 20.
-    harm_bound: evidence to roll back; 100 rolls an equal candidate back at most once in 100.
-    holdback_weight: the share of users who keep the previous version after a promotion.
-    holdback_min_seconds: how long before the next candidate may end the holdback.
-    holdback_max_seconds: how long it lasts when no candidate comes.
-    drain_seconds: how long an adapter stays loaded after its last use, at least.
-    longest_answer_seconds: how long it stays where nobody knows which gateways still use it.
-    poll_seconds: how often the controller looks at the log.
-    parity_tolerance_nats: how far an engine's logprobs may be from the trainer's; 0.001 suits fp32.
-    gate: limits on the offline comparison.
-    guardrails: limits on the canary's service.
-    """
-
-    data: Path
-    engines: tuple[str, ...]
-    metrics_port: int = 8003
-    metrics_host: str = "127.0.0.1"
-    kafka: str | None = None
-    redis: str | None = None
-    ladder: tuple[tuple[float, float], ...] = ((0.01, 600), (0.05, 600), (0.25, 600), (0.5, 600))
-    max_seconds: float = 3 * 86400
-    window_seconds: float = 3600
-    windows_per_user: int = 1
-    margin: float = 0.02
-    promote_bound: float = 20
-    harm_bound: float = 100
-    holdback_weight: float = 0.05
-    holdback_min_seconds: float = 3600
-    holdback_max_seconds: float = 7 * 86400
-    drain_seconds: float = 600
-    longest_answer_seconds: float = 900
-    poll_seconds: float = 0.2
-    parity_tolerance_nats: float = 0.02
-    gate: GateLimits = field(default_factory=GateLimits)
-    guardrails: GuardrailLimits = field(default_factory=GuardrailLimits)
+    data: Annotated[Path, "folder of the service's data; adapters and the embedded log are in it"]
+    engines: Annotated[tuple[str, ...], "base URLs of the vLLM servers, which all serve every adapter in use"]
+    metrics_port: Annotated[int, "port of the Prometheus metrics"] = 8003
+    metrics_host: Annotated[str, "address of the Prometheus metrics"] = "127.0.0.1"
+    kafka: Annotated[
+        str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
+    ] = None
+    redis: Annotated[
+        str | None, "URL of the Redis server in which gateways hold their leases; without it a local file"
+    ] = None
+    ladder: Annotated[
+        tuple[tuple[float, float], ...],
+        "steps of a canary, rising: [share of users, least seconds]; votes decide from a share of 0.25 on",
+    ] = ((0.01, 600), (0.05, 600), (0.25, 600), (0.5, 600))
+    max_seconds: Annotated[
+        float, "how long the last step may go on before the canary ends as inconclusive"
+    ] = 3 * 86400
+    window_seconds: Annotated[float, "all votes of a user in this time make one value"] = 3600
+    windows_per_user: Annotated[
+        int, "how often one user may count in a comparison; the error bounds hold for 1"
+    ] = 1
+    margin: Annotated[
+        float, "a candidate may be worse by this much of the scale and still be promoted; 0 asks for better"
+    ] = 0.02
+    promote_bound: Annotated[
+        float, "evidence to promote; 20 promotes a worse candidate at most once in 20"
+    ] = 20
+    harm_bound: Annotated[
+        float, "evidence to roll back; 100 rolls an equal candidate back at most once in 100"
+    ] = 100
+    holdback_weight: Annotated[
+        float, "the share of users who keep the previous version after a promotion"
+    ] = 0.05
+    holdback_min_seconds: Annotated[float, "how long before the next candidate may end the holdback"] = 3600
+    holdback_max_seconds: Annotated[float, "how long it lasts when no candidate comes"] = 7 * 86400
+    drain_seconds: Annotated[float, "how long an adapter stays loaded after its last use, at least"] = 600
+    longest_answer_seconds: Annotated[
+        float, "how long an adapter stays loaded where nobody knows which gateways still use it"
+    ] = 900
+    poll_seconds: Annotated[float, "how often the controller looks at the log"] = 0.2
+    parity_tolerance_nats: Annotated[
+        float, "how far an engine's logprobs may be from the trainer's; 0.001 suits float32"
+    ] = 0.02
+    gate: Annotated[GateLimits, "limits on the offline comparison"] = field(default_factory=GateLimits)
+    guardrails: Annotated[GuardrailLimits, "limits on the canary's service"] = field(
+        default_factory=GuardrailLimits
+    )
 
     def __post_init__(self) -> None:
         if not self.engines:

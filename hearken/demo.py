@@ -6,7 +6,6 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -21,10 +20,13 @@ from feedback.log import EventLog
 from feedback.opening import open_log
 from hearken import checks, engine, progress, report, up
 from hearken.audit import audit, wait_until_read
+from hearken.config.assemble import assemble
+from hearken.config.layers import Given, Layer
 from hearken.errors import UsageError
 from hearken.evaluate import Evaluation, evaluate, mean_utility, sample, tokenize
-from hearken.paces import learner_pace
 from hearken.persona import Persona
+from hearken.plan import UpSettings
+from hearken.settings import DemoSettings
 from hearken.simulate import Crowd, CrowdThread, SimulatedUsers, Tally
 from hearken.supervisor import ChildFailed
 from hearken.support_desk import prompts
@@ -39,19 +41,6 @@ KEPT_FOLDERS = 3
 SETTLE_SECONDS = 45.0
 
 
-@dataclass(frozen=True, slots=True)
-class DemoSettings:
-    """What `hearken demo` can be told."""
-
-    up: up.UpSettings
-    minutes: float = 10.0
-    persona: str = "friendly"
-    users: int = 5000
-    concurrency: int = 5
-    report: Path | None = None
-    exit: bool = False
-
-
 def fresh_folder() -> Path:
     """A new folder under the cache, so that each demo begins with the base. The oldest ones are removed."""
     cache = cache_folder() / "demos"
@@ -61,11 +50,30 @@ def fresh_folder() -> Path:
     return cache / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def run(settings: DemoSettings) -> int:
+def configure(asked: Layer, file: Path | None) -> tuple[DemoSettings, UpSettings]:
+    """What the demo was told, and the service that it runs. `asked`: the flags; `file`: --config.
+
+    The demo's data, log and pace take the place of the service's, which must not hear of users that are not
+    real. Raises UsageError.
+    """
+    settings: DemoSettings = assemble([asked], file).build("demo")
+    data = (settings.data or fresh_folder()).expanduser().resolve()
+    if (data / "keys.json").exists():
+        raise UsageError(f"{data} has API keys, and the demo's users have none; pass another --data DIR")
+    own: dict[str, object] = {
+        "service.data": data,
+        "service.kafka": settings.kafka,
+        "service.redis": settings.redis,
+        "service.pace": settings.pace,
+        "gateway.keys": None,
+    }
+    layer = {path: Given(value, "[demo]") for path, value in own.items()}
+    return settings, UpSettings.of(assemble([layer, asked], file))
+
+
+def run(settings: DemoSettings, service_settings: UpSettings) -> int:
     """Run the demo. Returns the exit code; raises UsageError for what the user can mend."""
     persona = load_persona(settings.persona)
-    if not settings.minutes > 0:
-        raise UsageError(f"--minutes is {settings.minutes:g}; it must be above 0")
     if settings.report is not None:
         check_report(settings.report)
     console = Console(stderr=True, highlight=False)
@@ -74,17 +82,17 @@ def run(settings: DemoSettings) -> int:
         console.print(text, markup=False, soft_wrap=True)
 
     stopping = threading.Event()
-    data = settings.up.data
+    data = service_settings.data
     checks.prepare_data(data)
     with checks.only_one(data), up.stop_on_signals(stopping):
-        up.check(settings.up, say)
+        up.check(service_settings, say)
         cuda = engine.use_cuda()
         checks.ensure_secret(data)
-        model = up.choose_model(settings.up, say)
-        service = up.Service(settings.up, model, cuda, say, up.spinner(say), stopping)
+        model = up.choose_model(service_settings, say)
+        service = up.Service(service_settings, model, cuda, say, up.spinner(say), stopping)
         try:
             service.start()
-            say(up.banner(settings.up))
+            say(up.banner(service_settings))
             Demo(settings, persona, service, stopping, console).run()
             return 0
         except up.Interrupted:
@@ -134,15 +142,15 @@ class Demo:
         stopping: threading.Event,
         console: Console,
     ) -> None:
-        self._settings = settings
+        self._settings, self._up = settings, service.settings
         self._persona = persona
         self._service = service
         self._stopping = stopping
         self._console = console
-        self._crowd = Crowd(users=settings.users, concurrency=settings.concurrency, seed=settings.up.seed)
-        self._engine = EngineClient(settings.up.engine_url)
-        self._log: EventLog = open_log(settings.up.data, settings.up.kafka, "demo")
-        self._watch = Watch(settings.up.metrics_urls, self._log)
+        self._crowd = Crowd(users=settings.users, concurrency=settings.concurrency, seed=self._up.seed)
+        self._engine = EngineClient(self._up.engine_url)
+        self._log: EventLog = open_log(self._up.data, self._up.kafka, "demo")
+        self._watch = Watch(self._up.metrics_urls, self._log)
 
     def run(self) -> None:
         """Users for the given minutes, then the evaluation and the report, then service until Ctrl-C."""
@@ -156,7 +164,7 @@ class Demo:
     def _run(self) -> None:
         began = time.monotonic()
         usual = self._usual_utility()
-        users = CrowdThread(SimulatedUsers(self._settings.up.url, self._persona, usual, self._crowd))
+        users = CrowdThread(SimulatedUsers(self._up.url, self._persona, usual, self._crowd))
         users.start()
         try:
             self._follow(users, usual, began)
@@ -164,7 +172,7 @@ class Demo:
             users.stop()
         self._report(users.tally, time.monotonic() - began)
         if not self._settings.exit and not self._stopping.is_set():
-            self._say(f"the users have left; the service goes on at {self._settings.up.url}/ until Ctrl-C")
+            self._say(f"the users have left; the service goes on at {self._up.url}/ until Ctrl-C")
             while not self._stopping.wait(0.3):
                 self._service.poll()
 
@@ -172,7 +180,7 @@ class Demo:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def _usual_utility(self) -> float:
-        questions = prompts(USUAL_PROMPTS, self._settings.up.seed + 1)
+        questions = prompts(USUAL_PROMPTS, self._up.seed + 1)
         return mean_utility(self._engine, questions, self._persona.utility, self._crowd.max_tokens)
 
     # -- while the users are there ----------------------------------------------------------------------
@@ -180,7 +188,7 @@ class Demo:
     def _follow(self, users: CrowdThread, usual: float, began: float) -> None:
         """Watch the service and show what happens until the time is up."""
         total = self._settings.minutes * 60
-        sampler = Sampler(self._engine, self._crowd.max_tokens, self._settings.up.seed)
+        sampler = Sampler(self._engine, self._crowd.max_tokens, self._up.seed)
         terminal = self._console.is_terminal
         pause = VIEW_SECONDS if terminal else LINE_SECONDS
         next_look = 0.0
@@ -206,7 +214,7 @@ class Demo:
     def _report(self, tally: Tally, seconds: float) -> None:
         """Evaluate (unless the user is in a hurry), print the result and write the report."""
         evaluation = None if self._stopping.is_set() else self._evaluate()
-        wait_until_read(self._log, self._settings.up.data, SETTLE_SECONDS, self._stopping)
+        wait_until_read(self._log, self._up.data, SETTLE_SECONDS, self._stopping)
         history = read_history(self._log, 1_000_000)
         run = report.Run(
             seconds=seconds,
@@ -215,10 +223,10 @@ class Demo:
             decisions=list(history.decisions),
             evaluation=evaluation,
             kl_budget_nats=self._kl_budget_nats(),
-            audit=audit(self._log, self._settings.up.data),
+            audit=audit(self._log, self._up.data),
             votes_in_log=sum(self._log.end([FEEDBACK], 10.0).values()),
         )
-        built = report.build(run, Registry(self._settings.up.data / "adapters"))
+        built = report.build(run, Registry(self._up.data / "adapters"))
         self._say(report.summary(built))
         if self._settings.report is not None:
             report.write(self._settings.report, built)
@@ -227,7 +235,7 @@ class Demo:
     def _evaluate(self) -> Evaluation | None:
         version = self._live_version()
         self._say(f"comparing {version} with the base on {FRESH_PROMPTS} fresh prompts ...")
-        questions = prompts(FRESH_PROMPTS, self._settings.up.seed + 2, held_out=True)
+        questions = prompts(FRESH_PROMPTS, self._up.seed + 2, held_out=True)
         try:
             return evaluate(self._engine, version, questions, self._persona.utility, self._crowd.max_tokens)
         except EngineError as error:
@@ -239,14 +247,8 @@ class Demo:
         return "base" if state is None else state.table.live
 
     def _kl_budget_nats(self) -> float:
-        from learner.settings import LearnerSettings
-
-        asked = self._settings.up.kl_budget_nats
-        pace = learner_pace(self._settings.up.pace)
-        known = LearnerSettings(
-            data=self._settings.up.data, model="", engine=self._settings.up.engine_url, **pace
-        )
-        return known.kl_budget_nats if asked is None else asked
+        budget: float = self._up.config.get("learner.kl_budget_nats").value
+        return budget
 
 
 class Sampler:

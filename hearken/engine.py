@@ -5,7 +5,7 @@ Every flag here answers to something measured or read in vLLM 0.32:
 - `--logprobs-mode processed_logprobs` and `--generation-config vllm`: the recorded logprobs are of the
   distribution that the tokens were drawn from, and no model-side default (top-k, top-p) changes it.
 - `--scheduling-policy priority`: users' chats go before the learner's rollouts.
-- `--max-cpu-loras 16`: live, previous, control, canary and the rollouts in flight stay in memory.
+- `--max-cpu-loras`: live, previous, control, canary and the rollouts in flight stay in memory.
 - `--enable-auto-tool-choice` with the parser that the model's chat template calls for (`tool_parser`), and
   VLLM_ENFORCE_STRICT_TOOL_CALLING=0: a required or a named function is then called with arguments that the
   grammar of its schema allows, whatever the model. With vLLM's own default the arguments of a function
@@ -23,8 +23,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hearken.errors import UsageError
+from hearken.settings import EngineSettings
 
 LONGEST_CONTEXT = 4096
 """Tokens. A longer context costs memory on every machine; a chat answer does not need it."""
@@ -42,12 +44,40 @@ class EngineOptions:
     cuda: bool
     host: str = "127.0.0.1"
     lora_rank: int = 8
+    max_loras: int = 3  # adapters that one batch may mix
+    max_cpu_loras: int = 16  # adapters that are kept
     max_model_len: int = LONGEST_CONTEXT
+    dtype: str | None = None  # None: float32 on a CPU, auto on a GPU
     kv_cache_gib: int = 1  # CPU only: on a GPU vLLM measures what is free
     threads: int = 1  # CPU only, see `engine_threads`
     tool_parser: str = "hermes"  # see `tool_parser`
     gpus: str | None = None  # CUDA_VISIBLE_DEVICES of this engine; None: whatever the caller has
     extra: tuple[str, ...] = ()  # further vLLM flags, as they are
+
+
+def options(
+    asked: EngineSettings, model: Path, port: int, cuda: bool, gpus: str | None = None
+) -> EngineOptions:
+    """One engine, from settings in which what follows from model and machine is filled in."""
+    followed = {
+        "lora_rank": asked.lora_rank,
+        "max_cpu_loras": asked.max_cpu_loras,
+        "max_model_len": asked.max_model_len,
+        "kv_cache_gib": asked.kv_cache_gib,
+        "threads": asked.threads,
+        "tool_parser": asked.tool_parser,
+    }
+    known: dict[str, Any] = {name: value for name, value in followed.items() if value is not None}
+    return EngineOptions(
+        model=model,
+        port=port,
+        cuda=cuda,
+        max_loras=asked.max_loras,
+        dtype=asked.dtype,
+        gpus=gpus,
+        extra=asked.flags,
+        **known,
+    )
 
 
 def engine_command(options: EngineOptions) -> list[str]:
@@ -61,8 +91,8 @@ def engine_command(options: EngineOptions) -> list[str]:
         "--max-model-len", str(options.max_model_len),
         "--enable-lora",
         "--max-lora-rank", str(options.lora_rank),
-        "--max-loras", "3",
-        "--max-cpu-loras", "16",
+        "--max-loras", str(options.max_loras),
+        "--max-cpu-loras", str(options.max_cpu_loras),
         "--logprobs-mode", "processed_logprobs",
         "--generation-config", "vllm",
         "--scheduling-policy", "priority",
@@ -70,15 +100,14 @@ def engine_command(options: EngineOptions) -> list[str]:
         "--tool-call-parser", options.tool_parser,
         "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}',
         "--disable-uvicorn-access-log",
+        # float32 on a CPU: engine and learner then agree to 1e-6 nats per token.
+        "--dtype", options.dtype or ("auto" if options.cuda else "float32"),
     ]  # fmt: skip
-    if options.cuda:
-        command += ["--dtype", "auto"]
-    else:
-        # float32: engine and learner then agree to 1e-6 nats per token. Blocks of 32 tokens instead of
-        # 128: a prompt of one sentence can then hit the prefix cache.
+    if not options.cuda:
+        # Blocks of 32 tokens instead of 128: a prompt of one sentence can then hit the prefix cache.
         # "uni": the model runs inside the engine's own process. With a worker process of its own, both
         # poll shared memory without a pause, and took 170% of 2 cores at 12 short chats a second.
-        command += ["--dtype", "float32", "--block-size", "32", "--distributed-executor-backend", "uni"]
+        command += ["--block-size", "32", "--distributed-executor-backend", "uni"]
     return [*command, *options.extra]
 
 

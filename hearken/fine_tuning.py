@@ -10,22 +10,21 @@ from feedback.opening import open_log
 from feedback.tables import UnreadableFile
 from hearken.errors import UsageError
 from hearken.importing import Report, encoder, examples
+from learner.settings import FineTuningSettings
 
 Item = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class SftSettings:
-    """What `hearken sft` was told."""
+    """What `hearken sft` was told. `rank`: the learner's; None follows the model."""
 
     model: Path
     demonstrations: tuple[Path, ...]
     data: Path
+    training: FineTuningSettings
     kafka: str | None = None
-    epochs: int = 3
-    learning_rate: float = 1e-3
-    max_tokens: int = 1024
-    rank: int = 8
+    rank: int | None = None
     layout: str = "auto"
 
 
@@ -39,7 +38,7 @@ def run(settings: SftSettings) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from learner.candidate import publish, scripted_probes
-    from learner.fine_tuning import FineTuningSettings, fine_tune
+    from learner.fine_tuning import fine_tune
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
 
@@ -53,8 +52,7 @@ def run(settings: SftSettings) -> int:
         def progress(step: int, steps: int, loss: float) -> None:
             bars.update(task, completed=step, total=steps, description=f"Fine-tuning (loss {loss:.2f})")
 
-        wanted = FineTuningSettings(epochs=settings.epochs, learning_rate=settings.learning_rate)
-        report = fine_tune(model, items, wanted, progress)
+        report = fine_tune(model, items, settings.training, progress)
     for line in (line for each in reports for line in each.lines()):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(
@@ -112,8 +110,8 @@ def _items(settings: SftSettings) -> tuple[list[Item], list[Report]]:
                     continue
                 if example.kind not in ("demonstration", "correction"):
                     report.skip(f"a {example.kind} is no demonstration", number)
-                elif len(prompt) + len(answer) > settings.max_tokens:
-                    report.skip(f"longer than {settings.max_tokens} tokens", number)
+                elif len(prompt) + len(answer) > settings.training.max_tokens:
+                    report.skip(f"longer than {settings.training.max_tokens} tokens", number)
                 else:
                     items.append((prompt, answer))
                     report.imported[example.kind] += 1

@@ -107,7 +107,7 @@ def _edit(path: Path, change: Callable[[list[Key]], list[Key]]) -> None:
 
 def _row(key: Key, now: datetime) -> str:
     ends = f", until {key.expires:%Y-%m-%d %H:%M} UTC" if key.expires and key.state(now) == "in force" else ""
-    limits = key.limits.model_dump(exclude_none=True)
+    limits = key.limits.given()
     own = "".join(f", {name}={number}" for name, number in limits.items())
     return _line(key.id, key.state(now), key.tenant, " ".join(key.scopes), key.name + ends + own)
 

@@ -1,38 +1,28 @@
-"""How fast releases go: what `--pace` means for the controller and the learner.
+"""How fast releases go: what `pace` means for the controller and the learner.
 
 "normal" is what each room's settings default to, but that votes of new raters wait for ten minutes. "demo"
 lets a handful of simulated users on one machine see several releases within minutes.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 Pace = Literal["demo", "normal"]
 
-
-def controller_pace(pace: Pace) -> dict[str, Any]:
-    """The controller's settings that depend on the pace."""
-    if pace == "normal":
-        return {}
-    return {
-        "ladder": ((0.05, 6.0), (0.25, 10.0), (0.5, 0.0)),
-        "window_seconds": 5.0,
-        "max_seconds": 120.0,
-        "holdback_weight": 0.1,
-        "holdback_min_seconds": 15.0,
-        "holdback_max_seconds": 60.0,
-        "drain_seconds": 30.0,
-    }
-
-
-def learner_pace(pace: Pace) -> dict[str, Any]:
-    """The learner's settings that depend on the pace."""
-    from learner.trust import TrustRules
-
-    if pace == "normal":
-        return {"trust": TrustRules(newcomer_seconds=600.0)}
-    return {
-        "min_labels": 150,
-        "labels_per_update": 50,
-        "rollouts_per_step": 64,
-        "steps_per_candidate": 16,
-    }
+PACES: Mapping[Pace, Mapping[str, Any]] = {
+    "normal": {"learner.trust.newcomer_seconds": 600.0},
+    "demo": {
+        "controller.ladder": ((0.05, 6.0), (0.25, 10.0), (0.5, 0.0)),
+        "controller.window_seconds": 5.0,
+        "controller.max_seconds": 120.0,
+        "controller.holdback_weight": 0.1,
+        "controller.holdback_min_seconds": 15.0,
+        "controller.holdback_max_seconds": 60.0,
+        "controller.drain_seconds": 30.0,
+        "learner.min_labels": 150,
+        "learner.labels_per_update": 50,
+        "learner.rollouts_per_step": 64,
+        "learner.steps_per_candidate": 16,
+    },
+}
+"""Settings by their place in hearken.toml; the file and flags go over them."""

@@ -1,51 +1,30 @@
-"""The three processes that hearken itself provides, each from its command line's arguments.
+"""The three processes that hearken itself provides, each from the settings that hold.
 
 What a role refuses (settings that make no sense, a folder that cannot be used) is the user's to mend and
 becomes one line.
 """
 
-import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from feedback.log import LogError
-from hearken.access import AccessFlags
 from hearken.checks import check_port
+from hearken.config.fields import NEEDED
+from hearken.config.layers import Given
+from hearken.config.resolve import Config
 from hearken.errors import UsageError
-from hearken.paces import controller_pace, learner_pace
-
-Settings = TypeVar("Settings")
 
 
-def run_gateway(arguments: argparse.Namespace, engines: tuple[str, ...]) -> int:
+def run_gateway(config: Config) -> int:
     """Run a gateway until SIGTERM."""
     from serve.access import KeysUnusable
     from serve.main import run
-    from serve.settings import GatewaySettings
 
-    data = _data(arguments)
-    access = AccessFlags.of(arguments)
-    check_port(arguments.host, arguments.port)
+    settings = _in_folder(config).build("gateway")
+    check_port(settings.host, settings.port)
     _log_to_stderr()
-    settings = _checked(
-        GatewaySettings,
-        data=data,
-        engines=engines,
-        host=arguments.host,
-        port=arguments.port,
-        model_name=arguments.model_name,
-        max_in_flight=arguments.max_in_flight,
-        queue_length=arguments.queue_length,
-        queue_seconds=arguments.queue_seconds,
-        kafka=arguments.kafka,
-        redis=arguments.redis,
-        retention_days=arguments.retention_days,
-        **access.settings(),
-    )
     try:
         run(settings)
     except (LogError, KeysUnusable) as error:
@@ -53,24 +32,13 @@ def run_gateway(arguments: argparse.Namespace, engines: tuple[str, ...]) -> int:
     return 0
 
 
-def run_controller(arguments: argparse.Namespace, engines: tuple[str, ...]) -> int:
+def run_controller(config: Config) -> int:
     """Run the release controller until SIGTERM."""
     from deploy.controller import AlreadyRunning, run
-    from deploy.settings import ControllerSettings
 
-    data = _data(arguments)
-    check_port(arguments.metrics_host, arguments.metrics_port, "--metrics-port")
+    settings = _in_folder(config).build("controller")
+    check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     _log_to_stderr()
-    settings = _checked(
-        ControllerSettings,
-        data=data,
-        engines=engines,
-        metrics_port=arguments.metrics_port,
-        metrics_host=arguments.metrics_host,
-        kafka=arguments.kafka,
-        redis=arguments.redis,
-        **controller_pace(arguments.pace),
-    )
     try:
         run(settings)
     except (LogError, AlreadyRunning) as error:
@@ -78,33 +46,21 @@ def run_controller(arguments: argparse.Namespace, engines: tuple[str, ...]) -> i
     return 0
 
 
-def run_learner(arguments: argparse.Namespace, engine: str) -> int:
+def run_learner(config: Config) -> int:
     """Run the learner until SIGTERM."""
     from hearken.engine import resolve_model
 
-    data = _data(arguments)
-    model = resolve_model(arguments.model)
+    if config.get("learner.model").value is NEEDED:
+        raise UsageError("the learner needs --model, the base model that its engine serves")
+    config = _in_folder(config)
+    model = resolve_model(config.get("learner.model").value)
+    settings = config.over({"learner.model": Given(str(model), "--model")}).build("learner")
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
-        check_port(arguments.metrics_host, arguments.metrics_port, "--metrics-port")
+        check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     _log_to_stderr()
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
-    from learner.settings import LearnerSettings
 
-    asked = {"kl_budget_nats": arguments.kl_budget_nats, "threads": arguments.threads}
-    settings = _checked(
-        LearnerSettings,
-        data=data,
-        model=str(model),
-        engine=engine,
-        metrics_port=arguments.metrics_port,
-        metrics_host=arguments.metrics_host,
-        kafka=arguments.kafka,
-        seed=arguments.seed,
-        products=arguments.products,
-        **learner_pace(arguments.pace),
-        **{name: value for name, value in asked.items() if value is not None},
-    )
     try:
         run(settings)
     except (LogError, LearnerBusy) as error:
@@ -112,22 +68,15 @@ def run_learner(arguments: argparse.Namespace, engine: str) -> int:
     return 0
 
 
-def _checked(kind: Callable[..., Settings], **values: Any) -> Settings:
-    """A role's settings, with what they refuse told to the user."""
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _data(arguments: argparse.Namespace) -> Path:
-    data: Path = arguments.data.expanduser().resolve()
+def _in_folder(config: Config) -> Config:
+    """The same with the service's data folder, which must be one."""
+    data: Path = config.build("service").folder
     if not (data / "secret").exists():
         raise UsageError(
             f"{data} is not a service's data folder: it has no secret; `hearken up --data {data}` makes one, "
             "or copy the one that the service's other processes use"
         )
-    return data
+    return config.over({"service.data": Given(data, "--data")})
 
 
 def _log_to_stderr() -> None:

@@ -1,10 +1,4 @@
-"""`hearken up`: the whole service on one machine, as supervised processes.
-
-engine (vLLM)  port + 1     controller  metrics on port + 3
-gateway        port         learner     metrics on port + 2
-
-With more than one engine, the second is on port + 4, the third on port + 5, and so on.
-"""
+"""`hearken up`: the whole service on one machine, as supervised processes."""
 
 import contextlib
 import os
@@ -14,80 +8,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from hearken import access, checks, engine
-from hearken.access import NO_FLAGS, AccessFlags
+from hearken import access, checks, engine, flags
+from hearken.config.follow import follow
+from hearken.config.resolve import Config
 from hearken.errors import UsageError
-from hearken.paces import Pace
+from hearken.plan import UpSettings
+from hearken.settings import EngineSettings
 from hearken.supervisor import Child, ChildFailed, Supervisor
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class UpSettings:
-    """What `hearken up` can be told. `model` None means the tiny model, trained on the first start."""
-
-    data: Path
-    model: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 8000
-    kafka: str | None = None
-    redis: str | None = None
-    pace: Pace = "normal"
-    seed: int = 0
-    kl_budget_nats: float | None = None  # None: the learner's default
-    engines: int = 1
-    max_in_flight: int = 128  # this and the next two: the gateway's
-    queue_length: int = 256
-    queue_seconds: float = 10.0
-    engine_flags: tuple[str, ...] = ()
-    access: AccessFlags = NO_FLAGS
-
-    @property
-    def engine_ports(self) -> tuple[int, ...]:
-        return (self.port + 1, *range(self.port + 4, self.port + 3 + self.engines))
-
-    @property
-    def learner_port(self) -> int:
-        return self.port + 2
-
-    @property
-    def controller_port(self) -> int:
-        return self.port + 3
-
-    @property
-    def ports(self) -> tuple[int, ...]:
-        """Gateway, learner metrics, controller metrics, engines."""
-        return (self.port, self.learner_port, self.controller_port, *self.engine_ports)
-
-    @property
-    def engine_urls(self) -> tuple[str, ...]:
-        return tuple(f"http://127.0.0.1:{port}" for port in self.engine_ports)
-
-    @property
-    def engine_url(self) -> str:
-        """The first engine, on which the learner samples."""
-        return self.engine_urls[0]
-
-    @property
-    def metrics_urls(self) -> tuple[str, str, str]:
-        """Where gateway, learner and controller show their metrics."""
-        return (
-            self.url,
-            f"http://127.0.0.1:{self.learner_port}",
-            f"http://127.0.0.1:{self.controller_port}",
-        )
-
-    @property
-    def url(self) -> str:
-        """Where this machine reaches the gateway."""
-        local = self.host in ("0.0.0.0", "::", "")
-        return f"http://{'127.0.0.1' if local else self.host}:{self.port}"
 
 
 class Interrupted(Exception):
@@ -96,26 +30,22 @@ class Interrupted(Exception):
 
 def check(settings: UpSettings, say: Say) -> None:
     """Everything that can be known to be wrong before anything is started. Raises UsageError."""
-    if settings.engines < 1:
-        raise UsageError(f"--engines {settings.engines} leaves nothing to chat with; it must be at least 1")
-    if settings.max_in_flight < 1 or settings.queue_length < 0 or settings.queue_seconds <= 0:
-        raise UsageError(
-            "--max-in-flight must be at least 1, --queue-length 0 or more, and --queue-seconds above 0"
-        )
+    for sentence in settings.unused:
+        say(f"warning: {sentence}")
     for port in settings.ports:
-        checks.check_port(settings.host if port == settings.port else "127.0.0.1", port)
-    if settings.redis is not None:
-        checks.check_redis(settings.redis)
-    if settings.kafka is not None and (problem := checks.kafka_warning(settings.kafka)):
+        checks.check_port(settings.gateway.host if port == settings.gateway.port else "127.0.0.1", port)
+    if settings.gateway.redis is not None:
+        checks.check_redis(settings.gateway.redis)
+    if settings.service.kafka is not None and (problem := checks.kafka_warning(settings.service.kafka)):
         say(problem)
-    if problem := access.check(settings.host, settings.data, settings.access):
+    if problem := access.check(settings.gateway):
         say(problem)
 
 
 def choose_model(settings: UpSettings, say: Say) -> Path:
     """The folder of the base model; trains the tiny one when none was named."""
-    if settings.model is not None:
-        return engine.resolve_model(settings.model)
+    if settings.service.model is not None:
+        return engine.resolve_model(settings.service.model)
     from hearken.tiny import default_folder
 
     # In a process of its own: it needs torch, which this one would carry along for as long as it runs.
@@ -128,57 +58,55 @@ def choose_model(settings: UpSettings, say: Say) -> Path:
 def children(settings: UpSettings, model: Path, cuda: bool) -> dict[str, Child]:
     """The processes, in the order in which they are started (they are stopped in reverse).
 
-    Raises UsageError when there are fewer GPUs than engines.
+    All roles get the file and what goes over it: what `up` was told and what it decided.
+    Raises UsageError when there are fewer GPUs than engines, or the model does not suit the settings.
     """
-    me = (sys.executable, "-m", "hearken")
-    shared = ("--data", str(settings.data), *_optional("--kafka", settings.kafka))
-    redis = _optional("--redis", settings.redis)
+    config = follow(settings.config, model, cuda)
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    handed = tuple(_handed(settings, config, model))
     logs = settings.data / "logs"
-    engines = [word for url in settings.engine_urls for word in ("--engine", url)]
-    controller = (
-        *me, "controller", *shared, *redis, *engines,
-        "--metrics-port", str(settings.controller_port), "--pace", settings.pace,
-    )  # fmt: skip
-    learner = (
-        *me, "learner", *shared, *redis, "--engine", settings.engine_url, "--model", str(model),
-        "--metrics-port", str(settings.learner_port), "--pace", settings.pace,
-        "--seed", str(settings.seed), "--threads", str(engine.engine_threads()),
-        *_optional("--kl-budget-nats", settings.kl_budget_nats),
-    )  # fmt: skip
-    gateway = (
-        *me, "gateway", *shared, *redis, *engines,
-        "--host", settings.host, "--port", str(settings.port), *settings.access.arguments(),
-        "--max-in-flight", str(settings.max_in_flight), "--queue-length", str(settings.queue_length),
-        "--queue-seconds", str(settings.queue_seconds),
-    )  # fmt: skip
+
+    def role(name: str, stop_seconds: float) -> Child:
+        command = (sys.executable, "-m", "hearken", name, *handed)
+        return Child(name, command, env, logs / f"{name}.log", stop_seconds)
+
     return {
-        **_engines(settings, model, cuda, env),
-        "controller": Child("controller", controller, env, logs / "controller.log", 2.0),
-        "learner": Child("learner", learner, env, logs / "learner.log", 2.5),
-        "gateway": Child("gateway", gateway, env, logs / "gateway.log", 4.0),
+        **_engines(settings, config.build("engine"), model, cuda, env),
+        "controller": role("controller", 2.0),
+        "learner": role("learner", 2.5),
+        "gateway": role("gateway", 4.0),
     }
 
 
-def _engines(settings: UpSettings, model: Path, cuda: bool, env: Mapping[str, str]) -> dict[str, Child]:
+def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
+    """The arguments that every role is started with."""
+    values: dict[str, Any] = {}
+    for layer in reversed(settings.config.flags):
+        values |= {path: given.value for path, given in layer.items()}
+    values["service.model"] = str(model)
+    values["learner.rank"] = config.get("learner.rank").value  # the engine was started for it
+    for path, value in (
+        ("learner.threads", engine.engine_threads()),
+        ("gateway.max_model_len", config.get("engine.max_model_len").value),
+    ):
+        if config.asked(path) is None:
+            values[path] = value
+    told = {path: value for path, value in values.items() if path.partition(".")[0] not in ("engine", "demo")}
+    return [*(("--config", str(config.file)) if config.file else ()), *flags.written(told)]
+
+
+def _engines(
+    settings: UpSettings, asked: EngineSettings, model: Path, cuda: bool, env: Mapping[str, str]
+) -> dict[str, Child]:
     """The engines: "engine", "engine-2" and so on, each with its share of the GPUs or of the CPU."""
     gpus = None
-    if cuda and settings.engines > 1:
+    if cuda and asked.count > 1:
         visible = env.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = engine.share_gpus(settings.engines, engine.cuda_devices(), visible)
+        gpus = engine.share_gpus(asked.count, engine.cuda_devices(), visible)
     made = {}
     for i, port in enumerate(settings.engine_ports):
         name = f"engine-{i + 1}" if i else "engine"
-        options = engine.EngineOptions(
-            model=model,
-            port=port,
-            cuda=cuda,
-            max_model_len=engine.context_length(model),
-            threads=engine.engine_threads(settings.engines),
-            tool_parser=engine.tool_parser(model),
-            gpus=None if gpus is None else gpus[i],
-            extra=settings.engine_flags,
-        )
+        options = engine.options(asked, model, port, cuda, None if gpus is None else gpus[i])
         made[name] = Child(
             name,
             tuple(engine.engine_command(options)),
@@ -189,10 +117,6 @@ def _engines(settings: UpSettings, model: Path, cuda: bool, env: Mapping[str, st
             group="engine",
         )
     return made
-
-
-def _optional(flag: str, value: object) -> tuple[str, ...]:
-    return () if value is None else (flag, str(value))
 
 
 class Service:

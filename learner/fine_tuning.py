@@ -15,31 +15,11 @@ from torch import nn
 from learner.batching import Item, in_buckets
 from learner.losses import learning_rate_scale
 from learner.model import POLICY, SharedModel
+from learner.settings import FineTuningSettings
+from learner.width import fine_tuning_rate
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with (steps done, steps in all, loss in nats per answer token)."""
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuningSettings:
-    """learning_rate falls in a straight line to a tenth after a short rise; 2e-4 and 1e-3 are usual for LoRA
-    (Hu et al. 2021, appendix D), the larger for small models. held_out: share of the demonstrations, at least
-    one. update_tokens: padded tokens of one backward pass; it bounds memory and no more."""
-
-    epochs: int = 3
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    warmup_steps: int = 10
-    max_grad_norm: float = 1.0
-    held_out: float = 0.1
-    update_tokens: int = 2048
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.update_tokens < 1:
-            raise ValueError("epochs, batch_size and update_tokens must be at least 1")
-        if not self.learning_rate > 0 or not 0 < self.held_out < 1:
-            raise ValueError("learning_rate must be above 0, and held_out between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +51,8 @@ def fine_tune(
     count = max(1, round(settings.held_out * len(items)))
     held_out, training = [items[i] for i in order[:count]], [items[i] for i in order[count:]]
     flat = model.flat[POLICY]
-    optimizer = torch.optim.AdamW(
-        [flat.weights], lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
-    )
+    rate = settings.learning_rate or fine_tuning_rate(model.hidden_size)
+    optimizer = torch.optim.AdamW([flat.weights], lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
     per_epoch = math.ceil(len(training) / settings.batch_size)
     steps = settings.epochs * per_epoch
     before = best = held_out_loss(model, held_out)
@@ -83,7 +62,7 @@ def fine_tune(
         for start in range(0, len(training), settings.batch_size):
             batch = [training[i] for i in shuffled[start : start + settings.batch_size]]
             scale = learning_rate_scale(done, settings.warmup_steps, steps, 0.1)
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * scale
+            optimizer.param_groups[0]["lr"] = rate * scale
             loss = gradient(model, batch, settings.update_tokens)
             nn.utils.clip_grad_norm_([flat.weights], settings.max_grad_norm)
             optimizer.step()

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import torch
@@ -73,8 +73,8 @@ READ_LIMIT = 2000
 UPDATE_SHARE = 0.15
 """New labels as a share of all that start a reward-model update."""
 
-ANSWERS_FOR_LENGTH = 2000
-"""The newest answers in the log, whose lengths say how long rollouts may be."""
+COMPLETIONS_FOR_LENGTH = 2000
+"""The newest in the log: their lengths say how long rollouts may be."""
 
 SAVE_SECONDS, SAVE_SHARE = 5.0, 4
 """The time between two checkpoints while the learner only reads, at least so many times what one takes."""
@@ -337,9 +337,9 @@ class Learner:
 
     def _rollout_tokens(self) -> int:
         """The longest rollout: as long as answers in the log are, and longer once that cut too many off."""
-        newest = chain.from_iterable(reversed(self.joiner.completions.values()))
-        answers = (a.tokens for a in newest if a.tokens and a.policy_version != IMPORTED)
-        lengths = list(islice(answers, ANSWERS_FOR_LENGTH))
+        newest = [*self.joiner.completions.values()][-COMPLETIONS_FOR_LENGTH:]
+        answers = chain.from_iterable(newest)
+        lengths = [a.tokens for a in answers if a.tokens and a.policy_version != IMPORTED]
         limit = rollout_tokens(lengths, self.settings.rollout_quantile, self.settings.max_tokens)
         return max(limit, self.place.rollout_tokens)
 

@@ -24,6 +24,7 @@ from learner.blocks import PackedTrunk, Unsuitable
 from learner.head import TokenLogprobs
 from learner.native.trunk import NativeTrunk
 from learner.settings import LearnerSettings
+from learner.width import default_rank
 
 logger = logging.getLogger("hearken.learner")
 
@@ -39,11 +40,11 @@ class SharedModel:
 
     folder: a folder in Hugging Face format, or a hub name that is already in the cache or can be fetched.
     rank, alpha: of the LoRA adapters, which sit on every linear layer of the blocks; a fresh adapter changes
-    nothing. dtype: of the base (adapters and logprobs are always float32). seed: of the adapters' first
-    weights. max_tokens: padded tokens of one forward pass without gradient;
-    None for what suits the device. packed: whether to use `learner.blocks` where they fit the model.
-    bf16_products: take passes through `learner.native` where it fits the packed model, but where `exact` is
-    asked for. Raises `ValueError` when it cannot be had on this machine.
+    nothing. rank None: by the model's width (`default_rank`). dtype: of the base (adapters and logprobs are
+    always float32). seed: of the adapters' first weights. max_tokens: padded tokens of one forward pass
+    without gradient; None for what suits the device. packed: whether to use `learner.blocks` where they fit
+    the model. bf16_products: take passes through `learner.native` where it fits the packed model, but where
+    `exact` is asked for. Raises `ValueError` when it cannot be had on this machine.
 
     Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
     same output with and without gradient.
@@ -53,7 +54,7 @@ class SharedModel:
         self,
         folder: str,
         *,
-        rank: int = 8,
+        rank: int | None = None,
         alpha: int = 16,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
@@ -62,7 +63,7 @@ class SharedModel:
         packed: bool = True,
         bf16_products: bool = False,
     ) -> None:
-        self.name, self.rank, self.alpha = str(folder), rank, alpha
+        self.name, self.alpha = str(folder), alpha
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.max_tokens = max_tokens or (1024 if self.device.type == "cpu" else 8192)
         base = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype, trust_remote_code=False)
@@ -72,6 +73,7 @@ class SharedModel:
         self._check_head(base)
         self.target_modules = _linear_names(base)
         self.hidden_size = int(base.config.hidden_size)
+        self.rank = rank or default_rank(self.hidden_size)
         self.vocab_size = int(base.config.vocab_size)
         self.layers = int(base.config.num_hidden_layers)
         self.eos_token_ids = _eos_token_ids(base)

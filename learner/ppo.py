@@ -39,6 +39,7 @@ from learner.measuring import Measured, measure
 from learner.model import POLICY, SharedModel
 from learner.ranks import Ranks
 from learner.settings import PPOSettings
+from learner.width import default_learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,9 @@ class PPO:
             torch.manual_seed(seed)
             self.critic = Critic(model.hidden_size).to(model.device)
         self._flat = model.flat[POLICY]
+        self._learning_rate = settings.learning_rate or default_learning_rate(model.hidden_size)
         self._optimizer = torch.optim.AdamW(
-            [self._flat.weights], lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+            [self._flat.weights], lr=self._learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
         )
         self._critic = CriticTrainer(
             self.critic, settings.critic_learning_rate, settings.critic_epochs, settings.value_clip
@@ -173,7 +175,7 @@ class PPO:
         most = kl_limit(settings.kl_step_nats, measured.response_tokens)
         moved.learning_rate = (
             pace
-            * settings.learning_rate
+            * self._learning_rate
             * learning_rate_scale(
                 self.steps - settings.critic_warmup_steps,
                 settings.warmup_steps,

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Annotated, Literal
 
 from learner.lengths import kl_limit
 
@@ -23,26 +23,30 @@ REASONS: tuple[Reason, ...] = ("over-optimised", "length drift", "entropy collap
 
 @dataclass(frozen=True, slots=True)
 class SelfCheckLimits:
-    """When a policy is not to be published. Batches of 128 rollouts of a small model gave the numbers.
+    """When a policy is not to be published. Batches of 128 rollouts of a small model gave the numbers."""
 
-    window: how many of the newest observations are taken together. A judged win rate between two batches of
-    128 has a standard error of 0.036, the mean of 3 one of 0.02: `win_rate_fall` is 4 of these.
-    length_ratio: mean length over live's, either way, beyond which the judged win rate must be above 0.5 by
-    `win_rate_gain` (people who like short answers get them a quarter as long, and judge them better).
-    entropy_share: of live's entropy per token; policies with a KL of 5 nats to the base, trained on three
-    tastes, kept two thirds of it and more. kl_jump_nats: of the KL to live between two observations, per
-    response of up to 64 tokens (see `learner.lengths`). Steps of 64 rollouts were seen to move it by 1.9, of
-    which 0.5 is the measurement's error. perplexity_ratio: of the rollouts under the base, over that of
-    live's.
-    """
-
-    window: int = 3
-    win_rate_fall: float = 0.08
-    win_rate_gain: float = 0.05
-    length_ratio: float = 2.0
-    entropy_share: float = 0.2
-    kl_jump_nats: float = 3.0
-    perplexity_ratio: float = 3.0
+    # A judged win rate between two batches of 128 has a standard error of 0.036, the mean of 3 one of 0.02:
+    # `win_rate_fall` is 4 of these.
+    window: Annotated[int, "how many of the newest rollout batches are taken together"] = 3
+    win_rate_fall: Annotated[
+        float, "how far the judged win rate may fall below its best while the score rises"
+    ] = 0.08
+    win_rate_gain: Annotated[
+        float, "by how much the judged win rate must be above 0.5 for lengths beyond length_ratio"
+    ] = 0.05
+    # People who like short answers get them a quarter as long, and judge them better.
+    length_ratio: Annotated[
+        float, "mean length over live's, either way, beyond which the answers must be judged better"
+    ] = 2.0
+    # Policies with a KL of 5 nats to the base, trained on three tastes, kept two thirds of it and more.
+    entropy_share: Annotated[float, "least entropy per token, as a share of live's"] = 0.2
+    # Steps of 64 rollouts were seen to move it by 1.9, of which 0.5 is the measurement's error.
+    kl_jump_nats: Annotated[
+        float, "largest rise of the KL to live between two batches, per response of up to 64 tokens"
+    ] = 3.0
+    perplexity_ratio: Annotated[
+        float, "largest perplexity of the rollouts under the base, over that of live's"
+    ] = 3.0
 
     def __post_init__(self) -> None:
         if self.window < 1:

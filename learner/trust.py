@@ -12,7 +12,7 @@ one answer that none of them asked for. Waiting votes are kept, and train again 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from feedback.labels import Label
 
@@ -21,22 +21,22 @@ NEW, BURST, BRIGADE = REASONS = ("new rater", "burst", "brigade")
 
 @dataclass(frozen=True, slots=True)
 class TrustRules:
-    """When votes wait, and how agreement counts. Times are in seconds.
+    """When votes wait, and how agreement counts. Times are in seconds."""
 
-    newcomer_seconds: how long the votes of a rater wait after their first one. burst_votes: how many votes of
-    one rater within `burst_seconds` train; the rest of them wait. brigade_raters: so many raters judging,
-    within `brigade_seconds`, one answer that was given to none of them are a brigade.
-    prior_votes: how many votes of average agreement everyone is credited with.
-    least_agreement: everyone's agreement (0.5 is chance) below which the model is no judge of anyone.
-    """
-
-    newcomer_seconds: float = 0.0
-    burst_votes: int = 30
-    burst_seconds: float = 60.0
-    brigade_raters: int = 5
-    brigade_seconds: float = 600.0
-    prior_votes: float = 20.0
-    least_agreement: float = 0.55
+    newcomer_seconds: Annotated[float, "how long the votes of a rater wait after their first one"] = 0.0
+    burst_votes: Annotated[
+        int, "votes of one rater within burst_seconds that train; the rest of them wait"
+    ] = 30
+    burst_seconds: Annotated[float, "the time in which burst_votes are counted"] = 60.0
+    brigade_raters: Annotated[
+        int,
+        "so many raters who judge, within brigade_seconds, one answer given to none of them are a brigade",
+    ] = 5
+    brigade_seconds: Annotated[float, "the time in which brigade_raters are counted"] = 600.0
+    prior_votes: Annotated[float, "votes of average agreement that everyone is credited with"] = 20.0
+    least_agreement: Annotated[
+        float, "everyone's agreement (0.5 is chance) below which the model is no judge of anyone"
+    ] = 0.55
 
 
 @dataclass(frozen=True, slots=True)

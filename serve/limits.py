@@ -1,25 +1,44 @@
 """How much a key may use: the numbers, their names on the command line and in the key file."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict
 
 
-class Limits(BaseModel):
-    """What one key may use. None: the service's own default holds; 0: no limit."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one key may use. None: the service's own default holds; 0: no limit. Raises ValueError below 0."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # where the key file has one
 
-    requests_per_minute: int | None = Field(default=None, ge=0)
-    tokens_per_minute: int | None = Field(default=None, ge=0)  # prompts and answers together
-    user_requests_per_minute: int | None = Field(default=None, ge=0)  # of each end user of the key
-    concurrent_requests: int | None = Field(default=None, ge=0)  # at the same time, in each gateway
+    requests_per_minute: Annotated[int | None, "requests in a minute; 0: no limit"] = None
+    tokens_per_minute: Annotated[
+        int | None, "tokens of prompts and answers together in a minute; 0: no limit"
+    ] = None
+    user_requests_per_minute: Annotated[
+        int | None, "requests of each end user of the key in a minute; 0: no limit"
+    ] = None
+    concurrent_requests: Annotated[int | None, "requests at the same time, in each gateway; 0: no limit"] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        for name, number in asdict(self).items():
+            if number is not None and number < 0:
+                raise ValueError(f"{name} is {number}; it must be 0 (no limit) or more")
 
     def or_else(self, other: "Limits") -> "Limits":
         """These, with `other`'s numbers where these have none."""
-        return Limits(**(other.model_dump() | self.model_dump(exclude_none=True)))
+        return Limits(**(asdict(other) | self.given()))
+
+    def given(self) -> dict[str, int]:
+        """The numbers that are set, by name."""
+        return {name: number for name, number in asdict(self).items() if number is not None}
 
 
+NAMES = tuple(field.name for field in fields(Limits))
 UNSET = Limits()
 NO_LIMITS = Limits(
     requests_per_minute=0, tokens_per_minute=0, user_requests_per_minute=0, concurrent_requests=0
@@ -35,18 +54,13 @@ KEY_DEFAULTS = Limits(
 
 def parse_limits(texts: Sequence[str]) -> Limits:
     """Limits written as "NAME=N". Raises ValueError with what would be right."""
-    names = ", ".join(Limits.model_fields)
-    numbers: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for text in texts:
-        name, equals, number = text.partition("=")
-        if name not in Limits.model_fields or not equals or name in numbers:
+        name, _, number = text.partition("=")
+        if name not in NAMES or name in numbers:
             twice = " a second time" if name in numbers else ""
-            raise ValueError(f"limit {text!r}{twice}: write NAME=N once for each NAME of {names}")
-        numbers[name] = number
-    try:
-        return Limits.model_validate(numbers)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise ValueError(
-            f"limit {wrong['loc'][0]}={wrong['input']}: the number must be 0 (no limit) or more"
-        ) from error
+            raise ValueError(f"limit {text!r}{twice}: write NAME=N once for each NAME of {', '.join(NAMES)}")
+        if not number.isdecimal():
+            raise ValueError(f"limit {text}: the number must be 0 (no limit) or more")
+        numbers[name] = int(number)
+    return Limits(**numbers)

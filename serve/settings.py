@@ -1,7 +1,8 @@
-"""Everything that can be set about a gateway process."""
+"""Everything that can be set about a gateway process. Each field's text is its documentation everywhere."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from feedback.redaction import load_redactor
@@ -13,33 +14,62 @@ from serve.limits import UNSET, Limits
 class GatewaySettings:
     """One gateway. Raises ValueError with what would be right when a value makes no sense."""
 
-    data: Path  # log, secret, table.json, keys.json
-    engines: tuple[str, ...]  # base URLs of vLLM servers, for example ("http://127.0.0.1:8001",)
-    host: str = "127.0.0.1"
-    port: int = 8000
-    model_name: str = "hearken"  # the one model name that clients see
-    kafka: str | None = None  # bootstrap servers, "host:port,..."; None: the embedded log alone
-    redis: str | None = None  # redis://...; None: shared state lives in data/shared.db
-    keys: Path | None = None  # the key file; None: keys.json in the data folder, if there is one
-    limits: Limits = UNSET  # where a key has none of its own; without keys, of all callers together
-    cors_origins: tuple[str, ...] = ()  # whose web pages may call: ("https://shop.example",); ("*",): all
-    consent: Consent = "given"  # of requests that say nothing, where a key does not tell either
-    redact: str = (
-        "none"  # "patterns", or "package.module:function": what texts go through before they are kept
+    data: Annotated[Path, "folder of the service's data: log, secret, routing table, keys"]
+    engines: Annotated[tuple[str, ...], "base URLs of the vLLM servers, which all serve every adapter in use"]
+    host: Annotated[str, "address to listen on"] = "127.0.0.1"
+    port: Annotated[int, "port to listen on"] = 8000
+    model_name: Annotated[str, "the one model name that clients see"] = "hearken"
+    kafka: Annotated[
+        str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
+    ] = None
+    redis: Annotated[str | None, "URL of a Redis server; without it a local file does its work"] = None
+    keys: Annotated[
+        Path | None, "file of API keys; without it keys.json in the data folder, if there is one"
+    ] = None
+    limits: Annotated[
+        Limits, "limits of keys that have none of their own; without keys, of all callers together"
+    ] = UNSET
+    cors_origins: Annotated[
+        tuple[str, ...], "web pages of these origins may call the API: https://shop.example; *: all"
+    ] = ()
+    consent: Annotated[
+        Consent, "users' consent to keep their texts and learn from them: given, or asked of each request"
+    ] = "given"
+    redact: Annotated[
+        str,
+        "what texts go through before they are kept: none, patterns, presidio, or a function as module:name",
+    ] = "none"
+    max_model_len: Annotated[
+        int | None, "context in tokens; only shown in /v1/models, the engine enforces its own"
+    ] = None
+    max_body_bytes: Annotated[int, "longest request body, well below what one entry of the log holds"] = (
+        4 * 1024 * 1024
     )
-    max_model_len: int | None = None  # tokens; only shown in /v1/models, the engine enforces its own
-    max_body_bytes: int = 4 * 1024 * 1024  # well below what one log entry holds
-    poll_seconds: float = 0.5  # how often each engine is asked for its health and its adapters
-    engine_timeout_seconds: float = 300.0  # an engine that sends nothing for so long has failed
-    hang_seconds: float = 10.0  # an engine whose health check takes longer is out of use until it answers
-    silent_seconds: float = 20.0  # one that has requests and sent nothing for so long is asked for a token
-    max_in_flight: int = 128  # requests that this gateway has on one engine at a time; the others wait
-    queue_length: int = 256  # requests that may wait; one more is a 503 at once
-    queue_seconds: float = 10.0  # how long a request may wait for a place, or for an engine to come back
-    keep_alive_seconds: float = 15.0  # a silent stream sends a comment; later than queue_seconds, a 503
-    feedback_reasons: tuple[str, ...] = ()  # that votes may give; none: those of serve/votes.py
-    retention_days: float = 90.0  # of completions and votes in the embedded log; 0: for ever
-    drain_seconds: float = 4.0  # how long running answers may go on after SIGTERM
+    poll_seconds: Annotated[float, "how often each engine is asked for its health and its adapters"] = 0.5
+    engine_timeout_seconds: Annotated[float, "an engine that sends nothing for so long has failed"] = 300.0
+    hang_seconds: Annotated[
+        float, "an engine whose health check takes longer is out of use until it answers"
+    ] = 10.0
+    silent_seconds: Annotated[
+        float, "an engine that has requests and sent nothing for so long is asked for a token"
+    ] = 20.0
+    max_in_flight: Annotated[int, "requests that a gateway has on one engine at a time; the others wait"] = (
+        128
+    )
+    queue_length: Annotated[int, "requests that may wait; one more is refused (503)"] = 256
+    queue_seconds: Annotated[
+        float, "how long a request may wait, for a place or an engine, before it is refused (503)"
+    ] = 10.0
+    keep_alive_seconds: Annotated[
+        float, "a silent stream sends a comment so often; above queue_seconds the 503 comes first"
+    ] = 15.0
+    feedback_reasons: Annotated[
+        tuple[str, ...], "reasons that votes may give, in place of those of docs/feedback.md"
+    ] = ()
+    retention_days: Annotated[
+        float, "days that completions and votes are kept in the embedded log; 0: for ever"
+    ] = 90.0
+    drain_seconds: Annotated[float, "how long running answers may go on after SIGTERM"] = 4.0
 
     def __post_init__(self) -> None:
         if not self.engines:

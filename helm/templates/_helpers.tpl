@@ -57,6 +57,11 @@ app.kubernetes.io/part-of: hearken
 {{- if lt (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5) }}
 {{- fail (printf "lora.kept is %d: live, previous, control and canary and a rollout must stay loaded beside what a batch mixes; set at least lora.perBatch + 5 = %d" (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5)) }}
 {{- end }}
+{{- with dig "learner" "rank" 0 .Values.config }}
+{{- if and (ne (toString .) "none") (gt (int .) (int $.Values.lora.maxRank)) }}
+{{- fail (printf "config.learner.rank is %d, more than engines accept (lora.maxRank is %d)" (int .) (int $.Values.lora.maxRank)) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.gateway.autoscaling.enabled (gt (int .Values.gateway.autoscaling.minReplicas) (int .Values.gateway.autoscaling.maxReplicas)) }}
 {{- fail "gateway.autoscaling.minReplicas is above maxReplicas" }}
 {{- end }}
@@ -78,6 +83,37 @@ app.kubernetes.io/part-of: hearken
 {{- define "hearken.kafkaArgs" -}}
 - --kafka
 - {{ .Values.kafka.bootstrapServers | quote }}
+{{- end }}
+
+{{/* The file of settings: flags that the chart gives go over it. */}}
+{{- define "hearken.configArgs" -}}
+{{- if .Values.config }}
+- --config
+- /etc/hearken/hearken.toml
+{{- end }}
+{{- end }}
+
+{{- define "hearken.configMount" -}}
+{{- if .Values.config }}
+- {name: config, mountPath: /etc/hearken, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.configVolume" -}}
+{{- if .Values.config }}
+- name: config
+  configMap: {name: {{ include "hearken.fullname" . }}-settings}
+{{- end }}
+{{- end }}
+
+{{/* Annotations of a pod, which is made anew when its settings change. Takes root, part. */}}
+{{- define "hearken.podAnnotations" -}}
+{{- with .root.Values.config }}
+checksum/config: {{ toToml . | sha256sum }}
+{{- end }}
+{{- with .part.podAnnotations }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "hearken.accessArgs" -}}

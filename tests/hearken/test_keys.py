@@ -13,12 +13,15 @@ import openai
 import pytest
 
 from feedback.secret import load_secret
-from hearken import access
-from hearken.access import AccessFlags
+from hearken import access, flags
 from hearken.cli import main, parser
+from hearken.commands.roles import GATEWAY
+from hearken.commands.service import UP
 from hearken.errors import UsageError
-from hearken.up import UpSettings, children
+from hearken.plan import UpSettings
+from hearken.up import children
 from serve.limits import Limits
+from serve.settings import GatewaySettings
 from tests.serve.conftest import eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.servers import free_port
@@ -87,20 +90,25 @@ def test_mistakes_are_told_and_change_nothing(tmp_path: Path, capsys: pytest.Cap
 def test_a_service_that_others_reach_without_keys_is_warned_about(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    none = AccessFlags()
+    def on(host: str) -> GatewaySettings:
+        return GatewaySettings(data=tmp_path, engines=("http://127.0.0.1:8001",), host=host)
+
     for host in ("127.0.0.1", "localhost", "::1"):
-        assert access.check(host, tmp_path, none) is None
+        assert access.check(on(host)) is None
     for host in ("0.0.0.0", "::", "192.168.1.4", "chat.example.com"):
-        said = access.check(host, tmp_path, none)
+        said = access.check(on(host))
         assert said is not None
         assert "hearken keys create" in said
     create(capsys, tmp_path, "--name", "x")
-    assert access.check("0.0.0.0", tmp_path, none) is None
+    assert access.check(on("0.0.0.0")) is None
     (tmp_path / "keys.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be used"):
-        access.check("127.0.0.1", tmp_path, none)
-    with pytest.raises(UsageError, match="requests_per_minute"):
-        access.check("127.0.0.1", tmp_path, AccessFlags(limits=("x=1",)))
+        access.check(on("127.0.0.1"))
+
+
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "--data", str(tmp_path), "--limit", "x=1"]) == 2
+    assert "requests_per_minute" in capsys.readouterr().err
 
 
 def test_up_hands_on_to_its_gateway_what_it_was_told(tmp_path: Path) -> None:
@@ -112,12 +120,13 @@ def test_up_hands_on_to_its_gateway_what_it_was_told(tmp_path: Path) -> None:
         "--cors-origin",
         "https://a.b",
     ]
-    flags = AccessFlags.of(parser().parse_args(["up", *told]))
-    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
-    settings = UpSettings(data=tmp_path, access=flags)
-    command = children(settings, tmp_path, cuda=False)["gateway"].command
-    assert AccessFlags.of(parser().parse_args(command[3:])) == flags
-    assert flags.settings()["limits"] == Limits(requests_per_minute=9)
+    asked = flags.configured(parser().parse_args(["up", "--data", str(tmp_path), *told]), UP)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    command = children(UpSettings.of(asked), tmp_path, cuda=False)["gateway"].command
+    gateway = flags.configured(parser().parse_args(command[3:]), GATEWAY).build("gateway")
+    assert gateway.limits == Limits(requests_per_minute=9)
+    assert (gateway.keys, gateway.cors_origins) == (tmp_path / "k.json", ("https://a.b",))
 
 
 def test_the_demo_does_not_run_on_a_service_with_keys(

@@ -26,9 +26,12 @@ from deploy.table import RoutingTable
 from feedback.events import BASE
 from feedback.sqlite_log import SqliteLog
 from hearken.checks import ensure_secret
+from hearken.config.assemble import assemble
+from hearken.config.layers import Given
 from hearken.engine import use_cuda
+from hearken.plan import UpSettings
 from hearken.supervisor import Child, Supervisor
-from hearken.up import UpSettings, children
+from hearken.up import children
 from learner.candidate import make_probes, publish
 from learner.model import POLICY, SharedModel
 from tests.conftest import Engine
@@ -117,19 +120,18 @@ def service(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ensure_secret(data)
     manifest = published(data, engine.model)
     put_in_force(data, manifest.version)
-    asked = UpSettings(
-        data=data,
-        port=free_ports(4),
-        engine_flags=("--max-num-seqs", str(SEQUENCES)),
-        queue_seconds=120,  # a machine that starts an engine has little time for those who wait
-    )
+    told = {
+        "service.data": data,
+        "gateway.port": free_ports(4),
+        "engine.flags": ("--max-num-seqs", str(SEQUENCES)),
+        "gateway.queue_seconds": 120.0,  # a machine that starts an engine has little time for those who wait
+    }
+    asked = UpSettings.of(assemble([{path: Given(value, "the test") for path, value in told.items()}], None))
     found = children(asked, engine.model, use_cuda())
     both = ("--engine", engine.url, "--engine", asked.engine_url)
 
     def on_both(child: Child) -> Child:
-        words = iter(child.command)
-        rest = [word for word in words if word != "--engine" or not next(words)]
-        return replace(child, command=(*rest, *both))
+        return replace(child, command=(*child.command, *both))
 
     supervisor = Supervisor()
     running = Service(

@@ -1,50 +1,88 @@
 """The composition: the processes are told what they understand, in an order that can be stopped."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hearken import flags
 from hearken.cli import parser
+from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
+from hearken.config.assemble import assemble
+from hearken.config.layers import Given
+from hearken.config.resolve import Config
 from hearken.engine import engine_threads, share_gpus
 from hearken.errors import UsageError
-from hearken.paces import controller_pace, learner_pace
-from hearken.up import UpSettings, banner, check, children
+from hearken.paces import PACES
+from hearken.plan import UpSettings
+from hearken.supervisor import Child
+from hearken.up import banner, children
+
+FLAGS = {"gateway": GATEWAY, "controller": CONTROLLER, "learner": LEARNER}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text('{"max_position_embeddings": 256}')
+    sizes = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "vocab_size": 512}
+    (folder / "config.json").write_text(json.dumps(sizes | {"max_position_embeddings": 256}))
     return folder
 
 
-def settings(tmp_path: Path, **asked: object) -> UpSettings:
-    return UpSettings(data=tmp_path / "data", **asked)  # type: ignore[arg-type]
+def settings(tmp_path: Path, asked: dict[str, object] | None = None, file: Path | None = None) -> UpSettings:
+    """Of `hearken up --data DATA --set ...`."""
+    told = {"service.data": tmp_path / "data"} | (asked or {})
+    return UpSettings.of(assemble([{path: Given(value, "a flag") for path, value in told.items()}], file))
+
+
+def understood(child: Child) -> Config:
+    """The settings that a role's process takes from its command."""
+    assert child.command[:3] == (sys.executable, "-m", "hearken")
+    return flags.configured(parser().parse_args(child.command[3:]), FLAGS[child.name])
 
 
 def test_every_role_understands_its_command(tmp_path: Path, model: Path) -> None:
+    file = tmp_path / "my settings.toml"
+    file.write_text('[gateway]\nmodel_name = "shop"\n[learner.ppo]\nclip = 0.3\n[controller]\nmargin = 0.1\n')
     asked = settings(
-        tmp_path, port=9000, kafka="k:9092", redis="redis://r", pace="demo", seed=3, kl_budget_nats=2.5,
-        queue_length=7, queue_seconds=2.5,
+        tmp_path,
+        {"gateway.port": 9000, "service.kafka": "k:9092", "service.redis": "redis://r",
+         "service.pace": "demo", "service.seed": 3, "learner.kl_budget_nats": 2.5, "gateway.queue_length": 7,
+         "gateway.queue_seconds": 2.5, "gateway.cors_origins": ("https://a.b", "https://c.d")},
+        file,
     )  # fmt: skip
     found = children(asked, model, cuda=False)
-    for role in ("controller", "learner", "gateway"):
-        command = found[role].command
-        assert command[:3] == (sys.executable, "-m", "hearken")
-        understood = parser().parse_args(command[3:])
-        assert understood.data == asked.data
-        assert understood.engine == ["http://127.0.0.1:9001"]
-        assert understood.kafka == "k:9092"
-    learner = parser().parse_args(found["learner"].command[3:])
-    assert (learner.metrics_port, learner.pace, learner.seed) == (9002, "demo", 3)
-    assert (learner.kl_budget_nats, learner.redis, learner.model) == (2.5, "redis://r", str(model))
-    assert parser().parse_args(found["controller"].command[3:]).metrics_port == 9003
-    gateway = parser().parse_args(found["gateway"].command[3:])
+    gateway = understood(found["gateway"]).build("gateway")
+    learner = understood(found["learner"]).build("learner")
+    controller = understood(found["controller"]).build("controller")
+    for role in (gateway, learner, controller):
+        assert (role.data, role.kafka) == (asked.data, "k:9092")
+    assert gateway.engines == controller.engines == ("http://127.0.0.1:9001",)
     assert (gateway.host, gateway.port, gateway.redis) == ("127.0.0.1", 9000, "redis://r")
     assert (gateway.max_in_flight, gateway.queue_length, gateway.queue_seconds) == (128, 7, 2.5)
+    assert (gateway.cors_origins, gateway.model_name) == (("https://a.b", "https://c.d"), "shop")
+    assert gateway.max_model_len == 256
+    assert (learner.engine, learner.metrics_port, learner.seed) == ("http://127.0.0.1:9001", 9002, 3)
+    assert (learner.kl_budget_nats, learner.model, learner.min_labels) == (2.5, str(model), 150)
+    assert (learner.threads, learner.rank, learner.ppo.clip) == (engine_threads(), 8, 0.3)
+    assert (controller.metrics_port, controller.redis) == (9003, "redis://r")
+    assert (controller.window_seconds, controller.margin) == (5.0, 0.1)
+
+
+def test_ports_in_the_file_are_kept_and_engines_in_it_are_told_of(tmp_path: Path, model: Path) -> None:
+    file = tmp_path / "hearken.toml"
+    file.write_text('[learner]\nmetrics_port = 7777\nmodel = "m"\n[service]\nengines = ["http://a:1"]\n')
+    asked = settings(tmp_path, file=file)
+    assert asked.metrics_urls[1:] == ("http://127.0.0.1:7777", "http://127.0.0.1:8003")
+    assert asked.engine_urls == ("http://127.0.0.1:8001",)
+    assert asked.unused == (
+        f"{file}:5, [service]: these engines are not used, as `hearken up` runs its own",
+        f"{file}:3: this model is not used; write it in [service]",
+    )
+    assert understood(children(asked, model, cuda=False)["learner"]).build("learner").metrics_port == 7777
 
 
 def test_the_engine_serves_the_model_within_its_context(tmp_path: Path, model: Path) -> None:
@@ -55,7 +93,7 @@ def test_the_engine_serves_the_model_within_its_context(tmp_path: Path, model: P
 
 
 def test_engines_share_the_machine_and_are_all_told_of(tmp_path: Path, model: Path) -> None:
-    asked = settings(tmp_path, engines=3)
+    asked = settings(tmp_path, {"engine.count": 3})
     found = children(asked, model, cuda=False)
     engines = [found[name] for name in ("engine", "engine-2", "engine-3")]
     ports = [child.command[child.command.index("--port") + 1] for child in engines]
@@ -66,8 +104,9 @@ def test_engines_share_the_machine_and_are_all_told_of(tmp_path: Path, model: Pa
         assert child.health == f"http://127.0.0.1:{port}/health"
         assert int(child.env["OMP_NUM_THREADS"]) == max(1, engine_threads() // 3)
     urls = [f"http://127.0.0.1:{port}" for port in ports]
-    for role, told in (("gateway", urls), ("controller", urls), ("learner", urls[:1])):
-        assert parser().parse_args(found[role].command[3:]).engine == told
+    assert understood(found["gateway"]).build("gateway").engines == tuple(urls)
+    assert understood(found["controller"]).build("controller").engines == tuple(urls)
+    assert understood(found["learner"]).build("learner").engine == urls[0]
     assert list(found)[:3] == ["engine", "engine-2", "engine-3"]
 
 
@@ -85,9 +124,9 @@ def test_more_engines_than_gpus_or_none_at_all_are_refused(
     with pytest.raises(UsageError, match="shows 1; pass --engines 1"):
         share_gpus(2, 1)
     with pytest.raises(UsageError, match="at least 1"):
-        check(settings(tmp_path, engines=0), print)
-    with pytest.raises(UsageError, match="--max-in-flight must be at least 1"):
-        check(settings(tmp_path, max_in_flight=0), print)
+        settings(tmp_path, {"engine.count": 0})
+    with pytest.raises(UsageError, match="max_in_flight must be at least 1"):
+        settings(tmp_path, {"gateway.max_in_flight": 0})
 
 
 def test_the_gateway_is_stopped_first_and_the_engine_last(tmp_path: Path, model: Path) -> None:
@@ -108,19 +147,20 @@ def test_all_logs_lie_in_the_data_folder(tmp_path: Path, model: Path) -> None:
      ("10.0.0.7", "http://10.0.0.7:8000")],
 )  # fmt: skip
 def test_where_the_gateway_is_reached(host: str, url: str, tmp_path: Path) -> None:
-    asked = settings(tmp_path, host=host)
+    asked = settings(tmp_path, {"gateway.host": host})
     assert asked.url == url
     assert f"{url}/v1 " in banner(asked)
 
 
 @pytest.mark.parametrize("pace", ["demo", "normal"])
 def test_both_paces_are_settings_that_the_rooms_accept(pace: str, tmp_path: Path) -> None:
-    from deploy.settings import ControllerSettings
-    from learner.settings import LearnerSettings
-
-    url = "http://127.0.0.1:8001"
-    ControllerSettings(data=tmp_path, engines=(url,), **controller_pace(pace))  # type: ignore[arg-type]
-    LearnerSettings(data=tmp_path, model="m", engine=url, **learner_pace(pace))  # type: ignore[arg-type]
+    asked = settings(tmp_path, {"service.pace": pace, "service.model": "m"}).config
+    newcomers = asked.build("learner").trust.newcomer_seconds
+    assert (newcomers, asked.build("controller").ladder[0][0]) == {
+        "demo": (0.0, 0.05), "normal": (600.0, 0.01),
+    }[pace]  # fmt: skip
+    for path in PACES[pace]:  # type: ignore[index]
+        assert asked.get(path).origin == f"pace {pace}"
 
 
 def test_watching_does_not_need_torch() -> None:

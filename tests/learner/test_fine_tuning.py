@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional
 
 from learner.batching import Item
-from learner.fine_tuning import FineTuningSettings, fine_tune, gradient, held_out_loss
+from learner.fine_tuning import fine_tune, gradient, held_out_loss
 from learner.model import POLICY, SharedModel
+from learner.settings import FineTuningSettings
 
 ANSWER = [7, 8, 9, 2]
 

@@ -1,6 +1,8 @@
 """The chart: what Helm makes of it is valid, belongs together, and fits the programs that it starts."""
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
-from hearken.access import AccessFlags
+from hearken import flags
 from hearken.cli import parser
+from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
+from hearken.config.assemble import assemble
+from hearken.config.resolve import Config
+from hearken.config.schema import CHART_DECIDES, put_into, schema
+from hearken.config.tables import tables
 from hearken.engine import EngineOptions, engine_command, engine_environment
 from serve.limits import Limits
 from tests.packaging.tools import NEWEST, OLDEST, ROOT, VALUES, Render, Resource, Run
 
 VALUE_SETS = sorted(path.stem for path in VALUES.glob("*.yaml"))
-PROGRAMS = ("gateway", "controller", "learner")
+FLAGS = {"gateway": GATEWAY, "controller": CONTROLLER, "learner": LEARNER}
+PROGRAMS = tuple(FLAGS)
 KAFKA = "kafka.bootstrapServers=kafka:9092"
 
 
@@ -39,6 +47,20 @@ def container(resources: list[Resource], name: str) -> Resource:
     (only,) = pod(resources, name)["spec"]["containers"]
     found: Resource = only
     return found
+
+
+def configured(resources: list[Resource], name: str, folder: Path) -> Config:
+    """The settings that a program takes from its arguments and the file that is mounted for it."""
+    arguments = parser().parse_args(container(resources, name)["args"])
+    if arguments.config is not None:
+        (mount,) = (m for m in container(resources, name)["volumeMounts"] if m["name"] == "config")
+        (volume,) = (v for v in pod(resources, name)["spec"]["volumes"] if v["name"] == "config")
+        made = {r["metadata"]["name"]: r["data"] for r in resources if r["kind"] == "ConfigMap"}
+        file = folder / arguments.config.name
+        file.write_text(made[volume["configMap"]["name"]][file.name])
+        assert arguments.config.parent == Path(mount["mountPath"])
+        arguments.config = file
+    return flags.configured(arguments, FLAGS[name])
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
@@ -116,6 +138,10 @@ def test_the_check_itself_refuses_wrong_fields_and_unknown_kinds(
         ([KAFKA, "access.limits.requests_per_minute=-3"], "minimum"),
         ([KAFKA, "access.corsOrigins={shop.example}"], "corsOrigins"),
         ([KAFKA, "images.engine.tag="], "tag"),
+        ([KAFKA, "config.learner.min_label=3"], "min_label"),
+        ([KAFKA, "config.learner.min_labels=many"], "min_labels"),
+        ([KAFKA, "config.service.kafka=other:9092"], "kafka"),
+        ([KAFKA, "config.learner.rank=32"], "config.learner.rank is 32"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_installed(template: Run, sets: list[str], message: str) -> None:
@@ -125,17 +151,19 @@ def test_a_mistake_is_told_before_anything_is_installed(template: Run, sets: lis
 
 
 @pytest.mark.parametrize("values", VALUE_SETS)
-def test_hearken_understands_the_arguments_that_the_chart_gives_it(render: Render, values: str) -> None:
+def test_hearken_understands_the_arguments_that_the_chart_gives_it(
+    render: Render, values: str, tmp_path: Path
+) -> None:
     resources = render(values)
     urls = {}
     for name in {component(item) for item in workloads(resources)} - {"engine"}:
-        arguments = parser().parse_args(container(resources, name)["args"])
-        assert str(arguments.data) == "/data"
-        assert ":9092" in arguments.kafka
-        urls[name] = arguments.engine
+        settings = configured(resources, name, tmp_path).build(name)
+        assert str(settings.data) == "/data"
+        assert ":9092" in settings.kafka
+        urls[name] = settings.engine if name == "learner" else list(settings.engines)
         if name != "gateway":
-            assert arguments.metrics_host == "0.0.0.0"
-            assert arguments.metrics_port == container(resources, name)["ports"][0]["containerPort"]
+            assert settings.metrics_host == "0.0.0.0"
+            assert settings.metrics_port == container(resources, name)["ports"][0]["containerPort"]
     (engines,) = (item for item in workloads(resources) if component(item) == "engine")
     names = [
         f"http://{engines['metadata']['name']}-{n}.{engines['spec']['serviceName']}:8000"
@@ -143,7 +171,7 @@ def test_hearken_understands_the_arguments_that_the_chart_gives_it(render: Rende
     ]
     assert urls["gateway"] == urls["controller"] == names
     if "learner" in urls:
-        assert urls["learner"] == [names[-1]]
+        assert urls["learner"] == names[-1]
 
 
 @pytest.mark.parametrize("values", ["default", "minimal"])
@@ -151,7 +179,7 @@ def test_the_engine_runs_as_it_does_on_one_machine(render: Render, values: str) 
     # What hearken up found to be needed (logprobs mode, priorities, adapters) must hold in a cluster too.
     engine = container(render(values), "engine")
     cuda = values == "default"
-    options = EngineOptions(model=Path("/model"), port=8000, cuda=cuda, host="0.0.0.0", lora_rank=8)
+    options = EngineOptions(model=Path("/model"), port=8000, cuda=cuda, host="0.0.0.0", lora_rank=16)
     wanted = _flags(engine_command(options)[3:])
     if not cuda:
         for flag in ("--block-size", "--distributed-executor-backend"):
@@ -261,18 +289,19 @@ def test_acknowledged_feedback_outlives_its_pod(render: Render) -> None:
     assert mounts[claim["metadata"]["name"]] == "/data"
 
 
-def test_keys_limits_and_origins_reach_the_gateway_and_prometheus_has_a_key(render: Render) -> None:
+def test_keys_limits_and_origins_reach_the_gateway_and_prometheus_has_a_key(
+    render: Render, tmp_path: Path
+) -> None:
     resources = render("everything")
     gateway = container(resources, "gateway")
-    arguments = parser().parse_args(gateway["args"])
-    flags = AccessFlags.of(arguments)
-    assert flags.settings()["limits"] == Limits(
+    settings = configured(resources, "gateway", tmp_path).build("gateway")
+    assert settings.limits == Limits(
         requests_per_minute=1200, tokens_per_minute=3_000_000, concurrent_requests=0
     )
-    assert flags.cors_origins == ("https://shop.example", "http://localhost:3000")
+    assert settings.cors_origins == ("https://shop.example", "http://localhost:3000")
     (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "keys")
     assert "subPath" not in mount  # or changed keys would never arrive
-    assert flags.keys == Path(mount["mountPath"]) / "keys.json"
+    assert settings.keys == Path(mount["mountPath"]) / "keys.json"
     (volume,) = (v for v in pod(resources, "gateway")["spec"]["volumes"] if v["name"] == "keys")
     assert volume["secret"]["secretName"] == "api-keys"
     assert volume["secret"]["items"] == [{"key": "keys", "path": "keys.json"}]
@@ -285,8 +314,51 @@ def test_keys_limits_and_origins_reach_the_gateway_and_prometheus_has_a_key(rend
         "credentials": {"name": "operator-key", "key": "value"},
     }
 
-    bare = AccessFlags.of(parser().parse_args(container(render("default"), "gateway")["args"]))
-    assert bare == AccessFlags()
+    bare = configured(render("default"), "gateway", tmp_path).build("gateway")
+    assert (bare.limits, bare.keys, bare.cors_origins) == (Limits(), None, ())
+
+
+def test_further_settings_reach_their_roles_and_a_change_rolls_the_pods(
+    render: Render, tmp_path: Path
+) -> None:
+    resources = render("everything")
+    gateway = configured(resources, "gateway", tmp_path).build("gateway")
+    assert (gateway.queue_length, gateway.queue_seconds) == (1_000_000, 20.0)
+    assert gateway.feedback_reasons == ("rude", "wrong")
+    assert gateway.limits.tokens_per_minute == 3_000_000  # the chart's own value, a flag, goes over the file
+    controller = configured(resources, "controller", tmp_path).build("controller")
+    assert controller.ladder == ((0.1, 60.0), (0.5, 600.0))
+    assert (controller.guardrails.z, controller.window_seconds, controller.margin) == (5.0, 5.0, 0.1)
+    learner = configured(resources, "learner", tmp_path).build("learner")
+    assert (learner.rank, learner.self_check, learner.min_labels) == (16, None, 40)
+    assert (learner.ppo.clip, learner.ppo.value_clip, learner.kl_budget_nats) == (0.1, math.inf, 4.0)
+    changed = render("everything", "config.learner.min_labels=41")
+    for name in PROGRAMS:
+        before, after = (pod(each, name)["metadata"]["annotations"] for each in (resources, changed))
+        assert before.pop("checksum/config") != after.pop("checksum/config")
+        assert before == after == {"example.com/team": "chat"}
+        assert "--config" not in container(render("default"), name)["args"]
+        assert "annotations" not in pod(render("default"), name)["metadata"]
+
+
+def test_the_learner_keeps_to_the_rank_that_engines_accept(render: Render, tmp_path: Path) -> None:
+    assert configured(render("default"), "learner", tmp_path).build("learner").rank is None
+    small = render("default", "lora.maxRank=8")
+    assert configured(small, "learner", tmp_path).build("learner").rank == 8
+    assert _flags(container(small, "engine")["args"])["--max-lora-rank"] == "8"
+
+
+def test_the_charts_schema_is_that_of_the_settings_classes() -> None:
+    """If not: hearken config schema --into helm/values.schema.json"""
+    text = (ROOT / "helm/values.schema.json").read_text()
+    assert put_into(text, schema(tables(), CHART_DECIDES)) == text
+    assert json.loads(text)["properties"]["config"] == schema(tables(), CHART_DECIDES)
+
+
+def test_every_example_of_settings_is_a_file_that_hearken_takes(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/settings.md").read_text(), re.DOTALL)
+    (tmp_path / "hearken.toml").write_text(example)
+    assert assemble([], tmp_path / "hearken.toml").build("gateway").limits.requests_per_minute == 600
 
 
 def test_a_stopping_gateway_has_time_to_finish_its_answers(render: Render) -> None:

@@ -1,0 +1,50 @@
+"""The commands of `hearken`, in families.
+
+What a command needs is imported when it runs, so that `--help` answers at once.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `run` returns the exit code and raises UsageError.
+
+    flags: those that are settings, flag -> place in hearken.toml; such a command takes --config, too.
+    add: gives the parser what is no setting.
+    """
+
+    name: str
+    text: str
+    run: Callable[[argparse.Namespace], int]
+    flags: Mapping[str, str] = field(default_factory=dict)
+    add: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+
+    def fill(self, parser: argparse.ArgumentParser) -> None:
+        """Give the command's parser its flags."""
+        self.add(parser)
+        if self.flags:
+            from hearken import flags
+
+            flags.add(parser, self.flags)
+
+
+def flag(
+    command: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], object],
+    default: object,
+    text: str,
+    choices: tuple[str, ...] | None = None,
+) -> None:
+    """A flag that is no setting. The help shows the default; where it is None, `text` says what happens."""
+    shown = text if default is None else f"{text} (default: {default})"
+    metavar = None if choices else name.removeprefix("--").replace("-", "_").upper()
+    command.add_argument(name, type=kind, default=default, help=shown, metavar=metavar, choices=choices)
+
+
+def as_json(command: argparse.ArgumentParser) -> None:
+    """--json, for commands that print something for people."""
+    command.add_argument("--json", action="store_true", help="print JSON (default: lines for people)")

@@ -1,0 +1,79 @@
+"""`hearken keys`: make, list and revoke API keys."""
+
+import argparse
+
+from hearken.commands import Command, as_json, flag
+from hearken.errors import UsageError
+
+KEYS = {"--data": "service.data", "--keys": "gateway.keys"}
+
+
+def _add(command: argparse.ArgumentParser) -> None:
+    from hearken import flags
+
+    actions = command.add_subparsers(
+        title="actions",
+        metavar="ACTION",
+        required=True,
+        dest="action",
+        help="one of:",
+        parser_class=argparse.ArgumentParser,  # these have their flags from the start
+    )
+    create = actions.add_parser("create", help="make a key and print it, this once")
+    _add_create(create)
+    listing = actions.add_parser("list", help="print the keys; not the secrets, which nobody has kept")
+    as_json(listing)
+    revoke = actions.add_parser("revoke", help="end a key; running gateways refuse it within a second or two")
+    revoke.add_argument("id", metavar="ID", help="the key's id, as `hearken keys list` prints it")
+    for action in (create, listing, revoke):
+        flags.add(action, KEYS)
+
+
+def _add_create(create: argparse.ArgumentParser) -> None:
+    from serve.limits import NAMES
+
+    flag(create, "--name", str, None, "what the key is for, as people call it (needed)")
+    scopes = ("chat", "feedback", "operate")
+    text = f"what it may do: {', '.join(scopes)}; may be given several times (default: chat and feedback)"
+    create.add_argument("--scope", action="append", default=[], choices=scopes, help=text)
+    flag(create, "--tenant", str, "default", "whose users, chats and votes its are")
+    flag(create, "--days", float, None, "how long it is in force; without it until it is revoked")
+    text = "its users' consent to keep their texts and learn from them; without it as the service was told"
+    flag(create, "--consent", str, None, text, choices=("given", "asked"))
+    text = (
+        f"limit of this key, else the service's own: NAME is one of {', '.join(NAMES)}, 0 means no limit; "
+        "may be given several times"
+    )
+    create.add_argument("--limit", action="append", default=[], metavar="NAME=N", help=text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from hearken import flags, keys
+
+    config = flags.configured(arguments, KEYS)
+    file = keys.key_file(config.build("service").folder, config.get("gateway.keys").value)
+    if arguments.action == "create":
+        if arguments.name is None:
+            raise UsageError("a key needs --name, what it is for")
+        return keys.create(
+            file,
+            arguments.name,
+            arguments.scope,
+            arguments.tenant,
+            arguments.days,
+            arguments.limit,
+            arguments.consent,
+        )
+    if arguments.action == "list":
+        return keys.show(file, as_json=arguments.json)
+    return keys.revoke(file, arguments.id)
+
+
+COMMANDS = (
+    Command(
+        "keys",
+        "make, list and revoke API keys; the service has none, and is open, until the first is made",
+        _run,
+        add=_add,
+    ),
+)

@@ -1,0 +1,69 @@
+"""`hearken tiny` and `hearken sft`: what a service starts from."""
+
+import argparse
+from pathlib import Path
+
+from hearken.commands import Command, flag
+from hearken.errors import UsageError
+
+SFT = {
+    "--model": "service.model",
+    "--data": "service.data",
+    "--kafka": "service.kafka",
+    "--rank": "learner.rank",
+    "--epochs": "sft.epochs",
+    "--learning-rate": "sft.learning_rate",
+    "--max-tokens": "sft.max_tokens",
+}
+
+
+def _add_tiny(command: argparse.ArgumentParser) -> None:
+    flag(command, "--folder", Path, None, "where to put it; without it ~/.cache/hearken/tiny")
+    command.add_argument("--force", action="store_true", help="train it anew (default: keep it)")
+
+
+def _add_sft(command: argparse.ArgumentParser) -> None:
+    text = "JSON, JSON lines, CSV or Parquet of demonstrations, such as {prompt, completion}; may be repeated"
+    command.add_argument("--demonstrations", type=Path, action="append", required=True, help=text)
+
+
+def _tiny(arguments: argparse.Namespace) -> int:
+    from hearken import tiny
+
+    try:
+        tiny.run(arguments.folder, arguments.force)
+    except tiny.NotOurFolder as error:
+        raise UsageError(str(error)) from error
+    return 0
+
+
+def _sft(arguments: argparse.Namespace) -> int:
+    from hearken import flags
+    from hearken.fine_tuning import SftSettings, run
+    from hearken.importing import choose_model
+
+    config = flags.configured(arguments, SFT)
+    training = config.build("sft")
+    service = config.build("service")
+    return run(
+        SftSettings(
+            model=choose_model(service.model),
+            demonstrations=tuple(arguments.demonstrations),
+            data=service.folder,
+            training=training,
+            kafka=service.kafka,
+            rank=config.get("learner.rank").value,
+        )
+    )
+
+
+COMMANDS = (
+    Command("tiny", "train the built-in tiny model, unless it is in the cache already", _tiny, add=_add_tiny),
+    Command(
+        "sft",
+        "fine-tune the base model on demonstrations: version 0, which a new service starts with",
+        _sft,
+        SFT,
+        _add_sft,
+    ),
+)

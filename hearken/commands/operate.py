@@ -1,0 +1,69 @@
+"""What an operator looks at and steers, and the version."""
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hearken.commands import Command, as_json, flag
+
+if TYPE_CHECKING:
+    from hearken.settings import ServiceSettings
+
+_DATA = {"--data": "service.data"}
+_LOG = {**_DATA, "--kafka": "service.kafka"}
+
+
+def _add_action(name: str, command: argparse.ArgumentParser) -> None:
+    command.set_defaults(action=name)
+    flag(command, "--reason", str, f"hearken {name}", "why, for the record")
+
+
+def _service(arguments: argparse.Namespace) -> "ServiceSettings":
+    from hearken import flags
+
+    found: ServiceSettings = flags.configured(arguments, _LOG).build("service")
+    return found
+
+
+def _raters(arguments: argparse.Namespace) -> int:
+    from hearken.operate import raters
+
+    return raters(_service(arguments).folder, as_json=arguments.json)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from hearken.operate import status
+
+    service = _service(arguments)
+    return status(service.folder, service.kafka, as_json=arguments.json)
+
+
+def _act(arguments: argparse.Namespace) -> int:
+    from hearken.operate import command
+
+    service = _service(arguments)
+    return command(service.folder, service.kafka, arguments.action, arguments.reason)
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(version("hearken"))
+    except PackageNotFoundError:
+        print("unknown (hearken is not installed)")
+    return 0
+
+
+_ACTIONS = {
+    "rollback": "put the previous policy back in force",
+    "pause": "hold releases: candidates wait, a running canary keeps its users",
+    "resume": "let releases go on after a pause",
+}
+
+COMMANDS = (
+    Command("raters", "print the raters whose votes wait or weigh less, and why", _raters, _DATA, as_json),
+    Command("status", "print which policies serve, and the last decisions", _status, _LOG, as_json),
+    *(Command(name, text, _act, _LOG, partial(_add_action, name)) for name, text in _ACTIONS.items()),
+    Command("version", "print the version", _version),
+)

@@ -1,0 +1,78 @@
+"""`hearken gateway`, `controller` and `learner`: one process of a service, wherever it runs."""
+
+import argparse
+
+from hearken.commands import Command
+
+_SERVICE = {"--data": "service.data", "--kafka": "service.kafka"}
+
+GATEWAY = {
+    **_SERVICE,
+    "--redis": "service.redis",
+    "--engine": "gateway.engines",
+    "--host": "gateway.host",
+    "--port": "gateway.port",
+    "--model-name": "gateway.model_name",
+    "--max-in-flight": "gateway.max_in_flight",
+    "--queue-length": "gateway.queue_length",
+    "--queue-seconds": "gateway.queue_seconds",
+    "--retention-days": "gateway.retention_days",
+    "--keys": "gateway.keys",
+    "--limit": "gateway.limits",
+    "--cors-origin": "gateway.cors_origins",
+    "--feedback-reason": "gateway.feedback_reasons",
+    "--consent": "gateway.consent",
+    "--redact": "gateway.redact",
+}
+
+CONTROLLER = {
+    **_SERVICE,
+    "--redis": "service.redis",
+    "--engine": "controller.engines",
+    "--metrics-port": "controller.metrics_port",
+    "--metrics-host": "controller.metrics_host",
+    "--pace": "service.pace",
+}
+
+LEARNER = {
+    **_SERVICE,
+    "--engine": "learner.engine",
+    "--model": "service.model",
+    "--metrics-port": "learner.metrics_port",
+    "--metrics-host": "learner.metrics_host",
+    "--pace": "service.pace",
+    "--seed": "service.seed",
+    "--threads": "learner.threads",
+    "--products": "learner.products",
+    "--kl-budget-nats": "learner.kl_budget_nats",
+}
+
+
+def _gateway(arguments: argparse.Namespace) -> int:
+    from hearken import flags, roles
+
+    return roles.run_gateway(flags.configured(arguments, GATEWAY))
+
+
+def _controller(arguments: argparse.Namespace) -> int:
+    from hearken import flags, roles
+
+    return roles.run_controller(flags.configured(arguments, CONTROLLER))
+
+
+def _learner(arguments: argparse.Namespace) -> int:
+    from hearken import flags, roles
+
+    return roles.run_learner(flags.configured(arguments, LEARNER))
+
+
+COMMANDS = (
+    Command("gateway", "run one gateway: the HTTP API and the pages", _gateway, GATEWAY),
+    Command(
+        "controller",
+        "run the release controller: gate, canary, promotion and rollback",
+        _controller,
+        CONTROLLER,
+    ),
+    Command("learner", "run the learner: reward model, PPO and candidates", _learner, LEARNER),
+)

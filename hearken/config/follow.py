@@ -1,0 +1,92 @@
+"""What follows from the model and the machine, where nobody said otherwise."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hearken import engine
+from hearken.config.layers import Given, Layer
+from hearken.config.resolve import Config
+from hearken.errors import UsageError
+from hearken.model_shape import Shape, position_limit, read_config, shape_of_config
+from learner.width import default_learning_rate, default_rank, fine_tuning_rate
+
+CPU_CONTEXT, GPU_CONTEXT = 4096, 32768
+"""Tokens. A longer context costs memory on every machine, and a chat answer seldom needs it."""
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The values of --max-lora-rank that vLLM 0.32 knows, from 8 up."""
+
+GIB = 2**30
+
+
+def follow(config: Config, model: Path, cuda: bool) -> Config:
+    """The settings with the model's (a folder's) and the machine's where they are None.
+
+    Raises UsageError for a model whose config.json does not say how large it is, for a context longer than
+    the model's own, and for an engine that could not load the learner's adapters.
+    """
+    config, model_config = config.following({}), read_config(model)
+    limit = position_limit(model_config)
+    followed = config.following(_values(config, shape_of_config(model_config), limit, model, cuda))
+    _check(followed, limit)
+    return followed
+
+
+def _values(config: Config, shape: Shape, limit: int | None, model: Path, cuda: bool) -> Layer:
+    rank = config.get("learner.rank").value or default_rank(shape.hidden)
+    bound = config.get("engine.longest_context").value or (GPU_CONTEXT if cuda else CPU_CONTEXT)
+    context = config.get("engine.max_model_len").value or min(limit or bound, bound)
+    kept = kept_adapters(shape, rank, config.get("engine.max_loras").value + 5)
+    threads = engine.engine_threads(config.get("engine.count").value)
+    width, machine = f"the hidden size, {shape.hidden}", f"the machine, a {'GPU' if cuda else 'CPU'}"
+    values: dict[str, tuple[Any, str]] = {
+        "learner.rank": (rank, width),
+        "learner.ppo.learning_rate": (default_learning_rate(shape.hidden), width),
+        "sft.learning_rate": (fine_tuning_rate(shape.hidden), width),
+        "engine.longest_context": (bound, machine),
+        "engine.max_model_len": (context, "the model's limit" if limit == context else "longest_context"),
+        "engine.dtype": ("auto" if cuda else "float32", machine),
+        "engine.lora_rank": (engine_rank(rank), "[learner] rank"),
+        "engine.max_cpu_loras": (kept, "the size of an adapter"),
+        "engine.kv_cache_gib": (cpu_cache_gib(shape, context), "max_model_len and the model's sizes"),
+        "engine.threads": (threads, f"the machine, {len(os.sched_getaffinity(0))} cores"),
+        "engine.tool_parser": (engine.tool_parser(model), "the chat template"),
+    }
+    return {path: Given(value, f"follows {what}") for path, (value, what) in values.items()}
+
+
+def engine_rank(rank: int) -> int:
+    """The --max-lora-rank that an engine needs for a rank. Raises UsageError above vLLM's largest."""
+    for known in VLLM_RANKS:
+        if rank <= known:
+            return known
+    raise UsageError(f"[learner] rank is {rank}; vLLM loads adapters up to rank {VLLM_RANKS[-1]}")
+
+
+def kept_adapters(shape: Shape, rank: int, least: int) -> int:
+    """How many adapters an engine keeps in memory: 16, or 2 GiB of them in float32 where those are fewer."""
+    return max(least, min(16, 2 * GIB // (4 * shape.adapter(rank))))
+
+
+def cpu_cache_gib(shape: Shape, context: int) -> int:
+    """GiB of key-value cache of a CPU engine: four sequences of full length in float32, at least 1."""
+    return max(1, -(-4 * context * 4 * shape.key_values // GIB))
+
+
+def _check(config: Config, limit: int | None) -> None:
+    context, rank = config.get("engine.max_model_len"), config.get("engine.lora_rank")
+    if limit is not None and context.value > limit:
+        raise UsageError(
+            f"{context.origin}: [engine] max_model_len is {context.value}, and the model's own limit is "
+            f"{limit} tokens; give that or less"
+        )
+    trained = config.get("learner.rank")
+    if rank.value < trained.value:
+        raise UsageError(
+            f"{rank.origin}: [engine] lora_rank is {rank.value}, too small for the learner's adapters of "
+            f"rank {trained.value} ({trained.origin}); leave it out, or give that or more"
+        )
+    if rank.value not in VLLM_RANKS:
+        known = ", ".join(map(str, VLLM_RANKS))
+        raise UsageError(f"{rank.origin}: [engine] lora_rank is {rank.value}; vLLM knows {known}")
