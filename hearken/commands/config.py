@@ -70,7 +70,24 @@ def _configured(arguments: argparse.Namespace) -> "Config":
     model = config.get("service.model").value
     if model is None:
         return config
-    return follow(config, engine.resolve_model(model), engine.cuda_devices() > 0)
+    folder = _small_files(model)
+    if folder is None:
+        print(f"hearken: {model} cannot be looked at: what follows from it is left out", file=sys.stderr)
+        return config
+    return follow(config, folder, engine.cuda_devices() > 0)
+
+
+def _small_files(model: str) -> Path | None:
+    """A folder with a model's small files: its own, or those that the hub has. The weights stay where they are."""
+    folder = Path(model).expanduser()
+    if folder.exists():
+        return folder if folder.is_dir() else None
+    try:
+        import huggingface_hub
+
+        return Path(huggingface_hub.snapshot_download(model, allow_patterns=["*.json", "*.jinja"]))
+    except Exception:  # the hub's errors have no common base but this, and it may not be installed
+        return None
 
 
 def _docs(arguments: argparse.Namespace) -> int:

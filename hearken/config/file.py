@@ -20,6 +20,7 @@ NAME = "hearken.toml"
 VARIABLE = "HEARKEN_CONFIG"
 
 _WORD = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
+_TABLE = re.compile(r"""\s*\[\s*([\w\s."'-]+?)\s*\]\s*(?:#.*)?$""")
 _KEY = re.compile(rf"\s*({_WORD}(?:\s*\.\s*{_WORD})*)\s*=")
 
 
@@ -112,7 +113,7 @@ def line_numbers(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+        if header := _TABLE.match(line):
             table = _path(header[1])
             found.setdefault(table, number)
         elif key := _KEY.match(line):

@@ -103,7 +103,11 @@ class Config:
 
     def _blame(self, table: str, error: ValueError) -> str:
         """An error with the lines that it goes away without, or else with all that were asked for."""
-        said = {path: given for path in self._paths(table) if (given := self.asked(path)) is not None}
+        said = {
+            path: given
+            for path in self._paths(table)
+            if (given := self.asked(path)) is not None and not given.origin.startswith(DEFAULT)
+        }
         guilty = [path for path in said if not self._fails_without(table, path)]
         named = guilty or [path for path in said if path.rpartition(".")[2] in str(error)]
         where = dict.fromkeys(said[path].origin for path in named or said)

@@ -208,12 +208,19 @@ def test_lines_are_found_however_the_file_is_written() -> None:
 limits.tokens_per_minute = 2
   [learner.ppo]
   clip=0.1
-[learner]
+[learner]  # [not this]
 ppo2 = { clip = 1 }
+[controller]
+ladder = [
+  [0.1, 60],
+  [0.5, 60]
+]
+margin = 0
 """
     found = line_numbers(text)
     assert (found["gateway"], found["gateway.port"], found["gateway.limits.tokens_per_minute"]) == (2, 3, 4)
     assert (found["gateway.limits"], found["learner.ppo.clip"], found["learner.ppo2"]) == (4, 6, 8)
+    assert (found["controller.ladder"], found["controller.margin"]) == (10, 14)
 
 
 def test_a_flag_goes_over_the_file_over_the_pace_over_the_default(tmp_path: Path) -> None:
