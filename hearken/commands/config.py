@@ -19,7 +19,12 @@ def _add(command: argparse.ArgumentParser) -> None:
     from hearken.config.tables import tables
 
     actions = command.add_subparsers(
-        title="actions", metavar="ACTION", required=True, dest="action", parser_class=argparse.ArgumentParser
+        title="actions",
+        metavar="ACTION",
+        required=True,
+        dest="action",
+        help="one of:",
+        parser_class=argparse.ArgumentParser,  # these have their flags from the start
     )
     show = actions.add_parser("show", help="print what holds, and where each value comes from, as TOML")
     flags.add(show, CONFIG)
@@ -78,7 +83,7 @@ def _configured(arguments: argparse.Namespace) -> "Config":
 
 
 def _small_files(model: str) -> Path | None:
-    """A folder with a model's small files: its own, or those that the hub has. The weights stay where they are."""
+    """A folder with a model's small files, its own or those that the hub has; weights are not fetched."""
     folder = Path(model).expanduser()
     if folder.exists():
         return folder if folder.is_dir() else None
