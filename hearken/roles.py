@@ -89,6 +89,7 @@ def run_learner(arguments: argparse.Namespace, engine: str) -> int:
     _log_to_stderr()
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
+    from learner.ranks import RankGone
     from learner.settings import LearnerSettings
 
     asked = {"kl_budget_nats": arguments.kl_budget_nats, "threads": arguments.threads}
@@ -107,7 +108,7 @@ def run_learner(arguments: argparse.Namespace, engine: str) -> int:
     )
     try:
         run(settings)
-    except (LogError, LearnerBusy) as error:
+    except (LogError, LearnerBusy, RankGone) as error:
         raise UsageError(f"the learner cannot run: {error}", code=1) from error
     return 0
 

@@ -564,7 +564,8 @@ class Learner:
 def run(settings: LearnerSettings) -> None:
     """Run a learner until SIGTERM or SIGINT; under torchrun, its part of one (see `learner.leading`).
 
-    Raises `checkpoint.LearnerBusy` when another learner has the data folder.
+    Raises `checkpoint.LearnerBusy` when another learner has the data folder, and `RankGone` when another
+    process of this one ended by itself.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -572,10 +573,15 @@ def run(settings: LearnerSettings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
-    ranks = Ranks.join()
-    if ranks.rank:  # signals are for rank 0, which says when to end
-        follow(PPO(SharedModel.of(settings), settings.ppo, ranks=ranks))
-        return
+    with Ranks.join() as ranks:
+        if ranks.rank:  # signals are for rank 0, which says when to end
+            follow(PPO(SharedModel.of(settings), settings.ppo, ranks=ranks))
+        else:
+            _lead(settings, ranks, stop)
+
+
+def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> None:
+    """The learner itself, until it is told to stop; then the other ranks are told as well."""
     metrics = LearnerMetrics()
     start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
     with checkpoint.exclusive(settings.data / "learner"):
