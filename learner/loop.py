@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from prometheus_client import start_http_server
 
-from deploy.engine import EngineClient, EngineError, Sample
+from deploy.engine import EngineClient, EngineError, PromptsRefused, Sample
 from deploy.gate import verdict
 from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, parse
@@ -36,6 +36,7 @@ from feedback.usage import Usage, usage_events
 from feedback.usage import entry as usage_entry
 from learner import candidate as candidates
 from learner import checkpoint, sealed
+from learner.askable import Askable
 from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
@@ -114,6 +115,7 @@ class Learner:
         self.folder = settings.data / "learner"
         self.sampler = RolloutSampler(engine, self.folder / "rollouts")
         self.journal = Journal(self.folder / "sampled")
+        self.askable = Askable(metrics)
         self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
         self.place = Place()
         self.sealer = open_sealer(settings.data)
@@ -158,6 +160,8 @@ class Learner:
                 self.metrics.show_phase("waiting")
                 if not self._unsaved or time.monotonic() < self._next_save:
                     return  # reading alone needs no checkpoint each time: the log has it
+        except PromptsRefused as error:
+            self.askable.leave_out(error)  # and draw others in the next turn
         except EngineError as error:
             logger.warning("the engine cannot sample now, waiting for it: %s", error)
             self._read(1.0)
@@ -242,6 +246,7 @@ class Learner:
         self.joiner.forget_texts(erasure.tenant, erasure.user)
         self.labels.erase(erasure.tenant, erasure.user)
         self.features.forget()
+        self.askable.forget()
         self.watch.forget((erasure.tenant, erasure.user))
 
     def _take_table(self, table: RoutingTable) -> None:
@@ -288,6 +293,7 @@ class Learner:
             self.judge.update(judging)
         self.place.reward_updates += 1
         self.place.new_labels = 0
+        self.askable.forget()
         self.untold += usage_events(
             self.place.reward_updates, time.time(), self.place.cursor, self.labels.take_news()
         )
@@ -337,9 +343,13 @@ class Learner:
             and not self.labels.is_erased(answer.tenant, answer.user)
             and self._knows(answer.prompt_token_ids)
         )
-        pool = distinct_prompts(prompts, held_out=held_out)
+        distinct = distinct_prompts(prompts, held_out=held_out)
+        pool = self._askable(distinct, "gate" if held_out else "rollouts")
         draw = random.Random(f"{self.settings.seed} {self.place.rollouts} {held_out}")
         return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
+
+    def _askable(self, prompts: list[list[int]], use: str) -> list[list[int]]:
+        return self.askable.of(prompts, self.sampler.room(self.settings.max_tokens), use)
 
     def _owners(self) -> dict[Sequence[int], tuple[str, str]]:
         """Tenant and user of every prompt in the log."""
@@ -352,6 +362,7 @@ class Learner:
     def _improve(self) -> None:
         prompts = self._prompts(self.settings.rollouts_per_step, held_out=False)
         if not prompts:
+            self._read(1.0)  # a chat may bring one
             return
         self.metrics.show_phase("rollout")
         rollouts = self._sample(prompts)
@@ -440,9 +451,11 @@ class Learner:
             return
         prompts = self._prompts(self.settings.gate_prompts, held_out=True)
         if not prompts:
+            self._read(1.0)
             return
         self.metrics.show_phase("gate")
-        sampled = self._sample([*prompts, *candidates.probe_prompts(self.model.vocab_size)])
+        probes = self._askable(candidates.probe_prompts(self.model.vocab_size), "probes")
+        sampled = self._sample([*prompts, *probes])
         ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
         live = self._sample_live(prompts)
         judged_ours, judged_live = (
