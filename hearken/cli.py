@@ -199,7 +199,13 @@ def _sft(commands: Commands) -> None:
     _flag(command, "--epochs", int, 3, "passes over the demonstrations; the best by held-out loss is kept")
     _flag(command, "--learning-rate", float, 1e-3, "of the adapter, at its peak")
     _flag(command, "--max-tokens", int, 1024, "prompt and answer together; what is longer is left out")
-    _flag(command, "--rank", int, 8, "LoRA rank; the engines' --max-lora-rank must not be below it")
+    _flag(
+        command,
+        "--rank",
+        int,
+        8,
+        "LoRA rank; `hearken up` and the learner follow it; engines of your own: --max-lora-rank",
+    )
 
 
 def _gateway(commands: Commands) -> None:
@@ -421,12 +427,15 @@ def _run_tiny(arguments: argparse.Namespace) -> int:
 
 
 def _run_sft(arguments: argparse.Namespace) -> int:
+    from hearken.engine import LORA_RANKS
     from hearken.fine_tuning import SftSettings, run
     from hearken.importing import choose_model
 
     for name in ("epochs", "max_tokens", "rank", "learning_rate"):
         if not getattr(arguments, name) > 0:
             raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+    if arguments.rank > LORA_RANKS[-1]:
+        raise UsageError(f"--rank {arguments.rank} is more than engines serve; at most {LORA_RANKS[-1]}")
     return run(
         SftSettings(
             model=choose_model(arguments.model),

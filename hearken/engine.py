@@ -30,7 +30,10 @@ LONGEST_CONTEXT = 4096
 """Tokens. A longer context costs memory on every machine; a chat answer does not need it."""
 
 CPU_PLUGIN = "hearken_cpu_lora"
-"""The entry point of hearken/cpu_lora.py, which mends vLLM's CPU build."""
+"""The entry point of hearken/cpu_lora.py and cpu_seeds.py, which mend vLLM's CPU build."""
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank may be, but for 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def engine_command(options: EngineOptions) -> list[str]:
         "--port", str(options.port),
         "--max-model-len", str(options.max_model_len),
         "--enable-lora",
-        "--max-lora-rank", str(options.lora_rank),
+        "--max-lora-rank", str(next(rank for rank in LORA_RANKS if rank >= options.lora_rank)),
         "--max-loras", "3",
         "--max-cpu-loras", "16",
         "--logprobs-mode", "processed_logprobs",

@@ -87,6 +87,7 @@ def run_learner(arguments: argparse.Namespace, engine: str) -> int:
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(arguments.metrics_host, arguments.metrics_port, "--metrics-port")
     _log_to_stderr()
+    from learner.adapters import RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
     from learner.ranks import RankGone
@@ -108,7 +109,7 @@ def run_learner(arguments: argparse.Namespace, engine: str) -> int:
     )
     try:
         run(settings)
-    except (LogError, LearnerBusy, RankGone) as error:
+    except (LogError, LearnerBusy, RankGone, RankTooLow) as error:
         raise UsageError(f"the learner cannot run: {error}", code=1) from error
     return 0
 

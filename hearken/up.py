@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from deploy.registry import Registry
 from hearken import access, checks, engine
 from hearken.access import NO_FLAGS, AccessFlags
 from hearken.errors import UsageError
@@ -173,6 +174,7 @@ def _engines(settings: UpSettings, model: Path, cuda: bool, env: Mapping[str, st
             model=model,
             port=port,
             cuda=cuda,
+            lora_rank=Registry(settings.data / "adapters").rank(engine.LORA_RANKS[0]),
             max_model_len=engine.context_length(model),
             threads=engine.engine_threads(settings.engines),
             tool_parser=engine.tool_parser(model),

@@ -574,6 +574,11 @@ class Learner:
         return True
 
 
+def with_rank(settings: LearnerSettings) -> LearnerSettings:
+    """The settings with the rank that the registry's versions need: a version 0 may have a higher one."""
+    return dataclasses.replace(settings, rank=Registry(settings.data / "adapters").rank(settings.rank))
+
+
 def run(settings: LearnerSettings) -> None:
     """Run a learner until SIGTERM or SIGINT; under torchrun, its part of one (see `learner.leading`).
 
@@ -586,6 +591,7 @@ def run(settings: LearnerSettings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
+    settings = with_rank(settings)
     with Ranks.join() as ranks:
         if ranks.rank:  # signals are for rank 0, which says when to end
             follow(PPO(SharedModel.of(settings), settings.ppo, ranks=ranks))
