@@ -22,8 +22,9 @@ class RankGone(RuntimeError):
 class Ranks:
     """`rank` of `world` processes. One alone needs no other, and sums are what they are.
 
-    A context manager, because a group has to be left before the interpreter ends: its threads would meet an
-    interpreter that is gone, and end the process by SIGABRT after its work was done.
+    A context manager, because a group has to be left before the interpreter ends: gloo's threads hold tensors
+    for a while, and one that frees them when the interpreter is gone ends the process by SIGABRT
+    (pytorch/pytorch#179291).
     """
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
@@ -44,9 +45,12 @@ class Ranks:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Leave the group. Whoever waits for this rank then is told so by `RankGone`."""
-        if self.world > 1:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Leave the group. Whoever waits for this rank then is told so by `RankGone`.
+
+        After an error on GPUs the end of the process does that: NCCL would wait for ranks that wait for us.
+        """
+        if self.world > 1 and (error is None or not torch.cuda.is_available()):
             distributed.destroy_process_group()
 
     @contextmanager
