@@ -19,6 +19,17 @@ def main() -> int:
     work: dict[str, Any] = json.loads(arguments.work.read_text())
     theirs = json.loads((arguments.out / "trl.json").read_text())
 
+    from learner.ranks import Ranks
+
+    with Ranks.join() as ranks:
+        found = _measure(ranks, work, theirs)
+        if ranks.rank == 0:
+            (arguments.out / "hearken.json").write_text(json.dumps(found))
+    return 0
+
+
+def _measure(ranks: Any, work: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """This rank's part of all updates, and what they took."""
     import torch
 
     from deploy.engine import Sample
@@ -26,11 +37,9 @@ def main() -> int:
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
     from learner.ppo import PPO
-    from learner.ranks import Ranks
     from learner.reward import RewardModel
     from learner.settings import PPOSettings
 
-    ranks = Ranks.join()
     torch.set_num_threads(max(1, work["threads"] // ranks.world))
     keep_freed_memory()
     batches = [_samples(found, theirs, Sample) for found in theirs["rollouts"]]
@@ -75,9 +84,7 @@ def main() -> int:
     used = torch.cuda.max_memory_allocated() if device == "cuda" else memory_bytes("VmHWM") - imported
     peak = torch.tensor([used])
     ranks.add_(peak)
-    if ranks.rank:
-        return 0
-    found = {
+    return {
         "update_seconds": seconds,
         "parts_seconds": parts,  # scoring, measuring, stepping
         "peak_bytes": int(peak),  # of all ranks
@@ -86,8 +93,6 @@ def main() -> int:
             p.numel() for p in [model.flat["policy"].weights, *ppo.critic.parameters()]
         ),
     }
-    (arguments.out / "hearken.json").write_text(json.dumps(found))
-    return 0
 
 
 def _samples(found: dict[str, Any], theirs: dict[str, Any], sample: Any) -> list[Any]:

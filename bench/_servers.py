@@ -52,9 +52,13 @@ def engine(
     cores: Collection[int],
     environment: Mapping[str, str] | None = None,
     extra: Sequence[str] = (),
+    model: Path | None = None,
 ) -> Iterator[Server]:
-    """vLLM with the tiny model, started as `hearken up` does, on `cores`; its output is in `folder`."""
-    model = ensure_tiny()
+    """vLLM, started as `hearken up` does, on `cores`, with the tiny model unless told otherwise.
+
+    Its output is in `folder`.
+    """
+    model = model or ensure_tiny()
     options = EngineOptions(
         model=model,
         port=free_port(),

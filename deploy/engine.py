@@ -16,11 +16,27 @@ from deploy.manifest import Probe
 
 
 class EngineError(Exception):
-    """The engine answered, and refused. The message is the engine's."""
+    """The engine did not do what it was asked. The message is the engine's."""
 
 
 class EngineDown(EngineError):
     """The engine did not answer."""
+
+
+class EngineRefused(EngineError):
+    """The request itself is at fault (see `REFUSALS`): asked again, it is refused again."""
+
+
+class PromptsRefused(EngineRefused):
+    """Some prompts of a batch were refused. `prompts` are their token ids, the message is about the first."""
+
+    def __init__(self, prompts: list[list[int]], message: str) -> None:
+        super().__init__(message)
+        self.prompts = prompts
+
+
+REFUSALS = (400, 413, 422)
+"""HTTP codes that are about the request. Others pass: 404 an adapter that is not loaded yet, 429 a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,9 @@ PROBE_PRIORITY = 0
 REQUESTS = 64
 """Rollouts asked for at a time, where each is a request of its own."""
 
+SAMPLE_SECONDS = 600.0
+"""How long an answer may take. It comes in one piece, and rollouts wait for chats: long is not away."""
+
 
 class EngineClient:
     """Synchronous client of the vLLM server at `url` (no trailing path). `timeout` in seconds."""
@@ -50,17 +69,21 @@ class EngineClient:
         self.url = url.rstrip("/")
         limits = httpx.Limits(max_connections=256, max_keepalive_connections=64)
         self._http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits)
+        self._patient = httpx.Timeout(timeout, read=SAMPLE_SECONDS)
 
     def close(self) -> None:
         self._http.close()
 
-    def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, body: object = None, timeout: httpx.Timeout | None = None
+    ) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, json=body)
+            answer = self._http.request(method, path, json=body, timeout=timeout or self._http.timeout)
         except httpx.HTTPError as error:
             raise EngineDown(f"{self.url} does not answer: {error}") from error
         if answer.status_code >= 400:
-            raise EngineError(f"{self.url}{path}: {answer.status_code} {answer.text[:500]}")
+            kind = EngineRefused if answer.status_code in REFUSALS else EngineError
+            raise kind(f"{self.url}{path}: {answer.status_code} {answer.text[:500]}")
         return answer
 
     def is_healthy(self) -> bool:
@@ -74,6 +97,11 @@ class EngineClient:
     def models(self) -> list[str]:
         """The names it serves: the base model and every adapter that is loaded."""
         return [model["id"] for model in self._request("GET", "/v1/models").json()["data"]]
+
+    def context(self) -> int | None:
+        """Tokens of a prompt and its answer together, at most; None where the engine does not say."""
+        cards = self._request("GET", "/v1/models").json()["data"]
+        return next((card["max_model_len"] for card in cards if card.get("max_model_len")), None)
 
     def load(self, name: str, path: str) -> None:
         """Load an adapter from a folder that the engine can see; a name that is loaded is an error."""
@@ -98,7 +126,8 @@ class EngineClient:
         """Sample `n` answers to each prompt (token ids); prompt-major order.
 
         One request, or with `seeds`, one for each prompt, as many requests at once: vLLM gives all prompts
-        of a request with a seed the same noise.
+        of a request with a seed the same noise. Raises `EngineRefused`; with `seeds`, `PromptsRefused`, which
+        says which of the prompts.
         """
         body: dict[str, Any] = {
             "model": model,
@@ -117,10 +146,21 @@ class EngineClient:
             return self._sample(body)
         bodies = [body | {"prompt": [p], "seed": s} for p, s in zip(prompts, seeds, strict=True)]
         with ThreadPoolExecutor(min(len(bodies), REQUESTS)) as pool:
-            return list(chain.from_iterable(pool.map(self._sample, bodies)))
+            found = list(pool.map(self._sample_or_refusal, bodies))
+        answered = [samples for samples in found if not isinstance(samples, EngineRefused)]
+        refusals = [(p, why) for p, why in zip(prompts, found, strict=True) if isinstance(why, EngineRefused)]
+        if refusals:
+            raise PromptsRefused([prompt for prompt, _ in refusals], str(refusals[0][1]))
+        return list(chain.from_iterable(answered))
+
+    def _sample_or_refusal(self, body: dict[str, Any]) -> list[Sample] | EngineRefused:
+        try:
+            return self._sample(body)
+        except EngineRefused as refusal:
+            return refusal
 
     def _sample(self, body: dict[str, Any]) -> list[Sample]:
-        choices = self._request("POST", "/v1/completions", body).json()["choices"]
+        choices = self._request("POST", "/v1/completions", body, self._patient).json()["choices"]
         choices.sort(key=lambda choice: choice["index"])
         return [
             Sample(

@@ -1,5 +1,6 @@
 """The adapter registry: a folder of immutable versions, each published by one rename."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -129,6 +130,17 @@ class Registry:
             return Manifest.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
             raise RegistryError(f"{file} is not a readable manifest: {error}") from error
+
+    def rank(self, least: int) -> int:
+        """The LoRA rank that trainer and engines need: the highest of any version here, and at least `least`.
+
+        A version whose manifest cannot be read counts for nothing: it will not be served either.
+        """
+        ranks = [least]
+        for version in self.versions():
+            with contextlib.suppress(RegistryError):
+                ranks.append(self.manifest(version).rank)
+        return max(ranks)
 
     def verify(self, version: str) -> Manifest:
         """Hash every file again. Raises `RegistryError` with the file and both digests where they differ."""

@@ -20,6 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper import punica_cpu
+from vllm.platforms import current_platform
+
+from hearken import cpu_seeds
 
 Rows = slice | Tensor
 """Some rows of a batch: a slice where they are neighbours, else their numbers (n,)."""
@@ -141,3 +144,5 @@ def _rows(x: Tensor) -> Tensor:
 def register() -> None:
     """vLLM calls this in each of its processes (entry point group `vllm.general_plugins`)."""
     punica_cpu.PunicaWrapperCPU = GroupedPunicaWrapper
+    if current_platform.is_cpu():
+        cpu_seeds.register()

@@ -80,6 +80,8 @@ def run(settings: SftSettings) -> int:
 
 def _check_is_new(settings: SftSettings, registry: Registry) -> None:
     """Version 0 is what a service starts from, so there must be none yet and nothing that started."""
+    if (settings.data / "learner" / "checkpoint").exists():
+        raise UsageError(f"a learner of {settings.data} has started already; version 0 needs one that is new")
     if known := registry.versions():
         raise UsageError(f"{registry.folder} has {known[-1]} already; version 0 needs a service that is new")
     log = open_log(settings.data, settings.kafka, "sft")

@@ -58,12 +58,14 @@ def run_learner(config: Config) -> int:
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     _log_to_stderr()
+    from learner.adapters import RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
+    from learner.ranks import RankGone
 
     try:
         run(settings)
-    except (LogError, LearnerBusy) as error:
+    except (LogError, LearnerBusy, RankGone, RankTooLow) as error:
         raise UsageError(f"the learner cannot run: {error}", code=1) from error
     return 0
 

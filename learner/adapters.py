@@ -1,5 +1,6 @@
-"""An adapter's weights in one piece of memory, and their gradients in another."""
+"""An adapter's weights in one piece of memory, and their gradients in another; and in another rank."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -58,3 +59,33 @@ def _place(name: str) -> tuple[int, int, bool, int, str]:
         ORDER.index(projection) if known else 0,
         name,
     )
+
+
+class RankTooLow(ValueError):
+    """A model cannot take over an adapter of a higher rank than its own."""
+
+
+def rank_of(state: Mapping[str, Tensor]) -> int:
+    """The highest rank of an adapter's pairs, which are all of one rank in adapters of ours."""
+    return max(len(value) for name, value in state.items() if ".lora_A." in name)
+
+
+def embed(state: Mapping[str, Tensor], rank: int, ratio: float) -> dict[str, Tensor]:
+    """The same adapter in a rank that is not lower, with all of B times `ratio`.
+
+    state: each A (r, in) and B (out, r) by its name in an adapter file. ratio: what alpha / r is there over
+    what it is here, so that the change of the base stays what it was. New rows of A are drawn as for a fresh
+    adapter (He et al. 2015, as peft does it) and always the same, new columns of B are zero: they change
+    nothing, and can be trained.
+    """
+    found = {}
+    for index, (name, value) in enumerate(sorted(state.items())):
+        if ".lora_B." in name:
+            new = value.new_zeros(len(value), rank - value.shape[1])
+            found[name] = torch.cat([value * ratio, new], dim=1)
+        else:
+            draw = torch.Generator().manual_seed(index)
+            bound = 1 / math.sqrt(value.shape[1])
+            new = (2 * torch.rand(rank - len(value), value.shape[1], generator=draw) - 1) * bound
+            found[name] = torch.cat([value, new.to(value.dtype)])
+    return found

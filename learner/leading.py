@@ -41,7 +41,7 @@ class LeadingPPO(PPO):
 
 
 def follow(ppo: PPO) -> None:
-    """Take part in what rank 0 computes until it is done. Raises `RuntimeError` when rank 0 is gone."""
+    """Take part in what rank 0 computes until it is done. Raises `RankGone` when rank 0 is gone."""
     while (call := ppo.ranks.receive()) != "end":
         if isinstance(call, _Call):
             ppo.model.load_adapter_state(LIVE, call.live)

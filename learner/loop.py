@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from prometheus_client import start_http_server
 
-from deploy.engine import EngineClient, EngineError, Sample
+from deploy.engine import EngineClient, EngineError, PromptsRefused, Sample
 from deploy.gate import verdict
 from deploy.manifest import GateNumbers
 from deploy.registry import Registry
@@ -38,6 +38,7 @@ from feedback.usage import Usage, usage_events
 from feedback.usage import entry as usage_entry
 from learner import candidate as candidates
 from learner import checkpoint, sealed
+from learner.askable import Askable
 from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.labels import LabelStore
@@ -122,6 +123,7 @@ class Learner:
         self.folder = settings.data / "learner"
         self.sampler = RolloutSampler(engine, self.folder / "rollouts")
         self.journal = Journal(self.folder / "sampled")
+        self.askable = Askable(metrics)
         self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
         self.place = Place()
         self.sealer = open_sealer(settings.data)
@@ -164,6 +166,8 @@ class Learner:
                 self.metrics.show_phase("waiting")
                 if not self._unsaved or time.monotonic() < self._next_save:
                     return  # reading alone needs no checkpoint each time: the log has it
+        except PromptsRefused as error:
+            self.askable.leave_out(error)  # and draw others in the next turn
         except EngineError as error:
             logger.warning("the engine cannot sample now, waiting for it: %s", error)
             self._read(1.0)
@@ -248,6 +252,7 @@ class Learner:
         self.joiner.forget_texts(erasure.tenant, erasure.user)
         self.labels.erase(erasure.tenant, erasure.user)
         self.features.forget()
+        self.askable.forget()
         self.watch.forget((erasure.tenant, erasure.user))
 
     def _take_table(self, table: RoutingTable) -> None:
@@ -295,6 +300,7 @@ class Learner:
             self.judge.update(judging)
         self.place.reward_updates += 1
         self.place.new_labels = 0
+        self.askable.forget()
         self.untold += usage_events(
             self.place.reward_updates, time.time(), self.place.cursor, self.labels.take_news()
         )
@@ -340,8 +346,9 @@ class Learner:
         newest = [*self.joiner.completions.values()][-COMPLETIONS_FOR_LENGTH:]
         answers = chain.from_iterable(newest)
         lengths = [a.tokens for a in answers if a.tokens and a.policy_version != IMPORTED]
-        limit = rollout_tokens(lengths, self.settings.rollout_quantile, self.settings.max_tokens)
-        return max(limit, self.place.rollout_tokens)
+        most = self.sampler.longest(self.settings.max_tokens)
+        limit = rollout_tokens(lengths, self.settings.rollout_quantile, most)
+        return min(most, max(limit, self.place.rollout_tokens))
 
     def _prompts(self, count: int, *, held_out: bool) -> list[list[int]]:
         asked = (choices[0] for choices in self.joiner.completions.values() if choices)
@@ -352,9 +359,13 @@ class Learner:
             and not self.labels.is_erased(answer.tenant, answer.user)
             and self._knows(answer.prompt_token_ids)
         )
-        pool = distinct_prompts(prompts, held_out=held_out)
+        distinct = distinct_prompts(prompts, held_out=held_out)
+        pool = self._askable(distinct, "gate" if held_out else "rollouts")
         draw = random.Random(f"{self.settings.seed} {self.place.rollouts} {held_out}")
         return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
+
+    def _askable(self, prompts: list[list[int]], use: str) -> list[list[int]]:
+        return self.askable.of(prompts, self.sampler.room(self._rollout_tokens()), use)
 
     def _owners(self) -> dict[Sequence[int], tuple[str, str]]:
         """Tenant and user of every prompt in the log."""
@@ -367,6 +378,7 @@ class Learner:
     def _improve(self) -> None:
         prompts = self._prompts(self.settings.rollouts_per_step, held_out=False)
         if not prompts:
+            self._read(1.0)  # a chat may bring one
             return
         self.metrics.show_phase("rollout")
         longest = self._rollout_tokens()
@@ -462,9 +474,11 @@ class Learner:
             return
         prompts = self._prompts(self.settings.gate_prompts, held_out=True)
         if not prompts:
+            self._read(1.0)
             return
         self.metrics.show_phase("gate")
-        sampled = self._sample([*prompts, *candidates.probe_prompts(self.model.vocab_size)])
+        probes = self._askable(candidates.probe_prompts(self.model.vocab_size), "probes")
+        sampled = self._sample([*prompts, *probes])
         ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
         live = self._sample_live(prompts)
         judged_ours, judged_live = (
@@ -583,10 +597,17 @@ class Learner:
         return True
 
 
+def with_rank(settings: LearnerSettings) -> LearnerSettings:
+    """The settings with the rank that the registry's versions need: a version 0 may have a higher one."""
+    rank = Registry(settings.data / "adapters").rank(settings.rank or 0)
+    return dataclasses.replace(settings, rank=rank or None)
+
+
 def run(settings: LearnerSettings) -> None:
     """Run a learner until SIGTERM or SIGINT; under torchrun, its part of one (see `learner.leading`).
 
-    Raises `checkpoint.LearnerBusy` when another learner has the data folder.
+    Raises `checkpoint.LearnerBusy` when another learner has the data folder, and `RankGone` when another
+    process of this one ended by itself.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -594,10 +615,16 @@ def run(settings: LearnerSettings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
-    ranks = Ranks.join()
-    if ranks.rank:  # signals are for rank 0, which says when to end
-        follow(PPO(SharedModel.of(settings), settings.ppo, ranks=ranks))
-        return
+    settings = with_rank(settings)
+    with Ranks.join() as ranks:
+        if ranks.rank:  # signals are for rank 0, which says when to end
+            follow(PPO(SharedModel.of(settings), settings.ppo, ranks=ranks))
+        else:
+            _lead(settings, ranks, stop)
+
+
+def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> None:
+    """The learner itself, until it is told to stop; then the other ranks are told as well."""
     metrics = LearnerMetrics()
     start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
     with checkpoint.exclusive(settings.data / "learner"):

@@ -96,6 +96,12 @@ class LearnerMetrics:
         self.win_ratio = gauge(
             "hearken_win_ratio", "Judged win rate of the newest candidate against live, held-out prompts"
         )
+        self.prompts_left_out = gauge(
+            "hearken_learner_prompts_left_out",
+            "Prompts that the engine has no room for or refused, when some were last drawn",
+            "use",
+            "reason",
+        )
         self.waiting = gauge("hearken_votes_waiting", "Votes in quarantine", "reason")
         self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
 

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
 from learner import native
-from learner.adapters import FlatAdapter
+from learner.adapters import FlatAdapter, RankTooLow, embed, rank_of
 from learner.batching import Batch, Item, in_buckets, make_batch
 from learner.blocks import PackedTrunk, Unsuitable
 from learner.head import TokenLogprobs
@@ -295,12 +295,20 @@ class SharedModel:
         """A copy of an adapter's weights, named as in an adapter file."""
         return {key: value.detach().cpu().clone() for key, value in self._adapters[adapter].items()}
 
-    def load_adapter_state(self, adapter: str, state: dict[str, Tensor]) -> None:
-        """Overwrite an adapter's weights. Raises `ValueError` when they are not of this base and rank."""
+    def load_adapter_state(self, adapter: str, state: dict[str, Tensor], alpha: float | None = None) -> None:
+        """Overwrite an adapter's weights, also by those of a lower rank or another alpha (None: ours).
+
+        Raises `ValueError` when they are not of this base, `RankTooLow` when this model's rank is too low.
+        """
         ours = self._adapters[adapter]
         wrong = sorted(ours.keys() ^ state.keys())
         if wrong:
             raise ValueError(f"the weights do not fit {self.name}: {wrong[0]} is on one side only")
+        rank, alpha = rank_of(state), self.alpha if alpha is None else alpha
+        if rank > self.rank:
+            raise RankTooLow(f"an adapter of rank {rank} needs a rank of {rank} at least, not {self.rank}")
+        if (rank, alpha) != (self.rank, self.alpha):
+            state = embed(state, self.rank, (alpha / rank) / (self.alpha / self.rank))
         for key, value in state.items():
             if value.shape != ours[key].shape:
                 raise ValueError(f"{key} has shape {tuple(value.shape)}; {tuple(ours[key].shape)} is needed")
@@ -343,14 +351,9 @@ class SharedModel:
         (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     def load_adapter(self, folder: str | Path, adapter: str = POLICY) -> None:
-        """Overwrite an adapter with a saved one. Raises `ValueError` when it does not fit."""
+        """Overwrite an adapter with a saved one. Raises as `load_adapter_state`."""
         config = json.loads((Path(folder) / CONFIG_FILE).read_text())
-        if (config["r"], config["lora_alpha"]) != (self.rank, self.alpha):
-            raise ValueError(
-                f"{folder} has rank {config['r']} and alpha {config['lora_alpha']}; "
-                f"rank {self.rank} and alpha {self.alpha} are needed"
-            )
-        self.load_adapter_state(adapter, load_file(Path(folder) / WEIGHTS_FILE))
+        self.load_adapter_state(adapter, load_file(Path(folder) / WEIGHTS_FILE), config["lora_alpha"])
 
     @property
     def policy_digest(self) -> str:

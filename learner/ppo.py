@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.engine import Sample
+from learner.adapters import rank_of
 from learner.batching import Batch, Item, in_buckets
 from learner.critic import Critic, CriticTrainer
 from learner.lengths import kl_limit
@@ -283,9 +284,12 @@ class PPO:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Become what `snapshot` described."""
+        """Become what `snapshot` described, which may be of a lower rank: the optimiser begins anew then."""
         self.model.load_adapter_state(POLICY, snapshot["policy"])
-        self._optimizer.load_state_dict(copy.deepcopy(snapshot["optimizer"]))
+        if rank_of(snapshot["policy"]) == self.model.rank:
+            self._optimizer.load_state_dict(copy.deepcopy(snapshot["optimizer"]))
+        else:
+            self._optimizer.state.clear()
         self.critic.load_state_dict(snapshot["critic"])
         self._critic.optimizer.load_state_dict(copy.deepcopy(snapshot["critic_optimizer"]))
         self._generator.set_state(snapshot["generator"])

@@ -5,7 +5,8 @@ is then the same everywhere, so all of them take the same optimiser step and non
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import torch
@@ -14,8 +15,17 @@ from torch import Tensor, distributed
 T = TypeVar("T")
 
 
+class RankGone(RuntimeError):
+    """Another process ended, or was silent for half an hour: nothing can be computed together."""
+
+
 class Ranks:
-    """`rank` of `world` processes. One alone needs no other, and sums are what they are."""
+    """`rank` of `world` processes. One alone needs no other, and sums are what they are.
+
+    A context manager, because a group has to be left before the interpreter ends: gloo's threads hold tensors
+    for a while, and one that frees them when the interpreter is gone ends the process by SIGABRT
+    (pytorch/pytorch#179291).
+    """
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
@@ -32,23 +42,49 @@ class Ranks:
         distributed.init_process_group(backend)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Leave the group. Whoever waits for this rank then is told so by `RankGone`.
+
+        After an error on GPUs the end of the process does that: NCCL would wait for ranks that wait for us.
+        """
+        if self.world > 1 and (error is None or not torch.cuda.is_available()):
+            distributed.destroy_process_group()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What needs the others: torch's errors, which have no type of their own, as `RankGone`."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise RankGone(f"rank {self.rank} of {self.world} has lost the others: {reason}") from error
+
     def share(self, ordered: Sequence[T]) -> list[T]:
         """This rank's part of rows ordered by length: every `world`-th, so that shares cost alike."""
         return list(ordered[self.rank :: self.world])
 
     def add_(self, *parts: Tensor) -> None:
-        """Replace each part by its sum over all ranks. Deterministic: every rank gets the same bits."""
+        """Replace each part by its sum over all ranks. Deterministic: every rank gets the same bits.
+
+        Raises `RankGone`.
+        """
         if self.world > 1:
-            for part in parts:
-                distributed.all_reduce(part)
+            with self._together():
+                for part in parts:
+                    distributed.all_reduce(part)
 
     def send(self, message: Any) -> None:
-        """From rank 0 to all others, which `receive` it: anything that pickles."""
+        """From rank 0 to all others, which `receive` it: anything that pickles. Raises `RankGone`."""
         if self.world > 1:
-            distributed.broadcast_object_list([message], src=0)
+            with self._together():
+                distributed.broadcast_object_list([message], src=0)
 
     def receive(self) -> Any:
-        """What rank 0 sends next. Raises `RuntimeError` when it is gone, or silent for half an hour."""
+        """What rank 0 sends next. Raises `RankGone`."""
         found: list[Any] = [None]
-        distributed.broadcast_object_list(found, src=0)
+        with self._together():
+            distributed.broadcast_object_list(found, src=0)
         return found[0]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,9 +59,26 @@ class RolloutSampler:
                 self._engine.unload(name)
             shutil.rmtree(path, ignore_errors=True)
 
+    def longest(self, max_tokens: int) -> int:
+        """`max_tokens`, or half of the engine's context where that is less: prompts want room as well.
+
+        Raises `EngineError`.
+        """
+        context = self._engine.context()
+        return max_tokens if context is None else min(max_tokens, context // 2)
+
+    def room(self, max_tokens: int) -> int:
+        """Tokens that a prompt may have beside an answer of `max_tokens`. Raises `EngineError`.
+
+        One is kept free: an engine that is asked for the logprobs of both makes one more.
+        """
+        context = self._engine.context()
+        return sys.maxsize if context is None else context - max_tokens - 1
+
     def sample(self, model: str, prompts: list[list[int]], *, max_tokens: int, seed: str) -> list[Sample]:
         """One answer at temperature 1 to each prompt. `seed` names the batch: drawn again, it gives the same
-        answers, as far as the engine's arithmetic is the same; each has noise of its own."""
+        answers, as far as the engine's arithmetic is the same; each has noise of its own. Raises
+        `PromptsRefused`, and `EngineError` when the engine cannot answer now."""
         numbers = [_number(f"{seed} {index}") for index in range(len(prompts))]
         return self._engine.sample(model, prompts, max_tokens=max_tokens, seeds=numbers)
 

@@ -39,12 +39,15 @@ def _tiny(arguments: argparse.Namespace) -> int:
 
 def _sft(arguments: argparse.Namespace) -> int:
     from hearken import flags
+    from hearken.config.follow import engine_rank
     from hearken.fine_tuning import SftSettings, run
     from hearken.importing import choose_model
 
     config = flags.configured(arguments, SFT)
     training = config.build("sft")
-    service = config.build("service")
+    service, rank = config.build("service"), config.get("learner.rank").value
+    if rank is not None:
+        engine_rank(rank)  # what no engine can load is not worth an hour of training
     return run(
         SftSettings(
             model=choose_model(service.model),
@@ -52,7 +55,7 @@ def _sft(arguments: argparse.Namespace) -> int:
             data=service.folder,
             training=training,
             kafka=service.kafka,
-            rank=config.get("learner.rank").value,
+            rank=rank,
         )
     )
 

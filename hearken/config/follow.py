@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deploy.registry import Registry
 from hearken import engine
 from hearken.config.layers import Given, Layer
 from hearken.config.resolve import Config
@@ -35,9 +36,10 @@ def follow(config: Config, model: Path, cuda: bool) -> Config:
 
 def _values(config: Config, shape: Shape, limit: int | None, model: Path, cuda: bool) -> Layer:
     rank = config.get("learner.rank").value or default_rank(shape.hidden)
+    served = Registry(config.build("service").folder / "adapters").rank(rank)  # version 0 may have more
     bound = config.get("engine.longest_context").value or (GPU_CONTEXT if cuda else CPU_CONTEXT)
     context = config.get("engine.max_model_len").value or min(limit or bound, bound)
-    kept = kept_adapters(shape, rank, config.get("engine.max_loras").value + 5)
+    kept = kept_adapters(shape, served, config.get("engine.max_loras").value + 5)
     threads = engine.engine_threads(config.get("engine.count").value)
     width, machine = f"the hidden size, {shape.hidden}", f"the machine, a {'GPU' if cuda else 'CPU'}"
     values: dict[str, tuple[Any, str]] = {
@@ -47,7 +49,7 @@ def _values(config: Config, shape: Shape, limit: int | None, model: Path, cuda: 
         "engine.longest_context": (bound, machine),
         "engine.max_model_len": (context, "the model's limit" if limit == context else "longest_context"),
         "engine.dtype": ("auto" if cuda else "float32", machine),
-        "engine.lora_rank": (engine_rank(rank), "[learner] rank"),
+        "engine.lora_rank": (engine_rank(served), "[learner] rank, and the adapters that there are"),
         "engine.max_cpu_loras": (kept, "the size of an adapter"),
         "engine.kv_cache_gib": (cpu_cache_gib(shape, context), "max_model_len and the model's sizes"),
         "engine.threads": (threads, f"the machine, {len(os.sched_getaffinity(0))} cores"),

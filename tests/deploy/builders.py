@@ -54,6 +54,7 @@ def publish(
     base_digest: str = "d" * 64,
     gate: GateNumbers = GOOD_GATE,
     after_seq: int = 0,
+    rank: int = 8,
 ) -> Manifest:
     """A published version with right probes."""
     return registry.publish(
@@ -61,7 +62,7 @@ def publish(
         parent=parent,
         after_seq=after_seq,
         base_digest=base_digest,
-        rank=8,
+        rank=rank,
         training={"labels": 10},
         offsets={"feedback/0": 10},
         gate=gate,

@@ -23,16 +23,18 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def sft(tiny_model: Path, file: Path, data: Path) -> int:
+def sft(tiny_model: Path, file: Path, data: Path, *more: str) -> int:
     flags = ["--demonstrations", str(file), "--model", str(tiny_model), "--data", str(data), "--epochs", "1"]
-    return main(["sft", *flags])
+    return main(["sft", *flags, *more])
 
 
 def test_demonstrations_become_version_0(
     tiny_model: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
-    assert sft(tiny_model, file, data) == 0
+    assert sft(tiny_model, file, data, "--rank", "513") == 2
+    assert "at most 512" in capsys.readouterr().err
+    assert sft(tiny_model, file, data, "--rank", "16") == 0
     told = capsys.readouterr().out
     assert "imported 31 demonstration" in told
     assert "1 skipped" in told
@@ -41,7 +43,7 @@ def test_demonstrations_become_version_0(
     assert version.startswith("policy-0-")
     assert version in told
     manifest = registry.verify(version)
-    assert (manifest.parent, manifest.training["demonstrations"]) == ("base", 28)
+    assert (manifest.parent, manifest.training["demonstrations"], manifest.rank) == ("base", 28, 16)
     assert all(len(probe.logprobs) == len(probe.token_ids) > 0 for probe in manifest.probes)
     assert sft(tiny_model, file, data) == 2
     assert "a service that is new" in capsys.readouterr().err
@@ -56,6 +58,14 @@ def test_a_service_that_has_started_gets_no_version_0(
     log.append([Entry(RELEASES, "release", b"{}")]).result()
     log.close()
     assert sft(tiny_model, file, data) == 2
+    assert "has started" in capsys.readouterr().err
+
+
+def test_a_service_whose_learner_has_started_gets_no_version_0(
+    tiny_model: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "learner" / "checkpoint").mkdir(parents=True)
+    assert sft(tiny_model, file, tmp_path) == 2
     assert "has started" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.registry import Registry
 from hearken import flags
 from hearken.cli import parser
 from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
@@ -19,6 +20,7 @@ from hearken.paces import PACES
 from hearken.plan import UpSettings
 from hearken.supervisor import Child
 from hearken.up import banner, children
+from tests.deploy.builders import publish
 
 FLAGS = {"gateway": GATEWAY, "controller": CONTROLLER, "learner": LEARNER}
 
@@ -90,6 +92,15 @@ def test_the_engine_serves_the_model_within_its_context(tmp_path: Path, model: P
     assert engine.command[engine.command.index("--model") + 1] == str(model)
     assert engine.command[engine.command.index("--max-model-len") + 1] == "256"
     assert engine.command[engine.command.index("--port") + 1] == "8001"
+
+
+@pytest.mark.parametrize(("rank", "allowed"), [(4, "8"), (12, "16"), (16, "16")])
+def test_engines_take_adapters_of_version_0_s_rank(
+    tmp_path: Path, model: Path, rank: int, allowed: str
+) -> None:
+    publish(Registry(tmp_path / "data" / "adapters"), tmp_path, after_seq=-1, rank=rank)
+    engine = children(settings(tmp_path), model, cuda=False)["engine"]
+    assert engine.command[engine.command.index("--max-lora-rank") + 1] == allowed
 
 
 def test_engines_share_the_machine_and_are_all_told_of(tmp_path: Path, model: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from learner import model as module
+from learner.adapters import RankTooLow
 from learner.batching import Item, make_batch
 from learner.model import ADAPTERS, CONFIG_FILE, LIVE, POLICY, WEIGHTS_FILE, SharedModel
 from tests.learner.test_batching import some_items
@@ -89,12 +90,32 @@ def test_loading_gives_the_saved_policy_back(model: SharedModel, random_model: s
     assert other.is_base(POLICY)
 
 
+@pytest.mark.parametrize(("rank", "alpha"), [(8, 8), (8, 16), (4, 4), (5, 3)])
+def test_an_adapter_of_a_lower_rank_says_the_same_and_all_of_it_can_be_trained(
+    model: SharedModel, random_model: str, tmp_path: Path, rank: int, alpha: int
+) -> None:
+    disturb(model, POLICY)
+    model.save_policy(tmp_path)
+    other = SharedModel(random_model, rank=rank, alpha=alpha, device="cpu", seed=2)
+    other.load_adapter(tmp_path)
+    found, said = other.answer_logprobs(ITEMS, POLICY), model.answer_logprobs(ITEMS, POLICY)
+    assert float((said - model.answer_logprobs(ITEMS, None)).abs().max()) > 0.1
+    torch.testing.assert_close(found, said, atol=1e-5, rtol=0)
+    batch = make_batch(ITEMS)
+    other.token_logprobs(other.predicting_states(batch, POLICY), batch.targets).mean().backward()
+    gradients = {name: p.grad for name, p in other._adapters[POLICY].items()}
+    assert all(g is not None and bool(g[:, -1].any()) for name, g in gradients.items() if ".lora_B." in name)
+    again = SharedModel(random_model, rank=rank, alpha=alpha, device="cpu", seed=3)
+    again.load_adapter(tmp_path)
+    assert again.policy_digest == other.policy_digest
+
+
 def test_an_adapter_that_does_not_fit_is_refused(
     model: SharedModel, random_model: str, tmp_path: Path
 ) -> None:
     model.save_policy(tmp_path)
-    with pytest.raises(ValueError, match="rank 8 and alpha 8 are needed"):
-        SharedModel(random_model, rank=8, alpha=8, device="cpu").load_adapter(tmp_path)
+    with pytest.raises(RankTooLow, match="needs a rank of 4 at least, not 2"):
+        SharedModel(random_model, rank=2, device="cpu").load_adapter(tmp_path)
     state = model.adapter_state(POLICY)
     name, weight = next(iter(state.items()))
     with pytest.raises(ValueError, match="has shape"):

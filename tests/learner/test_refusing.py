@@ -135,6 +135,9 @@ class PolicysEngine(EngineClient):
     def models(self) -> list[str]:
         return ["base"]
 
+    def context(self) -> int | None:
+        return None
+
     def load(self, name: str, path: str) -> None: ...
 
     def unload(self, name: str) -> None: ...
