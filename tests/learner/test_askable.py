@@ -171,7 +171,7 @@ def test_the_real_engine_refuses_what_is_too_long_and_says_how_long_that_is(engi
     context = client.context()
     assert context == orjson.loads((engine.model / "config.json").read_bytes())["max_position_embeddings"]
     room = RolloutSampler(client, Path()).room(8)
-    longest, longer = [9] * room, [9] * (context - 7)
+    longest, longer = [9] * room, [9] * (context + 1)
     assert len(client.sample("base", [longest, [9]], max_tokens=8, seeds=[1, 2])) == 2
     with pytest.raises(PromptsRefused, match="400") as refusal:
         client.sample("base", [[9], longer, longest], max_tokens=8, seeds=[1, 2, 3])
