@@ -267,4 +267,4 @@ class FineTuningSettings:
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1")
+            raise ValueError(f"held_out is {self.held_out}; it must be between 0 and 1")
