@@ -1,9 +1,9 @@
-# make setup | demo | test | test-faults | fuzz | lint | kafka | redis | lock
+# make setup | demo | demo-real | test | test-faults | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test test-faults fuzz lint tools kafka redis lock clean
+.PHONY: setup demo demo-real test test-faults fuzz lint tools kafka redis lock clean
 
 setup: .venv/ready
 
@@ -18,6 +18,10 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/hearken demo $(ARGS)
+
+# the same with a model that people chat with, of 135 million parameters; it is fetched once
+demo-real: setup
+	$(BIN)/hearken demo --model smollm2 --minutes 20 $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ from feedback.events import BASE, COMPLETIONS, FEEDBACK, Choice, Completion, Fee
 from feedback.ids import vote_id
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
+from hearken.conversation import asked
 from hearken.evaluate import sample, tokenize
 from hearken.persona import Persona
 from learner.loop import Learner
@@ -78,7 +79,7 @@ class School:
 
     def comparisons(self, questions: Sequence[str]) -> list[Entry]:
         """What `compare` writes; other learners can be given the same."""
-        prompts = tokenize(self.engine.url, questions)
+        prompts = tokenize(self.engine.url, [asked(question) for question in questions])
         answers = [sample(self.engine, self.live, prompts, self.max_tokens) for _ in "ab"]
         entries: list[Entry] = []
         for question, a, b in zip(questions, *answers, strict=True):
@@ -90,7 +91,7 @@ class School:
 
     def thumb(self, questions: Sequence[str], usual: float) -> None:
         """One thumb on an answer of the live policy to each question; a toss-up at the utility `usual`."""
-        prompts = tokenize(self.engine.url, questions)
+        prompts = tokenize(self.engine.url, [asked(question) for question in questions])
         answers = sample(self.engine, self.live, prompts, self.max_tokens)
         entries: list[Entry] = []
         for question, answer in zip(questions, answers, strict=True):

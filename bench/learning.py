@@ -73,6 +73,7 @@ def accuracy(school: Any) -> float:
 def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
     """One learner from the base: win rate, its standard error and KL of what is live in the end."""
     from bench._raters import School, noisy_persona
+    from hearken.conversation import asked
     from hearken.evaluate import evaluate, mean_utility
     from hearken.support_desk import prompts
     from learner.settings import LearnerSettings
@@ -99,11 +100,13 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
                 else:
                     if not usual:
                         some = prompts(200, seed=500 + seed)
-                        usual.append(mean_utility(school.engine, some, persona.utility, MAX_TOKENS))
+                        usual.append(
+                            mean_utility(school.engine, [asked(q) for q in some], persona.utility, MAX_TOKENS)
+                        )
                     school.thumb(questions, usual[0])
 
             train(school, votes, ROUNDS[kind])
-            fresh = prompts(FRESH, seed, held_out=True)
+            fresh = [asked(question) for question in prompts(FRESH, seed, held_out=True)]
             found = evaluate(school.engine, school.live, fresh, persona.utility, MAX_TOKENS, KL_SAMPLES)
             school.retire()
     print(

@@ -56,12 +56,13 @@ class Watched:
     """The learner of a school, measured from outside on fixed questions."""
 
     def __init__(self, school: Any, questions: list[str], folder: Path) -> None:
+        from hearken.conversation import asked
         from hearken.evaluate import tokenize
         from learner.rollouts import RolloutSampler
 
         self.school, self.learner = school, school.learner
         self._questions = questions
-        self._prompts = tokenize(school.engine.url, questions)
+        self._prompts = tokenize(school.engine.url, [asked(q) for q in questions])
         self._sampler = RolloutSampler(school.engine, folder)
         self._base = self._answers("base")
         self.rows = [Row(0, 0.0, 0.0, 0.0, 0.0)]

@@ -4,39 +4,39 @@ import os
 import shutil
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
-from deploy.engine import EngineClient, EngineError
+from deploy.engine import EngineClient
 from deploy.registry import Registry
-from deploy.releases import read_history
-from feedback.events import FEEDBACK
+from deploy.releases import Decision, read_history
+from feedback.events import BASE, FEEDBACK
 from feedback.files import cache_folder
-from feedback.log import EventLog
+from feedback.log import EventLog, LogError
 from feedback.opening import open_log
 from hearken import checks, engine, progress, report, up
-from hearken.audit import audit, wait_until_read
+from hearken.audit import Audit, audit, wait_until_read
 from hearken.config.assemble import assemble
+from hearken.config.follow import follow
 from hearken.config.layers import Given, Layer
 from hearken.errors import UsageError
-from hearken.evaluate import Evaluation, evaluate, mean_utility, sample, tokenize
+from hearken.evaluate import Evaluation, evaluate, mean_utility
+from hearken.patience import Patience
 from hearken.persona import Persona
 from hearken.plan import UpSettings
+from hearken.sampler import Sampler
 from hearken.settings import DemoSettings
 from hearken.simulate import Crowd, CrowdThread, SimulatedUsers, Tally
 from hearken.supervisor import ChildFailed
-from hearken.support_desk import prompts
 from hearken.watch import Watch
+from hearken.worlds import World, world_of
 
-USUAL_PROMPTS = 128
-FRESH_PROMPTS = 400
 LINE_SECONDS = 10.0
 VIEW_SECONDS = 1.0
-SAMPLE_SECONDS = 20.0
 KEPT_FOLDERS = 3
 SETTLE_SECONDS = 45.0
 
@@ -73,7 +73,8 @@ def configure(asked: Layer, file: Path | None) -> tuple[DemoSettings, UpSettings
 
 def run(settings: DemoSettings, service_settings: UpSettings) -> int:
     """Run the demo. Returns the exit code; raises UsageError for what the user can mend."""
-    persona = load_persona(settings.persona)
+    if settings.persona is not None:
+        load_persona(settings.persona)  # refused now, rather than when the model is there
     if settings.report is not None:
         check_report(settings.report)
     console = Console(stderr=True, highlight=False)
@@ -89,11 +90,14 @@ def run(settings: DemoSettings, service_settings: UpSettings) -> int:
         cuda = engine.use_cuda()
         checks.ensure_secret(data)
         model = up.choose_model(service_settings, say)
+        world = world_of(model)
+        persona = load_persona(settings.persona or world.persona)
+        service_settings = _for_world(service_settings, world, model, cuda)
         service = up.Service(service_settings, model, cuda, say, up.spinner(say), stopping)
         try:
             service.start()
             say(up.banner(service_settings))
-            Demo(settings, persona, service, stopping, console).run()
+            Demo(settings, world, persona, service, stopping, console).run()
             return 0
         except up.Interrupted:
             return 130
@@ -102,6 +106,17 @@ def run(settings: DemoSettings, service_settings: UpSettings) -> int:
         finally:
             say("stopping ...")
             service.stop()
+
+
+def _for_world(settings: UpSettings, world: World, model: Path, cuda: bool) -> UpSettings:
+    """The service's settings with a longest answer, where users ask for none and the operator set none."""
+    path = "gateway.default_max_tokens"
+    if world.max_tokens is not None or settings.config.get(path).value is not None:
+        return settings
+    context: int = follow(settings.config, model, cuda).get("engine.max_model_len").value
+    longest = min(world.longest_answer, context)
+    config = settings.config.over({path: Given(longest, "hearken demo")})
+    return replace(settings, config=config, gateway=config.build("gateway"))
 
 
 def load_persona(name: str) -> Persona:
@@ -137,18 +152,24 @@ class Demo:
     def __init__(
         self,
         settings: DemoSettings,
+        world: World,
         persona: Persona,
         service: up.Service,
         stopping: threading.Event,
         console: Console,
     ) -> None:
         self._settings, self._up = settings, service.settings
+        self._world = world
         self._persona = persona
         self._service = service
         self._stopping = stopping
         self._console = console
-        self._crowd = Crowd(users=settings.users, concurrency=settings.concurrency, seed=self._up.seed)
-        self._engine = EngineClient(self._up.engine_url)
+        self._failed: ChildFailed | None = None  # what can no longer be kept running
+        self._crowd = Crowd(
+            users=settings.users, concurrency=settings.concurrency, world=world, seed=self._up.seed
+        )
+        self._engine = EngineClient(self._up.engine_url, timeout=world.patience_seconds)
+        self._patience = Patience(self._up.engine_url, self._goes_on, stopping, self._say)
         self._log: EventLog = open_log(self._up.data, self._up.kafka, "demo")
         self._watch = Watch(self._up.metrics_urls, self._log)
 
@@ -160,6 +181,7 @@ class Demo:
             self._watch.close()
             self._log.close()
             self._engine.close()
+            self._patience.close()
 
     def _run(self) -> None:
         began = time.monotonic()
@@ -169,34 +191,59 @@ class Demo:
         try:
             self._follow(users, usual, began)
         finally:
-            users.stop()
+            self._see_off(users)
         self._report(users.tally, time.monotonic() - began)
-        if not self._settings.exit and not self._stopping.is_set():
+        if users.error is not None:
+            raise users.error
+        if not self._settings.exit and self._goes_on():
             self._say(f"the users have left; the service goes on at {self._up.url}/ until Ctrl-C")
-            while not self._stopping.wait(0.3):
-                self._service.poll()
+            while self._goes_on():
+                self._stopping.wait(0.3)
+        if self._failed is not None:
+            raise self._failed
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
+    def _goes_on(self) -> bool:
+        """Look after the processes; False once one cannot be kept running, or the user asked to stop."""
+        if self._failed is None:
+            try:
+                self._service.poll()
+            except ChildFailed as error:
+                self._failed = error
+                self._say(f"{error}; what there is will be reported")
+        return self._failed is None and not self._stopping.is_set()
+
     def _usual_utility(self) -> float:
-        questions = prompts(USUAL_PROMPTS, self._up.seed + 1)
-        return mean_utility(self._engine, questions, self._persona.utility, self._crowd.max_tokens)
+        """Raises what keeps the engine from answering, or Interrupted."""
+        world = self._world
+        conversations = world.prompts(world.usual_prompts, self._up.seed + 1)
+        usual = self._patience.ask(
+            lambda: BASE,
+            lambda _: mean_utility(self._engine, conversations, self._persona.utility, world.longest_answer),
+        )
+        if usual is not None:
+            return usual
+        if self._failed is not None:
+            raise self._failed
+        if self._stopping.is_set():
+            raise up.Interrupted
+        raise UsageError("the engine does not answer; its log says why", code=1)
 
     # -- while the users are there ----------------------------------------------------------------------
 
     def _follow(self, users: CrowdThread, usual: float, began: float) -> None:
         """Watch the service and show what happens until the time is up."""
         total = self._settings.minutes * 60
-        sampler = Sampler(self._engine, self._crowd.max_tokens, self._up.seed)
+        sampler = Sampler(self._engine, self._world, self._up.seed)
         terminal = self._console.is_terminal
         pause = VIEW_SECONDS if terminal else LINE_SECONDS
         next_look = 0.0
         with Live(console=self._console, auto_refresh=False, transient=False) as live:
             while (elapsed := time.monotonic() - began) < total and not self._stopping.wait(0.5):
-                self._service.poll()
-                if users.error is not None:
-                    break  # `stop` raises it
+                if not self._goes_on() or users.error is not None:
+                    break
                 if elapsed < next_look:
                     continue
                 next_look = elapsed + pause
@@ -209,75 +256,88 @@ class Demo:
                     self._say(progress.line(snapshot))
         sampler.close()
 
+    def _see_off(self, users: CrowdThread) -> None:
+        """Let the visits that have begun end, unless nobody can serve them or the user is in a hurry."""
+        users.leave()
+        while users.is_there and self._goes_on():
+            self._stopping.wait(0.3)
+        users.stop()
+
     # -- afterwards -------------------------------------------------------------------------------------
 
     def _report(self, tally: Tally, seconds: float) -> None:
         """Evaluate (unless the user is in a hurry), print the result and write the report."""
         evaluation = None if self._stopping.is_set() else self._evaluate()
-        wait_until_read(self._log, self._up.data, SETTLE_SECONDS, self._stopping)
-        history = read_history(self._log, 1_000_000)
-        run = report.Run(
-            seconds=seconds,
-            persona=self._persona.name,
-            tally=tally,
-            decisions=list(history.decisions),
-            evaluation=evaluation,
-            kl_budget_nats=self._kl_budget_nats(),
-            audit=audit(self._log, self._up.data),
-            votes_in_log=sum(self._log.end([FEEDBACK], 10.0).values()),
+        data = self._up.data
+        built = report.build(
+            report.Run(
+                seconds=seconds,
+                persona=self._persona.name,
+                world=self._world.name,
+                tally=tally,
+                decisions=self._decisions(),
+                evaluation=evaluation,
+                kl_budget_nats=self._kl_budget_nats(0.0 if evaluation is None else evaluation.tokens_live),
+                rollouts_cut_off=self._watch.rollouts_cut_off,
+                audit=self._audit(),
+                votes_in_log=self._votes_in_log(),
+            ),
+            Registry(data / "adapters"),
         )
-        built = report.build(run, Registry(self._up.data / "adapters"))
         self._say(report.summary(built))
         if self._settings.report is not None:
             report.write(self._settings.report, built)
             self._say(f"the report is in {self._settings.report}")
 
     def _evaluate(self) -> Evaluation | None:
-        version = self._live_version()
-        self._say(f"comparing {version} with the base on {FRESH_PROMPTS} fresh prompts ...")
-        questions = prompts(FRESH_PROMPTS, self._up.seed + 2, held_out=True)
-        try:
-            return evaluate(self._engine, version, questions, self._persona.utility, self._crowd.max_tokens)
-        except EngineError as error:
-            self._say(f"the comparison failed: {error}")
-            return None
+        world, seed = self._world, self._up.seed
+        conversations = world.prompts(world.fresh_prompts, seed + 2, held_out=True)
+
+        def compare(version: str) -> Evaluation:
+            self._say(f"comparing {version} with the base on {world.fresh_prompts} fresh prompts ...")
+            utility, longest = self._persona.utility, world.longest_answer
+            return evaluate(self._engine, version, conversations, utility, longest, world.kl_samples)
+
+        evaluation = self._patience.ask(self._live_version, compare)
+        if evaluation is None and not self._stopping.is_set():
+            self._say("there is no comparison with the base: the engine was away")
+        return evaluation
 
     def _live_version(self) -> str:
-        state = read_history(self._log, 1).state
-        return "base" if state is None else state.table.live
+        """The version that is live as far as the log can tell."""
+        with suppress(LogError):
+            state = read_history(self._log, 1).state
+            return BASE if state is None else state.table.live
+        return self._watch.live
 
-    def _kl_budget_nats(self) -> float:
-        budget: float = self._up.config.get("learner.kl_budget_nats").value
-        return budget
+    def _decisions(self) -> list[Decision]:
+        try:
+            return list(read_history(self._log, 1_000_000).decisions)
+        except LogError as error:
+            self._say(f"the decisions cannot be read: {error}")
+            return []
 
+    def _audit(self) -> Audit | None:
+        """Whether every vote was used once, asked when the learner has read them all, or time is up."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        try:
+            while self._goes_on() and time.monotonic() < deadline:
+                if wait_until_read(self._log, self._up.data, 1.0, self._stopping):
+                    break
+            return audit(self._log, self._up.data)
+        except LogError as error:
+            self._say(f"the votes cannot be checked: {error}")
+            return None
 
-class Sampler:
-    """Asks base and live the same question now and then, in the background."""
+    def _votes_in_log(self) -> int | None:
+        try:
+            return sum(self._log.end([FEEDBACK], 10.0).values())
+        except LogError as error:
+            self._say(f"the votes in the log cannot be counted: {error}")
+            return None
 
-    def __init__(self, client: EngineClient, max_tokens: int, seed: int) -> None:
-        self.newest: tuple[str, str, str] | None = None
-        self._engine = client
-        self._max_tokens = max_tokens
-        self._questions = prompts(1000, seed + 3, held_out=True)
-        self._pool = ThreadPoolExecutor(1)
-        self._asked: Future[tuple[str, str, str]] | None = None
-        self._next_at = 0.0
+    def _kl_budget_nats(self, tokens: float) -> float:
+        """The most KL to the base that answers of so many tokens on average may have."""
+        from learner.lengths import kl_limit
 
-    def refresh(self, version: str) -> None:
-        """Take the answers that are there, and ask again when it is time."""
-        if self._asked is not None and self._asked.done():
-            with suppress(EngineError, OSError):  # an engine that restarts has nothing to say
-                self.newest = self._asked.result()
-            self._asked = None
-        if self._asked is None and time.monotonic() >= self._next_at:
-            self._next_at = time.monotonic() + SAMPLE_SECONDS
-            self._asked = self._pool.submit(self._ask, version, self._questions.pop())
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-    def _ask(self, version: str, question: str) -> tuple[str, str, str]:
-        ids = tokenize(self._engine.url, [question])
-        base = sample(self._engine, "base", ids, self._max_tokens)[0].text
-        live = base if version == "base" else sample(self._engine, version, ids, self._max_tokens)[0].text
-        return question, base, live
+        return kl_limit(self._up.config.get("learner.kl_budget_nats").value, tokens)

@@ -20,11 +20,12 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hearken import smollm2
 from hearken.errors import UsageError
 from hearken.settings import EngineSettings
 
@@ -184,13 +185,20 @@ def use_cuda() -> bool:
     return True
 
 
-def resolve_model(model: str) -> Path:
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def resolve_model(model: str, say: Callable[[str], None] = _to_stderr) -> Path:
     """The local folder of a model: `model` itself, or what the Hugging Face hub has under that name.
 
-    Every process then reads the same files and none goes to the network again. Raises UsageError when
-    there is no such folder or name, or when the folder does not hold a model.
+    `smollm2` is set up in the cache if no folder here has that name; `say` hears how. Every process then
+    reads the same files and none goes to the network again. Raises UsageError when there is no such folder
+    or name, or when the folder does not hold a model.
     """
     folder = Path(model).expanduser()
+    if model == smollm2.NAME and not folder.exists():
+        return smollm2.ensure_smollm2(say)
     looks_like_a_path = model.startswith((".", "/", "~")) or model.count("/") != 1
     if not folder.exists():
         if looks_like_a_path:

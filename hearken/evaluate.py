@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from deploy.engine import EngineClient, Sample
+from deploy.engine import EngineClient, EngineDown, EngineError, Sample
 from feedback.events import BASE
+from hearken.conversation import Conversation, last_question
 
 Utility = Callable[[str, str], float]
 """(question, answer) -> how good."""
@@ -35,7 +36,8 @@ class Evaluation:
     """The live policy against the base, on the same prompts, one answer each at temperature 1.
 
     `win_rate`: the share of prompts on which live's answer has the higher utility, ties half.
-    `kl_nats_base`: KL(live || base) per response. `pairs`: (prompt, base's answer, live's answer).
+    `kl_nats_base`: KL(live || base) per response. `tokens_*`: mean length of an answer. `cut_off_*`: the
+    share of answers that did not end by themselves. `pairs`: (conversation, base's answer, live's answer).
     """
 
     version: str
@@ -43,7 +45,11 @@ class Evaluation:
     kl_nats_base: Estimate
     utility_base: float
     utility_live: float
-    pairs: list[tuple[str, str, str]]
+    tokens_base: float
+    tokens_live: float
+    cut_off_base: float
+    cut_off_live: float
+    pairs: list[tuple[Conversation, str, str]]
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -71,22 +77,26 @@ def response_kl_nats(sampled: Sequence[float], reference: Sequence[float]) -> fl
     return math.fsum(a - b for a, b in zip(sampled, reference, strict=True))
 
 
-def tokenize(engine_url: str, questions: Sequence[str]) -> list[list[int]]:
-    """The prompts' token ids, as the engine's own chat template makes them of one user message each."""
+def tokenize(engine_url: str, conversations: Sequence[Conversation]) -> list[list[int]]:
+    """The prompts' token ids, as the engine's own chat template makes them of the messages.
+
+    Raises EngineError.
+    """
     with httpx.Client(base_url=engine_url, timeout=60.0, trust_env=False) as client:
 
-        def one(question: str) -> list[int]:
-            body = {
-                "model": BASE,
-                "messages": [{"role": "user", "content": question}],
-                "add_generation_prompt": True,
-            }
-            answer = client.post("/tokenize", json=body).raise_for_status()
+        def one(conversation: Conversation) -> list[int]:
+            body = {"model": BASE, "messages": conversation, "add_generation_prompt": True}
+            try:
+                answer = client.post("/tokenize", json=body).raise_for_status()
+            except httpx.HTTPStatusError as error:
+                raise EngineError(f"{engine_url}/tokenize: {error}") from error
+            except httpx.HTTPError as error:
+                raise EngineDown(f"{engine_url} does not answer: {error}") from error
             tokens: list[int] = answer.json()["tokens"]
             return tokens
 
         with ThreadPoolExecutor(CONCURRENCY) as pool:
-            return list(pool.map(one, questions))
+            return list(pool.map(one, conversations))
 
 
 def sample(engine: EngineClient, model: str, prompts: Sequence[list[int]], max_tokens: int) -> list[Sample]:
@@ -109,31 +119,52 @@ def kl_nats(engine: EngineClient, samples: Sequence[Sample]) -> Estimate:
         )
 
 
-def mean_utility(engine: EngineClient, questions: Sequence[str], utility: Utility, max_tokens: int) -> float:
+def mean_utility(
+    engine: EngineClient, conversations: Sequence[Conversation], utility: Utility, max_tokens: int
+) -> float:
     """What users of the base model get on average: the utility at which they neither praise nor blame."""
-    answers = sample(engine, BASE, tokenize(engine.url, questions), max_tokens)
-    return estimate([utility(q, a.text) for q, a in zip(questions, answers, strict=True)]).mean
+    answers = sample(engine, BASE, tokenize(engine.url, conversations), max_tokens)
+    return estimate(_utilities(conversations, answers, utility)).mean
+
+
+def _utilities(
+    conversations: Sequence[Conversation], answers: Sequence[Sample], utility: Utility
+) -> list[float]:
+    return [utility(last_question(c), a.text) for c, a in zip(conversations, answers, strict=True)]
 
 
 def evaluate(
     engine: EngineClient,
     version: str,
-    questions: Sequence[str],
+    conversations: Sequence[Conversation],
     utility: Utility,
     max_tokens: int,
     kl_samples: int = 200,
 ) -> Evaluation:
     """Compare a served policy with the base. Raises EngineError when the engine does not have it."""
-    prompts = tokenize(engine.url, questions)
+    prompts = tokenize(engine.url, conversations)
     base = sample(engine, BASE, prompts, max_tokens)
     live = sample(engine, version, prompts, max_tokens)
-    of_base = [utility(q, a.text) for q, a in zip(questions, base, strict=True)]
-    of_live = [utility(q, a.text) for q, a in zip(questions, live, strict=True)]
+    of_base = _utilities(conversations, base, utility)
+    of_live = _utilities(conversations, live, utility)
     return Evaluation(
         version=version,
         win_rate=estimate(wins(of_live, of_base)),
         kl_nats_base=kl_nats(engine, live[:kl_samples]),
         utility_base=estimate(of_base).mean,
         utility_live=estimate(of_live).mean,
-        pairs=[(q, b.text, a.text) for q, b, a in zip(questions, base, live, strict=True)],
+        tokens_base=_mean_tokens(base),
+        tokens_live=_mean_tokens(live),
+        cut_off_base=_cut_off(base),
+        cut_off_live=_cut_off(live),
+        pairs=[(c, b.text, a.text) for c, b, a in zip(conversations, base, live, strict=True)],
     )
+
+
+def _mean_tokens(answers: Sequence[Sample]) -> float:
+    return estimate([len(answer.token_ids) for answer in answers]).mean
+
+
+def _cut_off(answers: Sequence[Sample]) -> float:
+    """The share of answers that the limit ended."""
+    return estimate([float(answer.finish_reason == "length") for answer in answers]).mean

@@ -11,6 +11,7 @@ from deploy.gate import GateLimits, verdict
 from deploy.registry import Registry
 from deploy.releases import Decision
 from hearken.audit import Audit
+from hearken.conversation import shown
 from hearken.evaluate import Evaluation
 from hearken.simulate import Tally
 
@@ -23,18 +24,21 @@ class Run:
 
     seconds: float
     persona: str
+    world: str
     tally: Tally
     decisions: list[Decision]
     evaluation: Evaluation | None  # None: the engine could not be asked
     kl_budget_nats: float
+    rollouts_cut_off: float | None  # the share of rollouts that their limit ended, as the learner last told
     audit: Audit | None  # None: the learner has no checkpoint
-    votes_in_log: int
+    votes_in_log: int | None  # None: the log could not be asked
 
 
 def build(run: Run, registry: Registry) -> dict[str, Any]:
     """The report as JSON types."""
     return {
         "persona": run.persona,
+        "world": run.world,
         "seconds": round(run.seconds, 1),
         "chat_requests": run.tally.chat_requests,
         "chat_failures": run.tally.chat_failures,
@@ -45,6 +49,7 @@ def build(run: Run, registry: Registry) -> dict[str, Any]:
         **count_outcomes(run.decisions),
         **_achieved(run.evaluation),
         "kl_budget_nats": run.kl_budget_nats,
+        "rollouts_cut_off": run.rollouts_cut_off,
         **_votes(run.audit),
         "versions": [_version(registry, version, run.decisions) for version in registry.versions()],
         "samples": _samples(run.evaluation),
@@ -69,6 +74,11 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(
             f"  {report['live_version']} wins {report['true_win_rate']:.1%} "
             f"(± {report['true_win_rate_standard_error']:.1%}) against the base, by the persona's own taste"
+        )
+        lines.append(
+            f"  its answers have {report['response_tokens_live']:.0f} tokens "
+            f"({report['cut_off_live']:.0%} cut off), the base's {report['response_tokens_base']:.0f} "
+            f"({report['cut_off_base']:.0%})"
         )
         lines.append(
             f"  KL to base {report['kl_nats_base']:.2f} nats of {report['kl_budget_nats']:g} allowed"
@@ -109,6 +119,10 @@ def _achieved(evaluation: Evaluation | None) -> dict[str, Any]:
         "kl_nats_base": round(evaluation.kl_nats_base.mean, 4),
         "kl_nats_base_standard_error": round(evaluation.kl_nats_base.standard_error, 4),
         "kl_nats_base_responses": evaluation.kl_nats_base.count,
+        "response_tokens_base": round(evaluation.tokens_base, 1),
+        "response_tokens_live": round(evaluation.tokens_live, 1),
+        "cut_off_base": round(evaluation.cut_off_base, 4),
+        "cut_off_live": round(evaluation.cut_off_live, 4),
     }
 
 
@@ -165,5 +179,6 @@ def _samples(evaluation: Evaluation | None) -> list[dict[str, str]]:
     if evaluation is None:
         return []
     return [
-        {"prompt": prompt, "base": base, "live": live} for prompt, base, live in evaluation.pairs[:SAMPLES]
+        {"prompt": shown(conversation), "base": base, "live": live}
+        for conversation, base, live in evaluation.pairs[:SAMPLES]
     ]

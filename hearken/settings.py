@@ -21,7 +21,9 @@ class ServiceSettings:
 
     data: Annotated[Path | None, "folder of the service's data; without it ~/.local/share/hearken"] = None
     model: Annotated[
-        str | None, "folder or Hugging Face name of the base model; without it a tiny one is trained once"
+        str | None,
+        "folder or Hugging Face name of the base model, or smollm2, which is set up once; without it a tiny "
+        "one is trained once",
     ] = None
     engines: Annotated[
         tuple[str, ...],
@@ -107,7 +109,10 @@ class DemoSettings:
         Pace, "how fast releases go: seconds and small samples (demo), or hours and large ones (normal)"
     ] = "demo"
     minutes: Annotated[float, "how long the simulated users stay, from when all is ready"] = 10.0
-    persona: Annotated[str, "what they like: a shipped persona's name or a JSON file"] = "friendly"
+    persona: Annotated[
+        str | None,
+        "what they like: a shipped persona's name or a JSON file; without it one that suits the model",
+    ] = None
     users: Annotated[int, "how many different simulated users there are"] = 5000
     concurrency: Annotated[int, "how many of them chat at the same time"] = 5
     report: Annotated[Path | None, "write the report of the run to this JSON file"] = None

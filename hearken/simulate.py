@@ -18,10 +18,10 @@ from typing import Any
 import aiohttp
 import orjson
 
+from hearken.conversation import Conversation, last_question
 from hearken.persona import Persona
-from hearken.support_desk import prompts
+from hearken.worlds import SUPPORT_DESK, World
 
-TIMEOUT_SECONDS = 120.0
 RETRY_PAUSE_SECONDS = 0.5  # after a failure: a service that is away is not to be hammered
 
 
@@ -35,8 +35,8 @@ class Crowd:
     users: int = 5000  # each visit is by one of so many, drawn at random
     concurrency: int = 5  # visits at the same time
     think_seconds: float = 0.2  # mean pause between two visits of one place in the crowd
-    max_tokens: int = 64
-    questions: int = 4000  # different questions, asked in turn
+    world: World = SUPPORT_DESK  # what they ask, and how long they wait
+    questions: int = 4000  # conversations, begun in turn
     seed: int = 0
 
 
@@ -83,11 +83,11 @@ class SimulatedUsers:
         self._usual = usual
         self._crowd = crowd
         self._rng = random.Random(f"crowd {crowd.seed}")
-        self._questions = _in_turn(prompts(crowd.questions, crowd.seed))
+        self._questions = _in_turn(crowd.world.prompts(crowd.questions, crowd.seed))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Visit after visit until `stopping` is set; visits that have begun are finished."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=self._crowd.world.patience_seconds)
         connector = aiohttp.TCPConnector(limit=0)
         async with (
             aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
@@ -111,15 +111,15 @@ class SimulatedUsers:
 
     async def _visit(self, session: aiohttp.ClientSession) -> None:
         user = f"user-{self._rng.randrange(self._crowd.users):05d}"
-        question = next(self._questions)
+        conversation = next(self._questions)
         if self._rng.random() < self._persona.compare_rate:
-            await self._compare(session, user, question)
+            await self._compare(session, user, conversation)
         else:
-            await self._chat(session, user, question)
+            await self._chat(session, user, conversation)
 
-    async def _chat(self, session: aiohttp.ClientSession, user: str, question: str) -> None:
+    async def _chat(self, session: aiohttp.ClientSession, user: str, conversation: Conversation) -> None:
         streamed = self._rng.random() < 0.5
-        body = self._request(user, question)
+        body = self._request(user, conversation)
         self.tally.chat_requests += 1
         try:
             if streamed:
@@ -130,22 +130,22 @@ class SimulatedUsers:
         except (Failed, aiohttp.ClientError, TimeoutError):
             self.tally.chat_failures += 1
             raise
-        utility = self._saw(question, answer)
+        utility = self._saw(conversation, answer)
         if self._rng.random() < self._persona.vote_rate:
             up = self._persona.thumb_up(utility, self._usual, self._rng)
             label = "up" if up else "down"
             vote = {"kind": "thumbs", "completion_id": completion_id, "value": label, "user": user}
             await self._vote(session, vote, label, utility)
 
-    async def _compare(self, session: aiohttp.ClientSession, user: str, question: str) -> None:
+    async def _compare(self, session: aiohttp.ClientSession, user: str, conversation: Conversation) -> None:
         self.tally.chat_requests += 1
         try:
-            pair = await _post(session, f"{self._url}/v1/comparisons", self._request(user, question))
+            pair = await _post(session, f"{self._url}/v1/comparisons", self._request(user, conversation))
             (a, first), (b, second) = _completion(pair["a"]), _completion(pair["b"])
         except (Failed, aiohttp.ClientError, TimeoutError):
             self.tally.chat_failures += 1
             raise
-        ours, theirs = self._saw(question, first), self._saw(question, second)
+        ours, theirs = self._saw(conversation, first), self._saw(conversation, second)
         preferred = self._persona.prefer(ours, theirs, self._rng)
         vote = {"kind": "comparison", "a": a, "b": b, "preferred": preferred, "user": user}
         await self._vote(session, vote, preferred, ours - theirs)
@@ -161,16 +161,13 @@ class SimulatedUsers:
         self.tally.feedback_events += 1
         self.tally.votes.append(Vote(accepted["id"], time.time(), vote["kind"], label, utility))
 
-    def _request(self, user: str, question: str) -> dict[str, Any]:
-        return {
-            "model": "hearken",
-            "messages": [{"role": "user", "content": question}],
-            "max_tokens": self._crowd.max_tokens,
-            "user": user,
-        }
+    def _request(self, user: str, conversation: Conversation) -> dict[str, Any]:
+        body = {"model": "hearken", "messages": conversation, "user": user}
+        limit = self._crowd.world.max_tokens
+        return body if limit is None else body | {"max_tokens": limit}
 
-    def _saw(self, question: str, answer: str) -> float:
-        utility = self._persona.utility(question, answer)
+    def _saw(self, conversation: Conversation, answer: str) -> float:
+        utility = self._persona.utility(last_question(conversation), answer)
         self.tally.utilities.append(utility)
         return utility
 
@@ -180,35 +177,45 @@ class CrowdThread:
 
     def __init__(self, users: SimulatedUsers) -> None:
         self.tally = users.tally
-        self._users = users
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="simulated-users")
+        self._visits = self._loop.create_task(users.run(self._stopping))
         self.error: BaseException | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anyone is still at it."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Let the visits that have begun end. Raises what ended the crowd early, if anything did."""
+    def leave(self) -> None:
+        """Begin no more visits; those that have begun go on to their end."""
         with suppress(RuntimeError):  # the loop is closed: they have left already
             self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def stop(self) -> None:
+        """End all visits now. `error` is what ended the crowd early, if anything did."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._visits.cancel)
         self._thread.join()
-        if self.error is not None:
-            raise self.error
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._users.run(self._stopping))
+            self._loop.run_until_complete(self._visits)
+        except asyncio.CancelledError:  # by `stop`
+            pass
         except BaseException as error:  # handed to the thread that asks
             self.error = error
         finally:
             self._loop.close()
 
 
-def _in_turn(questions: list[str]) -> Iterator[str]:
+def _in_turn(conversations: list[Conversation]) -> Iterator[Conversation]:
     while True:
-        yield from questions
+        yield from conversations
 
 
 def _completion(answer: Any) -> tuple[str, str]:
@@ -244,7 +251,10 @@ async def _streamed(session: aiohttp.ClientSession, url: str, body: dict[str, An
             data = line[6:].strip()
             if data == b"[DONE]":
                 return completion_id, "".join(parts)
-            chunk = orjson.loads(data)
+            try:
+                chunk = orjson.loads(data)
+            except orjson.JSONDecodeError as error:
+                raise Failed("a stream broke off within an event") from error
             if "error" in chunk:
                 raise Failed(f"a stream broke off: {chunk['error'].get('message')}")
             completion_id = chunk["id"]

@@ -15,6 +15,9 @@ from hearken.support_desk import write_demonstrations
 
 DEMONSTRATIONS = 8000
 SEED = 0
+RECIPE_FILE = (
+    "recipe.json"  # what learner/tiny.py writes beside the weights; it knows torch, and this does not
+)
 
 
 class NotOurFolder(Exception):
@@ -42,7 +45,7 @@ def ensure_tiny(
     folder = (folder or default_folder()).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = TinyRecipe(seed=SEED)
-    with _one_at_a_time(folder), tempfile.TemporaryDirectory() as scratch:
+    with one_at_a_time(folder), tempfile.TemporaryDirectory() as scratch:
         demonstrations = Path(scratch) / "demonstrations.jsonl"
         write_demonstrations(demonstrations, DEMONSTRATIONS, SEED)
         if force or not is_trained(folder, demonstrations, recipe):
@@ -52,8 +55,13 @@ def ensure_tiny(
     return folder
 
 
+def is_tiny(folder: Path) -> bool:
+    """Whether a model's folder is one that `hearken tiny` made."""
+    return (folder / RECIPE_FILE).is_file()
+
+
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the operating system gives it back when the process ends, however it ends."""
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -61,8 +69,6 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _check_ours(folder: Path) -> None:
-    from learner.tiny import RECIPE_FILE
-
     if folder.exists() and not folder.is_dir():
         raise NotOurFolder(f"{folder} is a file: give an empty or a new folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / RECIPE_FILE).exists():

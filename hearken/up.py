@@ -45,7 +45,7 @@ def check(settings: UpSettings, say: Say) -> None:
 def choose_model(settings: UpSettings, say: Say) -> Path:
     """The folder of the base model; trains the tiny one when none was named."""
     if settings.service.model is not None:
-        return engine.resolve_model(settings.service.model)
+        return engine.resolve_model(settings.service.model, say)
     from hearken.tiny import default_folder
 
     # In a process of its own: it needs torch, which this one would carry along for as long as it runs.

@@ -95,6 +95,8 @@ class Watch:
         self._http = httpx.Client(timeout=1.0, trust_env=False)
         self._history = History(decisions)
         self._cursor: dict[str, int] = {}
+        self.rollouts_cut_off: float | None = None
+        """The share of all rollouts that their limit ended, as the learner last told it."""
         self._before: tuple[float, int, float] | None = None  # seconds, chats, tokens
         self._rates = (0.0, 0.0)
 
@@ -120,6 +122,8 @@ class Watch:
         self._measure(elapsed_seconds, tally.chat_requests, gateway.total("hearken_completion_tokens_total"))
         state = self._history.state
         updates = int(learner.total("hearken_reward_updates_total"))
+        if rollouts := learner.total("hearken_rollouts_total"):
+            self.rollouts_cut_off = learner.total("hearken_rollouts_cut_off_total") / rollouts
         steps = int(learner.total("hearken_ppo_steps_total"))
         return Snapshot(
             elapsed_seconds=elapsed_seconds,

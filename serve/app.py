@@ -217,7 +217,7 @@ class Gateway:
         if request.method != "POST":
             return await self._stored_list(request)
         caller = await self._enter(request, "chat")
-        asked = parse_chat(await self._body(request), self._settings.model_name)
+        asked = self._parse_chat(await self._body(request))
         if asked.wants_comparison:
             compared, token = await self._compare(request, one_of_two(asked), caller)
             answer = compared.as_choices()
@@ -265,7 +265,7 @@ class Gateway:
     async def comparisons(self, request: Request) -> Response:
         """POST /v1/comparisons: two answers to choose from."""
         caller = await self._enter(request, "chat")
-        asked = parse_chat(await self._body(request), self._settings.model_name)
+        asked = self._parse_chat(await self._body(request))
         compared, token = await self._compare(request, comparable(asked), caller)
         return json_response(compared.as_sides() | {EXTENSION: token})
 
@@ -410,6 +410,9 @@ class Gateway:
         if caller.limits is not NO_LIMITS:
             await self._metering.admit_user(caller, user if name or not caller.key_id else None)
         return user
+
+    def _parse_chat(self, raw: bytes) -> ChatRequest:
+        return parse_chat(raw, self._settings.model_name, self._settings.default_max_tokens)
 
     async def _body(self, request: Request, limit: int | None = None) -> bytes:
         return await read_body(request, limit or self._settings.max_body_bytes)

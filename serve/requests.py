@@ -137,8 +137,11 @@ class ChatRequest:
         return bool((self.body.get("hearken") or {}).get("compare"))
 
 
-def parse_chat(raw: bytes, model_name: str) -> ChatRequest:
-    """Check a chat request. Raises BadRequest naming the field, NotFound for another model."""
+def parse_chat(raw: bytes, model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
+    """Check a chat request; without a limit of its own its answer gets the default one.
+
+    Raises BadRequest naming the field, NotFound for another model.
+    """
     body = parse_object(raw)
     for field, newer in _OUTDATED.items():
         if body.get(field) is not None:
@@ -154,6 +157,10 @@ def parse_chat(raw: bytes, model_name: str) -> ChatRequest:
     external_id, episode_id = names_of(body)
     _check_tool_choice(body)
     check_grammars(body)
+    max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
+    if max_tokens is None and default_max_tokens is not None:
+        # vLLM lowers it to what the prompt leaves of the context. Who wants more than it wants it all.
+        max_tokens = body["max_tokens"] = max(default_max_tokens, int(body.get("min_tokens") or 0))
     return ChatRequest(
         body=body,
         user=user_of(body),
@@ -162,7 +169,7 @@ def parse_chat(raw: bytes, model_name: str) -> ChatRequest:
         wants_logprobs=wants_logprobs,
         wants_token_ids=bool(body.get("return_token_ids")),
         wants_usage=wants_usage(body),
-        sampling=sampling_of(body, body.get("max_completion_tokens") or body.get("max_tokens")),
+        sampling=sampling_of(body, max_tokens),
         external_id=external_id,
         episode_id=episode_id,
         consent=consent_of(body),

@@ -39,6 +39,9 @@ class GatewaySettings:
         str,
         "what texts go through before they are kept: none, patterns, presidio, or a function as module:name",
     ] = "none"
+    default_max_tokens: Annotated[
+        int | None, "longest answer, in tokens, to a chat that names no limit; without it the context's rest"
+    ] = None
     max_model_len: Annotated[
         int | None, "context in tokens; only shown in /v1/models, the engine enforces its own"
     ] = None
@@ -89,6 +92,14 @@ class GatewaySettings:
             raise ValueError("poll_seconds, engine_timeout_seconds and max_body_bytes must be above 0")
         if min(self.hang_seconds, self.silent_seconds, self.queue_seconds) <= 0:
             raise ValueError("hang_seconds, silent_seconds and queue_seconds must be above 0")
+        if self.default_max_tokens is not None:
+            if self.default_max_tokens < 1:
+                raise ValueError(f"default_max_tokens is {self.default_max_tokens}; it must be at least 1")
+            if self.max_model_len is not None and self.default_max_tokens > self.max_model_len:
+                raise ValueError(
+                    f"default_max_tokens is {self.default_max_tokens}, more than max_model_len, "
+                    f"{self.max_model_len}; an engine would refuse every chat"
+                )
         if self.keep_alive_seconds <= 0:
             raise ValueError("keep_alive_seconds must be above 0")
         if self.retention_days < 0:

@@ -12,6 +12,7 @@ _SERVICE = {
     "--max-in-flight": "gateway.max_in_flight",
     "--queue-length": "gateway.queue_length",
     "--queue-seconds": "gateway.queue_seconds",
+    "--default-max-tokens": "gateway.default_max_tokens",
     "--seed": "service.seed",
     "--kl-budget-nats": "learner.kl_budget_nats",
     "--engine-flags": "engine.flags",

@@ -18,6 +18,7 @@ from feedback.log import Entry, LogUnavailable
 from feedback.sqlite_log import SqliteLog
 from hearken import report
 from hearken.audit import audit, votes_digest, votes_up_to, wait_until_read
+from hearken.conversation import asked, turn
 from hearken.evaluate import Estimate, Evaluation, estimate, response_kl_nats, wins
 from hearken.simulate import Tally
 
@@ -203,10 +204,17 @@ def test_a_report_is_json_with_the_whole_story(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "adapters")
     version = publish(registry, tmp_path / "draft")
     tally = Tally(chat_requests=100, chat_failures=1, feedback_events=60)
-    pairs = [(f"q{i}", "base says", "live says") for i in range(30)]
+    long = [
+        turn("system", "Be brief."),
+        turn("user", "Where?"),
+        turn("assistant", "Here."),
+        turn("user", "Ah!"),
+    ]
+    pairs = [(long, "base says", "live says"), *((asked(f"q{i}"), "base", "live") for i in range(29))]
     run = report.Run(
         seconds=12.34,
         persona="friendly",
+        world="everyday life",
         tally=tally,
         decisions=[
             decision(1, "accepted", version),
@@ -224,9 +232,14 @@ def test_a_report_is_json_with_the_whole_story(tmp_path: Path) -> None:
             kl_nats_base=Estimate(3.0, 0.1, 200),
             utility_base=0.1,
             utility_live=0.6,
+            tokens_base=80.04,
+            tokens_live=31.5,
+            cut_off_base=0.05,
+            cut_off_live=0.0,
             pairs=pairs,
         ),
         kl_budget_nats=6.0,
+        rollouts_cut_off=0.02,
         audit=None,
         votes_in_log=60,
     )  # fmt: skip
@@ -238,7 +251,11 @@ def test_a_report_is_json_with_the_whole_story(tmp_path: Path) -> None:
     assert (read["chat_requests"], read["chat_failures"], read["feedback_events"]) == (100, 1, 60)
     assert (read["promotions"], read["rollbacks"]) == (1, 2)
     assert (read["true_win_rate"], read["kl_nats_base"], read["kl_budget_nats"]) == (0.75, 3.0, 6.0)
+    assert (read["response_tokens_base"], read["response_tokens_live"]) == (80.0, 31.5)
+    assert (read["cut_off_base"], read["cut_off_live"], read["rollouts_cut_off"]) == (0.05, 0.0, 0.02)
     assert len(read["samples"]) == 20
+    assert read["samples"][0]["prompt"] == "system: Be brief.\nuser: Where?\nassistant: Here.\nuser: Ah!"
+    assert read["samples"][1] == {"prompt": "q0", "base": "base", "live": "live"}
     assert read["votes_used_once"] is None
     [told] = read["versions"]
     assert (told["version"], told["seq"], told["parent"]) == (version, 1, "base")
@@ -252,7 +269,7 @@ def test_a_report_is_json_with_the_whole_story(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_still_has_a_report(tmp_path: Path) -> None:
-    run = report.Run(1.0, "friendly", Tally(), [], None, 6.0, None, 0)
+    run = report.Run(1.0, "friendly", "support desk", Tally(), [], None, 6.0, None, None, None)
     built = report.build(run, Registry(tmp_path))
     assert built["true_win_rate"] is None
     assert json.loads(json.dumps(built, allow_nan=False)) == built

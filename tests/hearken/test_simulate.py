@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from hearken.demo import load_persona
 from hearken.persona import Persona
 from hearken.simulate import Crowd, CrowdThread, SimulatedUsers
 from hearken.support_desk import prompts
+from hearken.worlds import EVERYDAY
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ANSWERS = ("I am happy to help you. Your parcel is on its way.", "That is not my problem.")
@@ -151,8 +153,11 @@ def test_nobody_there_is_counted_and_does_not_end_the_crowd(persona: Persona) ->
     users.start()
     while users.tally.chat_failures < 2:
         users._thread.join(0.01)
-        assert users._thread.is_alive()
-    users.stop()
+        assert users.is_there
+    users.leave()
+    users._thread.join(60)
+    users.stop()  # they have left already
+    assert users.error is None
     assert users.tally.chat_requests == users.tally.chat_failures
 
 
@@ -174,3 +179,26 @@ def test_users_come_back_as_themselves_with_one_seed(persona: Persona) -> None:
         asyncio.run(visit(gateway, persona, concurrency=1, seed=5))
     keys = [[(b["user"], b["messages"][0]["content"]) for b in g.chats[:50]] for g in (first, second)]
     assert keys[0] == keys[1]
+
+
+def test_where_no_limit_is_asked_for_answers_end_by_themselves(persona: Persona) -> None:
+    gateway = Gateway()
+    asyncio.run(visit(gateway, persona, world=EVERYDAY))
+    sent = [body["messages"] for body in gateway.chats]
+    assert all("max_tokens" not in body for body in gateway.chats)
+    assert all(messages in EVERYDAY.prompts(50, 0) for messages in sent)
+    assert {"system", "assistant"} <= {message["role"] for messages in sent for message in messages}
+
+
+def test_a_visit_that_nobody_ends_is_ended(persona: Persona) -> None:
+    """A gateway that says nothing: on Ctrl-C nobody wants to wait as patiently as a user would."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        users = CrowdThread(SimulatedUsers(url, persona, 0.0, Crowd(concurrency=3, think_seconds=0.0)))
+        users.start()
+        silent.accept()[0].close()  # one is turned away, so that there is one at work for sure
+        silent.accept()
+        users.leave()
+        assert users.is_there
+        users.stop()
+    assert users.error is None

@@ -3,12 +3,14 @@
 import json
 import threading
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from deploy.table import RoutingTable
+from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, Start, ask_and_leave, eventually
 from tests.serve.fake_vllm import EMOJI_TEXT, EOS, PROMPT, FakeVllm, Trouble
 
@@ -259,3 +261,45 @@ def test_what_fails_after_a_comment_is_the_last_event(start: Start, fake: FakeVl
         with pytest.raises(openai.APIError) as caught:
             list(gateway.openai.chat.completions.create(model="hearken", messages=MESSAGES, stream=True))
         assert caught.value.code == "overloaded"
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({}, 300),
+        ({"max_tokens": None, "max_completion_tokens": None}, 300),
+        ({"max_tokens": 20}, 20),
+        ({"max_completion_tokens": 2000}, 2000),
+        ({"min_tokens": 400}, 400),
+    ],
+    ids=["none", "null", "shorter", "longer", "at least"],
+)
+def test_an_answer_without_a_limit_gets_the_service_s_own(
+    start: Start, fake: FakeVllm, fields: dict[str, object], limit: int
+) -> None:
+    gateway = start(default_max_tokens=300)
+    answer = gateway.chat("hi", **fields)
+    assert answer.status_code == 200
+    sent = fake.requests[-1]
+    assert (sent.get("max_completion_tokens") or sent["max_tokens"]) == limit
+    assert gateway.completion(answer.json()["id"]).sampling.max_tokens == limit
+
+
+def test_both_sides_of_a_comparison_get_the_service_s_own_limit(start: Start, fake: FakeVllm) -> None:
+    gateway = start(default_max_tokens=300)
+    pair = gateway.http.post("/v1/comparisons", json={"model": "hearken", "messages": MESSAGES})
+    assert pair.status_code == 200
+    assert [request["max_tokens"] for request in fake.requests[-2:]] == [300, 300]
+
+
+def test_nothing_is_asked_of_the_engine_where_nothing_is_set(steady: Gateway) -> None:
+    answer = steady.chat("hi")
+    assert steady.completion(answer.json()["id"]).sampling.max_tokens is None
+
+
+def test_a_default_that_no_answer_could_have_is_refused(tmp_path: Path) -> None:
+    engines = ("http://127.0.0.1:1",)
+    with pytest.raises(ValueError, match="default_max_tokens is 0; it must be at least 1"):
+        GatewaySettings(data=tmp_path, engines=engines, default_max_tokens=0)
+    with pytest.raises(ValueError, match="default_max_tokens is 8192, more than max_model_len, 4096"):
+        GatewaySettings(data=tmp_path, engines=engines, default_max_tokens=8192, max_model_len=4096)

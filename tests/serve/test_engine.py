@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -182,3 +184,26 @@ def test_the_official_client_sees_openais_errors(real: Gateway) -> None:
             model="hearken", messages=[{"role": "user", "content": "x"}], max_tokens=8, temperature=-3
         )
     assert caught.value.param == "temperature"
+
+
+def test_a_default_limit_ends_an_answer_and_leaves_long_prompts_alone(engine: Engine, tmp_path: Path) -> None:
+    """vLLM lowers a limit to what the prompt leaves of the context, so a default refuses nobody."""
+    context = httpx.get(f"{engine.url}/v1/models").json()["data"][0]["max_model_len"]
+
+    def counted(text: str) -> int:
+        body = {"model": "base", "messages": [{"role": "user", "content": text}]}
+        count: int = httpx.post(f"{engine.url}/tokenize", json=body).json()["count"]
+        return count
+
+    with (
+        closing(SqliteLog(tmp_path / "log.db")) as events,
+        closing(SqliteStore(tmp_path / "shared.db")) as store,
+        serving(tmp_path, events, store, (engine.url,), default_max_tokens=40) as gateway,
+    ):
+        eventually(gateway.is_ready, "the gateway is ready")
+        short = gateway.chat("hi", ignore_eos=True).json()
+        assert (short["choices"][0]["finish_reason"], short["usage"]["completion_tokens"]) == ("length", 40)
+        word = counted("kettle kettle") - counted("kettle")
+        words = (context - 10 - counted("")) // word
+        usage = gateway.chat(" ".join(["kettle"] * words), ignore_eos=True).raise_for_status().json()["usage"]
+        assert usage["completion_tokens"] == context - usage["prompt_tokens"] < 40

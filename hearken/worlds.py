@@ -1,0 +1,72 @@
+"""Which world a demo's users live in: the support desk's for the tiny model, everyday life for all others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hearken import everyday, support_desk
+from hearken.conversation import Conversation, asked
+from hearken.tiny import is_tiny
+
+
+class Prompts(Protocol):
+    """`n` conversations; held-out ones never begin as the others do, whatever the seeds are."""
+
+    def __call__(self, n: int, seed: int, *, held_out: bool = False) -> list[Conversation]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the users ask, how long its answers are, and how much of them is measured.
+
+    persona: whose taste they have unless told otherwise. max_tokens: what they ask for; None: nothing, so
+    that an answer ends when the model ends it. longest_answer: tokens after which one that does not end is
+    cut off, by the gateway where users ask for nothing and in the measurements. patience_seconds: how long a
+    user waits for an answer. usual_prompts: answers of the base that tell what is usual. fresh_prompts,
+    kl_samples: of the comparison in the end.
+    """
+
+    name: str
+    prompts: Prompts
+    persona: str
+    max_tokens: int | None
+    longest_answer: int
+    patience_seconds: float
+    usual_prompts: int
+    fresh_prompts: int
+    kl_samples: int
+
+
+def _desk(n: int, seed: int, *, held_out: bool = False) -> list[Conversation]:
+    return [asked(question) for question in support_desk.prompts(n, seed, held_out=held_out)]
+
+
+SUPPORT_DESK = World(
+    name="support desk",
+    prompts=_desk,
+    persona="friendly",
+    max_tokens=64,
+    longest_answer=64,
+    patience_seconds=120.0,
+    usual_prompts=128,
+    fresh_prompts=400,
+    kl_samples=200,
+)
+
+# Two cores give some 200 tokens a second to users and measurements together, so these are fewer.
+EVERYDAY = World(
+    name="everyday life",
+    prompts=everyday.prompts,
+    persona="curt",
+    max_tokens=None,
+    longest_answer=1024,
+    patience_seconds=600.0,
+    usual_prompts=64,
+    fresh_prompts=120,
+    kl_samples=60,
+)
+
+
+def world_of(model: Path) -> World:
+    """The world that suits a model (a folder)."""
+    return SUPPORT_DESK if is_tiny(model) else EVERYDAY

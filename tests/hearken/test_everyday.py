@@ -1,0 +1,70 @@
+"""Everyday conversations are many, of several kinds and cleanly split; a world follows from the model."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hearken import everyday, tiny
+from hearken.conversation import Conversation
+from hearken.demo import load_persona
+from hearken.everyday import is_held_out, prompts
+from hearken.worlds import EVERYDAY, SUPPORT_DESK, World, world_of
+from learner.tiny import RECIPE_FILE
+
+
+def first_question(conversation: Conversation) -> str:
+    return next(m["content"] for m in conversation if m["role"] == "user").lower()
+
+
+def test_conversations_are_many_and_the_seed_decides_them() -> None:
+    assert len({json.dumps(conversation) for conversation in prompts(6000, 1)}) > 4000
+    assert len({first_question(conversation) for conversation in prompts(6000, 1)}) > 2000
+    assert prompts(50, 1) == prompts(60, 1)[:50]
+    assert prompts(50, 1) != prompts(50, 2)
+
+
+def test_held_out_conversations_begin_as_no_other_does() -> None:
+    held_out = prompts(1000, 1, held_out=True)
+    questions = {first_question(conversation) for conversation in held_out}
+    assert len(questions) > 200
+    assert not questions & {first_question(c) for seed in (1, 2) for c in prompts(5000, seed)}
+    assert all(is_held_out(conversation) for conversation in held_out)
+
+
+def test_all_kinds_of_turns_occur_and_are_well_formed() -> None:
+    conversations = prompts(2000, 3)
+    shapes = Counter("".join(m["role"][0] for m in conversation) for conversation in conversations)
+    assert shapes.keys() == {"u", "su", "uau", "suau"}
+    assert min(shapes.values()) > 100
+    for conversation in conversations:
+        for message in conversation:
+            assert message.keys() == {"role", "content"}
+            assert message["content"].strip()
+            assert "{" not in message["content"]
+
+
+def test_every_template_can_be_filled() -> None:
+    world = everyday._world()
+    assert len({ask for topic in world["topics"] for ask in topic["asks"]}) > 150
+    for topic in world["topics"]:
+        assert topic["systems"]
+        texts = topic["asks"] + [
+            text for asked, answered, further in topic["talks"] for text in (asked, answered, *further)
+        ]
+        for text in texts:
+            named = {match[1] for match in everyday._SLOT.finditer(text)}
+            assert named <= world["lists"].keys(), text
+
+
+def test_the_tiny_model_has_the_support_desk_and_others_have_everyday_life(tmp_path: Path) -> None:
+    assert tiny.RECIPE_FILE == RECIPE_FILE
+    assert world_of(tmp_path) is EVERYDAY
+    (tmp_path / RECIPE_FILE).write_text("{}")
+    assert world_of(tmp_path) is SUPPORT_DESK
+
+
+@pytest.mark.parametrize("world", [EVERYDAY, SUPPORT_DESK], ids=lambda world: world.name)
+def test_a_world_s_own_persona_is_shipped(world: World) -> None:
+    assert load_persona(world.persona).name == world.persona
