@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from learner.batching import Item
-from learner.candidate import chance_to_win
+from learner.candidate import chance_to_win, order_agreement
+from learner.ladder import RewardLadder
 from learner.measuring import Measured
 from learner.reward import RewardModel
 from learner.self_check import Concern, Observation, SelfCheckLimits, concern
@@ -30,7 +31,7 @@ class Watch:
     """An observation for every batch of rollouts; the first batch is what the later ones are held against."""
 
     def __init__(
-        self, reward: RewardModel, judge: RewardModel, pessimism: float, limits: SelfCheckLimits | None
+        self, reward: RewardLadder, judge: RewardModel, pessimism: float, limits: SelfCheckLimits | None
     ) -> None:
         self._reward, self._judge, self._pessimism, self._limits = reward, judge, pessimism, limits
         self.history: list[Observation] = []
@@ -59,15 +60,17 @@ class Watch:
         if not self.history:
             self.of_live, self._scored = _owned(measured.items, owners), None
         reward_of_live, judged_live = self._score_live(update)
+        judged = self._judge.rewards(measured.items)[0]
         self.history.append(
             Observation(
                 reward=float(rewards.mean()) - reward_of_live,
-                judged_win_rate=chance_to_win(self._judge.rewards(measured.items)[0], judged_live),
+                judged_win_rate=chance_to_win(judged, judged_live),
                 response_tokens=measured.response_tokens,
                 entropy_nats=measured.entropy_nats,
                 kl_nats_base=measured.kl_nats_base,
                 kl_nats_live=measured.kl_nats_live,
                 perplexity=measured.perplexity,
+                judge_agreement=order_agreement(rewards, judged),
             )
         )
 
