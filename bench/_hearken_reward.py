@@ -81,10 +81,10 @@ def _climb(features: Any, fit: dict[str, Any], seed: int, seconds_of_token: floa
     """The ladder on pairs that come in three parts: each is foreseen before it is learned from, which says
     what serves and how sure it may be.
 
-    Gives the logits of the held-out pairs by what serves, by every rung, and by two models of half of the
-    pairs each: one of the serving kind and one of the judging kind.
+    Gives the logits of the held-out pairs by what serves, by every rung, and by models of half of the pairs:
+    one that a policy might climb, and judges of the other kind and of the same kind on the other half.
     """
-    from learner.features import JUDGE
+    from learner.features import STATES, WORDS
     from learner.ladder import RewardLadder
     from learner.reward import RewardModel
     from learner.settings import RewardSettings
@@ -101,16 +101,20 @@ def _climb(features: Any, fit: dict[str, Any], seed: int, seconds_of_token: floa
         ladder.update(train[:end])
     seconds = time.perf_counter() - started + seconds_of_token * _tokens(fit["train"])
     half = len(train) // 2
-    pair = [RewardModel(features, seed=seed, kind=ladder.model.kind), RewardModel(features, kind=JUDGE)]
-    for model, votes in zip(pair, (train[:half], train[half:]), strict=True):
+    lessons = {"climbed": (STATES, train[:half])}
+    lessons |= {"other_judge": (WORDS, train[half:]), "same_judge": (STATES, train[half:])}
+    halves = {}
+    for number, (name, (kind, votes)) in enumerate(lessons.items()):
+        model = RewardModel(features, seed=seed + number, kind=kind)
         model.update(votes)
+        halves[name] = _logits(model, test)
     return {
         "seconds": seconds,
         "logits": _logits(ladder, test),
         "serving": ladder.model.kind.name,
         "losses": ladder.mean_losses(),
         "rungs": {rung.kind.name: _logits(rung, test) for rung in ladder.rungs},
-        "halves": [_logits(model, test) for model in pair],
+        "halves": halves,
     }
 
 

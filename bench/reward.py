@@ -219,17 +219,20 @@ def _real_figures(
             flush=True,
         )
         result |= {f"real_{size}_{name}{key}": value for key, value in figures.items()}
-    together = [_shared_errors(ours[i]["halves"]) for i in rows]
-    result[f"real_{size}_judge_accuracy"] = sum(each[0] for each in together) / len(rows)
-    result[f"real_{size}_judge_error_correlation"] = sum(each[1] for each in together) / len(rows)
+    for judge in ("other_judge", "same_judge"):
+        shared = [_shared_errors(ours[i]["halves"], judge) for i in rows]
+        accuracy, correlation = (sum(column) / len(rows) for column in zip(*shared, strict=True))
+        print(f"{size:6d} {judge:28} {accuracy:8.3f} errors' correlation {correlation:.3f}")
+        result[f"real_{size}_{judge}_accuracy"] = accuracy
+        result[f"real_{size}_{judge}_error_correlation"] = correlation
     return result
 
 
-def _shared_errors(logits: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The accuracy of the judging kind, and the correlation of its errors with those of the climbed kind."""
+def _shared_errors(logits: dict[str, list[float]], judge: str) -> tuple[float, float]:
+    """A judge's accuracy, and the correlation of its errors with those of what is climbed."""
     import torch
 
-    wrong = (torch.tensor(logits) <= 0).double()
+    wrong = (torch.tensor([logits["climbed"], logits[judge]]) <= 0).double()
     return float(1 - wrong[1].mean()), float(torch.corrcoef(wrong)[0, 1])
 
 

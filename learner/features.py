@@ -1,13 +1,13 @@
 """What a reward model sees of an answer: fixed features from the frozen base, computed once per answer.
 
-A kind of reward model sees some of them (`Kind`). Occurrence asks whether a token, or two in a row, are
-said at all, so that saying it again is worth nothing; the states of the base's layers carry what single
-tokens do not, their context and order. All layers' states come from one pass through the base.
+A kind of reward model sees some of them (`Kind`). Occurrence asks whether a token is said at all, so
+that saying it again is worth nothing; the states of the base's layers carry what single tokens do not, their
+context and order. All layers' states come from one pass through the base.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,13 +21,11 @@ from learner.model import SharedModel
 
 CACHE_BYTES = 256 << 20
 TOKEN_FEATURES = 4096  # a larger vocabulary is folded into so many
-PAIR_FEATURES = 4096  # and pairs of tokens into so many
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the layers whose states are looked at, as shares of all."""
 
 Key = str
-Block = Literal["tokens", "pairs", "length", "middle", "means", "lasts", "reader"]
-OCCURRENCE: tuple[Block, ...] = ("tokens", "pairs")
+Block = Literal["tokens", "length", "middle", "means", "lasts", "reader"]
 DENSE: tuple[Block, ...] = ("length", "middle", "means", "lasts")
 
 
@@ -35,10 +33,10 @@ DENSE: tuple[Block, ...] = ("length", "middle", "means", "lasts")
 class Kind:
     """What a reward model looks at, and what each block of features can do a priori, in logits.
 
-    tokens, pairs: which tokens, and pairs of neighbours, occur; length: its logarithm; middle: the sum of
-    the answer's states in the middle layer; means, lasts: their mean and the last one, in each of `DEPTHS`.
-    reader: the score by `learner.reader`. A token's or pair's occurrence is worth 0 or its gain; each other
-    block as a whole varies by its gain.
+    tokens: which ones occur; length: its logarithm; middle: the sum of the answer's states in the middle
+    layer; means, lasts: their mean and the last one, in each of `DEPTHS`; reader: the score by
+    `learner.reader`. A token's occurrence is worth 0 or its gain; each other block as a whole varies by its
+    gain.
     """
 
     name: str
@@ -48,7 +46,6 @@ class Kind:
 WORDS = Kind("words", {"tokens": 0.2, "length": 0.2, "middle": 0.5})
 STATES = Kind("states", {"length": 0.2, "means": 1.0, "lasts": 1.0})
 READ = Kind("reader", {**STATES.gains, "reader": 1.0})
-JUDGE = Kind("judge", {"pairs": 0.2, "length": 0.2, "lasts": 0.5})
 
 
 def key_of(answer: Answer) -> Key:
@@ -74,7 +71,6 @@ class AnswerFeatures:
         states = len(self._layers) * model.hidden_size
         self._widths: dict[Block, int] = {
             "tokens": min(model.vocab_size, TOKEN_FEATURES),
-            "pairs": PAIR_FEATURES,
             "length": 1,
             "middle": model.hidden_size,
             "means": states,
@@ -129,8 +125,6 @@ class AnswerFeatures:
         for name in kind.gains:
             if name == "tokens":
                 parts.append(_occurrence(answers, self._widths[name]))
-            elif name == "pairs":
-                parts.append(_occurrence([_pairs(answer) for answer in answers], self._widths[name]))
             elif name == "reader":
                 assert scores is not None
                 parts.append(scores[:, None])
@@ -187,13 +181,8 @@ class AnswerFeatures:
         self._scores.clear()
 
 
-def _occurrence(answers: Sequence[Iterable[int]], width: int) -> Tensor:
+def _occurrence(answers: Sequence[Sequence[int]], width: int) -> Tensor:
     out = torch.zeros(len(answers), width)
-    for row, found in enumerate(answers):
-        out[row, [number % width for number in found]] = 1.0
+    for row, answer in enumerate(answers):
+        out[row, [token % width for token in answer]] = 1.0
     return out
-
-
-def _pairs(answer: Sequence[int]) -> Iterable[int]:
-    """The pairs of neighbours as numbers, by a multiplicative hash (Knuth 1973, section 6.4)."""
-    return (((a * 2654435761 + b) * 2654435761 % 2**32) >> 12 for a, b in pairwise(answer))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from feedback.labels import Answer, Label
-from learner.features import OCCURRENCE, AnswerFeatures, Kind
+from learner.features import AnswerFeatures, Kind
 from learner.likelihoods import Parameters, Votes, default_thresholds
 from learner.losses import ordered_thresholds
 from learner.settings import RewardSettings
@@ -109,7 +109,7 @@ class Heads:
         self._mean, self._divisor = torch.zeros(self._width), torch.ones(self._width)
         for name, columns in self._columns.items():
             gain = self.kind.gains[name]
-            if name in OCCURRENCE:
+            if name == "tokens":
                 self._divisor[columns] = 1 / gain
                 continue
             part = features[:, columns]

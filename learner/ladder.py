@@ -61,19 +61,21 @@ class RewardLadder:
 
     # ---- learning
 
-    def foresee(self, labels: Sequence[Label]) -> None:
-        """Let all rungs predict new votes of raters whom they do not learn from, and choose who serves."""
+    def foresee(self, labels: Sequence[Label]) -> bool:
+        """Let all rungs predict new votes of raters whom they do not learn from, and choose who serves.
+
+        Gives whether that is another one than before.
+        """
         votes = [label for label in labels if label.kind != "ranking"]  # whose value says nothing by itself
         if not votes or not self.model.is_fitted:
-            return
+            return False
         silent = [math.nan] * len(votes)
         foreseen = [rung.predictions(votes) if rung.is_fitted else silent for rung in self.rungs]
         for label, *chances in zip(votes, *foreseen, strict=True):
             self.losses.append(tuple(log_loss(label.value, chance) for chance in chances))
         chosen = choose(self.losses, self.serving, self.settings.rung_votes, self.settings.rung_confidence)
-        if chosen != self.serving:
-            logger.info("reward model: %s", self.describe(chosen))
-        self.serving = chosen
+        changed, self.serving = chosen != self.serving, chosen
+        return changed
 
     def update(self, labels: Sequence[Label], steps: int = 60) -> RewardMetrics:
         """Fit all rungs, see `RewardModel.update`; the reader learns from what is new before."""
@@ -108,9 +110,9 @@ class RewardLadder:
         named = zip(self.rungs, means, strict=True)
         return {rung.kind.name: mean for rung, mean in named if not math.isnan(mean)}
 
-    def describe(self, serving: int | None = None) -> str:
+    def describe(self) -> str:
         """Which rung serves and what each one's losses are, in a sentence for the log."""
-        name = self.rungs[self.serving if serving is None else serving].kind.name
+        name = self.model.kind.name
         if not self.losses:
             return f"{name} serves; no judged vote was foreseen yet"
         told = ", ".join(f"{kind} {loss:.3f}" for kind, loss in self.mean_losses().items())

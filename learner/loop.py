@@ -40,7 +40,8 @@ from learner import candidate as candidates
 from learner import checkpoint, sealed
 from learner.askable import Askable
 from learner.batching import Item
-from learner.features import JUDGE, AnswerFeatures
+from learner.features import AnswerFeatures
+from learner.judge import JudgingModel
 from learner.labels import LabelStore
 from learner.ladder import RewardLadder
 from learner.leading import LeadingPPO, follow
@@ -52,7 +53,6 @@ from learner.model import ADAPTERS, LIVE, POLICY, READER, SharedModel
 from learner.ppo import PPO
 from learner.ranks import Ranks
 from learner.reader import Reader
-from learner.reward import RewardModel
 from learner.rollouts import Journal, RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
@@ -135,7 +135,7 @@ class Learner:
         reader = Reader(model, settings.reward) if READER in model.adapters else None
         self.features = AnswerFeatures(model, reader and reader.score)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
-        self.judge = RewardModel(self.features, settings.reward, seed=settings.seed + 2, kind=JUDGE)
+        self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
         self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
@@ -324,7 +324,8 @@ class Learner:
         self.labels.hold(waiting)
         new = self.agreement.unseen([*self.labels.training, *self.labels.judging])
         if self.place.reward_updates:
-            self.reward.foresee([label for label in new if self.labels.is_judging(label)])
+            if self.reward.foresee([label for label in new if self.labels.is_judging(label)]):
+                self.watch.rejudge()
             self.agreement.add(new, self.reward.predictions(new))
         self.standings = standings(votes, waiting, self.agreement, rules)
         self.metrics.show_waiting(waiting.values())

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from learner.batching import Item
 from learner.candidate import chance_to_win, order_agreement
+from learner.judge import JudgingModel
 from learner.ladder import RewardLadder
 from learner.measuring import Measured
-from learner.reward import RewardModel
 from learner.self_check import Concern, Observation, SelfCheckLimits, concern
 
 Owner = tuple[str, str]
@@ -31,7 +31,7 @@ class Watch:
     """An observation for every batch of rollouts; the first batch is what the later ones are held against."""
 
     def __init__(
-        self, reward: RewardLadder, judge: RewardModel, pessimism: float, limits: SelfCheckLimits | None
+        self, reward: RewardLadder, judge: JudgingModel, pessimism: float, limits: SelfCheckLimits | None
     ) -> None:
         self._reward, self._judge, self._pessimism, self._limits = reward, judge, pessimism, limits
         self.history: list[Observation] = []
@@ -41,6 +41,12 @@ class Watch:
     def restart(self) -> None:
         """The policy is live's copy again: the next batch is the first."""
         self.history = []
+
+    def rejudge(self) -> None:
+        """Others score and judge from now on, so what was scored and judged before says nothing any more but
+        of the first batch, which is live's and no better than itself whoever judges."""
+        self.history = self.history[:1]
+        self._scored = None
 
     def forget(self, owner: Owner) -> None:
         """Forget an erased user's prompts and what was answered. Nothing is left when all are theirs."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from learner.batching import Item, make_batch
-from learner.features import JUDGE, READ, STATES, WORDS, AnswerFeatures
+from learner.features import READ, STATES, WORDS, AnswerFeatures
 from learner.machine import has_fast_bf16
 from learner.model import SharedModel
 from tests.learner.votes import answer
@@ -54,14 +54,6 @@ def test_an_answers_features_are_what_its_tokens_and_states_say(random_model: st
     sums = features.of_items(ITEMS, WORDS)[:, features.columns(WORDS)["middle"]]
     means = found[:, columns["means"]]
     assert torch.allclose(sums, means * torch.tensor([[4.0], [3.0], [0.0], [1.0]]), atol=1e-4)
-
-
-def test_pairs_of_tokens_tell_their_order(random_model: str) -> None:
-    features = AnswerFeatures(SharedModel(random_model, device="cpu"))
-    columns = features.columns(JUDGE)["pairs"]
-    one, other = features.of_items([((3,), (7, 9, 2)), ((3,), (9, 7, 2))], JUDGE)[:, columns]
-    assert one.sum() == other.sum() == 2
-    assert not torch.equal(one, other)
 
 
 def test_what_the_reader_says_is_remembered_until_it_has_learned(random_model: str) -> None:
