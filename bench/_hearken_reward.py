@@ -3,7 +3,8 @@
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,27 @@ def main() -> int:
 
     import torch
 
+    from learner import native
+    from learner.features import AnswerFeatures
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
 
     torch.set_num_threads(work["threads"])
     keep_freed_memory()
-    model = SharedModel(work["model"], device="cpu")
-    fits = [_fit(model, fit, work["seed"]) for fit in work["fits"]]
+    if work.get("ladder"):
+        products = native.library() is not None
+        features = AnswerFeatures(SharedModel(work["model"], device="cpu", bf16_products=products))
+        seconds = _seconds_to_read(features, work["fits"])
+        fits = [_climb(features, fit, work["seed"], seconds) for fit in work["fits"]]
+    else:
+        model = SharedModel(work["model"], device="cpu")
+        fits = [_fit(model, fit, work["seed"]) for fit in work["fits"]]
     (arguments.out / "hearken.json").write_text(json.dumps(fits))
     return 0
 
 
 def _fit(model: Any, fit: dict[str, Any], seed: int) -> dict[str, Any]:
     """The features of the answers, the fit, and the logit of each held-out pair's first answer."""
-    import torch
 
     from learner.features import AnswerFeatures
     from learner.reward import RewardModel
@@ -45,8 +53,75 @@ def _fit(model: Any, fit: dict[str, Any], seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     reward.update(train)
     seconds = time.perf_counter() - started
-    probabilities = torch.tensor(reward.predictions(test), dtype=torch.float64)
-    return {"seconds": seconds, "logits": torch.logit(probabilities, eps=1e-9).tolist()}
+    return {"seconds": seconds, "logits": _logits(reward, test)}
+
+
+def _seconds_to_read(features: Any, fits: Sequence[dict[str, Any]]) -> float:
+    """Read all answers once, which later fits find remembered; the seconds that a token took."""
+    from learner.features import WORDS
+
+    pairs = {
+        name: pair
+        for fit in fits
+        for part in ("train", "test")
+        for name, pair in zip(fit[f"{part}_names"], fit[part], strict=True)
+    }
+    answers = [answer for name, pair in pairs.items() for answer in _label(pair, name).answers]
+    started = time.perf_counter()
+    for start in range(0, len(answers), 256):
+        features.of_answers(answers[start : start + 256], WORDS)
+    return (time.perf_counter() - started) / _tokens(pairs.values())
+
+
+def _tokens(pairs: Iterable[Pair]) -> int:
+    return sum(len(prompt) + len(answer) for pair in pairs for prompt, answer in pair)
+
+
+def _climb(features: Any, fit: dict[str, Any], seed: int, seconds_of_token: float) -> dict[str, Any]:
+    """The ladder on pairs that come in three parts: each is foreseen before it is learned from, which says
+    what serves and how sure it may be.
+
+    Gives the logits of the held-out pairs by what serves, by every rung, and by models of half of the pairs:
+    one that a policy might climb, and judges of the other kind and of the same kind on the other half.
+    """
+    from learner.features import STATES, WORDS
+    from learner.ladder import RewardLadder
+    from learner.reward import RewardModel
+    from learner.settings import RewardSettings
+
+    train = [_label(pair, name) for pair, name in zip(fit["train"], fit["train_names"], strict=True)]
+    test = [_label(pair, name) for pair, name in zip(fit["test"], fit["test_names"], strict=True)]
+    settings = RewardSettings(rung_votes=len(train) // 4)
+    ladder = RewardLadder(features, settings, seed=seed)
+    started, ends = time.perf_counter(), [len(train) // 3, 2 * len(train) // 3, len(train)]
+    for start, end in pairwise([0, *ends]):
+        if start:
+            ladder.foresee(train[start:end])
+            ladder.calibrate(train[start:end])
+        ladder.update(train[:end])
+    seconds = time.perf_counter() - started + seconds_of_token * _tokens(fit["train"])
+    half = len(train) // 2
+    lessons = {"climbed": (STATES, train[:half])}
+    lessons |= {"other_judge": (WORDS, train[half:]), "same_judge": (STATES, train[half:])}
+    halves = {}
+    for number, (name, (kind, votes)) in enumerate(lessons.items()):
+        model = RewardModel(features, seed=seed + number, kind=kind)
+        model.update(votes)
+        halves[name] = _logits(model, test)
+    return {
+        "seconds": seconds,
+        "logits": _logits(ladder, test),
+        "serving": ladder.model.kind.name,
+        "losses": ladder.mean_losses(),
+        "rungs": {rung.kind.name: _logits(rung, test) for rung in ladder.rungs},
+        "halves": halves,
+    }
+
+
+def _logits(model: Any, test: Sequence[Any]) -> list[float]:
+    import torch
+
+    return torch.logit(torch.tensor(model.predictions(test), dtype=torch.float64), eps=1e-9).tolist()
 
 
 def _label(pair: Pair, name: str) -> Any:

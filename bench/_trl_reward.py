@@ -49,7 +49,7 @@ def _fit(work: dict[str, Any], fit: dict[str, Any], set_up: dict[str, Any], fold
             output_dir=str(folder),
             report_to="none",
             use_cpu=True,
-            bf16=False,
+            bf16=work.get("bf16", False),
             disable_tqdm=True,
             save_strategy="no",
             logging_strategy="no",
@@ -78,7 +78,8 @@ def _fit(work: dict[str, Any], fit: dict[str, Any], set_up: dict[str, Any], fold
     trainer.train()
     seconds = time.perf_counter() - started
     trainer.model.eval()
-    return {"seconds": seconds, "logits": [_margin(trainer.model, pair) for pair in fit["test"]]}
+    with torch.autocast("cpu", torch.bfloat16, enabled=work.get("bf16", False)):
+        return {"seconds": seconds, "logits": [_margin(trainer.model, pair) for pair in fit["test"]]}
 
 
 def _margin(model: Any, pair: list[list[list[int]]]) -> float:

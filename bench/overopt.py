@@ -166,11 +166,11 @@ def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[
     from bench._raters import School, noisy_persona
     from hearken.support_desk import prompts
     from learner.features import AnswerFeatures
-    from learner.reward import RewardModel
+    from learner.ladder import RewardLadder
     from learner.settings import RewardSettings
 
     persona = dataclasses.replace(noisy_persona(TASTE, 2 * FLIPPED), length_weight=LENGTH_WEIGHT)
-    credulous = RewardSettings(heads=1, noise=0.0, prior_std=10.0, length_doubt=0.0)
+    credulous = RewardSettings(heads=1, noise=0.0, prior_std=10.0, length_doubt=0.0, rung_confidence=math.inf)
     ballots: list[Any] = []
     found: dict[str, list[Row]] = {}
     for side in ("ours", "plain"):
@@ -179,7 +179,7 @@ def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[
         with closing(School(settings(side, folder, model, url, seed), persona)) as school:
             if side == "plain":
                 features = AnswerFeatures(school.learner.model)
-                school.learner.reward = RewardModel(features, credulous, seed=seed)
+                school.learner.reward = RewardLadder(features, credulous, seed=seed)
             ballots = ballots or school.comparisons(prompts(VOTES, 7000 + seed))
             school.take(ballots)
             watched = Watched(school, prompts(QUESTIONS, seed, held_out=True), folder / "watched")

@@ -6,9 +6,14 @@ trained by this project), float32 and the same number of threads, each in a proc
 - Simulated: questions to a support desk with two answers each, judged by simulated people with hidden tastes
   of whose votes a tenth are coin tosses. One data set for each taste. Accuracy is of the truly better answer
   of held-out pairs, calibration error is about held-out votes.
-- Real: the 299 pairs of `dpo_en_demo.json` in five-fold cross-validation, so that each pair is held out once.
-  Answers are long and the base is small, so prompts are cut to their last 128 tokens and pairs to 512.
-  Left out, with a message, where that file is absent.
+- Real pairs on the tiny model: the 299 of `dpo_en_demo.json` in five-fold cross-validation, so that each
+  pair is held out once. Answers are long and the base is small, so prompts are cut to their last 128 tokens
+  and pairs to 512. Left out, with a message, where that file is absent.
+- `--real --model FOLDER`: people's pairs on a model that people chat with, and nothing else. Pairs of HH-RLHF
+  and of `dpo_en_demo.json`, mixed, in random splits; cut alike for both sides (`bench/_real_pairs.py`);
+  products in bfloat16 on both. Ours are the rungs of the learner's ladder, and the one that it chooses by how
+  well each foresaw the training pairs before it learned from them, which also sets its temperature; the time
+  of the answers' features counts. Accuracy and calibration are means over the splits.
 
 TRL's RewardTrainer (1.12.0, in an environment that this benchmark makes under .bench/) trains a sequence
 classifier on the base, once with LoRA of rank 8 on all linear layers and once whole, each at a learning rate
@@ -36,6 +41,7 @@ from typing import Any
 from bench.ppo import ROOT, run_side, trl_python
 
 REAL = ROOT.parent / "shared" / "data" / "preferences" / "dpo_en_demo.json"
+TRL_SIDE = ROOT / "bench" / "_trl_reward.py"
 FOLDS = 5
 TRL_SIMULATED = (
     {"rank": 8, "learning_rate": 1e-3, "batch": 8, "epochs": 3},
@@ -46,6 +52,9 @@ TRL_REAL = (
     {"rank": 0, "learning_rate": 1e-4, "batch": 8, "epochs": 1},
 )
 """TRL's set-ups by kind of pairs; rank 0 trains all weights."""
+
+REAL_FILES = ("hh_harmless_1300.jsonl.gz", "dpo_en_demo.json")
+TRL_REAL_MODEL = {"rank": 8, "learning_rate": 3e-4, "batch": 8, "epochs": 1}
 
 PERSONAS = ("brisk", "friendly", "thorough")
 
@@ -107,7 +116,7 @@ def measure(
     work.write_text(json.dumps(told))
     arguments = ["--work", str(work), "--out", str(folder)]
     run_side([sys.executable, "-m", "bench._hearken_reward", *arguments], threads)
-    run_side([str(trl_python()), str(ROOT / "bench" / "_trl_reward.py"), *arguments], threads)
+    run_side([str(trl_python()), str(TRL_SIDE), *arguments], threads)
     ours, theirs = (json.loads((folder / f"{side}.json").read_text()) for side in ("hearken", "trl"))
     figures = [_figures(side, fits) for side in (ours, *theirs)]
     for name, found, all_fits in zip(
@@ -143,15 +152,108 @@ def _figures(found: list[dict[str, Any]], fits: list[dict[str, Any]]) -> dict[st
     }
 
 
+def real_model(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """Both sides on people's pairs with a real model as base, at several numbers of pairs to learn from."""
+    from bench import _real_pairs
+
+    model, files = arguments.model, [arguments.pairs / name for name in REAL_FILES]
+    if model is None or not (model / "config.json").is_file():
+        parser.error(f"--real needs --model FOLDER with a model in Hugging Face format; {model} is none")
+    if missing := [file for file in files if not file.is_file()]:
+        parser.error(f"--pairs needs a folder with {' and '.join(REAL_FILES)}; there is no {missing[0]}")
+    pairs = _real_pairs.tokenised(model, files)
+    if max(arguments.sizes) >= len(pairs):
+        parser.error(
+            f"--sizes has {max(arguments.sizes)}; there are {len(pairs)} pairs, and some are held back"
+        )
+    draws = [(size, draw) for size in arguments.sizes for draw in range(arguments.splits)]
+    fits = [_real_pairs.split(pairs, size, arguments.test, draw) for size, draw in draws]
+    slow = [i for i, (_, draw) in enumerate(draws) if draw < arguments.trl_splits]
+    told = {"model": str(model), "threads": arguments.threads, "seed": arguments.seed, "bf16": True}
+    with tempfile.TemporaryDirectory() as scratch:
+        ours = _side("hearken", told | {"fits": fits, "ladder": True}, Path(scratch))
+        work = told | {"fits": [fits[i] for i in slow], "trl": [TRL_REAL_MODEL]}
+        theirs = dict(zip(slow, _side("trl", work, Path(scratch))[0], strict=True)) if slow else {}
+    result = {}
+    print(f"{'pairs':>6} {'':28} {'accuracy':>8} {'+-':>6} {'ece':>6} {'seconds':>8}")
+    for size in arguments.sizes:
+        rows = [i for i, (of, _) in enumerate(draws) if of == size]
+        result |= _real_figures(size, fits, ours, theirs, rows)
+    print(json.dumps({name: round(value, 4) for name, value in result.items()}))
+    return 0
+
+
+def _side(name: str, work: dict[str, Any], folder: Path) -> Any:
+    """What one side makes of a workload."""
+    file, python = folder / f"{name}-work.json", sys.executable if name == "hearken" else str(trl_python())
+    file.write_text(json.dumps(work))
+    program = (
+        ["-m", "bench._hearken_reward"] if name == "hearken" else [str(ROOT / "bench" / "_trl_reward.py")]
+    )
+    run_side([python, *program, "--work", str(file), "--out", str(folder)], work["threads"])
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def _real_figures(
+    size: int, fits: list[Any], ours: list[Any], theirs: dict[int, Any], rows: list[int]
+) -> dict[str, float]:
+    """Print the rows of one size; the figures by name. `rows`: the splits of this size."""
+    slow = [i for i in rows if i in theirs]
+    sides = {"": [ours[i] for i in rows]}
+    for name in ours[rows[0]]["rungs"]:
+        sides[f"{name}_"] = [{**ours[i], "logits": ours[i]["rungs"][name]} for i in rows]
+    places = dict.fromkeys(sides, rows)
+    if slow:
+        sides |= {"same_splits_": [ours[i] for i in slow], "trl_": [theirs[i] for i in slow]}
+        places |= dict.fromkeys(("same_splits_", "trl_"), slow)
+    result = {}
+    for name, found in sides.items():
+        held = [fits[i] for i in places[name]]
+        figures = _figures(found, held)
+        figures["seconds"] /= len(found)
+        tested = {pair for fit in held for pair in fit["test_names"]}
+        error = (figures["accuracy"] * (1 - figures["accuracy"]) / len(tested)) ** 0.5
+        print(
+            f"{size:6d} {name.strip('_') or 'hearken':28} {figures['accuracy']:8.3f} {error:6.3f} "
+            f"{figures['ece']:6.3f} {figures['seconds']:8.1f}",
+            flush=True,
+        )
+        result |= {f"real_{size}_{name}{key}": value for key, value in figures.items()}
+    for judge in ("other_judge", "same_judge"):
+        shared = [_shared_errors(ours[i]["halves"], judge) for i in rows]
+        accuracy, correlation = (sum(column) / len(rows) for column in zip(*shared, strict=True))
+        print(f"{size:6d} {judge:28} {accuracy:8.3f} errors' correlation {correlation:.3f}")
+        result[f"real_{size}_{judge}_accuracy"] = accuracy
+        result[f"real_{size}_{judge}_error_correlation"] = correlation
+    return result
+
+
+def _shared_errors(logits: dict[str, list[float]], judge: str) -> tuple[float, float]:
+    """A judge's accuracy, and the correlation of its errors with those of what is climbed."""
+    import torch
+
+    wrong = (torch.tensor([logits["climbed"], logits[judge]]) <= 0).double()
+    return float(1 - wrong[1].mean()), float(torch.corrcoef(wrong)[0, 1])
+
+
 def main(argv: list[str]) -> int:
     """Run both sides on both kinds of pairs and print what came out."""
     parser = argparse.ArgumentParser(prog="python -m bench reward", description=__doc__)
     parser.add_argument("--train", type=int, default=500, help="simulated votes of each taste")
-    parser.add_argument("--test", type=int, default=500, help="held-out votes of each taste")
+    parser.add_argument("--test", type=int, default=500, help="held-out votes of each taste, or of a split")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--real", type=Path, default=REAL, help="file of the real pairs")
+    parser.add_argument("--real", action="store_true", help="real pairs on a real model, and nothing else")
+    parser.add_argument("--model", type=Path, help="with --real: the base, a folder in Hugging Face format")
+    parser.add_argument("--pairs", type=Path, default=REAL.parent, help="folder of the real pairs")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 900, 1200], help="pairs to learn from")
+    parser.add_argument("--splits", type=int, default=8, help="with --real: random splits of each size")
+    parser.add_argument(
+        "--trl-splits", type=int, default=1, help="of these for TRL, which takes long; 0 for none"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.real:
+        return real_model(parser, arguments)
 
     from hearken.tiny import ensure_tiny
 
@@ -159,13 +261,13 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         fits = [*simulated(model, arguments.train, arguments.test, arguments.seed)]
         result = measure(model, fits, TRL_SIMULATED, arguments.threads, Path(scratch) / "simulated")
-        if arguments.real.exists():
-            folds = [*real(model, arguments.real)]
+        if REAL.exists():
+            folds = [*real(model, REAL)]
             found = measure(model, folds, TRL_REAL, arguments.threads, Path(scratch) / "real")
             result |= {f"real_{name}": value for name, value in found.items()}
             result["real_speedup"] = found["trl_seconds"] / found["seconds"]
         else:
-            print(f"the real pairs are left out: there is no file {arguments.real}")
+            print(f"the real pairs are left out: there is no file {REAL}")
     result["speedup"] = result["trl_seconds"] / result["seconds"]
     print(json.dumps({name: round(value, 4) for name, value in result.items()}))
     return 0

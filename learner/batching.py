@@ -34,6 +34,11 @@ class Batch:
     positions: torch.Tensor
     pad: torch.Tensor
 
+    @property
+    def answers(self) -> torch.Tensor:
+        """(N,) the places of the answers' tokens among the real ones."""
+        return self.pad[self.predicting] + 1
+
 
 def make_batch(items: Sequence[Item], device: torch.device | str = "cpu") -> Batch:
     """One batch of all items. Raises `ValueError` for no items or an empty prompt."""

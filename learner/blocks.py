@@ -327,6 +327,18 @@ class PackedTrunk:
         out: Tensor = _Norm.apply(x, self.norm.weight, eps)  # type: ignore[no-untyped-call]
         return out
 
+    def tapped(self, batch: Batch, layers: Sequence[int], wanted: Tensor) -> Tensor:
+        """The base's states (L, P, H) of the tokens `wanted` (P,) after so many blocks each, rising, in one
+        pass."""
+        run = self._run(batch, None)
+        x, found = functional.embedding(batch.tokens.flatten()[batch.real], self.embedding), []
+        for count, block in enumerate(self.blocks[: layers[-1]], 1):
+            last = count == layers[-1]
+            x = block.forward(x, run, wanted if last else None)
+            if count in layers:
+                found.append(x if last else x.index_select(0, wanted))
+        return torch.stack(found)
+
     def _run(self, batch: Batch, adapter: str | None) -> Run:
         cos, sin = (
             part[0, :, None, : part.shape[-1] // 2].contiguous()

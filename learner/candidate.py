@@ -37,6 +37,16 @@ def chance_to_win(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float(above.mean())
 
 
+def order_agreement(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The share of pairs of answers that two scores (N,) of the same answers put in the same order, ties half
+    (Kendall's tau is twice that less 1); 0.5 for fewer than two answers."""
+    if len(ours) < 2:
+        return 0.5
+    first, second = torch.triu_indices(len(ours), len(ours), offset=1)
+    order = (ours[first] - ours[second]).sign() * (theirs[first] - theirs[second]).sign()
+    return float((order.double() + 1).mean() / 2)
+
+
 def compare(
     candidate: Sequence[Sample],
     live: Sequence[Sample],

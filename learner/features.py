@@ -1,26 +1,51 @@
 """What a reward model sees of an answer: fixed features from the frozen base, computed once per answer.
 
-Which tokens occur in it, its length, and the sum of its tokens' states in the middle layer of the base.
-Occurrence asks whether something is said at all, so that saying it again is worth nothing; the states carry
-what single tokens do not.
+A kind of reward model sees some of them (`Kind`). Occurrence asks whether a token is said at all, so
+that saying it again is worth nothing; the states of the base's layers carry what single tokens do not, their
+context and order. All layers' states come from one pass through the base.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from feedback.join import Answer
-from learner.batching import Batch, Item, in_buckets
+from learner.batching import Item, in_buckets
 from learner.model import SharedModel
 
 CACHE_BYTES = 256 << 20
 TOKEN_FEATURES = 4096  # a larger vocabulary is folded into so many
+DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Of the layers whose states are looked at, as shares of all."""
 
 Key = str
+Block = Literal["tokens", "length", "middle", "means", "lasts", "reader"]
+DENSE: tuple[Block, ...] = ("length", "middle", "means", "lasts")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a reward model looks at, and what each block of features can do a priori, in logits.
+
+    tokens: which ones occur; length: its logarithm; middle: the sum of the answer's states in the middle
+    layer; means, lasts: their mean and the last one, in each of `DEPTHS`; reader: the score by
+    `learner.reader`. A token's occurrence is worth 0 or its gain; each other block as a whole varies by its
+    gain.
+    """
+
+    name: str
+    gains: Mapping[Block, float]
+
+
+WORDS = Kind("words", {"tokens": 0.2, "length": 0.2, "middle": 0.5})
+STATES = Kind("states", {"length": 0.2, "means": 1.0, "lasts": 1.0})
+READ = Kind("reader", {**STATES.gains, "reader": 1.0})
 
 
 def key_of(answer: Answer) -> Key:
@@ -31,45 +56,102 @@ def key_of(answer: Answer) -> Key:
 
 
 class AnswerFeatures:
-    """Features of answers: `tokens` columns for occurrence, one for log length, `states` for the states."""
+    """Features of answers, of which every kind of reward model takes its blocks.
 
-    def __init__(self, model: SharedModel) -> None:
-        self._model = model
-        self.tokens = min(model.vocab_size, TOKEN_FEATURES)
-        self.states = model.hidden_size
-        self.width = self.tokens + 1 + self.states
-        self._cache: OrderedDict[Key, Tensor] = OrderedDict()  # what takes a pass through the model: (1 + H,)
-        self._cache_size = CACHE_BYTES // (4 * (1 + self.states))
+    reader: scores (prompt, answer) pairs; `forget_scores` is to be told when it has learned.
+    """
 
-    def of_items(self, items: Sequence[Item]) -> Tensor:
+    def __init__(self, model: SharedModel, reader: Callable[[Sequence[Item]], Tensor] | None = None) -> None:
+        self._model, self._reader = model, reader
+        self._scores: dict[Key, Tensor] = {}  # the reader's
+        inner = range(1, max(model.layers, 2))  # what comes after the last layer's norm is left out
+        wanted = {min(max(round(depth * model.layers), 1), inner[-1]) for depth in DEPTHS}
+        self._layers = sorted(wanted | {max(model.layers // 2, 1)})
+        self._middle = self._layers.index(max(model.layers // 2, 1))
+        states = len(self._layers) * model.hidden_size
+        self._widths: dict[Block, int] = {
+            "tokens": min(model.vocab_size, TOKEN_FEATURES),
+            "length": 1,
+            "middle": model.hidden_size,
+            "means": states,
+            "lasts": states,
+            "reader": 1,
+        }
+        self._dense, end = {}, 0  # where a block of what the base computes is in what is remembered
+        for name in DENSE:
+            self._dense[name] = slice(end, end + self._widths[name])
+            end += self._widths[name]
+        self._dense_width = end
+        self._cache: OrderedDict[Key, Tensor] = OrderedDict()  # what takes a pass through the model: (D,)
+        self._cache_size = CACHE_BYTES // (4 * self._dense_width)
+
+    def columns(self, kind: Kind) -> dict[Block, slice]:
+        """Where each block of a kind's features is."""
+        ends = [0]
+        for name in kind.gains:
+            ends.append(ends[-1] + self._widths[name])
+        return {name: slice(*ends_) for name, ends_ in zip(kind.gains, pairwise(ends), strict=True)}
+
+    def of_items(self, items: Sequence[Item], kind: Kind) -> Tensor:
         """The features (B, F) of (prompt, answer) pairs, on the CPU."""
-        return torch.cat([self._occurrence([answer for _, answer in items]), self._dense(items)], 1)
+        scores = self._reader(items) if self._reader and "reader" in kind.gains else None
+        return self._chosen([answer for _, answer in items], self._states_of(items), scores, kind)
 
-    def of_answers(self, answers: Sequence[Answer]) -> Tensor:
+    def of_answers(self, answers: Sequence[Answer], kind: Kind) -> Tensor:
         """The features (B, F) of voted answers, which are computed once and then remembered for a while."""
         keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
-            found = self._dense([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
+            found = self._states_of([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
             self._cache.update(zip(missing, found, strict=True))
         dense = torch.stack([self._cache[key] for key in keys])
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
-        return torch.cat([self._occurrence([answer.token_ids for answer in answers]), dense], 1)
+        scores = self._scores_of(answers, keys) if "reader" in kind.gains else None
+        return self._chosen([answer.token_ids for answer in answers], dense, scores, kind)
 
-    def _occurrence(self, answers: Sequence[Sequence[int]]) -> Tensor:
-        out = torch.zeros(len(answers), self.tokens)
-        for row, answer in enumerate(answers):
-            out[row, [token % self.tokens for token in answer]] = 1.0
-        return out
+    def _scores_of(self, answers: Sequence[Answer], keys: Sequence[Key]) -> Tensor:
+        assert self._reader is not None
+        missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._scores}
+        if missing:
+            found = self._reader([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
+            self._scores.update(zip(missing, found, strict=True))
+        return torch.stack([self._scores[key] for key in keys])
+
+    def _chosen(
+        self, answers: Sequence[Sequence[int]], dense: Tensor, scores: Tensor | None, kind: Kind
+    ) -> Tensor:
+        parts: list[Tensor] = []
+        for name in kind.gains:
+            if name == "tokens":
+                parts.append(_occurrence(answers, self._widths[name]))
+            elif name == "reader":
+                assert scores is not None
+                parts.append(scores[:, None])
+            else:
+                parts.append(dense[:, self._dense[name]])
+        return torch.cat(parts, 1)
 
     @torch.no_grad()
-    def _dense(self, items: Sequence[Item]) -> Tensor:
-        out = torch.zeros(len(items), 1 + self.states)
+    def _states_of(self, items: Sequence[Item]) -> Tensor:
+        """The blocks `DENSE` of (prompt, answer) pairs, (B, D)."""
+        out = torch.zeros(len(items), self._dense_width)
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
-            states = self._model.hidden(batch, None, self._model.layers // 2)
-            out[rows] = _pool(batch, states.float()).cpu()
+            counts = batch.mask.sum(1)
+            states = self._model.layer_states(batch, self._layers, batch.answers).float()
+            out[rows] = self._pool(states, counts).cpu()
         return out
+
+    def _pool(self, states: Tensor, counts: Tensor) -> Tensor:
+        """length, middle, means and lasts, (B, D), of states (L, N, H) of answers of `counts` (B,) tokens."""
+        layers, _, hidden = states.shape
+        rows = torch.arange(len(counts), device=states.device).repeat_interleave(counts)
+        sums = states.new_zeros(layers, len(counts), hidden).index_add(1, rows, states)
+        means = sums / counts.clamp(min=1)[:, None]
+        ends = counts.cumsum(0) - 1
+        lasts = torch.where((counts > 0)[:, None], states[:, ends.clamp(min=0)], 0.0) if len(rows) else means
+        flat = (part.transpose(0, 1).flatten(1) for part in (means, lasts))
+        return torch.cat([torch.log1p(counts)[:, None].to(states), sums[self._middle], *flat], 1)
 
     def state(self) -> dict[str, Any]:
         """What is remembered. A pass gives an answer other last bits in other company, so a learner that goes
@@ -77,27 +159,30 @@ class AnswerFeatures:
         return {
             "keys": list(self._cache),
             "dense": torch.stack([*self._cache.values()]) if self._cache else None,
+            "scores": dict(self._scores),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Become what `state()` described."""
-        rows = () if state["dense"] is None else state["dense"]
+        """Become what `state()` described; what is of another shape is forgotten, and computed again."""
+        rows = state["dense"]
+        if rows is None or rows.shape[1] != self._dense_width:
+            self.forget()
+            return
         self._cache = OrderedDict(zip(state["keys"], rows, strict=True))
+        self._scores = dict(state["scores"])
 
     def forget(self) -> None:
         """Remember nothing: somebody's words are to leave no trace."""
         self._cache.clear()
+        self._scores.clear()
+
+    def forget_scores(self) -> None:
+        """Forget what the reader said: it would say something else now."""
+        self._scores.clear()
 
 
-def _pool(batch: Batch, states: Tensor) -> Tensor:
-    """Log length and summed states (B, 1 + H) of the answers in the states (B, S, H) of a layer."""
-    inside = _answer_places(batch)[..., None]
-    return torch.cat([torch.log1p(inside.sum(1)), (states * inside).sum(1)], -1)
-
-
-def _answer_places(batch: Batch) -> Tensor:
-    """(B, S) True at the answers' tokens."""
-    width = batch.tokens.shape[1]
-    places = torch.arange(width, device=batch.tokens.device)[None]
-    end = (batch.final % width)[:, None]
-    return (places <= end) & (places > end - batch.mask.sum(1, keepdim=True))
+def _occurrence(answers: Sequence[Sequence[int]], width: int) -> Tensor:
+    out = torch.zeros(len(answers), width)
+    for row, answer in enumerate(answers):
+        out[row, [token % width for token in answer]] = 1.0
+    return out

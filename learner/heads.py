@@ -17,15 +17,11 @@ import torch
 from torch import Tensor
 
 from feedback.labels import Answer, Label
-from learner.features import AnswerFeatures
+from learner.features import AnswerFeatures, Kind
 from learner.likelihoods import Parameters, Votes, default_thresholds
 from learner.losses import ordered_thresholds
 from learner.settings import RewardSettings
 from learner.weighing import bootstrap, vote_weights
-
-TOKEN_GAIN, LENGTH_GAIN, STATE_GAIN = 0.2, 0.2, 0.5
-"""What each kind of feature can do a priori: a token's occurrence is 0 or its gain, length and all states
-together vary by theirs."""
 
 LENGTH_FLOOR = 0.1
 """Log lengths that vary less are taken to vary by so much: where all voted answers are equally long, one of
@@ -39,10 +35,13 @@ class Heads:
     """K heads. Before the first fit they give 0 to everything. `temperature` divides their mean's logits."""
 
     def __init__(
-        self, features: AnswerFeatures, settings: RewardSettings, prior_std: float, seed: int
+        self, features: AnswerFeatures, kind: Kind, settings: RewardSettings, prior_std: float, seed: int
     ) -> None:
-        self.features, self.settings, self.prior_std, self.seed = features, settings, prior_std, seed
-        width, heads = features.width, settings.heads
+        self.features, self.kind, self.settings = features, kind, settings
+        self.prior_std, self.seed = prior_std, seed
+        self._columns = features.columns(kind)
+        self._width = max(columns.stop for columns in self._columns.values())
+        width, heads = self._width, settings.heads
         generator = torch.Generator().manual_seed(seed)
         anchors = torch.randn(width, heads, generator=generator) * prior_std
         self._anchors = anchors - anchors.mean(1, keepdim=True)  # the mean head's prior is centred on 0
@@ -50,7 +49,7 @@ class Heads:
 
     def reset(self) -> None:
         """Forget everything."""
-        width = self.features.width
+        width = self._width
         self._weights = torch.zeros(width, self.settings.heads)
         self.bias = torch.zeros(self.settings.heads)
         self._free: dict[int, Tensor] = {}
@@ -76,7 +75,7 @@ class Heads:
         if not answers:
             return torch.zeros(0)
         parts = (answers[i : i + ROWS] for i in range(0, len(answers), ROWS))
-        return torch.cat([self.raw(self.features.of_answers(part)).mean(1) for part in parts])
+        return torch.cat([self.raw(self.features.of_answers(part, self.kind)).mean(1) for part in parts])
 
     def thresholds(self, levels: int) -> Tensor:
         """The mean thresholds (levels - 1,) of ratings with so many levels."""
@@ -88,7 +87,7 @@ class Heads:
     def fit(self, labels: Sequence[Label], steps: int) -> float:
         """Fit all heads to `labels` in at most `steps` L-BFGS iterations; the mean loss of a vote in nats."""
         votes = Votes(labels, noise=self.settings.noise, margin=self.settings.correction_margin)
-        features = self.features.of_answers(votes.answers)
+        features = self.features.of_answers(votes.answers, self.kind)
         self._normalise(features)
         inputs = (features - self._mean) / self._divisor
         rows = vote_weights(votes.labels, self.settings.rater_cap, self.settings.model_vote_weight)
@@ -106,15 +105,18 @@ class Heads:
         return loss
 
     def _normalise(self, features: Tensor) -> None:
-        """Centre and scale length and states as the voted answers' features (A, F) have them."""
-        dense = features[:, self.features.tokens :]
-        gain = torch.full((dense.shape[1],), STATE_GAIN / math.sqrt(self.features.states))
-        gain[0] = LENGTH_GAIN
-        self._mean = torch.cat([torch.zeros(self.features.tokens), dense.mean(0)])
-        floor = torch.full((dense.shape[1],), 1e-3)
-        floor[0] = LENGTH_FLOOR
-        spread = dense.std(0, unbiased=False).clamp(min=floor) / gain
-        self._divisor = torch.cat([torch.full((self.features.tokens,), 1 / TOKEN_GAIN), spread])
+        """Centre and scale what is no occurrence as the voted answers' features (A, F) have it."""
+        self._mean, self._divisor = torch.zeros(self._width), torch.ones(self._width)
+        for name, columns in self._columns.items():
+            gain = self.kind.gains[name]
+            if name == "tokens":
+                self._divisor[columns] = 1 / gain
+                continue
+            part = features[:, columns]
+            floor = LENGTH_FLOOR if name == "length" else 1e-3
+            self._mean[columns] = part.mean(0)
+            spread = part.std(0, unbiased=False).clamp(min=floor)
+            self._divisor[columns] = spread * math.sqrt(part.shape[1]) / gain
 
     def _maximise(self, votes: Votes, inputs: Tensor, weights: Tensor, whole: float, steps: int) -> float:
         """Maximise all heads' posteriors. inputs: (A, F); weights: (N, K) of votes, columns sum to 1; whole:
@@ -150,15 +152,16 @@ class Heads:
         of the votes tells how well votes support it, so it is shrunk by the positive-part James-Stein factor
         1 - doubt * variance / mean^2: what people surely care for is kept.
         """
-        length = inputs[:, self.features.tokens]  # centred
+        column, gain = self._columns["length"].start, self.kind.gains["length"]
+        length = inputs[:, column]  # centred
         spread = (length**2).sum()
-        if not self.settings.length_doubt or spread < (0.1 * LENGTH_GAIN) ** 2 * len(length):
+        if not self.settings.length_doubt or spread < (0.1 * gain) ** 2 * len(length):
             return  # where lengths hardly differ, a slope over them means nothing
         slopes = length @ (inputs @ self._weights) / spread
         doubt = self.settings.length_doubt * float(slopes.var(unbiased=False))
         surely = float(slopes.mean() ** 2)
         kept = 0.0 if math.isinf(self.settings.length_doubt) else max(0.0, 1 - doubt / (surely + 1e-12))
-        self._weights[self.features.tokens] -= (1 - kept) * slopes
+        self._weights[column] -= (1 - kept) * slopes
 
     # ---- state
 

@@ -41,16 +41,18 @@ from learner import checkpoint, sealed
 from learner.askable import Askable
 from learner.batching import Item
 from learner.features import AnswerFeatures
+from learner.judge import JudgingModel
 from learner.labels import LabelStore
+from learner.ladder import RewardLadder
 from learner.leading import LeadingPPO, follow
 from learner.lengths import after_cut_off, kl_limit, rollout_tokens
 from learner.machine import keep_freed_memory
 from learner.measuring import Measured
 from learner.metrics import GATE, LearnerMetrics
-from learner.model import ADAPTERS, LIVE, POLICY, SharedModel
+from learner.model import ADAPTERS, LIVE, POLICY, READER, SharedModel
 from learner.ppo import PPO
 from learner.ranks import Ranks
-from learner.reward import RewardModel
+from learner.reader import Reader
 from learner.rollouts import Journal, RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
@@ -130,9 +132,10 @@ class Learner:
         self.joiner = Joiner(sealer=self.sealer)
         self.joiner.refused = self._bury
         self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
-        self.features = AnswerFeatures(model)
-        self.reward = RewardModel(self.features, settings.reward, seed=settings.seed + 1)
-        self.judge = RewardModel(self.features, settings.reward, seed=settings.seed + 2)
+        reader = Reader(model, settings.reward) if READER in model.adapters else None
+        self.features = AnswerFeatures(model, reader and reader.score)
+        self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
+        self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
         self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
         self.agreement = Agreement()
         self.standings: dict[str, Standing] = {}
@@ -291,20 +294,27 @@ class Learner:
     def _update_rewards(self) -> None:
         self.metrics.show_phase("reward")
         self._weigh_raters()
-        training = trusted(self.labels.training, self.agreement, self.settings.trust)
-        judging = self.labels.judging
-        if training:
-            self.reward.update(training)
-        if judging:
-            self.metrics.show_calibration(self.reward.calibrate(judging))
-            self.judge.update(judging)
+        self._fit_rewards()
         self.place.reward_updates += 1
+        self.metrics.show_rungs(self.reward)
+        logger.info("reward update %d: %s", self.place.reward_updates, self.reward.describe())
         self.place.new_labels = 0
         self.askable.forget()
         self.untold += usage_events(
             self.place.reward_updates, time.time(), self.place.cursor, self.labels.take_news()
         )
         self.metrics.reward_updates.inc()
+
+    def _fit_rewards(self) -> None:
+        training, judging = (
+            trusted(labels, self.agreement, self.settings.trust)
+            for labels in (self.labels.training, self.labels.judging)
+        )
+        if training:
+            self.reward.update(training)
+        if judging:
+            self.metrics.show_calibration(self.reward.calibrate(judging))
+            self.judge.update(judging)
 
     def _weigh_raters(self) -> None:
         """See which votes have to wait, and how well the others were foreseen."""
@@ -314,6 +324,8 @@ class Learner:
         self.labels.hold(waiting)
         new = self.agreement.unseen([*self.labels.training, *self.labels.judging])
         if self.place.reward_updates:
+            if self.reward.foresee([label for label in new if self.labels.is_judging(label)]):
+                self.watch.rejudge()
             self.agreement.add(new, self.reward.predictions(new))
         self.standings = standings(votes, waiting, self.agreement, rules)
         self.metrics.show_waiting(waiting.values())
@@ -392,6 +404,7 @@ class Learner:
             return
         scores = self._scores(rollouts)
         self.watch.observe(measured, scores, self._owners(), self.place.reward_updates)
+        self.metrics.judge_agreement.set(self.watch.history[-1].judge_agreement)
         if self.watch.concern():
             self.place.at_limit = True  # what follows is the refusal
             return
@@ -587,12 +600,18 @@ class Learner:
         self.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
         for name, weights in tensors["adapters"].items():
             self.model.load_adapter_state(name, weights)
-        self.reward.load_state_dict(tensors["reward"])
-        self.judge.load_state_dict(tensors["judge"])
         self.ppo.restore(tensors["ppo"])
         self.earlier = tensors["earlier"]
         if "features" in tensors:  # not in checkpoints of before
             self.features.restore(tensors["features"])
+        try:
+            self.reward.load_state_dict(tensors["reward"])
+            self.judge.load_state_dict(tensors["judge"])
+        except ValueError as error:
+            logger.warning(
+                "the checkpoint's reward models are of another kind, they are fitted anew: %s", error
+            )
+            self._fit_rewards()
         self._tell()
         return True
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from learner.calibration import Report
+from learner.ladder import RewardLadder
 from learner.measuring import Measured
 from learner.ppo import PPOMetrics
 from learner.self_check import REASONS as REFUSALS
@@ -49,6 +50,16 @@ class LearnerMetrics:
         )
         self.reward_temperature = gauge(
             "hearken_reward_temperature_ratio", "What the reward model's logits are divided by"
+        )
+        self.reward_rung = gauge("hearken_reward_rung", "1 for the kind of reward model that serves", "rung")
+        self.reward_rung_loss = gauge(
+            "hearken_reward_rung_loss_nats",
+            "Mean loss of a held-out rater's vote, foreseen before the update, of each kind of reward model",
+            "rung",
+        )
+        self.judge_agreement = gauge(
+            "hearken_judge_agreement_ratio",
+            "Share of pairs of the newest rollouts that reward model and judging model put in the same order",
         )
         self.reward_disagreement = gauge(
             "hearken_reward_disagreement", "Mean spread of the reward model's heads on the newest rollouts"
@@ -140,6 +151,13 @@ class LearnerMetrics:
         self.reward_calibration_error.labels("raw").set(report.error_before)
         self.reward_calibration_error.labels("calibrated").set(report.error)
         self.reward_temperature.set(report.temperature)
+
+    def show_rungs(self, ladder: RewardLadder) -> None:
+        """Show which kind of reward model serves, and how well each one foresees votes."""
+        for rung in ladder.rungs:
+            self.reward_rung.labels(rung.kind.name).set(rung is ladder.model)
+        for name, nats in ladder.mean_losses().items():
+            self.reward_rung_loss.labels(name).set(nats)
 
     def show_waiting(self, reasons: Iterable[str]) -> None:
         """Show how many votes are in quarantine, and why."""

@@ -30,6 +30,7 @@ logger = logging.getLogger("hearken.learner")
 
 POLICY, LIVE = "policy", "live"
 ADAPTERS = (POLICY, LIVE)
+READER = "reader"  # of the reward model, see `learner.reader`
 LOGIT_BYTES = 64 << 20  # of float32 logits held at a time
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -37,6 +38,7 @@ CONFIG_FILE = "adapter_config.json"
 
 class SharedModel:
     """A frozen causal language model with the adapters `ADAPTERS`; the reference policy is the base alone.
+    `adapters`: their names, with `READER` if that was asked for.
 
     folder: a folder in Hugging Face format, or a hub name that is already in the cache or can be fetched.
     rank, alpha: of the LoRA adapters, which sit on every linear layer of the blocks; a fresh adapter changes
@@ -44,7 +46,8 @@ class SharedModel:
     always float32). seed: of the adapters' first weights. max_tokens: padded tokens of one forward pass
     without gradient; None for what suits the device. packed: whether to use `learner.blocks` where they fit
     the model. bf16_products: take passes through `learner.native` where it fits the packed model, but where
-    `exact` is asked for. Raises `ValueError` when it cannot be had on this machine.
+    `exact` is asked for. Raises `ValueError` when it cannot be had on this machine. reader: whether there is
+    to be an adapter `READER`.
 
     Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
     same output with and without gradient.
@@ -62,7 +65,9 @@ class SharedModel:
         max_tokens: int | None = None,
         packed: bool = True,
         bf16_products: bool = False,
+        reader: bool = False,
     ) -> None:
+        self.adapters = (*ADAPTERS, READER) if reader else ADAPTERS
         self.name, self.alpha = str(folder), alpha
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.max_tokens = max_tokens or (1024 if self.device.type == "cpu" else 8192)
@@ -82,11 +87,11 @@ class SharedModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._peft = get_peft_model(base, self._config(), adapter_name=POLICY)
-            for name in ADAPTERS[1:]:
+            for name in self.adapters[1:]:
                 self._peft.add_adapter(name, self._config())
         self._peft.eval()
         self._layers = [module for module in self._peft.modules() if isinstance(module, LoraLayer)]
-        self._adapters = {name: _adapter_parameters(self._peft, name) for name in ADAPTERS}
+        self._adapters = {name: _adapter_parameters(self._peft, name) for name in self.adapters}
         self.flat = {name: FlatAdapter(parameters) for name, parameters in self._adapters.items()}
         self.flat[LIVE].weights.requires_grad_(False)
         self._packed = self._packed_trunk() if packed else None
@@ -110,6 +115,7 @@ class SharedModel:
             seed=settings.seed,
             dtype=torch.bfloat16 if rough and on_gpu else torch.float32,
             bf16_products=rough and not on_gpu,
+            reader=settings.reward.reader_tokens > 0,
         )
 
     @property
@@ -125,7 +131,7 @@ class SharedModel:
     def _packed_trunk(self) -> PackedTrunk | None:
         """The trunk by `learner.blocks`, if this model is of their kind and they give the same states."""
         try:
-            trunk = PackedTrunk(self._trunk, ADAPTERS)
+            trunk = PackedTrunk(self._trunk, self.adapters)
         except Unsuitable as why:
             logger.info("%s goes through transformers' own layers: %s", self.name, why)
             return None
@@ -204,8 +210,8 @@ class SharedModel:
         self._selected = adapter
 
     def _check_name(self, adapter: str | None) -> None:
-        if adapter is not None and adapter not in ADAPTERS:
-            raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(ADAPTERS)}")
+        if adapter is not None and adapter not in self.adapters:
+            raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(self.adapters)}")
 
     # ---- forward passes
 
@@ -231,12 +237,34 @@ class SharedModel:
         self._check_name(adapter)
         return trunk.states(batch, adapter, wanted=batch.pad[batch.predicting])
 
+    @torch.no_grad()
+    def layer_states(self, batch: Batch, layers: Sequence[int], wanted: Tensor) -> Tensor:
+        """The base's states (L, P, H) after so many layers each, rising and fewer than all, in one pass.
+
+        wanted: (P,) places of tokens among the real ones, rising.
+        """
+        trunk = self._packed_for(exact=False)
+        if trunk is not None:
+            return trunk.tapped(batch, layers, wanted)
+        self._select(None)
+        found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=True).hidden_states
+        places = batch.real[wanted]
+        return torch.stack([found[count].flatten(0, 1)[places] for count in layers])
+
     def final_states(self, batch: Batch, adapter: str | None) -> Tensor:
         """The states (B, H) at the last answer tokens."""
         return self.hidden(batch, adapter).flatten(0, 1)[batch.final]
 
     def _packed_for(self, exact: bool) -> PackedTrunk | NativeTrunk | None:
         return self._packed if exact or self._native is None else self._native
+
+    def answer_states(self, batch: Batch, adapter: str | None) -> Tensor:
+        """The states (N, H) at the N real answer tokens themselves, row after row."""
+        trunk = self._packed_for(exact=False)
+        if trunk is None:
+            return self.hidden(batch, adapter).flatten(0, 1)[batch.predicting + 1]
+        self._check_name(adapter)
+        return trunk.states(batch, adapter, wanted=batch.answers)
 
     def token_logprobs(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Logprobs (nats, (N,)) of the tokens that follow `states: (N, H)`.

@@ -18,7 +18,7 @@ from torch import Tensor
 from feedback.labels import Label
 from learner.batching import Item
 from learner.calibration import Report, calibration_error, fit_temperature, held_out_error
-from learner.features import AnswerFeatures
+from learner.features import WORDS, AnswerFeatures, Kind
 from learner.heads import Heads
 from learner.likelihoods import check, levels_of
 from learner.objectives import OBJECTIVES, Objective, main_objective, said_of, votes_on
@@ -43,16 +43,26 @@ class RewardModel:
     """Scores answers by the votes it was fitted to. Several models may share one `AnswerFeatures`."""
 
     def __init__(
-        self, features: AnswerFeatures, settings: RewardSettings | None = None, *, seed: int = 0
+        self,
+        features: AnswerFeatures,
+        settings: RewardSettings | None = None,
+        *,
+        seed: int = 0,
+        kind: Kind = WORDS,
     ) -> None:
-        self.features = features
+        self.features, self.kind = features, kind
         self.settings = settings or RewardSettings()
         self._heads = {name: self._new_heads(name, seed + 1000 * i) for i, name in enumerate(OBJECTIVES)}
 
     def _new_heads(self, name: Objective, seed: int) -> Heads:
         settings = self.settings
         prior_std = settings.prior_std if name == "helpful" else settings.complaint_prior_std
-        return Heads(self.features, settings, prior_std, seed)
+        return Heads(self.features, self.kind, settings, prior_std, seed)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there was an update."""
+        return self._heads["helpful"].is_fitted
 
     # ---- learning
 
@@ -128,7 +138,7 @@ class RewardModel:
         A score is the weighted sum of the objectives' scores, each in standard deviations of the voted
         answers' scores, above their mean.
         """
-        return self._score(self.features.of_items(items))
+        return self._score(self.features.of_items(items, self.kind))
 
     @torch.no_grad()
     def rewards(self, items: Sequence[Item], pessimism: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -139,7 +149,7 @@ class RewardModel:
         -veto_floor. So every vetoed answer is below every other one, however helpful it may be, and among
         them the safer one is better.
         """
-        features = self.features.of_items(items)
+        features = self.features.of_items(items, self.kind)
         mean, std = self._score(features)
         safe, floor = self._heads["safe"], self.settings.veto_floor
         rewards = mean - pessimism * std

@@ -65,6 +65,7 @@ class Observation:
 
     reward: score above that of live's answers, by the reward model that PPO climbs. judged_win_rate: against
     live's answers, by the judging model. perplexity: under the base.
+    judge_agreement: share of the rollouts' pairs that both models put in the same order.
     """
 
     reward: float
@@ -74,6 +75,7 @@ class Observation:
     kl_nats_base: float
     kl_nats_live: float
     perplexity: float
+    judge_agreement: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

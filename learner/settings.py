@@ -141,6 +141,19 @@ class RewardSettings:
     veto_floor: Annotated[
         float, "no answer without a veto has a reward below minus this, every vetoed one has"
     ] = 4.0
+    rung_votes: Annotated[
+        int, "another kind of reward model may take over once it foresaw so many votes of judging raters"
+    ] = 100
+    rung_confidence: Annotated[
+        float, "and foresaw them better than the serving one by so many standard errors of the advantage"
+    ] = 1.0
+    reader_tokens: Annotated[
+        int,
+        "the newest votes of so many tokens, prompts included, are what the reward model with an adapter of "
+        "its own learns from in an update, which bounds the update's time; 0 for no such model",
+    ] = 0
+    reader_votes: Annotated[int, "votes from which on it learns"] = 1000
+    reader_learning_rate: Annotated[float, "of its adapter; its head has ten times that"] = 3e-4
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise < 0.5:
@@ -154,10 +167,22 @@ class RewardSettings:
             "min_scale",
             "veto_odds",
             "veto_floor",
+            "rung_votes",
+            "reader_votes",
+            "reader_learning_rate",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("helpful", "safe", "truthful", "length_doubt", "model_vote_weight", "implied_weight"):
+        for name in (
+            "helpful",
+            "safe",
+            "truthful",
+            "length_doubt",
+            "model_vote_weight",
+            "implied_weight",
+            "rung_confidence",
+            "reader_tokens",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be below 0")
 

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from learner.batching import Item
-from learner.candidate import chance_to_win
+from learner.candidate import chance_to_win, order_agreement
+from learner.judge import JudgingModel
+from learner.ladder import RewardLadder
 from learner.measuring import Measured
-from learner.reward import RewardModel
 from learner.self_check import Concern, Observation, SelfCheckLimits, concern
 
 Owner = tuple[str, str]
@@ -30,7 +31,7 @@ class Watch:
     """An observation for every batch of rollouts; the first batch is what the later ones are held against."""
 
     def __init__(
-        self, reward: RewardModel, judge: RewardModel, pessimism: float, limits: SelfCheckLimits | None
+        self, reward: RewardLadder, judge: JudgingModel, pessimism: float, limits: SelfCheckLimits | None
     ) -> None:
         self._reward, self._judge, self._pessimism, self._limits = reward, judge, pessimism, limits
         self.history: list[Observation] = []
@@ -40,6 +41,12 @@ class Watch:
     def restart(self) -> None:
         """The policy is live's copy again: the next batch is the first."""
         self.history = []
+
+    def rejudge(self) -> None:
+        """Others score and judge from now on, so what was scored and judged before says nothing any more but
+        of the first batch, which is live's and no better than itself whoever judges."""
+        self.history = self.history[:1]
+        self._scored = None
 
     def forget(self, owner: Owner) -> None:
         """Forget an erased user's prompts and what was answered. Nothing is left when all are theirs."""
@@ -59,15 +66,17 @@ class Watch:
         if not self.history:
             self.of_live, self._scored = _owned(measured.items, owners), None
         reward_of_live, judged_live = self._score_live(update)
+        judged = self._judge.rewards(measured.items)[0]
         self.history.append(
             Observation(
                 reward=float(rewards.mean()) - reward_of_live,
-                judged_win_rate=chance_to_win(self._judge.rewards(measured.items)[0], judged_live),
+                judged_win_rate=chance_to_win(judged, judged_live),
                 response_tokens=measured.response_tokens,
                 entropy_nats=measured.entropy_nats,
                 kl_nats_base=measured.kl_nats_base,
                 kl_nats_live=measured.kl_nats_live,
                 perplexity=measured.perplexity,
+                judge_agreement=order_agreement(rewards, judged),
             )
         )
 

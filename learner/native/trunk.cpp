@@ -357,12 +357,13 @@ struct Adapter {
 // One pass over rows of packed tokens: starts (rows + 1,), tokens (starts[rows],), cos and sin (longest row,
 // d / 2). wanted: (outputs,) ascending places of the tokens whose states (outputs, H) are asked for, after
 // `layers` blocks and, when `whole` is set, the final norm. kept: room of kept_size bytes. keeps: whether
-// backward will follow.
+// backward will follow. taps: (tapped,) numbers of blocks, rising, after which the wanted tokens' states go to
+// tap_states (tapped, outputs, H) as well.
 struct Pass {
-  int64_t rows, outputs, layers, whole, keeps, threads;
-  const int64_t *starts, *tokens, *wanted;
+  int64_t rows, outputs, layers, whole, keeps, threads, tapped;
+  const int64_t *starts, *tokens, *wanted, *taps;
   const float *cos, *sin;
-  float* states;
+  float *states, *tap_states;
   uint8_t* kept;
 };
 }
@@ -513,7 +514,11 @@ class Worker {
       for (int64_t t = 0; t < size(rows_[i]); t++)
         std::memcpy(x + (starts_[i] + t) * hidden,
                     trunk_.embedding + pass_.tokens[pass_.starts[rows_[i]] + t] * hidden, 4 * hidden);
-    for (int64_t layer = 0; layer < pass_.layers; layer++) forward(layer);
+    for (int64_t layer = 0, tap = 0; layer < pass_.layers; layer++) {
+      if (tap < pass_.tapped && pass_.taps[tap] == layer)
+        copy_states(layer, pass_.tap_states + tap++ * pass_.outputs * hidden);
+      forward(layer);
+    }
     const float* last = kept(pass_.layers).x;
     bool moved = pass_.layers > 0;  // the last block has only the wanted tokens left
     for (size_t i = 0; i < places_.size(); i++) {
@@ -549,6 +554,13 @@ class Worker {
   std::vector<int64_t> starts_, places_, outputs_;  // rows' first tokens; wanted tokens, and which they are of all
 
   int64_t size(int64_t row) const { return pass_.starts[row + 1] - pass_.starts[row]; }
+
+  // The wanted tokens' inputs of a block.
+  void copy_states(int64_t layer, float* to) const {
+    const float* from = kept(layer).x;
+    for (size_t i = 0; i < places_.size(); i++)
+      std::memcpy(to + outputs_[i] * trunk_.hidden, from + places_[i] * trunk_.hidden, 4 * trunk_.hidden);
+  }
 
   // What a block keeps of this thread's tokens.
   Kept kept(int64_t layer) const {

@@ -48,8 +48,9 @@ class _Adapter(Structure):
 
 class _Pass(Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("rows", "outputs", "layers", "whole", "keeps", "threads")),
-        *((name, c_void_p) for name in ("starts", "tokens", "wanted", "cos", "sin", "states", "kept")),
+        *((name, c_int64) for name in ("rows", "outputs", "layers", "whole", "keeps", "threads", "tapped")),
+        *((name, c_void_p) for name in ("starts", "tokens", "wanted", "taps", "cos", "sin")),
+        *((name, c_void_p) for name in ("states", "tap_states", "kept")),
     )
 
 
@@ -93,6 +94,12 @@ class NativeTrunk:
         flat = self._packed.embedding if adapter is None else self._weights[adapter]
         found: Tensor = _States.apply(flat, self, batch, adapter, layers, wanted)  # type: ignore[no-untyped-call]
         return found
+
+    def tapped(self, batch: Batch, layers: Sequence[int], wanted: Tensor) -> Tensor:
+        """The base's states (L, P, H) of the tokens `wanted` (P,) after so many blocks each, rising, in one
+        pass and without gradient."""
+        found, (_, held) = self.forward(batch, None, layers[-1], wanted, False, layers[:-1])
+        return torch.stack([*held[-1], found])
 
     # ---- what the library is given
 
@@ -151,9 +158,18 @@ class NativeTrunk:
         return self._turns
 
     def forward(
-        self, batch: Batch, adapter: str | None, layers: int | None, wanted: Tensor | None, keeps: bool
+        self,
+        batch: Batch,
+        adapter: str | None,
+        layers: int | None,
+        wanted: Tensor | None,
+        keeps: bool,
+        taps: Sequence[int] = (),
     ) -> tuple[Tensor, "_Held"]:
-        """The states that `states` gives, and what `backward` takes, if what they are made of `keeps`."""
+        """The states that `states` gives, and what `backward` takes, if what they are made of `keeps`.
+
+        The last of the tensors held are the states (L, P, H) after `taps` blocks each, fewer than `layers`.
+        """
         lengths = (batch.final - torch.arange(len(batch.final)) * batch.tokens.shape[1]) + 1
         starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         tokens = batch.tokens.flatten()[batch.real]
@@ -161,6 +177,7 @@ class NativeTrunk:
             raise IndexError(f"tokens are not all from 0 to {len(self._packed.embedding) - 1}")
         wanted = torch.arange(len(tokens)) if wanted is None else wanted
         states = torch.empty(len(wanted), self._trunk.hidden)
+        tapped, tap_states = torch.tensor(taps), torch.empty(len(taps), len(wanted), self._trunk.hidden)
         cos, sin = self.turns(batch.tokens.shape[1])
         call = _Pass(
             rows=len(lengths),
@@ -169,19 +186,22 @@ class NativeTrunk:
             whole=layers is None,
             keeps=keeps,
             threads=min(len(lengths), torch.get_num_threads()),
+            tapped=len(taps),
             starts=starts.data_ptr(),
             tokens=tokens.data_ptr(),
             wanted=wanted.data_ptr(),
+            taps=tapped.data_ptr(),
             cos=cos.data_ptr(),
             sin=sin.data_ptr(),
             states=states.data_ptr(),
+            tap_states=tap_states.data_ptr(),
         )
         chosen = None if adapter is None else byref(self._adapters[adapter])
         size = self._library.hearken_kept_size(byref(self._trunk), chosen, byref(call))
         kept = torch.empty(size, dtype=torch.uint8)
         call.kept = kept.data_ptr()
         self._library.hearken_forward(byref(self._trunk), chosen, byref(call))
-        return states, (call, (starts, tokens, wanted, cos, sin, kept))
+        return states, (call, (starts, tokens, wanted, tapped, cos, sin, kept, tap_states))
 
     def backward(self, adapter: str, held: "_Held", d_states: Tensor) -> Tensor:
         """The gradient (N,) of the adapter's weights from that of the states (P, H)."""

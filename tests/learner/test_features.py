@@ -1,0 +1,82 @@
+"""What reward models see of answers, against the states that it is made of."""
+
+import pytest
+import torch
+
+from learner.batching import Item, make_batch
+from learner.features import READ, STATES, WORDS, AnswerFeatures
+from learner.machine import has_fast_bf16
+from learner.model import SharedModel
+from tests.learner.votes import answer
+
+ITEMS: list[Item] = [((3, 4, 5), (7, 8, 9, 2)), ((3, 4), (7, 7, 2)), ((6, 5, 4, 3), ()), ((9,), (30,))]
+
+
+@pytest.mark.parametrize("how", ["packed", "transformers", "native"])
+def test_states_of_several_layers_come_from_one_pass(random_model: str, how: str) -> None:
+    if how == "native" and not has_fast_bf16():
+        pytest.skip("this processor multiplies in float32 only")
+    model = SharedModel(
+        random_model, device="cpu", packed=how != "transformers", bf16_products=how == "native"
+    )
+    batch = make_batch(ITEMS)
+    found = model.layer_states(batch, [1], batch.answers)
+    whole = model.hidden(batch, None, 1).flatten(0, 1)[batch.predicting + 1]
+    assert found.shape == (1, 8, model.hidden_size)
+    assert torch.allclose(found[0], whole, atol=1e-6)
+    last = model.hidden(batch, None).flatten(0, 1)[batch.predicting + 1]
+    assert torch.allclose(model.answer_states(batch, None), last, atol=1e-6)
+
+
+def test_native_states_are_those_of_a_pass_for_each_layer(random_model: str) -> None:
+    if not has_fast_bf16():
+        pytest.skip("this processor multiplies in float32 only")
+    model = SharedModel(random_model, device="cpu", bf16_products=True)
+    batch = make_batch(ITEMS)
+    found = model.layer_states(batch, [0, 1, 2], batch.answers)
+    for count, states in enumerate(found):
+        whole = model.hidden(batch, None, count).flatten(0, 1)[batch.predicting + 1]
+        assert torch.equal(states, whole), f"after {count} layers"
+
+
+def test_an_answers_features_are_what_its_tokens_and_states_say(random_model: str) -> None:
+    model = SharedModel(random_model, device="cpu")
+    features = AnswerFeatures(model)
+    found = features.of_items(ITEMS, STATES)
+    columns = features.columns(STATES)
+    for row, (prompt, tokens) in enumerate(ITEMS):
+        states = model.hidden(make_batch([(prompt, tokens)]), None, 1)[0, len(prompt) :]
+        assert set(found[row, columns["tokens"]].nonzero().flatten().tolist()) == set(tokens)
+        assert float(found[row, columns["length"]]) == pytest.approx(float(torch.tensor(len(tokens)).log1p()))
+        wanted = (states.mean(0), states[-1]) if tokens else 2 * (torch.zeros(model.hidden_size),)
+        for name, value in zip(("means", "lasts"), wanted, strict=True):
+            assert torch.allclose(found[row, columns[name]], value, atol=1e-5), (row, name)
+    sums = features.of_items(ITEMS, WORDS)[:, features.columns(WORDS)["middle"]]
+    means = found[:, columns["means"]]
+    assert torch.allclose(sums, means * torch.tensor([[4.0], [3.0], [0.0], [1.0]]), atol=1e-4)
+
+
+def test_what_the_reader_says_is_remembered_until_it_has_learned(random_model: str) -> None:
+    asked: list[int] = []
+
+    def reader(items: list[Item]) -> torch.Tensor:
+        asked.append(len(items))
+        return torch.full((len(items),), float(len(asked)))
+
+    features = AnswerFeatures(SharedModel(random_model, device="cpu"), reader)
+    answers = [answer((7, 2), "a"), answer((8, 2), "b")]
+    column = features.columns(READ)["reader"]
+    assert features.of_answers(answers, READ)[:, column].unique().tolist() == [1.0]
+    other = AnswerFeatures(features._model, reader)
+    other.restore(features.state())
+    assert torch.equal(other.of_answers(answers, READ), features.of_answers(answers, READ))
+    assert asked == [2]
+    features.forget_scores()
+    assert features.of_answers(answers, READ)[:, column].unique().tolist() == [2.0]
+
+
+def test_what_was_remembered_in_another_shape_is_computed_again(random_model: str) -> None:
+    features = AnswerFeatures(SharedModel(random_model, device="cpu"))
+    before = features.of_answers([answer((7, 2), "a")], STATES)
+    features.restore({"keys": ["old"], "dense": torch.zeros(1, 3)})
+    assert torch.equal(features.of_answers([answer((7, 2), "a")], STATES), before)
