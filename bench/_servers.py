@@ -53,10 +53,11 @@ def engine(
     environment: Mapping[str, str] | None = None,
     extra: Sequence[str] = (),
     model: Path | None = None,
+    memory_share: float | None = None,
 ) -> Iterator[Server]:
     """vLLM, started as `hearken up` does, on `cores`, with the tiny model unless told otherwise.
 
-    Its output is in `folder`.
+    Its output is in `folder`. memory_share: of its GPU; None for vLLM's own choice.
     """
     model = model or ensure_tiny()
     options = EngineOptions(
@@ -64,6 +65,7 @@ def engine(
         port=free_port(),
         cuda=use_cuda(),
         max_model_len=context_length(model),
+        memory_share=memory_share,
         extra=tuple(extra),
     )
     env = engine_environment(options, os.environ) | dict(environment or {})

@@ -11,48 +11,16 @@ are. Those are counted as 2 operations for each weight and token in a forward pa
 pass, as the base is frozen (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); both sides are credited with
 what an update needs at least: one pass each for logprobs, reference and score, and the epochs' passes.
 
-`--device cpu --layers 2` tries the script out where there is no GPU.
+`--cpu-shape tiny` tries the script out where there is no GPU, with a model of 0.3 million parameters.
 """
 
 import argparse
 import json
-import shutil
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from bench.ppo import run_ours, run_trl, workload
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-}
-
-
-def make_model(tiny: Path, folder: Path, layers: int) -> int:
-    """A random model of the shape with the tiny one's tokenizer; how many weights its products have."""
-    import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    config = Qwen2Config(
-        **SHAPE,
-        num_hidden_layers=layers,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="bfloat16",
-    )
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(config).to(torch.bfloat16)
-    model.save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(tiny / file, folder / file)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def operations(weights: int, tokens: int, epochs: int) -> float:
@@ -74,24 +42,25 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--updates", type=int, default=6, help="updates of each side; the first warms up")
     parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--cpu-shape", choices=("tiny",), help="try it out on the CPU, with a small model")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="of the GPU; an H100's by default")
     arguments = parser.parse_args(argv)
 
     import torch
 
-    from hearken.tiny import ensure_tiny
+    from bench._shapes import QWEN, TINY, make_model, make_tokenizer
 
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("no GPU is visible to torch; --device cpu tries the script out")
+    if arguments.cpu_shape is None and not torch.cuda.is_available():
+        print("no GPU is visible to torch; --cpu-shape tiny tries the script out", file=sys.stderr)
         return 1
-    tiny = ensure_tiny()
+    shape = TINY if arguments.cpu_shape else QWEN | {"num_hidden_layers": arguments.layers}
     result: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder, model = Path(scratch) / "run", Path(scratch) / "model"
-        weights = make_model(tiny, model, arguments.layers)
-        work = workload(tiny, arguments.batch, arguments.updates, 2, False)
-        work |= {"model": str(model), "device": arguments.device}
+        make_tokenizer(model)
+        weights = make_model(model, shape)
+        work = workload(model, arguments.batch, arguments.updates, 2, False)
+        work |= {"device": "cpu" if arguments.cpu_shape else "cuda"}
         theirs, ours = run_trl(work, folder), run_ours(work, folder, ranks=1)
         tokens = tokens_of(folder)
         needed = operations(weights, tokens, work["epochs"])

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearken import smollm2
+from hearken import gguf, smollm2
 from hearken.errors import UsageError
+from hearken.model_checks import check_model
 from hearken.settings import EngineSettings
 
 LONGEST_CONTEXT = 4096
@@ -52,6 +53,7 @@ class EngineOptions:
     kv_cache_gib: int = 1  # CPU only: on a GPU vLLM measures what is free
     threads: int = 1  # CPU only, see `engine_threads`
     tool_parser: str = "hermes"  # see `tool_parser`
+    memory_share: float | None = None  # GPU only: the share of its memory; None for vLLM's own choice
     gpus: str | None = None  # CUDA_VISIBLE_DEVICES of this engine; None: whatever the caller has
     extra: tuple[str, ...] = ()  # further vLLM flags, as they are
 
@@ -75,6 +77,7 @@ def options(
         cuda=cuda,
         max_loras=asked.max_loras,
         dtype=asked.dtype,
+        memory_share=asked.memory_share,
         gpus=gpus,
         extra=asked.flags,
         **known,
@@ -104,6 +107,8 @@ def engine_command(options: EngineOptions) -> list[str]:
         # float32 on a CPU: engine and learner then agree to 1e-6 nats per token.
         "--dtype", options.dtype or ("auto" if options.cuda else "float32"),
     ]  # fmt: skip
+    if options.cuda and options.memory_share is not None:
+        command += ["--gpu-memory-utilization", f"{options.memory_share:.2f}"]
     if not options.cuda:
         # Blocks of 32 tokens instead of 128: a prompt of one sentence can then hit the prefix cache.
         # "uni": the model runs inside the engine's own process. With a worker process of its own, both
@@ -189,12 +194,13 @@ def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def resolve_model(model: str, say: Callable[[str], None] = _to_stderr) -> Path:
+def resolve_model(model: str, say: Callable[[str], None] = _to_stderr, *, template: bool = True) -> Path:
     """The local folder of a model: `model` itself, or what the Hugging Face hub has under that name.
 
-    `smollm2` is set up in the cache if no folder here has that name; `say` hears how. Every process then
-    reads the same files and none goes to the network again. Raises UsageError when there is no such folder
-    or name, or when the folder does not hold a model.
+    `smollm2` is set up in the cache if no folder here has that name; `say` hears how. A GGUF file, or a
+    folder with one and no other weights, is made an ordinary folder once. Every process then reads the same
+    files and none goes to the network again. Raises UsageError when there is no such folder or name, or when
+    what is there cannot be served and trained; `template`: whether that takes a chat template.
     """
     folder = Path(model).expanduser()
     if model == smollm2.NAME and not folder.exists():
@@ -203,13 +209,15 @@ def resolve_model(model: str, say: Callable[[str], None] = _to_stderr) -> Path:
     if not folder.exists():
         if looks_like_a_path:
             raise UsageError(f"model folder {model} does not exist")
-        return _download(model)
+        folder = _download(model)
+    folder = gguf.instead_of(folder) or folder
     if not (folder / "config.json").is_file():
         raise UsageError(f"{model} is not a model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):
         raise UsageError(f"{model} is not a model folder: it has no *.safetensors weights")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise UsageError(f"{model} is not a model folder: it has no tokenizer.json")
+    check_model(folder, model, template=template)
     return folder.resolve()
 
 
@@ -274,6 +282,12 @@ def engine_threads(engines: int = 1) -> int:
     return max(1, len(os.sched_getaffinity(0)) // 2 // engines)
 
 
+def gpu_names(count: int, visible: str = "") -> list[str]:
+    """What the first `count` usable GPUs are called in CUDA_VISIBLE_DEVICES, of which `visible` is the
+    caller's own value."""
+    return visible.replace(" ", "").split(",")[:count] if visible else [str(i) for i in range(count)]
+
+
 def share_gpus(engines: int, count: int, visible: str = "") -> list[str]:
     """The GPUs of each engine, as its CUDA_VISIBLE_DEVICES: neighbours, as evenly as they go.
 
@@ -285,5 +299,5 @@ def share_gpus(engines: int, count: int, visible: str = "") -> list[str]:
             f"--engines {engines} needs as many GPUs, and this machine shows {count}; "
             f"pass --engines {count}, or check CUDA_VISIBLE_DEVICES"
         )
-    names = visible.replace(" ", "").split(",") if visible else [str(i) for i in range(count)]
+    names = gpu_names(count, visible)
     return [",".join(names[i * count // engines : (i + 1) * count // engines]) for i in range(engines)]

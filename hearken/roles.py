@@ -48,16 +48,24 @@ def run_controller(config: Config) -> int:
 
 def run_learner(config: Config) -> int:
     """Run the learner until SIGTERM."""
-    from hearken.engine import resolve_model
+    from hearken.engine import context_length, resolve_model
+    from hearken.fitting import fit_learner
 
     if config.get("learner.model").value is NEEDED:
         raise UsageError("the learner needs --model, the base model that its engine serves")
     config = _in_folder(config)
-    model = resolve_model(config.get("learner.model").value)
+    model = resolve_model(config.get("learner.model").value, template=False)  # the engine has it
     settings = config.over({"learner.model": Given(str(model), "--model")}).build("learner")
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     _log_to_stderr()
+    fit_learner(
+        model,
+        settings,
+        context_length(model),
+        check=config.build("service").memory_check,
+        say=logging.getLogger("hearken.learner").warning,
+    )
     from learner.adapters import RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run

@@ -3,9 +3,11 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from hearken.paces import Pace
+
+MemoryCheck = Literal["refuse", "warn", "off"]
 
 ENGINE_URL = "http://127.0.0.1:8001"
 
@@ -37,6 +39,10 @@ class ServiceSettings:
         Pace, "how fast releases go: seconds and small samples (demo), or hours and large ones (normal)"
     ] = "normal"
     seed: Annotated[int, "seed of everything random"] = 0
+    memory_check: Annotated[
+        MemoryCheck,
+        "what happens when a model needs more memory than there is: refuse to start, warn, or nothing (off)",
+    ] = "refuse"
 
     @property
     def folder(self) -> Path:
@@ -72,6 +78,11 @@ class EngineSettings:
         int | None,
         "GiB of key-value cache of an engine on CPUs; without it four sequences of full length, 1 at least",
     ] = None
+    memory_share: Annotated[
+        float | None,
+        "share of its GPU's memory that an engine takes (--gpu-memory-utilization); without it what a "
+        "learner on the same GPU leaves by the plan, and vLLM's own choice elsewhere",
+    ] = None
     threads: Annotated[
         int | None, "OpenMP threads of an engine on CPUs; without it its share of half of the cores"
     ] = None
@@ -86,6 +97,8 @@ class EngineSettings:
         for name in ("max_model_len", "longest_context", "lora_rank", "kv_cache_gib", "threads"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.memory_share is not None and not 0 < self.memory_share < 1:
+            raise ValueError(f"memory_share is {self.memory_share}; it must lie between 0 and 1")
         if self.max_loras < 1:
             raise ValueError(f"max_loras is {self.max_loras}; it must be at least 1")
         if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras + 5:

@@ -8,17 +8,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from hearken import access, checks, engine, flags
-from hearken.config.follow import follow
+from hearken import access, checks, engine, flags, vllm_flags
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
+from hearken.fitting import APART, Layout
 from hearken.plan import UpSettings
 from hearken.settings import EngineSettings
+from hearken.suiting import followed, lay_out
 from hearken.supervisor import Child, ChildFailed, Supervisor
 
 Say = Callable[[str], None]
@@ -45,7 +47,8 @@ def check(settings: UpSettings, say: Say) -> None:
 def choose_model(settings: UpSettings, say: Say) -> Path:
     """The folder of the base model; trains the tiny one when none was named."""
     if settings.service.model is not None:
-        return engine.resolve_model(settings.service.model, say)
+        template = vllm_flags.value(settings.engine.flags, "--chat-template")
+        return engine.resolve_model(settings.service.model, say, template=template is None)
     from hearken.tiny import default_folder
 
     # In a process of its own: it needs torch, which this one would carry along for as long as it runs.
@@ -55,23 +58,26 @@ def choose_model(settings: UpSettings, say: Say) -> Path:
     return default_folder()
 
 
-def children(settings: UpSettings, model: Path, cuda: bool) -> dict[str, Child]:
+def children(settings: UpSettings, model: Path, cuda: bool, layout: Layout = APART) -> dict[str, Child]:
     """The processes, in the order in which they are started (they are stopped in reverse).
 
     All roles get the file and what goes over it: what `up` was told and what it decided.
     Raises UsageError when there are fewer GPUs than engines, or the model does not suit the settings.
     """
-    config = follow(settings.config, model, cuda)
+    config = followed(settings, model, cuda, layout.context)
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     handed = tuple(_handed(settings, config, model))
     logs = settings.data / "logs"
 
+    gpus = _gpus(layout) if cuda and layout.learner_card is not None else None
+
     def role(name: str, stop_seconds: float) -> Child:
         command = (sys.executable, "-m", "hearken", name, *handed)
-        return Child(name, command, env, logs / f"{name}.log", stop_seconds)
+        own = {} if name != "learner" or gpus is None else {"CUDA_VISIBLE_DEVICES": gpus[-1]}
+        return Child(name, command, env | own, logs / f"{name}.log", stop_seconds)
 
     return {
-        **_engines(settings, config.build("engine"), model, cuda, env),
+        **_engines(settings, config.build("engine"), model, cuda, layout, env),
         "controller": role("controller", 2.0),
         "learner": role("learner", 2.5),
         "gateway": role("gateway", 4.0),
@@ -85,6 +91,7 @@ def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
         values |= {path: given.value for path, given in layer.items()}
     values["service.model"] = str(model)
     values["learner.rank"] = config.get("learner.rank").value  # the engine was started for it
+    values["service.memory_check"] = "off"  # it was done for all of them together
     for path, value in (
         ("learner.threads", engine.engine_threads()),
         ("gateway.max_model_len", config.get("engine.max_model_len").value),
@@ -95,18 +102,31 @@ def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
     return [*(("--config", str(config.file)) if config.file else ()), *flags.written(told)]
 
 
+def _gpus(layout: Layout) -> list[str]:
+    """The names of all usable GPUs, up to the learner's own if it has one."""
+    count = engine.cuda_devices() if layout.learner_card is None else layout.learner_card + 1
+    return engine.gpu_names(count, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
 def _engines(
-    settings: UpSettings, asked: EngineSettings, model: Path, cuda: bool, env: Mapping[str, str]
+    settings: UpSettings,
+    asked: EngineSettings,
+    model: Path,
+    cuda: bool,
+    layout: Layout,
+    env: Mapping[str, str],
 ) -> dict[str, Child]:
     """The engines: "engine", "engine-2" and so on, each with its share of the GPUs or of the CPU."""
     gpus = None
-    if cuda and asked.count > 1:
-        visible = env.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = engine.share_gpus(asked.count, engine.cuda_devices(), visible)
+    if cuda and (asked.count > 1 or layout.learner_card is not None):
+        names = _gpus(layout)[: layout.learner_card]
+        gpus = engine.share_gpus(asked.count, len(names), ",".join(names))
     made = {}
     for i, port in enumerate(settings.engine_ports):
         name = f"engine-{i + 1}" if i else "engine"
         options = engine.options(asked, model, port, cuda, None if gpus is None else gpus[i])
+        if i == 0 and layout.engine_share is not None:
+            options = replace(options, memory_share=layout.engine_share)
         made[name] = Child(
             name,
             tuple(engine.engine_command(options)),
@@ -136,7 +156,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
-        self._children = children(settings, model, cuda)
+        self._children = children(settings, model, cuda, lay_out(settings, model, cuda, say))
         self._supervisor = Supervisor(report=say)
         self._waiting = waiting
         self._stopping = stopping

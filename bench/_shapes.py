@@ -1,0 +1,53 @@
+"""Models of a given shape with random weights: how long something takes does not depend on what they say."""
+
+from pathlib import Path
+from typing import Any
+
+QWEN: dict[str, Any] = {
+    "vocab_size": 151_936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+"""Qwen2.5-0.5B."""
+
+TINY: dict[str, Any] = QWEN | {
+    "vocab_size": 1024,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 1024,
+}
+"""Of the same kind, for a CPU."""
+
+
+def make_tokenizer(folder: Path) -> None:
+    """The tiny model's tokenizer, of 1,024 tokens and with a chat template, in `folder`; takes seconds."""
+    from hearken.support_desk import write_demonstrations
+    from learner.sft import read_demonstrations
+    from learner.tiny import TinyRecipe, train_tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    demonstrations = folder / "demonstrations.jsonl"
+    write_demonstrations(demonstrations, 2000, 0)
+    tokenizer = train_tokenizer(read_demonstrations(demonstrations), TinyRecipe())
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    demonstrations.unlink()
+
+
+def make_model(folder: Path, shape: dict[str, Any]) -> int:
+    """A random Qwen2 of a shape, in bfloat16, beside the tokenizer in `folder`; how many weights it has."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**shape, **ends, dtype="bfloat16")).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,62 @@
+"""What `hearken up` is told, made to suit the model and the machine before anything is started."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from hearken import engine, fitting
+from hearken.config.follow import GPU_CONTEXT, follow
+from hearken.config.layers import Given
+from hearken.config.resolve import Config
+from hearken.errors import UsageError
+from hearken.fitting import Layout
+from hearken.model_checks import check_context
+from hearken.plan import UpSettings
+from hearken.settings import MemoryCheck
+
+Say = Callable[[str], None]
+
+CONTEXTS = (GPU_CONTEXT, 16_384, 8192, 4096)
+"""Tokens. What engines on a GPU hold where nobody says otherwise: the first that fits."""
+
+
+def lay_out(settings: UpSettings, model: Path, cuda: bool, say: Say) -> Layout:
+    """Who gets what of the GPUs. Raises UsageError when context or memory do not fit this machine."""
+    config, check = settings.config, settings.service.memory_check
+    told = ("engine.max_model_len", "engine.longest_context")
+    is_open = cuda and check != "off" and not any(config.asked(path) for path in told)
+    bounds: tuple[int | None, ...] = CONTEXTS if is_open else (None,)
+    for bound in bounds[:-1]:
+        with contextlib.suppress(UsageError):
+            layout = _lay_out(settings, model, cuda, bound, "refuse", say)
+            if bound != bounds[0]:
+                say(f"chats may have {bound:,} tokens: no more fits (engine.max_model_len in hearken.toml)")
+            return layout
+    return _lay_out(settings, model, cuda, bounds[-1], check, say)
+
+
+def _lay_out(
+    settings: UpSettings, model: Path, cuda: bool, context: int | None, check: MemoryCheck, say: Say
+) -> Layout:
+    config = followed(settings, model, cuda, context)
+    asked = config.build("engine")
+    options = [engine.options(asked, model, port, cuda) for port in settings.engine_ports]
+    commands = [engine.engine_command(each) for each in options]
+    check_context(model, commands[0])
+    layout = fitting.fit(
+        model,
+        commands,
+        config.over({"learner.model": Given(str(model), "hearken up")}).build("learner"),
+        cuda=cuda,
+        kv_cache_gib=options[0].kv_cache_gib,
+        check=check,
+        say=say,
+    )
+    return replace(layout, context=context)
+
+
+def followed(settings: UpSettings, model: Path, cuda: bool, context: int | None) -> Config:
+    """The settings that hold for a model, with a bound for the engines' context if there is one."""
+    bound = {} if context is None else {"engine.longest_context": Given(context, "what fits the GPU")}
+    return follow(settings.config.over(bound), model, cuda)
