@@ -52,10 +52,10 @@ def tokenised(model: Path, files: Sequence[Path]) -> list[tuple[str, Pair]]:
     from hearken.importing import encoder
 
     encode = encoder(model)
-    found = []
+    found: list[tuple[str, Pair]] = []
     for file in files:
         for number, (messages, answers) in enumerate(read(file)):
-            pair = []
+            pair: list[tuple[list[int], list[int]]] = []
             for answer in answers:
                 prompt, tokens = encode(messages, answer)
                 prompt = prompt[-PROMPT_TOKENS:]

@@ -112,6 +112,7 @@ def run(
     from bench._raters import School, noisy_persona
     from deploy.gate import GateLimits
     from deploy.registry import Registry
+    from hearken.conversation import asked
     from hearken.evaluate import tokenize
     from hearken.support_desk import prompts
     from learner.machine import keep_freed_memory
@@ -157,7 +158,7 @@ def run(
         version = learner.place.trial
         if version is None:
             raise RuntimeError(f"no candidate came about: {learner.place}")
-        chats = Chats(url, tokenize(url, prompts(64, seed=2)))
+        chats = Chats(url, tokenize(url, [asked(question) for question in prompts(64, seed=2)]))
         with chats:
             chats.wait_for(CHATTERS)
             started = time.perf_counter()

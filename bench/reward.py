@@ -174,7 +174,7 @@ def real_model(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
         ours = _side("hearken", told | {"fits": fits, "ladder": True}, Path(scratch))
         work = told | {"fits": [fits[i] for i in slow], "trl": [TRL_REAL_MODEL]}
         theirs = dict(zip(slow, _side("trl", work, Path(scratch))[0], strict=True)) if slow else {}
-    result = {}
+    result: dict[str, float] = {}
     print(f"{'pairs':>6} {'':28} {'accuracy':>8} {'+-':>6} {'ece':>6} {'seconds':>8}")
     for size in arguments.sizes:
         rows = [i for i, (of, _) in enumerate(draws) if of == size]
@@ -206,7 +206,7 @@ def _real_figures(
     if slow:
         sides |= {"same_splits_": [ours[i] for i in slow], "trl_": [theirs[i] for i in slow]}
         places |= dict.fromkeys(("same_splits_", "trl_"), slow)
-    result = {}
+    result: dict[str, float] = {}
     for name, found in sides.items():
         held = [fits[i] for i in places[name]]
         figures = _figures(found, held)

@@ -133,7 +133,7 @@ class Learner:
         self.joiner.refused = self._bury
         self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
         reader = Reader(model, settings.reward) if READER in model.adapters else None
-        self.features = AnswerFeatures(model, reader and reader.score)
+        self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
         self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
         self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)

@@ -73,7 +73,8 @@ class Reader:
         counts = batch.mask.sum(1)
         rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
         sums = states.new_zeros(len(counts)).index_add(0, rows, states @ self._head)
-        return sums / counts.clamp(min=1) / len(self._head) ** 0.5
+        scores: Tensor = sums / counts.clamp(min=1) / len(self._head) ** 0.5
+        return scores
 
     @torch.no_grad()
     def score(self, items: Sequence[Item]) -> Tensor:
