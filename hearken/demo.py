@@ -20,7 +20,7 @@ from feedback.log import EventLog, LogError
 from feedback.opening import open_log
 from hearken import checks, engine, progress, report, up
 from hearken.audit import Audit, audit, wait_until_read
-from hearken.config.assemble import assemble
+from hearken.config.assemble import PACE_ORIGIN, assemble
 from hearken.config.follow import follow
 from hearken.config.layers import Given, Layer
 from hearken.errors import UsageError
@@ -109,14 +109,23 @@ def run(settings: DemoSettings, service_settings: UpSettings) -> int:
 
 
 def _for_world(settings: UpSettings, world: World, model: Path, cuda: bool) -> UpSettings:
-    """The service's settings with a longest answer, where users ask for none and the operator set none."""
-    path = "gateway.default_max_tokens"
-    if world.max_tokens is not None or settings.config.get(path).value is not None:
-        return settings
-    context: int = follow(settings.config, model, cuda).get("engine.max_model_len").value
-    longest = min(world.longest_answer, context)
-    config = settings.config.over({path: Given(longest, "hearken demo")})
+    """The service's settings as suits the world, where the operator said nothing else.
+
+    That is the world's pace, and a longest answer where users ask for none.
+    """
+    values = dict(world.service)
+    if world.max_tokens is None:
+        context: int = follow(settings.config, model, cuda).get("engine.max_model_len").value
+        values["gateway.default_max_tokens"] = min(world.longest_answer, context)
+    free = {path: value for path, value in values.items() if not _was_asked(settings, path)}
+    config = settings.config.over({path: Given(value, "hearken demo") for path, value in free.items()})
     return replace(settings, config=config, gateway=config.build("gateway"))
+
+
+def _was_asked(settings: UpSettings, path: str) -> bool:
+    """Whether an operator gave a setting; the pace gives some, too."""
+    given = settings.config.asked(path)
+    return given is not None and not given.origin.startswith(PACE_ORIGIN)
 
 
 def load_persona(name: str) -> Persona:

@@ -64,7 +64,9 @@ class EngineSettings:
         "on CPUs and 32768 on GPUs",
     ] = None
     dtype: Annotated[
-        str | None, "arithmetic of the model, as vLLM's --dtype; without it float32 on CPUs and auto on GPUs"
+        str | None,
+        "arithmetic of the model, as vLLM's --dtype; without it auto on GPUs, and on CPUs bfloat16 for "
+        "models of 50 million parameters and more where the processor is fast at it, else float32",
     ] = None
     lora_rank: Annotated[
         int | None, "largest LoRA rank that is loaded; without it the learner's rank (vLLM's next one)"

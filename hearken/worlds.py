@@ -1,8 +1,9 @@
 """Which world a demo's users live in: the support desk's for the tiny model, everyday life for all others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hearken import everyday, support_desk
 from hearken.conversation import Conversation, asked
@@ -23,7 +24,8 @@ class World:
     that an answer ends when the model ends it. longest_answer: tokens after which one that does not end is
     cut off, by the gateway where users ask for nothing and in the measurements. patience_seconds: how long a
     user waits for an answer. usual_prompts: answers of the base that tell what is usual. fresh_prompts,
-    kl_samples: of the comparison in the end.
+    kl_samples: of the comparison in the end. service: settings that the
+    pace has otherwise, by their place in hearken.toml.
     """
 
     name: str
@@ -35,6 +37,7 @@ class World:
     usual_prompts: int
     fresh_prompts: int
     kl_samples: int
+    service: Mapping[str, Any]
 
 
 def _desk(n: int, seed: int, *, held_out: bool = False) -> list[Conversation]:
@@ -51,6 +54,7 @@ SUPPORT_DESK = World(
     usual_prompts=128,
     fresh_prompts=400,
     kl_samples=200,
+    service={},
 )
 
 # Two cores give some 200 tokens a second to users and measurements together, so these are fewer.
@@ -64,6 +68,14 @@ EVERYDAY = World(
     usual_prompts=64,
     fresh_prompts=120,
     kl_samples=60,
+    service={
+        "learner.min_labels": 120,
+        "learner.labels_per_update": 40,
+        "learner.rollouts_per_step": 32,
+        "learner.steps_per_candidate": 6,
+        "learner.gate_prompts": 64,
+        "controller.max_seconds": 300.0,
+    },
 )
 
 

@@ -10,6 +10,9 @@ from hearken.config.tables import Tables, tables
 from hearken.paces import PACES
 from hearken.settings import default_data
 
+PACE_ORIGIN = "pace"
+"""How a value's origin begins that comes of the pace."""
+
 
 def assemble(asked: Sequence[Layer], config: Path | None, known: Tables | None = None) -> Config:
     """The settings that hold. `asked`: what goes over the file, the first first; `config`: --config.
@@ -20,6 +23,6 @@ def assemble(asked: Sequence[Layer], config: Path | None, known: Tables | None =
     found = file.find(config)
     below = [file.load(found, known)] if found else []
     pace = Config(known, asked, below).get("service.pace").value
-    paced = {path: Given(value, f"pace {pace}") for path, value in PACES[pace].items()}
+    paced = {path: Given(value, f"{PACE_ORIGIN} {pace}") for path, value in PACES[pace].items()}
     home = {"service.data": Given(default_data(), DEFAULT)}
     return Config(known, asked, (*below, paced, home), found)

@@ -10,6 +10,7 @@ from hearken.config.layers import Given, Layer
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.model_shape import Shape, position_limit, read_config, shape_of_config
+from learner.machine import has_fast_bf16
 from learner.width import default_learning_rate, default_rank, fine_tuning_rate
 
 CPU_CONTEXT, GPU_CONTEXT = 4096, 32768
@@ -19,6 +20,9 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values of --max-lora-rank that vLLM 0.32 knows, from 8 up."""
 
 GIB = 2**30
+
+BF16_PARAMETERS = 50_000_000
+"""Smaller models are served in float32 on CPUs: their matrices stay in the cache."""
 
 
 def follow(config: Config, model: Path, cuda: bool) -> Config:
@@ -48,7 +52,7 @@ def _values(config: Config, shape: Shape, limit: int | None, model: Path, cuda: 
         "sft.learning_rate": (fine_tuning_rate(shape.hidden), width),
         "engine.longest_context": (bound, machine),
         "engine.max_model_len": (context, "the model's limit" if limit == context else "longest_context"),
-        "engine.dtype": ("auto" if cuda else "float32", machine),
+        "engine.dtype": ("auto" if cuda else cpu_dtype(shape), f"{machine}, and the model's size"),
         "engine.lora_rank": (engine_rank(served), "[learner] rank, and the adapters that there are"),
         "engine.max_cpu_loras": (kept, "the size of an adapter"),
         "engine.kv_cache_gib": (cpu_cache_gib(shape, context), "max_model_len and the model's sizes"),
@@ -69,6 +73,14 @@ def engine_rank(rank: int) -> int:
 def kept_adapters(shape: Shape, rank: int, least: int) -> int:
     """How many adapters an engine keeps in memory: 16, or 2 GiB of them in float32 where those are fewer."""
     return max(least, min(16, 2 * GIB // (4 * shape.adapter(rank))))
+
+
+def cpu_dtype(shape: Shape) -> str:
+    """bfloat16 where the processor is fast at it and the model is large enough for that to matter.
+
+    In float32 engine and trainer agree to 1e-6 nats per token, which a small model can have at little cost.
+    """
+    return "bfloat16" if has_fast_bf16() and shape.parameters >= BF16_PARAMETERS else "float32"
 
 
 def cpu_cache_gib(shape: Shape, context: int) -> int:
