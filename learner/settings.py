@@ -206,7 +206,7 @@ class LearnerSettings:
         "arithmetic of the base's matrix products; auto is bfloat16 where the hardware is fast at it",
     ] = "auto"
     rank: Annotated[
-        int | None, "LoRA rank; without it by the model's width, and the engine is started for it"
+        int | None, "LoRA rank; without it that of the adapters that there are, else by the model's width"
     ] = None
     kl_budget_nats: Annotated[
         float,

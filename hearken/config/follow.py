@@ -33,27 +33,38 @@ def follow(config: Config, model: Path, cuda: bool) -> Config:
     """
     config, model_config = config.following({}), read_config(model)
     limit = position_limit(model_config)
-    followed = config.following(_values(config, shape_of_config(model_config), limit, model, cuda))
-    _check(followed, limit)
+    published = published_rank(config.build("service").folder)
+    shape = shape_of_config(model_config)
+    followed = config.following(_values(config, shape, limit, published, model, cuda))
+    _check(followed, limit, published)
     return followed
 
 
-def _values(config: Config, shape: Shape, limit: int | None, model: Path, cuda: bool) -> Layer:
-    rank = config.get("learner.rank").value or default_rank(shape.hidden)
-    served = Registry(config.build("service").folder / "adapters").rank(rank)  # version 0 may have more
+def published_rank(data: Path) -> int:
+    """The highest rank of the adapters that a service has, in its data folder; 0 without any."""
+    folder = data / "adapters"
+    return Registry(folder).rank(0) if folder.is_dir() else 0
+
+
+def _values(
+    config: Config, shape: Shape, limit: int | None, published: int, model: Path, cuda: bool
+) -> Layer:
+    """Place -> value. limit: the model's own context; published: the rank of the adapters that there are."""
+    rank = config.get("learner.rank").value or published or default_rank(shape.hidden)
+    served = max(rank, published)
     bound = config.get("engine.longest_context").value or (GPU_CONTEXT if cuda else CPU_CONTEXT)
     context = config.get("engine.max_model_len").value or min(limit or bound, bound)
     kept = kept_adapters(shape, served, config.get("engine.max_loras").value + 5)
     threads = engine.engine_threads(config.get("engine.count").value)
     width, machine = f"the hidden size, {shape.hidden}", f"the machine, a {'GPU' if cuda else 'CPU'}"
     values: dict[str, tuple[Any, str]] = {
-        "learner.rank": (rank, width),
+        "learner.rank": (rank, "the adapters that there are" if published else width),
         "learner.ppo.learning_rate": (default_learning_rate(shape.hidden), width),
         "sft.learning_rate": (fine_tuning_rate(shape.hidden), width),
         "engine.longest_context": (bound, machine),
         "engine.max_model_len": (context, "the model's limit" if limit == context else "longest_context"),
         "engine.dtype": ("auto" if cuda else cpu_dtype(shape), f"{machine}, and the model's size"),
-        "engine.lora_rank": (engine_rank(served), "[learner] rank, and the adapters that there are"),
+        "engine.lora_rank": (engine_rank(served), "the learner's and all adapters' rank"),
         "engine.max_cpu_loras": (kept, "the size of an adapter"),
         "engine.kv_cache_gib": (cpu_cache_gib(shape, context), "max_model_len and the model's sizes"),
         "engine.threads": (threads, f"the machine, {len(os.sched_getaffinity(0))} cores"),
@@ -88,7 +99,7 @@ def cpu_cache_gib(shape: Shape, context: int) -> int:
     return max(1, -(-4 * context * 4 * shape.key_values // GIB))
 
 
-def _check(config: Config, limit: int | None) -> None:
+def _check(config: Config, limit: int | None, published: int) -> None:
     context, rank = config.get("engine.max_model_len"), config.get("engine.lora_rank")
     if limit is not None and context.value > limit:
         raise UsageError(
@@ -96,10 +107,11 @@ def _check(config: Config, limit: int | None) -> None:
             f"{limit} tokens; give that or less"
         )
     trained = config.get("learner.rank")
-    if rank.value < trained.value:
+    if rank.value < max(trained.value, published):
+        whose = f"the learner's ({trained.origin})" if trained.value >= published else "that there are"
         raise UsageError(
-            f"{rank.origin}: [engine] lora_rank is {rank.value}, too small for the learner's adapters of "
-            f"rank {trained.value} ({trained.origin}); leave it out, or give that or more"
+            f"{rank.origin}: [engine] lora_rank is {rank.value}, too small for adapters of rank "
+            f"{max(trained.value, published)}, {whose}; leave it out, or give that or more"
         )
     if rank.value not in VLLM_RANKS:
         known = ", ".join(map(str, VLLM_RANKS))

@@ -79,6 +79,11 @@ def configured(tmp_path: Path, text: str, known: Tables | None = None, **told: o
     return assemble([asked], file, known)
 
 
+def followed(tmp_path: Path, text: str, *, cuda: bool = False) -> Config:
+    """Settings of a service that has no adapters yet, with what follows from the model in `tmp_path`."""
+    return follow(configured(tmp_path, text, service__data=tmp_path / "data"), tmp_path, cuda)
+
+
 def complaints(tmp_path: Path, text: str) -> list[str]:
     """What is said of a file, a line each, without its folder."""
     try:
@@ -290,7 +295,7 @@ def test_what_nobody_set_follows_the_model(
 ) -> None:
     sizes = SIZES | {"hidden_size": width, "max_position_embeddings": limit}
     (tmp_path / "config.json").write_text(json.dumps(sizes))
-    config = follow(configured(tmp_path, '[service]\nmodel = "m"\n'), tmp_path, cuda=False)
+    config = followed(tmp_path, '[service]\nmodel = "m"\n')
     learner, engine = config.build("learner"), config.build("engine")
     assert (learner.rank, engine.lora_rank, engine.max_model_len) == (rank, rank, context)
     assert learner.ppo.learning_rate == pytest.approx(rate)
@@ -299,11 +304,9 @@ def test_what_nobody_set_follows_the_model(
     assert f"# follows the hidden size, {width}" in next(
         x for x in shown.splitlines() if x.startswith("rank =")
     )
-    assert follow(config, tmp_path, cuda=True).build("engine").max_model_len == min(limit, 32768)
-    asked = configured(
-        tmp_path, "[learner]\nrank = 20\nppo.learning_rate = 1e-4\n[engine]\nlongest_context = 300\n"
-    )
-    asked = follow(asked, tmp_path, cuda=False)
+    assert followed(tmp_path, "", cuda=True).build("engine").max_model_len == min(limit, 32768)
+    text = "[learner]\nrank = 20\nppo.learning_rate = 1e-4\n[engine]\nlongest_context = 300\n"
+    asked = followed(tmp_path, text)
     assert (asked.get("learner.rank").value, asked.get("learner.ppo.learning_rate").value) == (20, 1e-4)
     assert (asked.build("engine").lora_rank, asked.build("engine").max_model_len) == (32, 300)
 
@@ -314,7 +317,7 @@ def test_an_engine_on_a_cpu_keeps_what_fits(tmp_path: Path) -> None:
         "intermediate_size": 18944, "vocab_size": 152064, "max_position_embeddings": 32768,
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(large))
-    engine = follow(configured(tmp_path, ""), tmp_path, cuda=False).build("engine")
+    engine = followed(tmp_path, "").build("engine")
     assert (engine.max_cpu_loras, engine.kv_cache_gib) == (13, 2)
 
 
@@ -325,7 +328,7 @@ def test_an_engine_on_a_cpu_keeps_what_fits(tmp_path: Path) -> None:
          "hearken.toml:2: [engine] max_model_len is 9000, and the model's own limit is 8192 tokens; give "
          "that or less"),
         ("[engine]\nlora_rank = 8\n[learner]\nrank = 9",
-         "hearken.toml:2: [engine] lora_rank is 8, too small for the learner's adapters of rank 9 "
+         "hearken.toml:2: [engine] lora_rank is 8, too small for adapters of rank 9, the learner's "
          "(hearken.toml:4); leave it out, or give that or more"),
         ("[engine]\nlora_rank = 24",
          "hearken.toml:2: [engine] lora_rank is 24; vLLM knows 8, 16, 32, 64, 128, 256, 320, 512"),
@@ -335,7 +338,7 @@ def test_an_engine_on_a_cpu_keeps_what_fits(tmp_path: Path) -> None:
 def test_what_does_not_suit_the_model_is_refused(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SIZES))
     with pytest.raises(UsageError) as refused:
-        follow(configured(tmp_path, text), tmp_path, cuda=False)
+        followed(tmp_path, text)
     assert str(refused.value).replace(f"{tmp_path}/", "") == said
 
 

@@ -99,8 +99,14 @@ def test_engines_take_adapters_of_version_0_s_rank(
     tmp_path: Path, model: Path, rank: int, allowed: str
 ) -> None:
     publish(Registry(tmp_path / "data" / "adapters"), tmp_path, after_seq=-1, rank=rank)
-    engine = children(settings(tmp_path), model, cuda=False)["engine"]
-    assert engine.command[engine.command.index("--max-lora-rank") + 1] == allowed
+    found = children(settings(tmp_path), model, cuda=False)
+    engine = found["engine"].command
+    assert engine[engine.index("--max-lora-rank") + 1] == allowed
+    assert understood(found["learner"]).build("learner").rank == rank
+    small = settings(tmp_path, {"engine.lora_rank": 8, "learner.rank": 3})
+    if rank > 8:
+        with pytest.raises(UsageError, match=f"too small for adapters of rank {rank}, that there are"):
+            children(small, model, cuda=False)
 
 
 def test_engines_share_the_machine_and_are_all_told_of(tmp_path: Path, model: Path) -> None:
