@@ -222,7 +222,14 @@ def serving(
     machine = Machine.here()
     command = engine_command(options)
     layout = fit(
-        model, [command], settings, cuda=cuda, kv_cache_gib=options.kv_cache_gib, check="warn", say=print
+        model,
+        [command],
+        settings,
+        cuda=cuda,
+        kv_cache_gib=options.kv_cache_gib,
+        check="warn",
+        say=print,
+        machine=machine,
     )
     shape, config = shape_of(model), read_config(model)
     load = engine_load(command, config, cuda=cuda, kv_cache_gib=options.kv_cache_gib)

@@ -29,13 +29,14 @@ SERVICE_BYTES = 400 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """GPUs (bytes of each) and free RAM (bytes, None where it is not known).
+    """GPUs (bytes of each) and RAM in all and as is free now (bytes, None where it is not known).
 
     learner_on_card: whether a learner's torch would use a GPU; native: whether it has compiled blocks.
     """
 
     cards: tuple[int, ...] = ()
     ram: int | None = None
+    free_ram: int | None = None
     learner_on_card: bool = False
     native: bool = False
 
@@ -44,7 +45,7 @@ class Machine:
         """This machine."""
         cards = tuple(hardware.card_bytes())
         on_card = bool(cards) and hardware.torch_has_cuda()
-        return cls(cards, hardware.free_ram_bytes(), on_card, has_fast_bf16())
+        return cls(cards, hardware.ram_bytes(), hardware.free_ram_bytes(), on_card, has_fast_bf16())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,12 @@ class TooLittle(Exception):
 
 def decide(wish: Wish, machine: Machine) -> Layout:
     """Who gets which GPU, and how much of it. Raises TooLittle when something would not fit."""
-    _check_ram(wish, machine)
+    if wish.engine is not None and not wish.engine_on_card:
+        _check_cache(wish, wish.engine)
+    if not fits_in_ram(wish, machine, machine.ram):
+        raise TooLittle(_sentence(wish, ram_needs(wish, machine), machine.ram or 0, "this machine has"))
+    if not machine.cards:
+        return APART
     if wish.engine is None or not wish.engine_on_card:
         if machine.learner_on_card:
             learner = planning.learner_on_card(wish.shape, wish.learner)
@@ -120,7 +126,7 @@ def _check_card(wish: Wish, needs: Mapping[str, Need], card: int, share: float =
         raise TooLittle(_sentence(wish, needs, card, f"of this card {share:.0%} may be used, and it has"))
 
 
-def _check_ram(wish: Wish, machine: Machine) -> None:
+def ram_needs(wish: Wish, machine: Machine) -> dict[str, Need]:
     """Of what runs on the CPU. What processes on a GPU take of the RAM beside it is not planned."""
     needs: dict[str, Need] = {}
     if wish.engine is not None:
@@ -128,11 +134,14 @@ def _check_ram(wish: Wish, machine: Machine) -> None:
     if wish.engine is not None and not wish.engine_on_card:
         one = planning.engine_in_ram(wish.shape, wish.engine)
         needs[_counted("engine", wish.engines)] = {part: wish.engines * size for part, size in one.items()}
-        _check_cache(wish, wish.engine)
     if not machine.learner_on_card:
         needs["learner"] = planning.learner_in_ram(wish.shape, wish.learner)
-    if machine.ram is not None and sum(map(total, needs.values())) > machine.ram:
-        raise TooLittle(_sentence(wish, needs, machine.ram, "what is free here is"))
+    return needs
+
+
+def fits_in_ram(wish: Wish, machine: Machine, ram: int | None) -> bool:
+    """Whether so much RAM is enough; where it is not known, it is taken to be."""
+    return ram is None or sum(map(total, ram_needs(wish, machine).values())) <= ram
 
 
 def _check_cache(wish: Wish, engine: EngineLoad) -> None:
@@ -201,13 +210,12 @@ def fit(
     kv_cache_gib: int,
     check: MemoryCheck,
     say: Callable[[str], None],
-    machine: Machine | None = None,
+    machine: Machine,
 ) -> Layout:
-    """Lay out the engines that `commands` would start, and a learner, on this machine.
+    """Lay out the engines that `commands` would start, and a learner, on a machine.
 
     Raises UsageError (exit code 2) when they do not fit and `check` is "refuse".
     """
-    machine = machine or Machine.here()
     try:
         shape, config = shape_of(model), read_config(model)
     except UsageError as unknown:
@@ -248,6 +256,10 @@ def fit_learner(
 
 
 def _checked(wish: Wish, machine: Machine, check: MemoryCheck, say: Callable[[str], None]) -> Layout:
+    if fits_in_ram(wish, machine, machine.ram) and not fits_in_ram(wish, machine, machine.free_ram):
+        _tell(
+            check, say, _sentence(wish, ram_needs(wish, machine), machine.free_ram or 0, "only free now is")
+        )
     try:
         return decide(wish, machine)
     except TooLittle as problem:

@@ -1,4 +1,4 @@
-"""What memory this machine has: RAM that may still be taken, and the sizes of its GPUs. Without torch."""
+"""What memory this machine has: RAM, in all and free, and the sizes of its GPUs. Without torch."""
 
 import ctypes
 import importlib.metadata
@@ -8,31 +8,46 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
+def ram_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
+    """RAM of this machine, or of the container where that is limited to less (cgroup v2). None where neither
+    can be read."""
+    return _less(_meminfo(meminfo, "MemTotal"), _number(cgroup / "memory.max"))
+
+
 def free_ram_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """RAM that new processes can have: what the system calls available, and no more than the container's
-    limit leaves (cgroup v2). None where neither can be read."""
-    found = [size for size in (_available(meminfo), _left_in_container(cgroup)) if size is not None]
-    return min(found, default=None)
+    """The part of `ram_bytes` that new processes can have now. Cached files count as free: the kernel gives
+    them up."""
+    limit, taken = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
+    left = None if limit is None or taken is None else max(0, limit - taken + _cached(cgroup))
+    return _less(_meminfo(meminfo, "MemAvailable"), left)
 
 
-def _available(meminfo: Path) -> int | None:
+def _less(*sizes: int | None) -> int | None:
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def _meminfo(meminfo: Path, name: str) -> int | None:
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines[name].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
 
 
-def _left_in_container(cgroup: Path) -> int | None:
-    """The limit less what is taken; cached files count as free, because the kernel gives them up."""
+def _number(file: Path) -> int | None:
+    """A cgroup's number; None for "max", and where there is none."""
     try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        taken = int((cgroup / "memory.current").read_text())
-        lines = (cgroup / "memory.stat").read_text().splitlines()
-        cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
-        return None if limit == "max" else max(0, int(limit) - taken + cached)
+        return int(file.read_text())
     except (OSError, ValueError):
         return None
+
+
+def _cached(cgroup: Path) -> int:
+    try:
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    except (OSError, ValueError):
+        return 0
 
 
 def card_bytes() -> list[int]:

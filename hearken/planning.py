@@ -21,7 +21,7 @@ Blocks = Literal["transformers", "packed", "native"]
 """The way through the blocks: transformers' and peft's, or hearken's own in float32 or compiled."""
 
 PROCESS_BYTES = 740 * MIB  # Python with torch, transformers and the rest imported, before there is a model
-ENGINE_PROCESS_BYTES = 1000 * MIB  # the same for vLLM on a CPU
+ENGINE_PROCESS_BYTES = 1900 * MIB  # the same for vLLM on a CPU: its server and its core
 CUDA_BYTES = 600 * MIB  # a CUDA context with torch's kernels loaded
 ENGINE_CUDA_BYTES = 1536 * MIB  # the same with vLLM's kernels and CUDA graphs
 HEAP_BYTES = GIB  # the most freed memory that a learner keeps (`learner.machine.KEPT_BYTES`)

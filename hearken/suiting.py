@@ -1,6 +1,5 @@
 """What `hearken up` is told, made to suit the model and the machine before anything is started."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from hearken.config.follow import GPU_CONTEXT, follow
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
-from hearken.fitting import Layout
+from hearken.fitting import Layout, Machine
 from hearken.model_checks import check_context
 from hearken.plan import UpSettings
 from hearken.settings import MemoryCheck
@@ -21,23 +20,40 @@ CONTEXTS = (GPU_CONTEXT, 16_384, 8192, 4096)
 """Tokens. What engines on a GPU hold where nobody says otherwise: the first that fits."""
 
 
-def lay_out(settings: UpSettings, model: Path, cuda: bool, say: Say) -> Layout:
-    """Who gets what of the GPUs. Raises UsageError when context or memory do not fit this machine."""
+def lay_out(
+    settings: UpSettings, model: Path, cuda: bool, say: Say, machine: Machine | None = None
+) -> Layout:
+    """Who gets what of the GPUs. `machine` None: this one.
+
+    Raises UsageError when the context is longer than the model's, or the memory does not suffice.
+    """
+    machine = machine or Machine.here()
     config, check = settings.config, settings.service.memory_check
     told = ("engine.max_model_len", "engine.longest_context")
     is_open = cuda and check != "off" and not any(config.asked(path) for path in told)
     bounds: tuple[int | None, ...] = CONTEXTS if is_open else (None,)
-    for bound in bounds[:-1]:
-        with contextlib.suppress(UsageError):
-            layout = _lay_out(settings, model, cuda, bound, "refuse", say)
-            if bound != bounds[0]:
-                say(f"chats may have {bound:,} tokens: no more fits (engine.max_model_len in hearken.toml)")
-            return layout
-    return _lay_out(settings, model, cuda, bounds[-1], check, say)
+    bound = next((each for each in bounds[:-1] if _fits(settings, model, cuda, each, machine)), bounds[-1])
+    if bound != bounds[0]:
+        say(f"chats may have {bound:,} tokens: no more fits (engine.max_model_len in hearken.toml)")
+    return _lay_out(settings, model, cuda, bound, check, say, machine)
+
+
+def _fits(settings: UpSettings, model: Path, cuda: bool, context: int | None, machine: Machine) -> bool:
+    try:
+        _lay_out(settings, model, cuda, context, "refuse", lambda _: None, machine)
+    except UsageError:
+        return False
+    return True
 
 
 def _lay_out(
-    settings: UpSettings, model: Path, cuda: bool, context: int | None, check: MemoryCheck, say: Say
+    settings: UpSettings,
+    model: Path,
+    cuda: bool,
+    context: int | None,
+    check: MemoryCheck,
+    say: Say,
+    machine: Machine,
 ) -> Layout:
     config = followed(settings, model, cuda, context)
     asked = config.build("engine")
@@ -52,6 +68,7 @@ def _lay_out(
         kv_cache_gib=options[0].kv_cache_gib,
         check=check,
         say=say,
+        machine=machine,
     )
     return replace(layout, context=context)
 

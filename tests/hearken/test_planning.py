@@ -13,7 +13,7 @@ from hearken import vllm_flags
 from hearken.engine import EngineOptions, engine_command
 from hearken.errors import UsageError
 from hearken.fitting import Machine, TooLittle, Wish, decide, fit, fit_learner
-from hearken.hardware import free_ram_bytes
+from hearken.hardware import free_ram_bytes, ram_bytes
 from hearken.loads import engine_load
 from hearken.model_shape import Shape, shape_of, shape_of_config
 from hearken.planning import (
@@ -212,7 +212,7 @@ def test_ram_is_planned_for_all_processes_together() -> None:
     assert asked.engine is not None
     whole = 2 * total(engine_in_ram(HALF, asked.engine)) + total(learner_in_ram(HALF, asked.learner))
     decide(asked, Machine(ram=whole + GIB))
-    with pytest.raises(TooLittle, match=r"2 engines .* GiB, learner .* what is free here is"):
+    with pytest.raises(TooLittle, match=r"2 engines .* GiB, learner .* this machine has"):
         decide(asked, Machine(ram=whole))
     decide(asked, Machine(ram=None))  # where it cannot be known
 
@@ -270,6 +270,14 @@ def test_too_little_memory_is_refused_warned_of_or_left_alone(tmp_path: Path) ->
         )
 
 
+def test_memory_that_others_have_for_now_is_only_told_of(tmp_path: Path) -> None:
+    folder, said = model(tmp_path / "small", HALF_B, {"w": (494_032_768,)}), []
+    busy = Machine(ram=64 * GIB, free_ram=GIB)
+    fit_learner(folder, settings(tmp_path), 4096, check="refuse", say=said.append, machine=busy)
+    assert len(said) == 1
+    assert "only free now is 1.0 GiB" in said[0]
+
+
 def test_a_model_of_unknown_shape_is_not_planned_and_that_is_said(tmp_path: Path) -> None:
     folder, said = model(tmp_path, {"model_type": "mamba"}), []
     command = engine_command(EngineOptions(model=folder, port=1, cuda=False))
@@ -282,14 +290,17 @@ def test_a_model_of_unknown_shape_is_not_planned_and_that_is_said(tmp_path: Path
     ]
 
 
-def test_free_memory_is_the_less_of_the_systems_and_the_containers(tmp_path: Path) -> None:
+def test_memory_is_the_less_of_the_machines_and_the_containers(tmp_path: Path) -> None:
     meminfo, cgroup = tmp_path / "meminfo", tmp_path / "cgroup"
     meminfo.write_text("MemTotal:  900 kB\nMemAvailable:   600 kB\n")
+    assert ram_bytes(meminfo, cgroup) == 900 * 1024
     assert free_ram_bytes(meminfo, cgroup) == 600 * 1024
     cgroup.mkdir()
     for name, text in (("max", "400000"), ("current", "300000"), ("stat", "anon 5\ninactive_file 50000\n")):
         (cgroup / f"memory.{name}").write_text(text)
+    assert ram_bytes(meminfo, cgroup) == 400_000
     assert free_ram_bytes(meminfo, cgroup) == 150_000
     (cgroup / "memory.max").write_text("max\n")
     assert free_ram_bytes(meminfo, cgroup) == 600 * 1024
-    assert free_ram_bytes(tmp_path / "none", tmp_path / "none") is None
+    assert ram_bytes(tmp_path / "none", tmp_path / "none") is None
+    assert ram_bytes() is not None

@@ -1,6 +1,7 @@
 """The composition: the processes are told what they understand, in an order that can be stopped."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,10 @@ from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.engine import engine_threads, share_gpus
 from hearken.errors import UsageError
+from hearken.fitting import Layout, Machine
 from hearken.paces import PACES
 from hearken.plan import UpSettings
+from hearken.suiting import lay_out
 from hearken.supervisor import Child
 from hearken.up import banner, children
 from tests.deploy.builders import publish
@@ -144,6 +147,42 @@ def test_more_engines_than_gpus_or_none_at_all_are_refused(
         settings(tmp_path, {"engine.count": 0})
     with pytest.raises(UsageError, match="max_in_flight must be at least 1"):
         settings(tmp_path, {"gateway.max_in_flight": 0})
+
+
+def test_a_gpu_is_shared_as_it_was_laid_out(tmp_path: Path, model: Path) -> None:
+    found = children(settings(tmp_path), model, True, Layout(engine_share=0.61))
+    command = found["engine"].command
+    assert command[command.index("--gpu-memory-utilization") + 1] == "0.61"
+    assert "CUDA_VISIBLE_DEVICES" not in found["learner"].env.keys() - os.environ.keys()
+    found = children(settings(tmp_path), model, True, Layout(learner_card=2, context=128))
+    assert found["engine"].env["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert found["learner"].env["CUDA_VISIBLE_DEVICES"] == "2"
+    command = found["engine"].command
+    assert "--gpu-memory-utilization" not in command
+    assert command[command.index("--max-model-len") + 1] == "128"
+    asked = settings(tmp_path, {"engine.memory_share": 0.5})
+    assert "0.50" in children(asked, model, True)["engine"].command
+
+
+def test_the_longest_context_that_fits_a_gpu_is_taken_and_told(tmp_path: Path) -> None:
+    config = {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "vocab_size": 151_936,
+              "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+              "max_position_embeddings": 32_768, "tie_word_embeddings": True}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    contexts, said = {}, []
+    for gib in (16, 24, 48, 80):
+        machine = Machine(cards=(gib << 30,), learner_on_card=True)
+        contexts[gib] = lay_out(settings(tmp_path), tmp_path, True, said.append, machine).context
+    assert contexts == {16: 4096, 24: 8192, 48: 16_384, 80: 32_768}
+    assert said == [
+        f"chats may have {n} tokens: no more fits (engine.max_model_len in hearken.toml)"
+        for n in ("4,096", "8,192", "16,384")
+    ]
+    small = Machine(cards=(12 << 30,), learner_on_card=True)
+    with pytest.raises(UsageError, match="with 4,096 tokens of context needs about"):
+        lay_out(settings(tmp_path), tmp_path, True, said.append, small)
+    asked = settings(tmp_path, {"engine.max_model_len": 1024})
+    assert lay_out(asked, tmp_path, True, print, small).context is None
 
 
 def test_the_gateway_is_stopped_first_and_the_engine_last(tmp_path: Path, model: Path) -> None:
