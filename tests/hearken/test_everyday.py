@@ -31,7 +31,7 @@ def test_held_out_conversations_are_about_what_no_other_is() -> None:
 def test_all_kinds_of_turns_occur_and_are_well_formed() -> None:
     conversations = prompts(2000, 3)
     shapes = Counter("".join(m["role"][0] for m in conversation) for conversation in conversations)
-    assert shapes.keys() == {"u", "su", "uau", "suau"}
+    assert shapes.keys() == {"uau", "suau", "uauau", "suauau"}
     assert min(shapes.values()) > 100
     for conversation in conversations:
         for message in conversation:
