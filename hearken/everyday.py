@@ -3,6 +3,10 @@
 Cooking, travel, mails, plants, children's questions and the like, put together from everyday.json: templates
 (`asks`) and lists that fill them, short exchanges that a further question follows (`talks`), and what the
 makers of a product would put before them (`systems`). They are questions that a few sentences answer.
+
+Everybody says hello first. It is what people do, and a small model that has been greeted stays with a chat:
+of SmolLM2-135M's answers at temperature 1 to bare questions 28% had not ended after 500 tokens (of 70), and
+of those to the same kind of questions after a greeting 3% (of 119).
 """
 
 import hashlib
@@ -18,9 +22,8 @@ from hearken.conversation import Conversation, turn
 HELD_OUT = 0.1
 """The share of all questions that the simulated users never ask."""
 
-TALKS, GREETINGS, SYSTEMS = 0.25, 0.6, 0.4
-"""The shares of conversations that go on after an answer, of the others that begin with a greeting, and of
-all that begin with a system prompt."""
+TALKS, SYSTEMS = 0.3, 0.4
+"""The shares of conversations that go on after an answer, and that begin with a system prompt."""
 
 _SLOT = re.compile(r"\{(\w+)(\+?)\}")
 
@@ -50,14 +53,13 @@ def _conversation(rng: random.Random, held_out: bool) -> Conversation:
     world = _world()
     while True:
         topic = rng.choice(world["topics"])
+        fill = _Filling(rng, world["lists"])  # one for all of it: they go on about the same thing
+        said = [rng.choice(world["greetings"]), rng.choice(world["welcomes"])]
         if rng.random() < TALKS:
             asked, answered, further = rng.choice(topic["talks"])
-            fill = _Filling(rng, world["lists"])  # one for all of it: they go on about the same thing
-            said = [fill(asked), fill(answered), fill(rng.choice(further))]
+            said += [fill(asked), fill(answered), fill(rng.choice(further))]
         else:
-            said = [_Filling(rng, world["lists"])(rng.choice(topic["asks"]))]
-            if rng.random() < GREETINGS:
-                said = [rng.choice(world["greetings"]), rng.choice(world["welcomes"]), *said]
+            said.append(fill(rng.choice(topic["asks"])))
         turns = [turn(("user", "assistant")[i % 2], text) for i, text in enumerate(said)]
         if rng.random() < SYSTEMS:
             turns.insert(0, turn("system", rng.choice(topic["systems"] + world["systems"])))
