@@ -15,6 +15,7 @@ from rich.live import Live
 from deploy.engine import EngineClient, EngineError
 from deploy.registry import Registry
 from deploy.releases import read_history
+from deploy.thoughts import thoughts_of
 from feedback.events import FEEDBACK
 from feedback.files import cache_folder
 from feedback.log import EventLog
@@ -140,7 +141,7 @@ class Demo:
         self._stopping = stopping
         self._console = console
         self._crowd = Crowd(users=settings.users, concurrency=settings.concurrency, seed=settings.up.seed)
-        self._engine = EngineClient(settings.up.engine_url)
+        self._engine = EngineClient(settings.up.engine_url, thoughts=thoughts_of(service.model))
         self._log: EventLog = open_log(settings.up.data, settings.up.kafka, "demo")
         self._watch = Watch(settings.up.metrics_urls, self._log)
 

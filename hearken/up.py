@@ -176,6 +176,7 @@ def _engines(settings: UpSettings, model: Path, cuda: bool, env: Mapping[str, st
             max_model_len=engine.context_length(model),
             threads=engine.engine_threads(settings.engines),
             tool_parser=engine.tool_parser(model),
+            reasoning_parser=engine.reasoning_parser(model),
             gpus=None if gpus is None else gpus[i],
             extra=settings.engine_flags,
         )

@@ -50,12 +50,12 @@ class AnswerFeatures:
         keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
-            found = self._dense([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
+            found = self._dense([answer.judged for answer in missing.values()])
             self._cache.update(zip(missing, found, strict=True))
         dense = torch.stack([self._cache[key] for key in keys])
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
-        return torch.cat([self._occurrence([answer.token_ids for answer in answers]), dense], 1)
+        return torch.cat([self._occurrence([answer.judged[1] for answer in answers]), dense], 1)
 
     def _occurrence(self, answers: Sequence[Sequence[int]]) -> Tensor:
         out = torch.zeros(len(answers), self.tokens)

@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from deploy.gate import verdict
 from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, parse
 from deploy.table import RoutingTable
+from deploy.thoughts import thoughts_of
 from feedback.erasures import Erasure, parse_erasure
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
 from feedback.importing import IMPORTED
@@ -422,7 +424,7 @@ class Learner:
             self.place.gave_up_at = self.place.reward_updates
 
     def _scores(self, samples: list[Sample]) -> torch.Tensor:
-        items = [(s.prompt_token_ids, s.token_ids) for s in samples]
+        items: list[Item] = [s.judged for s in samples]
         rewards, disagreement = self.reward.rewards(items, self.settings.pessimism)
         self.metrics.reward_disagreement.set(float(disagreement.mean()))
         return rewards
@@ -446,8 +448,7 @@ class Learner:
         ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
         live = self._sample_live(prompts)
         judged_ours, judged_live = (
-            self.judge.rewards([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
-            for samples in (ours, live)
+            self.judge.rewards([s.judged for s in samples])[0] for samples in (ours, live)
         )
         measured = self.ppo.measure(ours)
         numbers = candidates.compare(
@@ -580,7 +581,7 @@ def run(settings: LearnerSettings) -> None:
     start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
     with checkpoint.exclusive(settings.data / "learner"):
         log = open_log(settings.data, settings.kafka, "learner")
-        engine = EngineClient(settings.engine)
+        engine = EngineClient(settings.engine, thoughts=thoughts_of(Path(settings.model)))
         try:
             learner = Learner(
                 settings,
