@@ -40,10 +40,6 @@ _BY_TEMPLATE: tuple[tuple[tuple[str, ...], Thoughts], ...] = (
     ),
     (("[THINK]",), Thoughts("mistral", "[THINK]", "[/THINK]", False)),
     (("<seed:think>",), Thoughts("seed_oss", "<seed:think>", "</seed:think>")),
-    (
-        ("<|START_THINKING|>",),
-        Thoughts("cohere_command3", "<|START_THINKING|>", "<|END_THINKING|>", False),
-    ),
     (("<|channel>",), Thoughts("gemma4", "<|channel>", "<channel|>", False)),
     (
         ("Here is my thought process",),
@@ -119,9 +115,14 @@ def _token_at(tokens: Sequence[str], place: int) -> int:
     return bisect_left([0, *accumulate(map(len, tokens))], place)
 
 
+def is_closed(prompt_end: str, closings: tuple[str, ...] = _CLOSINGS) -> bool:
+    """Whether a prompt, of which these are the last words, has the thought closed already: think nothing."""
+    return prompt_end.rstrip().endswith(closings)
+
+
 def unfinished(thoughts: Thoughts, prompt_end: str, text: str) -> bool:
     """Whether a sampled text without a closing mark is all thought. `prompt_end`: the prompt's last words."""
-    if prompt_end.rstrip().endswith(thoughts.closing):  # the template has closed it: think nothing
+    if is_closed(prompt_end, (thoughts.closing,)):
         return False
     opened = prompt_end.rstrip().endswith(thoughts.opening) or text.lstrip().startswith(thoughts.opening)
     return opened or thoughts.unopened

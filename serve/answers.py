@@ -166,6 +166,23 @@ class Presentation:
                 choice.pop("token_ids", None)
 
 
+def lacks_answer(answer: Json) -> bool:
+    """Whether vLLM takes all of some choice of a whole answer for a thought that never ended."""
+    messages = [choice["message"] for choice in answer["choices"]]
+    return any(m.get("reasoning") and not m["content"] and not m.get("tool_calls") for m in messages)
+
+
+def take_as_answered(answer: Json) -> None:
+    """Make answers of the thoughts that never ended, in place: the prompt said to think nothing.
+
+    For whole answers vLLM 0.32 looks at nothing but what was sampled, for streams also at whether the prompt
+    has closed the thought already, as some templates do when the user writes "/no_think".
+    """
+    for message in (choice["message"] for choice in answer["choices"]):
+        if message.get("reasoning") and not message["content"] and not message.get("tool_calls"):
+            message["content"], message["reasoning"] = message["reasoning"], None
+
+
 def _name_thought(message: Json) -> None:
     """Give a message, or a part of one, its thought under both names; none where nothing was thought."""
     thought = message.pop("reasoning", None)

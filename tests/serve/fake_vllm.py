@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EOS = 2
 PROMPT = [1, 17, 402]
 EMOJI_TEXT = "Hi 👩🏽‍🚀 ok 🎉"
-THOUGHT = "Let me see."
+THOUGHT = "Let me see, ada@example.com asks."
 OPEN, CLOSE = "<think>", "</think>"
 
 

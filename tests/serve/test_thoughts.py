@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from tests.serve.conftest import Gateway
+from tests.serve.conftest import Gateway, Start
 from tests.serve.fake_vllm import CLOSE, OPEN, THOUGHT, FakeVllm, Trouble
 
 TEXT = "I am base, seed None."
-ANSWER_START = 5  # after OPEN, three words and CLOSE
+ANSWER_START = 7  # after OPEN, five words and CLOSE
 
 
 def parts(answer: str) -> tuple[str, str, str]:
@@ -25,9 +25,13 @@ def parts(answer: str) -> tuple[str, str, str]:
 def test_a_thought_has_both_of_its_names_and_is_not_the_answer(gateway: Gateway) -> None:
     answer = gateway.chat(Trouble.THINK)
     message = answer.json()["choices"][0]["message"]
-    assert (message["content"], message["reasoning"], message["reasoning_content"]) == (TEXT, THOUGHT, THOUGHT)
+    assert (message["content"], message["reasoning"], message["reasoning_content"]) == (
+        TEXT,
+        THOUGHT,
+        THOUGHT,
+    )
     assert parts(gateway.chat(Trouble.THINK, stream=True).text) == (TEXT, THOUGHT, THOUGHT)
-    assert answer.json()["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}
+    assert answer.json()["usage"]["completion_tokens_details"] == {"reasoning_tokens": 5}
 
 
 def test_who_does_not_think_has_no_thought(gateway: Gateway) -> None:
@@ -43,7 +47,9 @@ def test_the_log_keeps_all_tokens_and_knows_where_the_answer_begins(gateway: Gat
     for choice in completion.choices:
         assert (choice.text, choice.thought) == (TEXT, THOUGHT)
         assert choice.answer_start == ANSWER_START
-        assert len(choice.token_ids) == len(choice.logprobs) == ANSWER_START + 5 + 1  # and the end of the turn
+        assert (
+            len(choice.token_ids) == len(choice.logprobs) == ANSWER_START + 5 + 1
+        )  # and the end of the turn
         assert choice.answer_length == 6
 
 
@@ -68,7 +74,11 @@ def test_a_stored_answer_has_its_thought(gateway: Gateway, stream: bool) -> None
     gateway.chat(Trouble.THINK, store=True, stream=stream)
     (kept,) = gateway.http.get("/v1/chat/completions").json()["data"]
     message = kept["choices"][0]["message"]
-    assert (message["content"], message["reasoning"], message["reasoning_content"]) == (TEXT, THOUGHT, THOUGHT)
+    assert (message["content"], message["reasoning"], message["reasoning_content"]) == (
+        TEXT,
+        THOUGHT,
+        THOUGHT,
+    )
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
@@ -84,6 +94,14 @@ def test_thoughts_of_earlier_turns_are_passed_on(gateway: Gateway, fake: FakeVll
     wrong = [history[0], {"role": "assistant", "content": "", name: 7}, history[2]]
     refused = gateway.http.post("/v1/chat/completions", json={"model": "hearken", "messages": wrong})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, f"messages[1].{name}")
+
+
+def test_what_may_not_be_kept_of_a_thought_is_not_kept_as_tokens(start: Start) -> None:
+    gateway = start(redact="patterns")
+    gateway.chat(Trouble.THINK)
+    (choice,) = gateway.completions()[0].choices
+    assert (choice.text, choice.thought) == (TEXT, "Let me see, [email] asks.")
+    assert (choice.token_ids, choice.answer_start, choice.answer_length) == ([], ANSWER_START, 6)
 
 
 def test_the_marks_are_nowhere_in_what_clients_see(gateway: Gateway) -> None:
