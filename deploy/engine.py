@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 
 from deploy.manifest import Probe
+from deploy.thoughts import PROMPT_END, Thoughts, after_thought, unfinished
+from feedback.events import BASE
 
 
 class EngineError(Exception):
@@ -41,13 +43,23 @@ REFUSALS = (400, 413, 422)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sampled answer; `logprobs[i]` (nats) is of `token_ids[i]` under the sampling distribution."""
+    """One sampled answer; `logprobs[i]` (nats) is of `token_ids[i]` under the sampling distribution.
+
+    `token_ids[:answer_start]` is what was thought before; `text` is the answer's alone.
+    """
 
     prompt_token_ids: list[int]
     token_ids: list[int]
     logprobs: list[float]
     text: str
     finish_reason: str | None
+    answer_start: int = 0
+
+    @property
+    def judged(self) -> tuple[list[int], list[int]]:
+        """(context, answer) as token ids: what is scored. A thought belongs to the context."""
+        start = self.answer_start
+        return self.prompt_token_ids + self.token_ids[:start], self.token_ids[start:]
 
 
 ROLLOUT_PRIORITY = 10
@@ -63,10 +75,14 @@ SAMPLE_SECONDS = 600.0
 
 
 class EngineClient:
-    """Synchronous client of the vLLM server at `url` (no trailing path). `timeout` in seconds."""
+    """Synchronous client of the vLLM server at `url` (no trailing path). `timeout` in seconds.
 
-    def __init__(self, url: str, timeout: float = 120.0) -> None:
+    `thoughts`: how the engine's model thinks; whoever samples answers must say it of a model that does.
+    """
+
+    def __init__(self, url: str, timeout: float = 120.0, thoughts: Thoughts | None = None) -> None:
         self.url = url.rstrip("/")
+        self._thoughts = thoughts
         limits = httpx.Limits(max_connections=256, max_keepalive_connections=64)
         self._http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits)
         self._patient = httpx.Timeout(timeout, read=SAMPLE_SECONDS)
@@ -140,6 +156,8 @@ class EngineClient:
             "return_token_ids": True,
             "priority": priority,
         }
+        if self._thoughts is not None:
+            body["skip_special_tokens"] = False  # a closing mark is one with some models
         if seed is not None:
             body["seed"] = seed
         if seeds is None:
@@ -162,16 +180,33 @@ class EngineClient:
     def _sample(self, body: dict[str, Any]) -> list[Sample]:
         choices = self._request("POST", "/v1/completions", body, self._patient).json()["choices"]
         choices.sort(key=lambda choice: choice["index"])
-        return [
-            Sample(
-                prompt_token_ids=body["prompt"][i // body["n"]],
-                token_ids=choice["token_ids"],
-                logprobs=choice["logprobs"]["token_logprobs"],
-                text=choice["text"],
-                finish_reason=choice["finish_reason"],
-            )
-            for i, choice in enumerate(choices)
-        ]
+        return [self._made(body["prompt"][i // body["n"]], choice) for i, choice in enumerate(choices)]
+
+    def _made(self, prompt: list[int], choice: dict[str, Any]) -> Sample:
+        start, text = 0, choice["text"]
+        if self._thoughts is not None:
+            start, text = self._without_thought(self._thoughts, prompt, choice)
+        return Sample(
+            prompt_token_ids=prompt,
+            token_ids=choice["token_ids"],
+            logprobs=choice["logprobs"]["token_logprobs"],
+            text=text,
+            finish_reason=choice["finish_reason"],
+            answer_start=start,
+        )
+
+    def _without_thought(
+        self, thoughts: Thoughts, prompt: list[int], choice: dict[str, Any]
+    ) -> tuple[int, str]:
+        """Where the answer begins in a choice's tokens, and its text."""
+        tokens, text = choice["logprobs"]["tokens"], choice["text"]
+        start = after_thought(tokens, (thoughts.closing,))
+        if start is not None:
+            return start, text.partition(thoughts.closing)[2]
+        answered = self._request("POST", "/detokenize", {"model": BASE, "tokens": prompt[-PROMPT_END:]})
+        if unfinished(thoughts, answered.json()["prompt"], "".join(tokens)):
+            return len(choice["token_ids"]), ""
+        return 0, text
 
     def logprobs(self, model: str, prompt_token_ids: list[int], token_ids: list[int]) -> list[float]:
         """The model's logprobs (nats, T=1) of given answer tokens after a prompt."""

@@ -66,6 +66,7 @@ class _User:
 
     completions: int = 0
     tokens: int = 0
+    answer_tokens: int = 0
     latency_seconds: float = 0.0
     with_ttft: int = 0
     ttft_seconds: float = 0.0
@@ -77,6 +78,7 @@ class _User:
         self.completions += 1
         choices = completion.choices
         self.tokens += sum(choice.length for choice in choices)
+        self.answer_tokens += sum(choice.answer_length for choice in choices)
         # Calls to tools have no text and are not empty: vLLM says so in the finish reason.
         silent = [c for c in choices if c.is_blank and c.finish_reason != "tool_calls"]
         self.empty += bool(choices) and len(silent) == len(choices)
@@ -164,7 +166,8 @@ class Guardrails:
             self._share("empty_answers", "empty answers", lambda u: u.empty, self.limits.empty_share)
             or self._share("cut_off_answers", "answers cut off by the token limit", lambda u: u.cut_off,
                            self.limits.length_share)
-            or self._median("answer_tokens", "answer length in tokens", lambda u: (u.tokens, u.completions),
+            or self._median("answer_tokens", "answer length in tokens",
+                            lambda u: (u.answer_tokens, u.completions),
                             self.limits.tokens_ratio, both_ways=True)
             or self._median("token_seconds", "seconds per token",
                             lambda u: (u.latency_seconds, u.tokens), self.limits.latency_ratio)

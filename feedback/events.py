@@ -59,6 +59,9 @@ class Sampling(BaseModel):
 class Choice(BaseModel):
     """One sampled answer. `logprobs[i]` (nats) is of `token_ids[i]` under the sampling distribution.
 
+    A model may think before it answers: `token_ids[:answer_start]`, and `thought` as text. `text` is the
+    answer alone, which is what people see and vote on.
+
     Where the text and its tokens are sealed, or may not be kept, `tokens` and `blank` say what can be said.
     """
 
@@ -69,6 +72,8 @@ class Choice(BaseModel):
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: str | None = None
+    answer_start: int = 0  # all tokens where the thought never ended: then the answer is empty
+    thought: str | None = None
     tokens: int | None = None  # how many were sampled
     blank: bool | None = None  # whether the text was nothing but space
     prompt_token_ids: list[int] | None = None  # of this choice, where the request had several prompts
@@ -77,6 +82,11 @@ class Choice(BaseModel):
     def length(self) -> int:
         """How many tokens were sampled."""
         return len(self.token_ids) if self.tokens is None else self.tokens
+
+    @property
+    def answer_length(self) -> int:
+        """How many tokens the answer has, without the thought."""
+        return self.length - self.answer_start
 
     @property
     def is_blank(self) -> bool:
@@ -91,6 +101,7 @@ class Choice(BaseModel):
             token_ids=[],
             logprobs=[],
             finish_reason=self.finish_reason,
+            answer_start=self.answer_start,
             tokens=self.length,
             blank=self.is_blank,
         )

@@ -178,6 +178,7 @@ class Joiner:
                 else self._shared(choice.prompt_token_ids),
                 token_ids=self._shared(choice.token_ids),
                 tokens=choice.length,
+                answer_start=choice.answer_start,
                 text=choice.text,
                 finish_reason=choice.finish_reason,
                 at=completion.at,

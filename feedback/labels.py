@@ -9,6 +9,7 @@ from feedback.events import Feedback
 class Answer:
     """One choice of one completion, as far as learning and evidence need it.
 
+    `token_ids` are all that was sampled; of a model that thinks first, the answer begins at `answer_start`.
     `at` is Unix time; `sampling_plain` tells whether the tokens' logprobs can be recomputed from the logits.
     `external_id` and `episode_id` are the client's names for the completion and for its conversation.
     """
@@ -32,6 +33,13 @@ class Answer:
     external_id: str | None = None
     episode_id: str | None = None
     tokens: int = 0  # how many were sampled, also where `token_ids` are not known
+    answer_start: int = 0
+
+    @property
+    def judged(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(context, answer) as token ids: what a vote is about. A thought belongs to the context."""
+        start = self.answer_start
+        return self.prompt_token_ids + self.token_ids[:start], self.token_ids[start:]
 
     def without_text(self) -> "Answer":
         """What remains of the answer when its text and tokens are taken away."""

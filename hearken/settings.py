@@ -91,6 +91,10 @@ class EngineSettings:
     tool_parser: Annotated[
         str | None, "vLLM's parser of calls of functions; without it by the model's chat template"
     ] = None
+    reasoning_parser: Annotated[
+        str | None,
+        "vLLM's parser of what a model thinks before it answers; without it by the model's chat template",
+    ] = None
     flags: Annotated[tuple[str, ...], "further flags for vLLM; the last of two equal ones counts"] = ()
 
     def __post_init__(self) -> None:

@@ -68,8 +68,8 @@ def compare(
         kl_nats_live=kl_nats[1],
         kl_budget_nats_base=budgets_nats[0],
         kl_budget_nats_live=budgets_nats[1],
-        response_tokens=sum(len(s.token_ids) for s in candidate) / len(candidate),
-        response_tokens_live=sum(len(s.token_ids) for s in live) / len(live),
+        response_tokens=sum(len(s.judged[1]) for s in candidate) / len(candidate),
+        response_tokens_live=sum(len(s.judged[1]) for s in live) / len(live),
     )
 
 

@@ -102,19 +102,19 @@ class AnswerFeatures:
         keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
-            found = self._states_of([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
+            found = self._states_of([answer.judged for answer in missing.values()])
             self._cache.update(zip(missing, found, strict=True))
         dense = torch.stack([self._cache[key] for key in keys])
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         scores = self._scores_of(answers, keys) if "reader" in kind.gains else None
-        return self._chosen([answer.token_ids for answer in answers], dense, scores, kind)
+        return self._chosen([answer.judged[1] for answer in answers], dense, scores, kind)
 
     def _scores_of(self, answers: Sequence[Answer], keys: Sequence[Key]) -> Tensor:
         assert self._reader is not None
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._scores}
         if missing:
-            found = self._reader([(a.prompt_token_ids, a.token_ids) for a in missing.values()])
+            found = self._reader([answer.judged for answer in missing.values()])
             self._scores.update(zip(missing, found, strict=True))
         return torch.stack([self._scores[key] for key in keys])
 

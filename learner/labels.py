@@ -147,15 +147,15 @@ class LabelStore:
 
     @property
     def demonstrations(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Prompts, and the answers that raters who train the reward model wrote for them, oldest first."""
+        """Contexts, and the answers that raters who train the reward model wrote there, oldest first."""
         corrections = (
             s.answers[0]
             for event_id, found in self._signals.items()
             if self._labels[event_id].kind == "correction" and event_id not in self._waiting
             for s in found
-            if not self.is_judging(s)
+            if not self.is_judging(s) and s.answers[1].judged[1]  # else it would come in an open thought
         )
-        return [(answer.prompt_token_ids, answer.token_ids) for answer in corrections]
+        return [answer.judged for answer in corrections]
 
     def ledger(self) -> dict[str, Any]:
         """How many votes were used and the order-independent digest of them (see `vote_number`)."""

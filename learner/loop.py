@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, parse
 from deploy.table import RoutingTable
+from deploy.thoughts import thoughts_of
 from feedback.erasures import Erasure, parse_erasure
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
 from feedback.importing import IMPORTED
@@ -432,10 +434,10 @@ class Learner:
         settings = self.settings
         return kl_limit(settings.kl_budget_nats, tokens), kl_limit(settings.kl_publish_nats, tokens)
 
-    def _share_of_limits(self, numbers: Measured | GateNumbers) -> float:
+    def _share_of_limits(self, measured: Measured) -> float:
         """How much of the KL limit that is nearer the policy has used."""
-        to_base, to_live = self._kl_limits(numbers.response_tokens)
-        return max(numbers.kl_nats_base / to_base, numbers.kl_nats_live / to_live)
+        to_base, to_live = self._kl_limits(measured.response_tokens)
+        return max(measured.kl_nats_base / to_base, measured.kl_nats_live / to_live)
 
     def _undo(self, why: str) -> None:
         """Go back before the newest PPO step, or to live; what is left is offered, unless it is live."""
@@ -469,7 +471,7 @@ class Learner:
             self.place.gave_up_at = self.place.reward_updates
 
     def _scores(self, samples: list[Sample]) -> torch.Tensor:
-        items = [(s.prompt_token_ids, s.token_ids) for s in samples]
+        items: list[Item] = [s.judged for s in samples]
         rewards, disagreement = self.reward.rewards(items, self.settings.pessimism)
         self.metrics.reward_disagreement.set(float(disagreement.mean()))
         return rewards
@@ -495,8 +497,7 @@ class Learner:
         ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
         live = self._sample_live(prompts)
         judged_ours, judged_live = (
-            self.judge.rewards([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
-            for samples in (ours, live)
+            self.judge.rewards([s.judged for s in samples])[0] for samples in (ours, live)
         )
         measured = self.ppo.measure(ours)
         numbers = candidates.compare(
@@ -510,7 +511,7 @@ class Learner:
         judged = verdict(numbers, self.settings.gate)
         if judged.passed:
             self._publish(numbers, probed)
-        elif self._share_of_limits(numbers) > 1 and self.earlier:
+        elif self._share_of_limits(measured) > 1 and self.earlier:
             self._undo(judged.sentence)
         else:
             self._refuse(judged.sentence, GATE)
@@ -648,7 +649,7 @@ def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> Non
     start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
     with checkpoint.exclusive(settings.data / "learner"):
         log = open_log(settings.data, settings.kafka, "learner")
-        engine = EngineClient(settings.engine)
+        engine = EngineClient(settings.engine, thoughts=thoughts_of(Path(settings.model)))
         try:
             learner = Learner(
                 settings,

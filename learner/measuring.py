@@ -23,6 +23,7 @@ class Measured:
     """
 
     items: list[Item]
+    answer_starts: Tensor  # (B,) where in a response the thought, if there is one, has ended
     cut_off: Tensor  # (B,) bool
     mask: Tensor
     logprobs: Tensor
@@ -45,8 +46,27 @@ class Measured:
 
     @property
     def response_tokens(self) -> float:
-        """The mean length of a response."""
+        """The mean length of a response, thoughts included: all that was sampled."""
         return float(self.mask.sum(1).float().mean())
+
+    @property
+    def answer_tokens(self) -> float:
+        """The mean length of an answer, without the thought."""
+        return float((self.mask.sum(1) - self.answer_starts).float().mean())
+
+    @property
+    def judged(self) -> list[Item]:
+        """(context, answer): what is scored; a thought belongs to the context."""
+        starts = self.answer_starts.tolist()
+        return [
+            ([*prompt, *response[:start]], response[start:])
+            for (prompt, response), start in zip(self.items, starts, strict=True)
+        ]
+
+
+def _is_cut_off(rollout: Sample) -> bool:
+    """Whether an answer did not come to its end, or a thought did not come to its answer."""
+    return rollout.finish_reason != "stop" or rollout.answer_start == len(rollout.token_ids)
 
 
 @torch.no_grad()
@@ -68,7 +88,8 @@ def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Mea
     policy, base, live, states, entropy = _passes(model, ranks, items, mask)
     return Measured(
         items=items,
-        cut_off=torch.tensor([rollout.finish_reason != "stop" for rollout in rollouts]),
+        answer_starts=torch.tensor([rollout.answer_start for rollout in rollouts]),
+        cut_off=torch.tensor([_is_cut_off(rollout) for rollout in rollouts]),
         mask=mask,
         logprobs=policy,
         base_logprobs=base,

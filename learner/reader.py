@@ -57,7 +57,7 @@ class Reader:
         self._head.grad = self._bias.grad = None
         for part in _parts(labels):
             votes = Votes(part, noise=self._settings.noise, margin=self._settings.correction_margin)
-            items = [(answer.prompt_token_ids, answer.token_ids) for answer in votes.answers]
+            items = [answer.judged for answer in votes.answers]
             scores = self._scores(make_batch(items, self._model.device)).cpu()[:, None]
             known = Parameters(1, votes.raters, votes.levels)
             known.bias = self._bias

@@ -65,7 +65,8 @@ class Observation:
 
     reward: score above that of live's answers, by the reward model that PPO climbs. judged_win_rate: against
     live's answers, by the judging model. perplexity: under the base.
-    judge_agreement: share of the rollouts' pairs that both models put in the same order.
+    judge_agreement: share of the rollouts' pairs that both models put in the same order. sampled_tokens: the
+    length with what a model thinks before it answers, which KL is a sum over.
     """
 
     reward: float
@@ -76,6 +77,7 @@ class Observation:
     kl_nats_live: float
     perplexity: float
     judge_agreement: float = 0.5
+    sampled_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def _newest(history: Sequence[Observation], limits: SelfCheckLimits, name: str) 
 def _kl_runaway(history: Sequence[Observation], limits: SelfCheckLimits) -> str | None:
     before, now = history[-2], history[-1]
     jump = now.kl_nats_live - before.kl_nats_live
-    allowed = kl_limit(limits.kl_jump_nats, now.response_tokens)
+    allowed = kl_limit(limits.kl_jump_nats, max(now.sampled_tokens, now.response_tokens))
     if not math.isfinite(now.kl_nats_base) or not jump <= allowed:
         return (
             f"KL runaway: one step took the KL to live from {before.kl_nats_live:.2f} to "

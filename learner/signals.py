@@ -42,7 +42,14 @@ def _correction(label: Label, text: str, tokenize: Tokenize) -> tuple[Label, ...
     token_ids = tokenize(text)
     if text == original.text or not token_ids:
         return ()
-    written = replace(original, token_ids=token_ids, text=text, finish_reason="stop", sampling_plain=False)
+    thought = original.token_ids[: original.answer_start]  # both are answers in the same context
+    written = replace(
+        original,
+        token_ids=(*thought, *token_ids),
+        text=text,
+        finish_reason="stop",
+        sampling_plain=False,
+    )
     return (replace(label, answers=(written, original), value=1.0, label="a"),)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from learner.batching import Item
 from learner.candidate import chance_to_win, order_agreement
 from learner.judge import JudgingModel
 from learner.ladder import RewardLadder
@@ -19,7 +18,10 @@ Owner = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LiveRollout:
-    """An answer of the policy when it was live's copy, and whose prompt it answers."""
+    """An answer of the policy when it was live's copy, and whose prompt it answers.
+
+    A thought belongs to `prompt_token_ids`: it is what was there before the answer.
+    """
 
     tenant: str
     user: str
@@ -64,14 +66,15 @@ class Watch:
         the reward models' newest update.
         """
         if not self.history:
-            self.of_live, self._scored = _owned(measured.items, owners), None
+            self.of_live, self._scored = _owned(measured, owners), None
         reward_of_live, judged_live = self._score_live(update)
-        judged = self._judge.rewards(measured.items)[0]
+        judged = self._judge.rewards(measured.judged)[0]
         self.history.append(
             Observation(
                 reward=float(rewards.mean()) - reward_of_live,
                 judged_win_rate=chance_to_win(judged, judged_live),
-                response_tokens=measured.response_tokens,
+                response_tokens=measured.answer_tokens,
+                sampled_tokens=measured.response_tokens,
                 entropy_nats=measured.entropy_nats,
                 kl_nats_base=measured.kl_nats_base,
                 kl_nats_live=measured.kl_nats_live,
@@ -106,5 +109,8 @@ class Watch:
         self._scored = None
 
 
-def _owned(items: Sequence[Item], owners: Mapping[Sequence[int], Owner]) -> list[LiveRollout]:
-    return [LiveRollout(*owners[tuple(prompt)], tuple(prompt), tuple(answer)) for prompt, answer in items]
+def _owned(measured: Measured, owners: Mapping[Sequence[int], Owner]) -> list[LiveRollout]:
+    return [
+        LiveRollout(*owners[tuple(prompt)], tuple(context), tuple(answer))
+        for (prompt, _), (context, answer) in zip(measured.items, measured.judged, strict=True)
+    ]

@@ -7,10 +7,15 @@ A streamed token of vLLM 0.32, with the ids and logprobs that the gateway asked 
       "finish_reason": null, "token_ids": [88]}]}
 
 The first chunk also has `prompt_token_ids`; the last one before `[DONE]` has no choices and the usage.
+
+What a model thinks before it answers comes as `reasoning` instead of `content` (the engine's reasoning parser
+tells them apart), and goes to the client under the two names that clients know, `reasoning_content` being the
+older one. Where the answer begins among the tokens is for the log (`deploy/thoughts.py`).
 """
 
 from typing import Any
 
+from deploy.thoughts import answer_start
 from feedback.events import Choice
 from serve.requests import ChatRequest
 
@@ -20,22 +25,31 @@ Json = dict[str, Any]
 class Sampled:
     """One choice as it grows."""
 
-    __slots__ = ("finish_reason", "logprobs", "text", "token_ids")
+    __slots__ = ("finish_reason", "logprobs", "text", "thought", "token_ids", "tokens")
 
     def __init__(self) -> None:
         self.text: list[str] = []
+        self.thought: list[str] = []
         self.token_ids: list[int] = []
+        self.tokens: list[str] = []  # their texts, as far as they are known
         self.logprobs: list[float] = []
         self.finish_reason: str | None = None
 
-    def choice(self, index: int, unfinished: str | None) -> Choice:
-        """The choice for the log; one whose logprobs do not pair with its tokens has none: never wrong."""
+    def choice(self, index: int, unfinished: str | None, thinks: bool = False) -> Choice:
+        """The choice for the log; one whose logprobs do not pair with its tokens has none: never wrong.
+
+        thinks: whether the engine's model thinks before it answers.
+        """
+        text, thought = "".join(self.text), "".join(self.thought)
+        paired = len(self.logprobs) == len(self.token_ids)
         return Choice(
             index=index,
-            text="".join(self.text),
+            text=text,
             token_ids=self.token_ids,
-            logprobs=self.logprobs if len(self.logprobs) == len(self.token_ids) else [],
+            logprobs=self.logprobs if paired else [],
             finish_reason=self.finish_reason or unfinished,
+            answer_start=answer_start(self.tokens, thought, text) if paired and (thinks or thought) else 0,
+            thought=thought or None,
         )
 
 
@@ -45,6 +59,7 @@ class Transcript:
     def __init__(self) -> None:
         self.prompt_token_ids: list[int] = []
         self.usage_tokens: int | None = None  # completion tokens by the engine's own count
+        self._thinks = False  # whether the engine has a reasoning parser: then it counts what was thought
         self._sampled: dict[int, Sampled] = {}
 
     def add(self, answer: Json) -> None:
@@ -55,6 +70,7 @@ class Transcript:
         usage = answer.get("usage")
         if usage is not None:
             self.usage_tokens = usage.get("completion_tokens")
+            self._thinks = usage.get("completion_tokens_details") is not None
         for choice in answer["choices"]:
             self._add_choice(choice)
 
@@ -66,12 +82,16 @@ class Transcript:
         content = part.get("content")
         if content:
             sampled.text.append(content)
+        thought = part.get("reasoning")
+        if thought:
+            sampled.thought.append(thought)
         token_ids = choice.get("token_ids")
         if token_ids:
             sampled.token_ids += token_ids
         logprobs = choice.get("logprobs")
         if logprobs is not None and logprobs.get("content"):
             sampled.logprobs += [token["logprob"] for token in logprobs["content"]]
+            sampled.tokens += [token["token"] for token in logprobs["content"]]
         finish_reason = choice.get("finish_reason")
         if finish_reason is not None:
             sampled.finish_reason = finish_reason
@@ -95,7 +115,8 @@ class Transcript:
 
     def choices(self, unfinished: str | None = None) -> list[Choice]:
         """The choices for the log; those that did not finish get `unfinished` as their finish reason."""
-        return [sampled.choice(index, unfinished) for index, sampled in sorted(self._sampled.items())]
+        made = sorted(self._sampled.items())
+        return [sampled.choice(index, unfinished, self._thinks) for index, sampled in made]
 
 
 _ENGINE_ONLY = ("prompt_logprobs", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics")
@@ -116,6 +137,8 @@ class Presentation:
         if not chunk["choices"] and not self._usage:
             return None
         self._name(chunk)
+        for choice in chunk["choices"]:
+            _name_thought(choice["delta"])
         return chunk
 
     def whole(self, answer: Json) -> Json:
@@ -123,6 +146,7 @@ class Presentation:
         self._name(answer)
         for choice in answer["choices"]:
             message = choice["message"]
+            _name_thought(message)
             if message.get("tool_calls") and not message["content"]:
                 message["content"] = None
         for field in _ENGINE_ONLY:
@@ -140,3 +164,27 @@ class Presentation:
                 choice["logprobs"] = None
             if not self._token_ids:
                 choice.pop("token_ids", None)
+
+
+def lacks_answer(answer: Json) -> bool:
+    """Whether vLLM takes all of some choice of a whole answer for a thought that never ended."""
+    messages = [choice["message"] for choice in answer["choices"]]
+    return any(m.get("reasoning") and not m["content"] and not m.get("tool_calls") for m in messages)
+
+
+def take_as_answered(answer: Json) -> None:
+    """Make answers of the thoughts that never ended, in place: the prompt said to think nothing.
+
+    For whole answers vLLM 0.32 looks at nothing but what was sampled, for streams also at whether the prompt
+    has closed the thought already, as some templates do when the user writes "/no_think".
+    """
+    for message in (choice["message"] for choice in answer["choices"]):
+        if message.get("reasoning") and not message["content"] and not message.get("tool_calls"):
+            message["content"], message["reasoning"] = message["reasoning"], None
+
+
+def _name_thought(message: Json) -> None:
+    """Give a message, or a part of one, its thought under both names; none where nothing was thought."""
+    thought = message.pop("reasoning", None)
+    if thought is not None:
+        message["reasoning"] = message["reasoning_content"] = thought

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import orjson
 
 from deploy.table import assign
+from deploy.thoughts import PROMPT_END, is_closed
 from feedback.ids import Signer
+from serve.answers import lacks_answer, take_as_answered
 from serve.attempts import Want
 from serve.caller import Caller
 from serve.completions import TextGeneration, TextRequest
@@ -23,7 +25,7 @@ from serve.recording import Recorder
 from serve.requests import ChatRequest
 from serve.stored_api import StoredApi
 from serve.streaming import event
-from serve.upstream import Refused, Upstream, UpstreamError
+from serve.upstream import CHAT_PATH, Refused, Upstream, UpstreamError
 from serve.watching import Engine
 
 
@@ -72,9 +74,12 @@ class Chat:
     async def whole(self, asked: ChatRequest, route: Route) -> Json:
         """A whole answer for the client; its event is durable, or counted as unlogged. Raises ApiError."""
         generation = await self._begin(asked, route)
-        shown = generation.take_whole(
-            await self._first_answer(asked, route, generation.request(), asked.path)
-        )
+        answer = await self._first_answer(asked, route, generation.request(), asked.path)
+        if asked.path == CHAT_PATH and lacks_answer(answer):
+            end = await self._detokenized(answer["prompt_token_ids"][-PROMPT_END:], asked, route)
+            if is_closed(end):
+                take_as_answered(answer)
+        shown = generation.take_whole(answer)
         if generation.is_worth_logging:
             await self._recorder.completion(generation)
         await self._keep(generation)

@@ -110,6 +110,11 @@ class Generation:
         usage = answer.get("usage")
         if usage is not None:
             usage["completion_tokens"] *= copies
+            details = usage.get("completion_tokens_details")
+            if details:
+                usage["completion_tokens_details"] = {
+                    name: count and count * copies for name, count in details.items()
+                }
             usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
 
     def completion(self) -> Completion:

@@ -99,6 +99,9 @@ def _add(choice: Json, piece: Json) -> None:
     delta, message = piece["delta"], choice["message"]
     if delta.get("content"):
         message["content"] = (message["content"] or "") + delta["content"]
+    for name in ("reasoning", "reasoning_content"):
+        if delta.get(name):
+            message[name] = message.get(name, "") + delta[name]
     for call in delta.get("tool_calls") or []:
         _add_call(message.setdefault("tool_calls", []), call)
     logprobs = piece.get("logprobs")

@@ -73,9 +73,10 @@ class Privacy:
     def _redacted_choice(self, choice: Choice) -> Choice:
         assert self._redact is not None
         text = self._redact(choice.text)
-        if text == choice.text:
+        thought = None if choice.thought is None else self._redact(choice.thought)
+        if (text, thought) == (choice.text, choice.thought):
             return choice
-        return choice.without_text().model_copy(update={"text": text})
+        return choice.without_text().model_copy(update={"text": text, "thought": thought})
 
 
 def without_texts(completion: Completion) -> Completion:

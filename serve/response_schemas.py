@@ -48,12 +48,20 @@ _LOGPROBS: Schema = {
     },
 }
 _CALL = _object(id=_STRING, type=_const("function"), function=_object(name=_STRING, arguments=_STRING))
-_MESSAGE = _optional(_object(role=_const("assistant"), content=_TEXT), tool_calls=_list(_CALL), refusal=_TEXT)
+_THOUGHT: dict[str, Schema] = {"reasoning": _STRING, "reasoning_content": _STRING}
+_MESSAGE = _optional(
+    _object(role=_const("assistant"), content=_TEXT), tool_calls=_list(_CALL), refusal=_TEXT, **_THOUGHT
+)
 _CHOICE = _object(index=_COUNT, message=_MESSAGE, logprobs=_LOGPROBS, finish_reason=_FINISH)
 _CALL_DELTA = {"type": "object", "properties": {"index": _COUNT}, "required": ["index"]}
 _DELTA: Schema = {
     "type": "object",
-    "properties": {"role": _const("assistant"), "content": _TEXT, "tool_calls": _list(_CALL_DELTA)},
+    "properties": {
+        "role": _const("assistant"),
+        "content": _TEXT,
+        "tool_calls": _list(_CALL_DELTA),
+        **_THOUGHT,
+    },
 }
 _HEAD = {"id": _STRING, "created": _COUNT, "model": _STRING}
 _TEXT_LOGPROBS: Schema = {

@@ -51,6 +51,7 @@ def running_engine(model: Path, log: Path, *extra: str) -> Iterator[Engine]:
         cuda=vllm.use_cuda(),
         max_model_len=vllm.context_length(model),
         tool_parser=vllm.tool_parser(model),
+        reasoning_parser=vllm.reasoning_parser(model),
     )
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -69,6 +69,7 @@ def _values(
         "engine.kv_cache_gib": (cpu_cache_gib(shape, context), "max_model_len and the model's sizes"),
         "engine.threads": (threads, f"the machine, {len(os.sched_getaffinity(0))} cores"),
         "engine.tool_parser": (engine.tool_parser(model), "the chat template"),
+        "engine.reasoning_parser": (engine.reasoning_parser(model), "the chat template"),
     }
     return {path: Given(value, f"follows {what}") for path, (value, what) in values.items()}
 

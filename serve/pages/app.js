@@ -246,6 +246,12 @@ async function answer() {
   }
 }
 
+// What the model thought before it answered, folded away.
+function thought(text) {
+  const words = element("p", { className: "text", textContent: text });
+  return element("details", { className: "thought" }, element("summary", { textContent: "Thought first" }), words);
+}
+
 async function chat(turn, signal) {
   const text = element("p", { className: "text" });
   turn.className = "turn writing";
@@ -253,12 +259,18 @@ async function chat(turn, signal) {
   turn.append(element("span", { className: "hidden", textContent: "Answer: " }), text);
   announce("Writing an answer.");
   const said = { content: "", id: null };
+  let folded = null;
   let failure = null;
   try {
     const body = { model: state.model, messages: state.history, user: state.user, stream: true };
     for await (const event of events(await post("/v1/chat/completions", body, signal))) {
       said.id = event.id;
-      said.content += event.choices[0]?.delta?.content ?? "";
+      const delta = event.choices[0]?.delta ?? {};
+      if (delta.reasoning) {
+        if (!folded) text.before((folded = thought("")));
+        folded.lastChild.textContent += delta.reasoning;
+      }
+      said.content += delta.content ?? "";
       text.textContent = said.content;
       follow();
     }
@@ -318,8 +330,9 @@ async function compare(turn, signal) {
   }
   if (!turn.isConnected) return;
   for (const name of ["a", "b"]) {
-    const words = answers[name].choices[0].message.content || "(no words)";
-    sides[name].querySelector(".bones").replaceWith(element("p", { className: "text", textContent: words }));
+    const { content, reasoning } = answers[name].choices[0].message;
+    const words = element("p", { className: "text", textContent: content || "(no words)" });
+    sides[name].querySelector(".bones").replaceWith(...(reasoning ? [thought(reasoning), words] : [words]));
   }
   offerBallot(turn, sides, answers);
 }

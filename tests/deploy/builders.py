@@ -80,6 +80,7 @@ def completion(
     at: float = 0.0,
     text: str = "an answer",
     tokens: int = 20,
+    answer_start: int = 0,
     finish_reason: str = "stop",
     latency_seconds: float = 1.0,
     ttft_seconds: float | None = 0.1,
@@ -101,7 +102,11 @@ def completion(
             "prompt_token_ids": [1, 2],
             "choices": [
                 Choice(
-                    text=text, token_ids=[7] * tokens, logprobs=[-0.1] * tokens, finish_reason=finish_reason
+                    text=text,
+                    token_ids=[7] * tokens,
+                    logprobs=[-0.1] * tokens,
+                    finish_reason=finish_reason,
+                    answer_start=answer_start,
                 )
             ],
             "latency_seconds": latency_seconds,

@@ -56,6 +56,8 @@ def test_an_equal_canary_and_one_inside_the_limits_hold() -> None:
     assert served(300, lambda i: inside).failure() is None
     assert served(300, lambda i: {"text": "" if i % 30 == 0 else "x"}).failure() is None  # 3% more
     assert served(300, lambda i: {"text": "", "finish_reason": "tool_calls"}).failure() is None
+    thoughtful = {"tokens": 320, "answer_start": 300, "latency_seconds": 16.0}  # its answers are as long
+    assert served(300, lambda i: thoughtful).failure() is None
 
 
 def test_fewer_votes_than_the_baseline_fail() -> None:

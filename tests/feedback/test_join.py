@@ -250,3 +250,23 @@ def test_forgotten_texts_are_in_no_checkpoint(tmp_path: Path) -> None:
     assert (answer.prompt_token_ids, answer.token_ids, answer.text) == ((), (), "")
     assert b"500," not in orjson.dumps(joiner.state())
     assert feed(joiner, completion("c1")) == []  # that it was is still known
+
+
+def test_a_thought_is_kept_apart_from_its_answer_and_records_of_before_have_none() -> None:
+    known = completion("c1")
+    (choice,) = known.choices
+    thoughtful = choice.model_copy(update={"token_ids": [7, 8, 9], "answer_start": 2, "thought": "hm"})
+    joiner = Joiner()
+    feed(joiner, known, completion("c2").model_copy(update={"choices": [thoughtful]}))
+    before, after = (joiner.completions[name][0] for name in ("c1", "c2"))
+    assert (before.answer_start, after.answer_start) == (0, 2)
+    assert after.judged == ((*after.prompt_token_ids, 7, 8), (9,))
+    assert Joiner.from_state(joiner.state()).completions == joiner.completions
+    bare = thoughtful.without_text()
+    assert (bare.thought, bare.answer_start, bare.answer_length) == (None, 2, 1)
+    old = known.model_dump(mode="json")
+    del old["choices"][0]["answer_start"]
+    assert Completion.model_validate(old).choices[0].answer_start == 0
+    state = joiner.state()
+    del state["completions"][0][0]["answer_start"]
+    assert Joiner.from_state(state).completions["c1"][0].answer_start == 0

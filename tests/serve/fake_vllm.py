@@ -22,6 +22,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EOS = 2
 PROMPT = [1, 17, 402]
 EMOJI_TEXT = "Hi 👩🏽‍🚀 ok 🎉"
+THOUGHT = "Let me see, ada@example.com asks."
+OPEN, CLOSE = "<think>", "</think>"
 
 
 class Trouble:
@@ -38,6 +40,8 @@ class Trouble:
     BREAK = "break at once"  # the connection breaks before any byte
     UNPAIRED = "unpaired"  # one logprob is missing
     LONG = "long"  # 600 tokens
+    THINK = "think"  # THOUGHT before the answer, as an engine with a reasoning parser tells it
+    THINK_ON = "think on"  # nothing but THOUGHT, which never ends
 
 
 class FakeVllm:
@@ -238,7 +242,27 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
     if asked == Trouble.LONG:
         return ["on"] * 599
     text = f"I am {body['model']}, seed {body.get('seed')}."
+    words = [] if asked == Trouble.THINK_ON else _words(text)
+    if asked not in (Trouble.THINK, Trouble.THINK_ON):
+        return words
+    return [OPEN, *_words(THOUGHT), *([CLOSE] if words else []), *words]
+
+
+def _words(text: str) -> list[str]:
     return [word if i == 0 else " " + word for i, word in enumerate(text.split(" "))]
+
+
+def _parts(words: list[str]) -> list[dict[str, str]]:
+    """What each word is in an answer's parts: of the thought, of the answer, or one of the marks between."""
+    parts, kind = [], "content"
+    for word in words:
+        parts.append({} if word in (OPEN, CLOSE) else {kind: word})
+        kind = {OPEN: "reasoning", CLOSE: "content"}.get(word, kind)
+    return parts
+
+
+def _part(words: list[str], kind: str) -> str | None:
+    return "".join(part.get(kind, "") for part in _parts(words)) or None
 
 
 def _logprob(place: int, text: str) -> dict[str, Any]:
@@ -273,11 +297,12 @@ def _chunks(body: dict[str, Any], asked: str) -> Iterator[dict[str, Any]]:
             first["prompt_token_ids"] = PROMPT
         yield first
     tokens = 0
-    for token_id, text, logprob, last in _sampled(body, asked):
+    deltas = [*_parts(words_of(body, asked)), {"content": ""}]
+    for token_id, _, logprob, last in _sampled(body, asked):
         for index in range(n):
             choice = {
                 "index": index,
-                "delta": {"content": text},
+                "delta": deltas[tokens // n],
                 "logprobs": {"content": [logprob]} if body.get("logprobs") else None,
                 "finish_reason": "stop" if last else None,
             }
@@ -290,23 +315,24 @@ def _chunks(body: dict[str, Any], asked: str) -> Iterator[dict[str, Any]]:
             tokens += 1
             yield head | {"choices": [choice]}
     if (body.get("stream_options") or {}).get("include_usage"):
-        yield head | {"choices": [], "usage": _usage(tokens)}
+        yield head | {"choices": [], "usage": _usage(tokens, asked)}
 
 
 def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
     sampled = list(_sampled(body, asked))
+    words = words_of(body, asked)
     choices = []
     for index in range(int(body.get("n") or 1)):
         choice = {
             "index": index,
             "message": {
                 "role": "assistant",
-                "content": "".join(text for _, text, _, _ in sampled),
+                "content": _part(words, "content"),
                 "refusal": None,
                 "annotations": None,
                 "audio": None,
                 "function_call": None,
-                "reasoning": None,
+                "reasoning": _part(words, "reasoning"),
             },
             "logprobs": {"content": [p for _, _, p, _ in sampled]} if body.get("logprobs") else None,
             "finish_reason": "stop",
@@ -323,7 +349,7 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
         "choices": choices,
         "service_tier": None,
         "system_fingerprint": "vllm-0.32.0-fake",
-        "usage": _usage(len(sampled) * len(choices)),
+        "usage": _usage(len(sampled) * len(choices), asked),
         "prompt_logprobs": None,
         "prompt_token_ids": PROMPT if body.get("return_token_ids") else None,
         "prompt_text": None,
@@ -333,8 +359,11 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
     }
 
 
-def _usage(tokens: int) -> dict[str, Any]:
-    return {"prompt_tokens": len(PROMPT), "total_tokens": len(PROMPT) + tokens, "completion_tokens": tokens}
+def _usage(tokens: int, asked: str = "") -> dict[str, Any]:
+    usage = {"prompt_tokens": len(PROMPT), "total_tokens": len(PROMPT) + tokens, "completion_tokens": tokens}
+    if asked in (Trouble.THINK, Trouble.THINK_ON):
+        usage["completion_tokens_details"] = {"reasoning_tokens": len(_words(THOUGHT))}
+    return usage
 
 
 def prompts_of(body: dict[str, Any]) -> list[list[int]]:
