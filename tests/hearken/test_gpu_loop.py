@@ -1,4 +1,4 @@
-"""What measures the whole loop on a GPU runs to its last line on a CPU, beside an engine that is there already."""
+"""The benchmark of the whole loop runs to its last line on a CPU, beside an engine that is there already."""
 
 import json
 import os
