@@ -247,7 +247,7 @@ def serving(
         yield server.url
         if not cuda:
             result["engine_planned_gib"] = planning.total(planning.engine_in_ram(shape, load)) / GIB
-            result["engine_gib"] = server.resident_mb() * 1e6 / GIB
+            result["engine_gib"] = server.tree_bytes() / GIB
         else:
             result["engine_share"] = layout.engine_share or VLLM_SHARE
 
@@ -295,5 +295,5 @@ def main(argv: Sequence[str]) -> int:
         else:
             with serving(model, folder, arguments, result) as url:
                 result |= run(url, model, folder / "data", arguments, learner_memory)
-    print(json.dumps({name: round(value, 5) for name, value in result.items()}))
+    print(json.dumps({name: float(f"{value:.4g}") for name, value in result.items()}))
     return 0
