@@ -83,7 +83,7 @@ class AnswerFeatures:
             end += self._widths[name]
         self._dense_width = end
         self._cache: OrderedDict[Key, Tensor] = OrderedDict()  # what takes a pass through the model: (D,)
-        self._cache_size = CACHE_BYTES // (4 * self._dense_width)
+        self._cache_size = CACHE_BYTES // (2 * self._dense_width)
 
     def columns(self, kind: Kind) -> dict[Block, slice]:
         """Where each block of a kind's features is."""
@@ -129,17 +129,18 @@ class AnswerFeatures:
                 assert scores is not None
                 parts.append(scores[:, None])
             else:
-                parts.append(dense[:, self._dense[name]])
+                parts.append(dense[:, self._dense[name]].float())
         return torch.cat(parts, 1)
 
     @torch.no_grad()
     def _states_of(self, items: Sequence[Item]) -> Tensor:
-        """The blocks `DENSE` of (prompt, answer) pairs, (B, D)."""
-        out = torch.zeros(len(items), self._dense_width)
+        """The blocks `DENSE` of (prompt, answer) pairs, (B, D), in half precision: checkpoints hold many."""
+        out = torch.zeros(len(items), self._dense_width, dtype=torch.float16)
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
             counts = batch.mask.sum(1)
             states = self._model.layer_states(batch, self._layers, batch.answers).float()
-            out[rows] = self._pool(states, counts).cpu()
+            most = torch.finfo(out.dtype).max  # some models have a state or two beyond
+            out[rows] = self._pool(states, counts).clamp(-most, most).half().cpu()
         return out
 
     def _pool(self, states: Tensor, counts: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ class AnswerFeatures:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state()` described; what is of another shape is forgotten, and computed again."""
         rows = state["dense"]
-        if rows is None or rows.shape[1] != self._dense_width:
+        if rows is None or rows.shape[1] != self._dense_width or rows.dtype != torch.float16:
             self.forget()
             return
         self._cache = OrderedDict(zip(state["keys"], rows, strict=True))

@@ -46,16 +46,17 @@ def test_an_answers_features_are_what_its_tokens_and_states_say(random_model: st
     columns = features.columns(STATES)
     for row, (prompt, tokens) in enumerate(ITEMS):
         states = model.hidden(make_batch([(prompt, tokens)]), None, 1)[0, len(prompt) :]
-        assert float(found[row, columns["length"]]) == pytest.approx(float(torch.tensor(len(tokens)).log1p()))
+        length = float(torch.tensor(len(tokens)).log1p())
+        assert float(found[row, columns["length"]]) == pytest.approx(length, rel=1e-3)
         wanted = (states.mean(0), states[-1]) if tokens else 2 * (torch.zeros(model.hidden_size),)
         for name, value in zip(("means", "lasts"), wanted, strict=True):
-            assert torch.allclose(found[row, columns[name]], value, atol=1e-5), (row, name)
+            assert torch.allclose(found[row, columns[name]], value, atol=1e-3, rtol=1e-3), (row, name)
     words, places = features.of_items(ITEMS, WORDS), features.columns(WORDS)
     for row, (_, tokens) in enumerate(ITEMS):
         assert set(words[row, places["tokens"]].nonzero().flatten().tolist()) == set(tokens)
     sums = words[:, places["middle"]]
     means = found[:, columns["means"]]
-    assert torch.allclose(sums, means * torch.tensor([[4.0], [3.0], [0.0], [1.0]]), atol=1e-4)
+    assert torch.allclose(sums, means * torch.tensor([[4.0], [3.0], [0.0], [1.0]]), atol=2e-2)
 
 
 def test_what_the_reader_says_is_remembered_until_it_has_learned(random_model: str) -> None:
