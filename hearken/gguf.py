@@ -21,13 +21,14 @@ from feedback.files import cache_folder
 from hearken.errors import UsageError
 
 MAGIC = b"GGUF"
+VERSIONS = (2, 3)  # of the format, that the package gguf reads
 _PART = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.gguf$")  # one of several files of one model
 
 
 def is_gguf(file: Path) -> bool:
-    """Whether a file begins as every GGUF file does. Raises OSError when it cannot be read."""
+    """Whether a file begins as GGUF files do: with their name and a version. Raises OSError."""
     with file.open("rb") as stream:
-        return stream.read(len(MAGIC)) == MAGIC
+        return stream.read(4) == MAGIC and int.from_bytes(stream.read(4), "little") in VERSIONS
 
 
 def check(file: Path) -> None:
@@ -38,7 +39,7 @@ def check(file: Path) -> None:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     if not fits:
         raise UsageError(
-            f"{file} is not a GGUF file: it does not begin with GGUF; "
+            f"{file} is not a GGUF file: it does not begin with GGUF and version 2 or 3; "
             "download it again, or pass --model a folder with config.json and *.safetensors"
         )
     if _PART.search(file.name):
@@ -71,7 +72,10 @@ def converted(file: Path) -> Path:
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
-        raise UsageError(f"{file} cannot be made into a model folder: {lines[-1]}")
+        raise UsageError(
+            f"{file} cannot be made into a model folder, it may be cut off or of a kind that transformers does "
+            f"not read: {lines[-1]}"
+        )
     return folder
 
 

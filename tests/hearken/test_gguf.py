@@ -109,7 +109,7 @@ def test_a_file_that_breaks_off_leaves_nothing(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    (tmp_path / "small.gguf").write_bytes(b"GGUF\3\0\0\0")
     bare = (
         "import sys; sys.modules['gguf'] = None; from hearken.gguf import main; sys.exit(main(sys.argv[1:]))"
     )

@@ -148,27 +148,30 @@ def test_every_command_says_it_in_one_line(
 
 # ---- GGUF
 
+WHOLE = b"GGUF\3\0\0\0"
+
 
 def test_a_gguf_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
-    file.write_bytes(b"<!DOCTYPE html>")
-    for path in (file, tmp_path):  # the file, and a folder with nothing else
-        assert "is not a GGUF file" in refusal(path)
+    for held in (b"<!DOCTYPE html>", b"GGUF and so on", b"GGUF"):
+        file.write_bytes(held)
+        for path in (file, tmp_path):  # the file, and a folder with nothing else
+            assert "is not a GGUF file" in refusal(path)
     file.rename(tmp_path / "model.bin")
     assert "is not a GGUF file" in refusal(tmp_path / "model.bin")
 
 
 def test_which_gguf_is_meant(tmp_path: Path) -> None:
     for name in ("q4.gguf", "q8.gguf"):
-        (tmp_path / name).write_bytes(b"GGUF")
+        (tmp_path / name).write_bytes(WHOLE)
     line = refusal(tmp_path)
     assert "several GGUF files" in line
     assert str(tmp_path / "q4.gguf") in line
     part = tmp_path / "big-00001-of-00003.gguf"
-    part.write_bytes(b"GGUF")
+    part.write_bytes(WHOLE)
     assert "one of several parts" in refusal(part)
 
 
 def test_a_folder_with_other_weights_keeps_them(tmp_path: Path) -> None:
-    (model(tmp_path) / "q4.gguf").write_bytes(b"GGUF")
+    (model(tmp_path) / "q4.gguf").write_bytes(WHOLE)
     assert resolve_model(str(tmp_path)) == tmp_path.resolve()
