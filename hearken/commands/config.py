@@ -84,7 +84,11 @@ def _configured(arguments: argparse.Namespace) -> "Config":
 
 def _small_files(model: str) -> Path | None:
     """A folder with a model's small files, its own or those that the hub has; weights are not fetched."""
+    from hearken import smollm2
+
     folder = Path(model).expanduser()
+    if model == smollm2.NAME and not folder.exists():
+        return smollm2.default_folder() if smollm2.is_there(smollm2.default_folder()) else None
     if folder.exists():
         return folder if folder.is_dir() else None
     try:
