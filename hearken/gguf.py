@@ -73,8 +73,8 @@ def converted(file: Path) -> Path:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
         raise UsageError(
-            f"{file} cannot be made into a model folder, it may be cut off or of a kind that transformers does "
-            f"not read: {lines[-1]}"
+            f"{file} cannot be made into a model folder; it may be cut off, or of a kind that transformers "
+            f"does not read: {lines[-1]}"
         )
     return folder
 
