@@ -26,7 +26,6 @@ CUDA_BYTES = 600 * MIB  # a CUDA context with torch's kernels loaded
 ENGINE_CUDA_BYTES = 1536 * MIB  # the same with vLLM's kernels and CUDA graphs
 HEAP_BYTES = GIB  # the most freed memory that a learner keeps (`learner.machine.KEPT_BYTES`)
 LOGIT_BYTES = 64 * MIB  # of logits at a time (`learner.model.LOGIT_BYTES`)
-FEATURE_BYTES = 256 * MIB  # of remembered answers (`learner.features.CACHE_BYTES`)
 SNAPSHOTS = 3  # of the policy and its optimiser: two that can be gone back to, and one on its way to disk
 
 
