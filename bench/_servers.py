@@ -17,7 +17,7 @@ from feedback.secret import load_secret
 from hearken.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
 from hearken.tiny import ensure_tiny
 
-_START_SECONDS = 240.0
+_START_SECONDS = 600.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 _LINUX_CPUCLOCK_SCHED = 2  # of linux/posix-timers.h: a process's clock id is made of its pid and this
@@ -52,9 +52,11 @@ def engine(
     cores: Collection[int],
     environment: Mapping[str, str] | None = None,
     extra: Sequence[str] = (),
+    model: Path | None = None,
 ) -> Iterator[Server]:
-    """vLLM with the tiny model, started as `hearken up` does, on `cores`; its output is in `folder`."""
-    model = ensure_tiny()
+    """vLLM with a model, the tiny one unless told, as `hearken up` starts it, on `cores`; its output is in
+    `folder`."""
+    model = model or ensure_tiny()
     options = EngineOptions(
         model=model,
         port=free_port(),

@@ -7,6 +7,7 @@ from pathlib import Path
 from deploy.evidence import EvidenceRules
 from deploy.gate import GateLimits
 from deploy.guardrails import GuardrailLimits
+from deploy.parity import ParityLimits
 from deploy.release import EVIDENCE_WEIGHT, ReleaseRules, Rung
 
 
@@ -32,7 +33,10 @@ class ControllerSettings:
     drain_seconds: how long an adapter stays loaded after its last use, at least.
     longest_answer_seconds: how long it stays where nobody knows which gateways still use it.
     poll_seconds: how often the controller looks at the log.
-    parity_tolerance_nats: how far an engine's logprobs may be from the trainer's; 0.001 suits fp32.
+    parity_tolerance_nats: how far a logprob of an engine in float32 may be from the trainer's.
+    parity_noise_nats: how far an engine that rounds (bfloat16) may be from the trainer under the base alone,
+        in log-odds, on average; what an adapter may differ by follows from the noise itself. Above it the
+        engine's base is another one, or quantised.
     gate: limits on the offline comparison.
     guardrails: limits on the canary's service.
     """
@@ -57,6 +61,7 @@ class ControllerSettings:
     longest_answer_seconds: float = 900
     poll_seconds: float = 0.2
     parity_tolerance_nats: float = 0.02
+    parity_noise_nats: float = 0.15
     gate: GateLimits = field(default_factory=GateLimits)
     guardrails: GuardrailLimits = field(default_factory=GuardrailLimits)
 
@@ -72,7 +77,10 @@ class ControllerSettings:
                 f"holdback_min_seconds {self.holdback_min_seconds} exceeds "
                 f"holdback_max_seconds {self.holdback_max_seconds}; it has to be at most that"
             )
-        for name in ("max_seconds", "window_seconds", "poll_seconds", "parity_tolerance_nats"):
+        for name in (
+            *("max_seconds", "window_seconds", "poll_seconds"),
+            *("parity_tolerance_nats", "parity_noise_nats"),
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
         for name in ("drain_seconds", "longest_answer_seconds", "holdback_min_seconds"):
@@ -99,6 +107,11 @@ class ControllerSettings:
             raise ValueError(f"margin is {self.margin}; it has to be in [0, 1)")
         if min(self.promote_bound, self.harm_bound) <= 1:
             raise ValueError("promote_bound and harm_bound have to be above 1: evidence starts at 1")
+
+    @property
+    def parity_limits(self) -> ParityLimits:
+        """What deploy/parity.py needs."""
+        return ParityLimits(self.parity_tolerance_nats, self.parity_noise_nats)
 
     @property
     def release_rules(self) -> ReleaseRules:

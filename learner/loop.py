@@ -442,8 +442,7 @@ class Learner:
         if not prompts:
             return
         self.metrics.show_phase("gate")
-        sampled = self._sample([*prompts, *candidates.probe_prompts(self.model.vocab_size)])
-        ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
+        ours = self._sample(prompts)
         live = self._sample_live(prompts)
         judged_ours, judged_live = (
             self.judge.rewards([(s.prompt_token_ids, s.token_ids) for s in samples])[0]
@@ -460,13 +459,13 @@ class Learner:
         self.metrics.win_ratio.set(numbers.win_rate)
         judged = verdict(numbers, self.settings.gate)
         if judged.passed:
-            self._publish(numbers, probed)
+            self._publish(numbers)
         elif self._share_of_limits(numbers.kl_nats_base, numbers.kl_nats_live) > 1 and self.earlier:
             self._undo(judged.sentence)
         else:
             self._refuse(judged.sentence, GATE)
 
-    def _publish(self, numbers: Any, samples: list[Sample]) -> None:
+    def _publish(self, numbers: Any) -> None:
         manifest = candidates.publish(
             self.registry,
             self.model,
@@ -478,7 +477,7 @@ class Learner:
             },
             offsets=self.place.cursor,
             gate=numbers,
-            probes=candidates.make_probes(self.model, samples),
+            probes=candidates.make_probes(self.model),
         )
         event = Candidate.announce(manifest.version, reward_updates=self.place.reward_updates)
         self.log.append([Entry(RELEASES, "release", event.model_dump_json().encode())]).result()
