@@ -17,7 +17,7 @@ from feedback.secret import load_secret
 from hearken.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
 from hearken.tiny import ensure_tiny
 
-_START_SECONDS = 240.0
+_START_SECONDS = 600.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 _LINUX_CPUCLOCK_SCHED = 2  # of linux/posix-timers.h: a process's clock id is made of its pid and this

@@ -343,7 +343,7 @@ def run(settings: ControllerSettings) -> None:
         shared = open_shared(settings.data, settings.redis)
         registry = Registry(settings.data / "adapters")
         clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
-        fleet = Fleet(clients, registry, settings.parity_tolerance_nats)
+        fleet = Fleet(clients, registry, settings.parity_limits)
         metrics = ControllerMetrics(settings)
         server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
         controller = Controller(log, registry, fleet, settings, metrics, shared)

@@ -3,7 +3,6 @@
 The release controller loads, probes and unloads adapters with it; the learner samples rollouts with it.
 """
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -232,14 +231,10 @@ class EngineClient:
             found.append([row[str(token)]["logprob"] for row, token in zip(rows, answer, strict=True)])
         return found
 
-    def parity(self, model: str, probes: list[Probe]) -> float:
-        """The largest absolute difference (nats) between the engine's logprobs and the trainer's.
+    def probe(self, model: str, probes: Sequence[Probe]) -> list[list[float]]:
+        """The logprobs (nats, T=1) of each probe's answer, in one request.
 
-        Not a number where either side has one. Users wait for what a probe holds up: it goes with their
-        chats, not behind them.
+        Users wait for what a probe holds up: it goes with their chats, not behind them.
         """
         items = [(probe.prompt_token_ids, probe.token_ids) for probe in probes]
-        differences: list[float] = []
-        for served, probe in zip(self._logprobs(model, items, PROBE_PRIORITY), probes, strict=True):
-            differences += [abs(a - b) for a, b in zip(served, probe.logprobs, strict=True)]
-        return math.nan if any(map(math.isnan, differences)) else max(differences, default=0.0)
+        return self._logprobs(model, items, PROBE_PRIORITY)

@@ -1,16 +1,17 @@
 """The engines of the service: which adapters they have, and bringing them the ones that they need."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from deploy.engine import EngineClient, EngineDown, EngineError
-from deploy.manifest import Manifest
+from deploy.manifest import Manifest, Probe
+from deploy.parity import FIRST, UNTOLD, Parity, ParityLimits, can_round, compare, exactly
 from deploy.registry import WEIGHTS, Registry, RegistryError, is_version
 from deploy.stages import Number
+from feedback.events import BASE
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ RETRY_SECONDS = 60.0
 class Proof(NamedTuple):
     """An engine computed with an adapter what the trainer had computed."""
 
-    nats: float  # largest difference of logprobs
+    parity: Parity
     digest: str  # sha256 of the weights, as in the manifest
     at: float  # when, in seconds
 
@@ -51,6 +52,7 @@ class _Engine:
         self.proofs: dict[str, Proof] = {}  # of the versions that it has, and was probed with
         self.refused: dict[str, tuple[Problem, float]] = {}  # and when
         self.rejections = 0
+        self._base: dict[tuple[int, ...], list[float]] = {}  # its base's logprobs of probes
 
     def look(self) -> None:
         try:
@@ -64,7 +66,26 @@ class _Engine:
         """It does not answer: whatever it has when it is back is unknown."""
         if self.loaded is not None:
             logger.warning("engine away: %s", error)
-        self.loaded, self.proofs, self.refused = None, {}, {}
+        self.loaded, self.proofs, self.refused, self._base = None, {}, {}, {}
+
+    def compare(self, name: str, probes: Sequence[Probe], limits: ParityLimits) -> Parity:
+        """What the engine computes under a name against the trainer. In float32 a few probes say all."""
+        if not can_round(probes):
+            return exactly(probes, self.client.probe(name, probes), limits)
+        few = exactly(probes[:FIRST], self.client.probe(name, probes[:FIRST]), limits)
+        if few.refusal is None:
+            return few
+        return compare(probes, self.client.probe(name, probes), self._of_base(probes), limits)
+
+    def _of_base(self, probes: Sequence[Probe]) -> list[list[float]]:
+        """The engine's own logprobs without an adapter. All versions have the same probes, and an engine
+        computes them once in its life."""
+        keys = [(len(p.prompt_token_ids), *p.prompt_token_ids, *p.token_ids) for p in probes]
+        new = [(key, probe) for key, probe in zip(keys, probes, strict=True) if key not in self._base]
+        if new:
+            found = self.client.probe(BASE, [probe for _, probe in new])
+            self._base |= {key: row for (key, _), row in zip(new, found, strict=True)}
+        return [self._base[key] for key in keys]
 
     def has(self, name: str) -> bool:
         return name in (self.loaded or ())
@@ -92,10 +113,10 @@ class Fleet:
     Engines are spoken to in parallel, each by one thread at a time.
     """
 
-    def __init__(self, engines: Sequence[EngineClient], registry: Registry, tolerance_nats: float) -> None:
+    def __init__(self, engines: Sequence[EngineClient], registry: Registry, limits: ParityLimits) -> None:
         self._engines = [_Engine(client) for client in engines]
         self._registry = registry
-        self._tolerance_nats = tolerance_nats
+        self._limits = limits
         self._threads = ThreadPoolExecutor(len(self._engines), thread_name_prefix="engine")
 
     def look(self) -> None:
@@ -124,9 +145,11 @@ class Fleet:
         """Per engine URL, how often an adapter was not right for it or on it."""
         return {e.client.url: e.rejections for e in self._engines}
 
-    def parity_of(self, version: str) -> float | None:
-        """The largest difference (nats) of a version on any engine; None where it is ready on none."""
-        return max((e.proofs[version].nats for e in self._engines if version in e.proofs), default=None)
+    def parity_of(self, version: str) -> Parity | None:
+        """A version's comparison on the engine where it came nearest to a limit; None where it is ready on
+        none."""
+        found = [e.proofs[version].parity for e in self._engines if version in e.proofs]
+        return max(found, key=lambda parity: parity.ratio, default=None)
 
     # -- loading ----------------------------------------------------------------------------------------
 
@@ -191,21 +214,20 @@ class Fleet:
 
     def _probe(self, engine: _Engine, name: str, manifest: Manifest, now: float) -> Problem | None:
         """Compare what an engine computes under a name with the manifest; unload the name if it differs."""
-        nats = engine.client.parity(name, manifest.probes)
-        if math.isnan(nats) or nats > self._tolerance_nats:
+        parity = engine.compare(name, manifest.probes, self._limits)
+        if parity.refusal is not None:
             self._forget(engine, name)
-            sentence = (
-                f"{engine.client.url} does not compute what the trainer did: logprobs differ by up to "
-                f"{nats:.4g} nats, {self._tolerance_nats:g} is allowed"
-            )
+            sentence = f"{engine.client.url} does not compute what the trainer did: {parity.refusal}"
             numbers: dict[str, Number] = {
                 "engine": engine.client.url,
-                "parity_nats": None if math.isnan(nats) else nats,  # JSON has no word for not a number
-                "tolerance_nats": self._tolerance_nats,
+                "tolerance_nats": self._limits.tolerance_nats,
+                **parity.numbers,
             }
             return Problem(engine.client.url, sentence, numbers)
         if name == manifest.version:
-            engine.proofs[name] = Proof(nats, manifest.files[WEIGHTS], now)
+            engine.proofs[name] = Proof(parity, manifest.files[WEIGHTS], now)
+            if not parity.tells:
+                logger.info("%s on %s: %s", name, engine.client.url, UNTOLD)
         return None
 
     def _forget(self, engine: _Engine, name: str) -> None:

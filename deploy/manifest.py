@@ -4,13 +4,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Probe(BaseModel):
-    """A fixed prompt and answer with the trainer's logprobs (nats, T=1): the engine must reproduce them."""
+    """A fixed prompt and answer with the trainer's logprobs (nats, T=1): the engine must reproduce them.
+
+    logprobs, base_logprobs: with the adapter and without, in float32. bf16_logprobs: with the adapter as an
+    engine in bfloat16 adds it to the base. The last two are missing in manifests of before, which engines
+    in float32 can prove.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     prompt_token_ids: list[int]
     token_ids: list[int]
     logprobs: list[float]
+    bf16_logprobs: list[float] = Field(default_factory=list)
+    base_logprobs: list[float] = Field(default_factory=list)
 
 
 class GateNumbers(BaseModel):

@@ -38,7 +38,14 @@ class ControllerMetrics:
         self.parity = gauge(
             "engine_parity_nats", "Largest logprob difference of engine and trainer on the probes", *proof
         )
-        self.tolerance = gauge("parity_tolerance_nats", "Difference from which on an engine is refused")
+        self.parity_ratio = gauge(
+            "engine_parity_ratio",
+            "Share of what engine and trainer may differ by; above 1 is refused",
+            *proof,
+        )
+        self.tolerance = gauge(
+            "parity_tolerance_nats", "Logprob difference from which on an engine in float32 is refused"
+        )
         self.adapter_rejections = Counter(
             "hearken_adapter_rejections",
             "Adapters that were kept from an engine: changed files, or other logprobs than the trainer's",
@@ -109,7 +116,10 @@ class ControllerMetrics:
         for engine, version, digest in self._shown - shown:
             self.adapter_info.remove(engine, version, digest)
             self.parity.remove(engine, version)
+            self.parity_ratio.remove(engine, version)
         for engine, version, digest in shown:
             self.adapter_info.labels(engine, version, digest).set(1)
-            self.parity.labels(engine, version).set(proofs[engine, version].nats)
+            parity = proofs[engine, version].parity
+            self.parity.labels(engine, version).set(parity.largest_nats)
+            self.parity_ratio.labels(engine, version).set(parity.ratio)
         self._shown = shown

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from deploy.evidence import Reading
 from deploy.guardrails import Failure
 from deploy.manifest import Manifest
+from deploy.parity import UNTOLD, Parity
 from deploy.stages import Action, Number, ReleaseState, Step, step
 from deploy.table import RoutingTable
 from feedback.events import BASE
@@ -117,11 +118,11 @@ def may_start(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:
 
 
 def start(
-    state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str, int], parity_nats: float
+    state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str, int], parity: Parity
 ) -> Step:
     """The waiting candidate, loaded and probed on the engines, gets its first users.
 
-    parity_nats: the largest difference of the engines' logprobs and the trainer's, for the record.
+    parity: of the engines' logprobs and the trainer's, for the record.
     """
     version, rung = state.waiting, rules.ladder[0]
     epoch = state.table.epoch + 1
@@ -138,8 +139,9 @@ def start(
         state,
         "started",
         version,
-        f"Started the canary of {version} with {rung.weight:.0%} of users.",
-        {"weight": rung.weight, "parity_nats": parity_nats},
+        f"Started the canary of {version} with {rung.weight:.0%} of users"
+        + ("." if parity.tells else f"; {UNTOLD}."),
+        {"weight": rung.weight, **parity.numbers},
         release_id=release_id,
         table=table,
         waiting=None,

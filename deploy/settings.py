@@ -8,6 +8,7 @@ from typing import Annotated
 from deploy.evidence import EvidenceRules
 from deploy.gate import GateLimits
 from deploy.guardrails import GuardrailLimits
+from deploy.parity import ParityLimits
 from deploy.release import EVIDENCE_WEIGHT, ReleaseRules, Rung
 
 
@@ -56,8 +57,13 @@ class ControllerSettings:
     ] = 900
     poll_seconds: Annotated[float, "how often the controller looks at the log"] = 0.2
     parity_tolerance_nats: Annotated[
-        float, "how far an engine's logprobs may be from the trainer's; 0.001 suits float32"
+        float, "how far a logprob of an engine in float32 may be from the trainer's"
     ] = 0.02
+    parity_noise_nats: Annotated[
+        float,
+        "how far an engine that rounds (bfloat16) may be from the trainer under the base alone, in log-odds, "
+        "on average; above it the engine's base is another one, or quantised",
+    ] = 0.15
     gate: Annotated[GateLimits, "limits on the offline comparison"] = field(default_factory=GateLimits)
     guardrails: Annotated[GuardrailLimits, "limits on the canary's service"] = field(
         default_factory=GuardrailLimits
@@ -75,7 +81,10 @@ class ControllerSettings:
                 f"holdback_min_seconds {self.holdback_min_seconds} exceeds "
                 f"holdback_max_seconds {self.holdback_max_seconds}; it has to be at most that"
             )
-        for name in ("max_seconds", "window_seconds", "poll_seconds", "parity_tolerance_nats"):
+        for name in (
+            *("max_seconds", "window_seconds", "poll_seconds"),
+            *("parity_tolerance_nats", "parity_noise_nats"),
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
         for name in ("drain_seconds", "longest_answer_seconds", "holdback_min_seconds"):
@@ -102,6 +111,11 @@ class ControllerSettings:
             raise ValueError(f"margin is {self.margin}; it has to be in [0, 1)")
         if min(self.promote_bound, self.harm_bound) <= 1:
             raise ValueError("promote_bound and harm_bound have to be above 1: evidence starts at 1")
+
+    @property
+    def parity_limits(self) -> ParityLimits:
+        """What deploy/parity.py needs."""
+        return ParityLimits(self.parity_tolerance_nats, self.parity_noise_nats)
 
     @property
     def release_rules(self) -> ReleaseRules:

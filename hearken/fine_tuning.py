@@ -37,14 +37,14 @@ def run(settings: SftSettings) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from learner.candidate import publish, scripted_probes
+    from learner.candidate import make_probes, publish
     from learner.fine_tuning import fine_tune
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
 
     console = Console()
     keep_freed_memory()
-    model = SharedModel(str(settings.model), rank=settings.rank)
+    model = SharedModel.fitting(str(settings.model), rank=settings.rank)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("Fine-tuning", total=None)
@@ -71,7 +71,7 @@ def run(settings: SftSettings) -> int:
         training={"demonstrations": report.demonstrations, "sft_steps": report.steps},
         offsets={},
         gate=GateNumbers(),
-        probes=scripted_probes(model),
+        probes=make_probes(model),
         first=True,
     )
     console.print(f"published {manifest.version}: the service will start with it", soft_wrap=True)

@@ -1,10 +1,14 @@
-"""The decoder blocks of Llama's family with LoRA, forward and backward written out, for float32 on a CPU.
+"""The decoder blocks of Llama's family with LoRA, forward and backward written out.
 
 The same numbers as transformers and peft give, in fewer and larger operations: all tokens of a batch lie
 packed in one row after the other, so nothing but attention ever sees padding; query, key and value are one
 matrix product, and so are gate and up; a projection and its adapter are computed together; and of what the
 backward pass needs only what is dear to compute is kept. `learner.model` uses it where a model is of this
-kind, and falls back to transformers and peft elsewhere. `learner.native` has the same in bfloat16.
+kind, and falls back to transformers and peft elsewhere. `learner.native` has the same compiled, in bfloat16.
+
+A base in bfloat16 is multiplied in bfloat16, attention included, and what is kept of those factors for the
+backward pass is in it. The residual stream, norms, rotations, softmax and adapters are float32 always; in an
+`exact` pass the products are too, by a copy of a projection's weights that lasts as long as the product.
 
 Shapes: T packed (real) tokens, P of them wanted at the end, H hidden size, R adapter rank times projections,
 B rows of at most S tokens, h heads of d, k heads of keys. An adapted projection is x @ W.T + scale * (x @
@@ -16,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from learner.batching import Batch
 
@@ -54,35 +59,39 @@ class Adapted:
         if len(self.up) == 1:
             return self.up[0].detach() * self.scale
         rank = self.up[0].shape[1]
-        whole = self.weight.new_zeros(len(self.weight), rank * len(self.up))
+        whole = self.up[0].new_zeros(len(self.weight), rank * len(self.up))
         row = 0
         for index, part in enumerate(self.up):
             whole[row : row + len(part), index * rank : (index + 1) * rank] = part.detach()
             row += len(part)
         return whole.mul_(self.scale)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def forward(self, x: Tensor, run: "Run") -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """Outputs (T, O) of inputs (T, H), and what `backward` wants: x itself and the adapter's share."""
-        y = torch.mm(x, self.weight.t())
+        narrow = x.to(run.factors)
+        y = torch.mm(narrow, self.weight.to(run.factors).t()).to(x.dtype)
         if self.bias is not None:
             y.add_(self.bias)
         if self.down is None:
-            return y, (x, None, None)
+            return y, (narrow, None, None)
         low, spread = torch.mm(x, self.down.detach().t()), self.spread()
-        return y.addmm_(low, spread.t()), (x, low, spread)
+        if run.bf16_sums:
+            return add_in_bf16(y, torch.mm(low, spread.t())), (narrow, low, spread)
+        return y.addmm_(low, spread.t()), (narrow, low, spread)
 
     def backward(
         self, dy: Tensor, saved: Sequence[Tensor | None], wants_input: bool = True
     ) -> tuple[Tensor | None, list[Tensor]]:
         """The gradients of the input (T, H) and of `parameters`."""
-        x, low, spread = saved
-        dx = torch.mm(dy, self.weight) if wants_input else None
-        if self.down is None or x is None or low is None or spread is None:
+        narrow, low, spread = saved
+        factors = self.weight.dtype if narrow is None else narrow.dtype
+        dx = torch.mm(dy.to(factors), self.weight.to(factors)).to(dy.dtype) if wants_input else None
+        if self.down is None or narrow is None or low is None or spread is None:
             return dx, []
         d_low = torch.mm(dy, spread)
         if dx is not None:
             dx.addmm_(d_low, self.down.detach())
-        return dx, self._parts(torch.mm(dy.t(), low), torch.mm(d_low.t(), x))
+        return dx, self._parts(torch.mm(dy.t(), low), torch.mm(d_low.t(), narrow.to(dy.dtype)))
 
     def _parts(self, d_up: Tensor, d_down: Tensor) -> list[Tensor]:
         """The gradients of `parameters` from those of all B as one (O, R) and of all A as one (R, H)."""
@@ -92,6 +101,13 @@ class Adapted:
             parts.append(block * self.scale)
             row += len(part)
         return [*torch.split(d_down, rank), *parts]
+
+
+def add_in_bf16(y: Tensor, change: Tensor) -> Tensor:
+    """y + change, float32, with what is left of `change` when an engine has y and the sum in bfloat16:
+    nothing of a change below half of y's last bit."""
+    rounded = y.bfloat16().float()
+    return y + (rounded + change).bfloat16().float().sub_(rounded)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -124,17 +140,17 @@ class _Queries(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, block: "Block", run: "Run", *_: Tensor) -> Tensor:
         adapted = block.adapted(run.adapter, 0)
         normed, inverse = norm(x, block.norm_1, block.eps)
-        y, saved = adapted.forward(normed)
+        y, saved = adapted.forward(normed, run)
         rotate_(block.turning(y), run.cos, run.sin)
         ctx.save_for_backward(x, inverse, *saved)
         ctx.block, ctx.run, ctx.adapted = block, run, adapted
-        return y.index_select(0, run.pad)
+        return y.to(run.factors).index_select(0, run.pad)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, inverse, *saved = ctx.saved_tensors
         block, run = ctx.block, ctx.run
-        dy = grads[0].index_select(0, run.real)
+        dy = grads[0].index_select(0, run.real).to(x.dtype)
         rotate_(block.turning(dy), run.cos, run.sin, -1)
         dx, parts = ctx.adapted.backward(dy, saved, ctx.needs_input_grad[0])
         if dx is not None:
@@ -151,20 +167,22 @@ class _Rest(torch.autograd.Function):
         ctx: Any, mixed: Tensor, x: Tensor, block: "Block", run: "Run", places: Tensor, *_: Tensor
     ) -> Tensor:
         out, gates, down = (block.adapted(run.adapter, group) for group in (1, 2, 3))
-        y, saved_1 = out.forward(mixed.index_select(0, places))
+        y, saved_1 = out.forward(mixed.index_select(0, places).to(x.dtype), run)
         middle = y.add_(x)
         normed, inverse = norm(middle, block.norm_2, block.eps)
-        both, saved_2 = gates.forward(normed)
+        both, saved_2 = gates.forward(normed, run)
         gate, up = both.chunk(2, -1)
-        y, saved_3 = down.forward(functional.silu(gate).mul_(up))
-        ctx.save_for_backward(middle, inverse, both, places, *saved_1, *saved_2, *saved_3)
-        ctx.block, ctx.groups, ctx.mixed = block, (out, gates, down), mixed.shape
+        y, saved_3 = down.forward(functional.silu(gate).mul_(up), run)
+        kept = both.to(run.factors)
+        ctx.save_for_backward(middle, inverse, kept, places, *saved_1, *saved_2, *saved_3)
+        ctx.block, ctx.groups, ctx.mixed, ctx.factors = block, (out, gates, down), mixed.shape, run.factors
         return y.add_(middle)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        middle, inverse, both, places, *saved = ctx.saved_tensors
+        middle, inverse, kept, places, *saved = ctx.saved_tensors
         block, (out, gates, down) = ctx.block, ctx.groups
+        both = kept.to(middle.dtype)
         gate, up = both.chunk(2, -1)
         d_inner, parts_3 = down.backward(grads[0], saved[6:])
         d_both = torch.empty_like(both)
@@ -175,7 +193,8 @@ class _Rest(torch.autograd.Function):
         d_middle = norm_backward(d_normed, middle, inverse, block.norm_2).add_(grads[0])
         d_taken, parts_1 = out.backward(d_middle, saved[:3])
         assert d_taken is not None
-        d_mixed = d_taken.new_zeros(ctx.mixed).index_copy_(0, places, d_taken)
+        d_mixed = d_taken.new_zeros(ctx.mixed, dtype=ctx.factors)
+        d_mixed.index_copy_(0, places, d_taken.to(ctx.factors))
         d_x = d_middle if ctx.needs_input_grad[1] else None
         return d_mixed, d_x, None, None, None, *parts_1, *parts_2, *parts_3
 
@@ -201,10 +220,13 @@ class Run:
     are padded to B rows of S.
 
     real: (T,) places in the flattened (B * S) rows; pad: (B * S,) the place of a padded row's token among the
-    real ones, for padding that of any.
+    real ones, for padding that of any. factors: what the base's weights are multiplied in. bf16_sums: whether
+    adapters are added as by `add_in_bf16`, which has no gradient.
     """
 
     adapter: str | None
+    factors: torch.dtype
+    bf16_sums: bool
     cos: Tensor
     sin: Tensor
     rows: int
@@ -219,7 +241,8 @@ class Block:
 
     def __init__(self, layer: Any, heads: tuple[int, int], head: int, adapters: Sequence[str]) -> None:
         (self.heads, self.kv_heads), self.head = heads, head
-        self.norm_1, self.norm_2 = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        self.norm_1 = layer.input_layernorm.weight.float()
+        self.norm_2 = layer.post_attention_layernorm.weight.float()
         self.eps = float(layer.input_layernorm.variance_epsilon)
         groups = [[getattr(getattr(layer, part), name) for name in names] for part, names in PROJECTIONS]
         bases = [_stacked(group) for group in groups]
@@ -292,16 +315,21 @@ def _adapted(group: Sequence[Any], base: tuple[Tensor, Tensor | None], adapter: 
 
 
 class PackedTrunk:
-    """The decoder without its head, by the blocks above. Raises `Unsuitable` for another kind of model."""
+    """The decoder without its head, by the blocks above. Raises `Unsuitable` for another kind of model.
 
-    def __init__(self, trunk: Any, adapters: Sequence[str]) -> None:
+    recompute: keep of a block only its input, and compute the rest again in the backward pass (Chen et al.
+    2016, arXiv:1604.06174): a third more work, and memory for one block instead of all.
+    """
+
+    def __init__(self, trunk: Any, adapters: Sequence[str], *, recompute: bool = False) -> None:
+        self.recompute = recompute
         config = trunk.config
         _check_kind(trunk)
         heads = int(config.num_attention_heads)
         head = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
         self.embedding: Tensor = trunk.embed_tokens.weight
         self.rotary = trunk.rotary_emb
-        self.norm = trunk.norm
+        self.norm, self.eps = trunk.norm.weight.float(), float(trunk.norm.variance_epsilon)
         self.blocks = [
             Block(layer, (heads, int(config.num_key_value_heads)), head, adapters) for layer in trunk.layers
         ]
@@ -313,25 +341,30 @@ class PackedTrunk:
         *,
         layers: int | None = None,
         wanted: Tensor | None = None,
+        exact: bool = False,
+        bf16_sums: bool = False,
     ) -> Tensor:
-        """The states (T, H) after the first `layers` blocks, or after all and the final norm; only the rows
-        `wanted` (P,) if given."""
-        run = self._run(batch, adapter)
-        x = functional.embedding(batch.tokens.flatten()[batch.real], self.embedding)
+        """The states (T, H), float32, after the first `layers` blocks, or after all and the final norm; only
+        the rows `wanted` (P,) if given. exact: with products in float32. bf16_sums: see `Run`."""
+        run = self._run(batch, adapter, torch.float32 if exact else self.embedding.dtype, bf16_sums)
+        x = functional.embedding(batch.tokens.flatten()[batch.real], self.embedding).float()
         count = len(self.blocks) if layers is None else layers
         for index, block in enumerate(self.blocks[:count]):
-            x = block.forward(x, run, wanted if index == count - 1 else None)
+            taken = wanted if index == count - 1 else None
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block.forward, x, run, taken, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block.forward(x, run, taken)
         if layers is not None:
             return x
-        eps = float(self.norm.variance_epsilon)
-        out: Tensor = _Norm.apply(x, self.norm.weight, eps)  # type: ignore[no-untyped-call]
+        out: Tensor = _Norm.apply(x, self.norm, self.eps)  # type: ignore[no-untyped-call]
         return out
 
     def tapped(self, batch: Batch, layers: Sequence[int], wanted: Tensor) -> Tensor:
         """The base's states (L, P, H) of the tokens `wanted` (P,) after so many blocks each, rising, in one
         pass."""
-        run = self._run(batch, None)
-        x, found = functional.embedding(batch.tokens.flatten()[batch.real], self.embedding), []
+        run = self._run(batch, None, self.embedding.dtype, False)
+        x, found = functional.embedding(batch.tokens.flatten()[batch.real], self.embedding).float(), []
         for count, block in enumerate(self.blocks[: layers[-1]], 1):
             last = count == layers[-1]
             x = block.forward(x, run, wanted if last else None)
@@ -339,13 +372,16 @@ class PackedTrunk:
                 found.append(x if last else x.index_select(0, wanted))
         return torch.stack(found)
 
-    def _run(self, batch: Batch, adapter: str | None) -> Run:
-        cos, sin = (
-            part[0, :, None, : part.shape[-1] // 2].contiguous()
-            for part in self.rotary(self.embedding, batch.positions[None])
-        )
+    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin, (T, d / 2) each, of the positions (T,)."""
+        like = self.norm  # the rotation comes in its dtype and on its device
+        cos, sin = (part[0, :, : part.shape[-1] // 2] for part in self.rotary(like, positions[None]))
+        return cos.contiguous(), sin.contiguous()
+
+    def _run(self, batch: Batch, adapter: str | None, factors: torch.dtype, bf16_sums: bool) -> Run:
+        cos, sin = (part[:, None] for part in self.turns(batch.positions))
         rows, width = batch.tokens.shape
-        return Run(adapter, cos, sin, rows, width, batch.real, batch.pad)
+        return Run(adapter, factors, bf16_sums, cos, sin, rows, width, batch.real, batch.pad)
 
 
 class Unsuitable(ValueError):
@@ -353,15 +389,25 @@ class Unsuitable(ValueError):
 
 
 def _check_kind(trunk: Any) -> None:
+    missing = [name for name in ("embed_tokens", "layers", "norm", "rotary_emb") if not hasattr(trunk, name)]
+    if missing:
+        raise Unsuitable(f"it has no {missing[0]}")
     config = trunk.config
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    layer = trunk.layers[0]
+    dtype, activation = trunk.embed_tokens.weight.dtype, getattr(config, "hidden_act", None)
+    projections = [
+        getattr(getattr(layer, part, None), name, None)
+        for layer in trunk.layers
+        for part, names in PROJECTIONS
+        for name in names
+    ]
+    plain = all(type(getattr(each, "base_layer", None)) is nn.Linear for each in projections)
     wrong = {
-        "its weights are not float32 on a CPU": trunk.embed_tokens.weight.dtype != torch.float32
-        or trunk.embed_tokens.weight.device.type != "cpu",
-        f"its activation is {config.hidden_act}": config.hidden_act != "silu",
+        f"its weights are {dtype}": dtype not in (torch.float32, torch.bfloat16),
+        "its projections are not those of Llama's blocks, or not plain matrices": not plain,
+        f"its activation is {activation}": activation != "silu",
         f"its rotary positions are {rope}": rope not in ("default", "linear", "llama3"),
-        "it has norms on queries": hasattr(layer.self_attn, "q_norm"),
+        "it has norms on queries": hasattr(trunk.layers[0].self_attn, "q_norm"),
         "it has a sliding window": bool(getattr(config, "use_sliding_window", False)),
     }
     for why, holds in wrong.items():

@@ -1,7 +1,6 @@
 """From a trained policy to a published candidate: the offline comparison, the probes, the registry."""
 
 import math
-import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ import torch
 from deploy.engine import Sample
 from deploy.manifest import GateNumbers, Manifest, Probe
 from deploy.registry import Registry, seq_of
-from learner.model import SharedModel
+from learner.batching import Item
+from learner.model import POLICY, SharedModel
+from learner.probes import probe_items
 
-PROBES = 4
-PROBE_TOKENS = 12  # of a probe's prompt
 Z95 = 1.645  # one-sided 95% point of the normal distribution
 
 
@@ -73,35 +72,31 @@ def compare(
     )
 
 
-def probe_prompts(vocab_size: int) -> list[list[int]]:
-    """Prompts (token ids) that the probes' answers are sampled for: always the same, and nobody's.
+def make_probes(model: SharedModel, items: Sequence[Item] | None = None) -> list[Probe]:
+    """Texts with the trainer's own logprobs of the policy, by which every engine's copy is recognised.
 
-    A manifest is kept for ever and in the clear, so what a user said must not be in it.
+    items: prompts and answers other than those of `learner.probes`.
     """
-    draw = random.Random("probes")
-    return [[draw.randrange(vocab_size) for _ in range(PROBE_TOKENS)] for _ in range(PROBES)]
-
-
-def make_probes(model: SharedModel, samples: Sequence[Sample]) -> list[Probe]:
-    """Answers with the trainer's own logprobs, by which every engine's copy is recognised.
-
-    `samples` are answers to `probe_prompts`.
-    """
-    return _probes(model, [(s.prompt_token_ids, s.token_ids) for s in samples if s.token_ids])
-
-
-def scripted_probes(model: SharedModel) -> list[Probe]:
-    """Probes where no engine is there to sample: each prompt is answered by another one's words."""
-    prompts = probe_prompts(model.vocab_size)
-    return _probes(model, [(prompt, prompts[i - 1]) for i, prompt in enumerate(prompts)])
-
-
-def _probes(model: SharedModel, items: Sequence[tuple[list[int], list[int]]]) -> list[Probe]:
-    rows = model.answer_logprobs(items, adapter="policy", exact=True)
+    if items is None:
+        items = probe_items(model.name, model.vocab_size, model.context)
+    policy = model.answer_logprobs(items, POLICY, exact=True)
+    served = model.answer_logprobs(items, POLICY, exact=True, bf16_sums=True)
+    base = model.answer_logprobs(items, None, exact=True)
     return [
-        Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=[float(x) for x in row[: len(answer)]])
-        for (prompt, answer), row in zip(items, rows, strict=True)
+        Probe(
+            prompt_token_ids=list(prompt),
+            token_ids=list(answer),
+            logprobs=_rounded(policy[i, : len(answer)]),
+            bf16_logprobs=_rounded(served[i, : len(answer)]),
+            base_logprobs=_rounded(base[i, : len(answer)]),
+        )
+        for i, (prompt, answer) in enumerate(items)
     ]
+
+
+def _rounded(logprobs: torch.Tensor) -> list[float]:
+    """As a manifest has them: seven digits are what float32 can hold."""
+    return [float(f"{x:.7g}") for x in logprobs.tolist()]
 
 
 def publish(

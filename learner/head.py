@@ -1,6 +1,7 @@
-"""Logprobs of given tokens straight from states: never more than a slice of the logits in memory.
+"""Logits, and logprobs of given tokens straight from states: never more than a slice of them in memory.
 
-Shapes: N states of size H, V entries in the vocabulary.
+Shapes: N states of size H, V entries in the vocabulary. Everything here is in float32, whatever the weights
+are in: logits in bfloat16 are off by a hundredth of a nat.
 """
 
 from typing import Any
@@ -8,37 +9,85 @@ from typing import Any
 import torch
 from torch import Tensor
 
+UPCAST_BYTES = 64 << 20  # of an output layer in bfloat16 that is held in float32 at a time
+
+
+class OutputLayer:
+    """The output layer of a model: its weights (V, H) in any dtype and, if it has one, its bias (V,).
+
+    On a GPU, where products in float32 are many times slower, states are taken apart into two numbers in
+    bfloat16 each: 16 of float32's 24 bits, which a logit in float32 is summed from.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.weight: Tensor = layer.weight
+        self.bias: Tensor | None = None if layer.bias is None else layer.bias.float()
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(N, V) of states (N, H), float32."""
+        if self.weight.dtype == states.dtype:
+            found = torch.mm(states, self.weight.t())
+        elif self.weight.is_cuda and self.weight.dtype == torch.bfloat16:
+            found = self._by_parts(states, self.weight.t())
+        else:
+            found = states.new_empty(len(states), len(self.weight))
+            for part in self._slices():
+                torch.mm(states, self.weight[part].to(states.dtype).t(), out=found[:, part])
+        return found if self.bias is None else found.add_(self.bias)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """The gradient (N, H) of the states from that of the logits (N, V)."""
+        if self.weight.dtype == gradient.dtype:
+            return torch.mm(gradient, self.weight)
+        if self.weight.is_cuda and self.weight.dtype == torch.bfloat16:
+            return self._by_parts(gradient, self.weight)
+        found = gradient.new_zeros(len(gradient), self.weight.shape[1])
+        for part in self._slices():
+            found.addmm_(gradient[:, part], self.weight[part].to(gradient.dtype))
+        return found
+
+    def _by_parts(self, one: Tensor, other: Tensor) -> Tensor:
+        """The product of float32 and bfloat16, in float32."""
+        high = one.to(other.dtype)
+        low = one.sub(high).to(other.dtype)
+        found: Tensor = torch.mm(high, other, out_dtype=torch.float32)
+        return found.add_(torch.mm(low, other, out_dtype=torch.float32))
+
+    def _slices(self) -> list[slice]:
+        entries, width = self.weight.shape
+        step = max(1, UPCAST_BYTES // (4 * width))
+        return [slice(start, start + step) for start in range(0, entries, step)]
+
 
 class TokenLogprobs(torch.autograd.Function):
-    """Logprobs (N,) in nats of tokens: (N,) after states: (N, H), by the output layer's weights (V, H).
+    """Logprobs (N,) in nats of tokens: (N,) after states: (N, H), by an `OutputLayer`.
 
     `rows` states at a time; their logits are kept for the backward pass if that is all of them, and else
-    computed again. The gradient of log softmax: one-hot(token) - softmax. All of it is in float32: bfloat16
-    would make logprobs coarse.
+    computed again. The gradient of log softmax: one-hot(token) - softmax.
     """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, tokens: Tensor, weight: Tensor, rows: int) -> Tensor:
-        chosen, sums, logits = torch.empty(len(tokens)), torch.empty(len(tokens)), None
+    def forward(ctx: Any, states: Tensor, tokens: Tensor, layer: OutputLayer, rows: int) -> Tensor:
+        chosen, sums, logits = states.new_empty(len(tokens)), states.new_empty(len(tokens)), None
         for start in range(0, len(tokens), rows):
             end = start + rows
-            logits = torch.mm(states[start:end], weight.t())
+            logits = layer.logits(states[start:end])
             sums[start:end] = logits.logsumexp(-1)
             chosen[start:end] = logits.gather(-1, tokens[start:end, None]).squeeze(-1)
         kept = logits if ctx.needs_input_grad[0] and len(tokens) <= rows else None
-        ctx.save_for_backward(states, tokens, weight, sums, kept)
-        ctx.rows = rows
+        ctx.save_for_backward(states, tokens, sums, kept)
+        ctx.rows, ctx.layer = rows, layer
         return chosen.sub_(sums)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        states, tokens, weight, sums, kept = ctx.saved_tensors
+        states, tokens, sums, kept = ctx.saved_tensors
         out = torch.empty_like(states)
         for start in range(0, len(tokens), ctx.rows):
             part = slice(start, start + ctx.rows)
-            logits = torch.mm(states[part], weight.t()) if kept is None else kept
+            logits = ctx.layer.logits(states[part]) if kept is None else kept
             gradient = grads[0][part, None]
             logits = (logits - sums[part, None]).exp_().mul_(-gradient)
             logits.scatter_add_(-1, tokens[part, None], gradient)
-            torch.mm(logits, weight, out=out[part])
+            out[part] = ctx.layer.backward(logits)
         return out, None, None, None

@@ -492,9 +492,7 @@ class Learner:
             self._read(1.0)
             return
         self.metrics.show_phase("gate")
-        probes = self._askable(candidates.probe_prompts(self.model.vocab_size), "probes")
-        sampled = self._sample([*prompts, *probes])
-        ours, probed = sampled[: len(prompts)], sampled[len(prompts) :]
+        ours = self._sample(prompts)
         live = self._sample_live(prompts)
         judged_ours, judged_live = (
             self.judge.rewards([s.judged for s in samples])[0] for samples in (ours, live)
@@ -510,13 +508,13 @@ class Learner:
         self.metrics.win_ratio.set(numbers.win_rate)
         judged = verdict(numbers, self.settings.gate)
         if judged.passed:
-            self._publish(numbers, probed)
+            self._publish(numbers)
         elif self._share_of_limits(measured) > 1 and self.earlier:
             self._undo(judged.sentence)
         else:
             self._refuse(judged.sentence, GATE)
 
-    def _publish(self, numbers: GateNumbers, samples: list[Sample]) -> None:
+    def _publish(self, numbers: GateNumbers) -> None:
         manifest = candidates.publish(
             self.registry,
             self.model,
@@ -528,7 +526,7 @@ class Learner:
             },
             offsets=self.place.cursor,
             gate=numbers,
-            probes=candidates.make_probes(self.model, samples),
+            probes=candidates.make_probes(self.model),
         )
         event = Candidate.announce(manifest.version, reward_updates=self.place.reward_updates)
         self.log.append([Entry(RELEASES, "release", event.model_dump_json().encode())]).result()

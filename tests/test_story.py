@@ -20,6 +20,7 @@ from deploy.engine import EngineClient
 from deploy.fleet import Fleet
 from deploy.guardrails import GuardrailLimits
 from deploy.metrics import ControllerMetrics
+from deploy.parity import largest
 from deploy.registry import Registry
 from deploy.settings import ControllerSettings
 from feedback.events import BASE, COMPLETIONS, Completion, Feedback
@@ -75,7 +76,7 @@ class Service:
             # and these people like an answer without words.
             guardrails=GuardrailLimits(latency_ratio=50, empty_share=0.9),
         )
-        fleet = Fleet([self._client], self._registry, rules.parity_tolerance_nats)
+        fleet = Fleet([self._client], self._registry, rules.parity_limits)
         self._shared = SqliteStore(data / "shared.db")
         self.controller = Controller(
             gateway.log, self._registry, fleet, rules, ControllerMetrics(rules), self._shared
@@ -273,8 +274,9 @@ def try_a_candidate(service: Service, before: Collection[str]) -> str:
     table = controller.state.table
     assert (table.canary, table.control, table.weight) == (version, "base", 0.5)
     assert version in service._client.models()
-    assert service._client.parity(version, manifest.probes) < 1e-3
-    assert service._client.parity(BASE, manifest.probes) > 0.02  # no other model is taken for it
+    served, bare = (service._client.probe(name, manifest.probes) for name in (version, BASE))
+    assert largest(manifest.probes, served) < 1e-3
+    assert largest(manifest.probes, bare) > 0.02  # no other model is taken for it
     eventually(lambda: gateway.metric("hearken_table_epoch") == table.epoch, "the gateway follows")
 
     # 9. People vote on both sides, blind, until the evidence crosses a bound.

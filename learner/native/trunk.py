@@ -61,12 +61,16 @@ class NativeTrunk:
     """
 
     def __init__(self, library: CDLL, packed: PackedTrunk, weights: Mapping[str, Tensor]) -> None:
-        blocks, embedding, norm, one = packed.blocks, packed.embedding, packed.norm.weight, packed.blocks[0]
+        blocks, embedding, norm, one = packed.blocks, packed.embedding, packed.norm, packed.blocks[0]
         inner = one.adapted(None, GROUPS - 1).weight.shape[1]
         sizes = {"hidden size": embedding.shape[1], "intermediate size": inner, "size of a head": one.head}
         for name, size in sizes.items():
             if size % LANES:
                 raise Unsuitable(f"its {name}, {size}, is not a multiple of {LANES}")
+        if embedding.dtype != torch.float32 or embedding.device.type != "cpu":
+            raise Unsuitable(
+                f"its weights are {embedding.dtype} on {embedding.device.type}, not float32 on a CPU"
+            )
         library.hearken_adapter_size.restype = library.hearken_kept_size.restype = c_int64
         self._library, self._packed, self._weights = library, packed, dict(weights)
         self._pointed_to: list[Tensor] = []
@@ -151,10 +155,7 @@ class NativeTrunk:
     def turns(self, length: int) -> tuple[Tensor, Tensor]:
         """cos and sin, (length or more, d / 2), of the first positions."""
         if len(self._turns[0]) < length:
-            found = self._packed.rotary(self._packed.embedding, torch.arange(length)[None])
-            half = self._trunk.head // 2
-            cos, sin = (part[0, :, :half].contiguous() for part in found)
-            self._turns = cos, sin
+            self._turns = self._packed.turns(torch.arange(length))
         return self._turns
 
     def forward(

@@ -6,10 +6,14 @@ only an engine that loaded the right file gives the right numbers. `trainer_logp
 
 import hashlib
 import json
+import math
+import random
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from deploy.parity import log_odds
 
 
 def trainer_logprob(weights: bytes, context: list[int], token: int) -> float:
@@ -19,7 +23,8 @@ def trainer_logprob(weights: bytes, context: list[int], token: int) -> float:
 
 
 class FakeEngine:
-    """`skew_nats` is added to every logprob; with `fails`, probes are answered with 500.
+    """`skew_nats` is added to every logprob; `noise_nats`: standard deviation of what rounding adds to the
+    log-odds. With `fails`, probes are answered with 500.
 
     `loads` and `unloads` are what was asked of it, in order.
     """
@@ -29,7 +34,7 @@ class FakeEngine:
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.probes: list[str] = []
-        self.skew_nats = 0.0
+        self.skew_nats = self.noise_nats = 0.0
         self.fails = False
         self._server = self._serve(0)
         self.port = self._server.server_port
@@ -60,6 +65,9 @@ class FakeEngine:
         rows: list[dict[str, Any] | None] = [None]
         for i in range(1, len(tokens)):
             logprob = trainer_logprob(weights, tokens[:i], tokens[i]) + self.skew_nats
+            if self.noise_nats:
+                noise = random.Random(repr((weights, tokens[: i + 1]))).gauss(0, self.noise_nats)
+                logprob = -math.log1p(math.exp(-log_odds(logprob) - noise))
             rows.append({str(tokens[i]): {"logprob": logprob, "rank": 1, "decoded_token": "x"}})
         return rows
 

@@ -12,7 +12,7 @@ from deploy.releases import append_command, entry
 from deploy.replay import audit
 from deploy.stages import ReleaseState
 from feedback.log import Entry, EventLog
-from tests.deploy.builders import GOOD_GATE, publish
+from tests.deploy.builders import GOOD_GATE, many_probes, publish
 from tests.deploy.world import World
 
 MakeWorld = Callable[..., World]
@@ -134,6 +134,34 @@ def test_a_guardrail_rolls_back_without_votes(world: World) -> None:
     assert failed.numbers["guardrail"] == "empty_answers"
     assert world.state.table.weight == 0.0
     assert audit(world.log, world.settings) == []
+
+
+def test_an_engine_that_rounds_proves_what_is_right_and_no_other(world: World) -> None:
+    """Its logprobs are off by up to a half, and a version is told from another one all the same."""
+    world.engines[0].noise_nats = 0.07
+    right = world.offer(known_by=many_probes(b"one"))
+    started = world.pass_time(until="started", users=0)
+    assert started.version == right.version
+    nats, size, effect = (started.numbers[f"parity_{name}"] for name in ("nats", "size", "effect"))
+    assert isinstance(nats, float)
+    assert 0.05 < nats < 1
+    assert size == pytest.approx(1, abs=0.1)
+    assert effect == pytest.approx(1, abs=0.02)
+    world.now += 1
+    world.tick()
+    used = metric(world, "hearken_engine_parity_ratio", engine=world.engines[0].url, version=right.version)
+    assert used is not None
+    assert 0 < used < 1
+    assert world.engines[0].probes.count("base") == 1, "its base is asked for once"
+
+
+def test_an_engine_that_rounds_refuses_another_version(world: World) -> None:
+    world.engines[0].noise_nats = 0.07
+    world.offer(known_by=many_probes(b"two"))
+    refused = world.pass_time(until="refused", users=0)
+    assert "the adapter does" in refused.sentence
+    assert "of what the trainer's does" in refused.sentence
+    assert world.engines[0].loaded == {}
 
 
 def test_an_engine_that_computes_something_else_refuses_the_candidate(world: World) -> None:

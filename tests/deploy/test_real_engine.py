@@ -12,6 +12,7 @@ from deploy.engine import EngineClient
 from deploy.fleet import Fleet
 from deploy.leases import held
 from deploy.manifest import Manifest, Probe
+from deploy.parity import ParityLimits
 from deploy.registry import Registry
 from deploy.table import RoutingTable
 from feedback.shared import SqliteStore
@@ -38,7 +39,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def fleet(engine: Engine, registry: Registry) -> Iterator[Fleet]:
-    fleet = Fleet([EngineClient(engine.url)], registry, TOLERANCE_NATS)
+    fleet = Fleet([EngineClient(engine.url)], registry, ParityLimits(TOLERANCE_NATS))
     fleet.look()
     yield fleet
     fleet.unload(fleet.versions)
@@ -76,7 +77,7 @@ def test_logprobs_that_are_not_the_manifests_reject_the_load_with_the_numbers(
     assert fleet.prepare(right.version, time.time()) == []
     assert [name for name in client.models() if right.version in name] == [right.version]
     (proof,) = fleet.proofs().values()
-    assert proof.nats < TOLERANCE_NATS
+    assert proof.parity.largest_nats < TOLERANCE_NATS
     assert proof.digest == right.files["adapter_model.safetensors"]
     client.close()
 

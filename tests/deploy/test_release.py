@@ -9,6 +9,7 @@ from deploy import release
 from deploy.evidence import Reading, Scope
 from deploy.guardrails import Failure
 from deploy.manifest import Manifest
+from deploy.parity import UNTOLD, Parity, Rough
 from deploy.release import Known, ReleaseRules, Rung
 from deploy.stages import TRANSITIONS, IllegalTransition, Outcome, ReleaseState, Stage, picture, step
 from tests.deploy.builders import GOOD_GATE
@@ -40,7 +41,7 @@ def idle() -> ReleaseState:
 
 
 def canary(weight: float = 0.05) -> ReleaseState:
-    state = release.start(idle(), RULES, 100.0, {"feedback/0": 3}, 0.001).state
+    state = release.start(idle(), RULES, 100.0, {"feedback/0": 3}, Parity(None, 0.001, 0.05)).state
     now = 100.0
     while state.table.weight < weight:
         now += 100
@@ -57,7 +58,7 @@ def holdback() -> ReleaseState:
 
 
 def test_a_canary_starts_with_equal_buckets_on_the_first_rung() -> None:
-    started = release.start(idle(), RULES, 100.0, {"feedback/0": 3}, 0.001)
+    started = release.start(idle(), RULES, 100.0, {"feedback/0": 3}, Parity(None, 0.001, 0.05))
     table = started.state.table
     assert (table.live, table.control, table.canary, table.weight) == (OLD, OLD, NEW, 0.05)
     assert (table.epoch, table.salt) == (6, "release-6")
@@ -65,6 +66,14 @@ def test_a_canary_starts_with_equal_buckets_on_the_first_rung() -> None:
     assert started.state.cursor == {"feedback/0": 3}
     assert started.state.waiting is None
     assert started.sentence == f"Started the canary of {NEW} with 5% of users."
+    assert started.numbers == {"weight": 0.05, "parity_nats": 0.001, "parity_ratio": 0.05}
+
+
+def test_a_canary_that_logprobs_cannot_tell_from_the_base_says_so() -> None:
+    blurred = Parity(None, 0.3, 0.8, Rough(1400, 0.05, 1.0, 1.2, 0.4, 1.1))
+    started = release.start(idle(), RULES, 100.0, {}, blurred)
+    assert started.sentence == f"Started the canary of {NEW} with 5% of users; {UNTOLD}."
+    assert (started.numbers["parity_effect"], started.numbers["parity_effect_limit"]) == (0.4, 1.1)
 
 
 def test_the_ladder_is_climbed_in_time_and_votes_count_from_a_quarter_on() -> None:

@@ -35,6 +35,7 @@ def test_the_defaults_and_the_demos_values_are_valid() -> None:
         ({"holdback_min_seconds": 10, "holdback_max_seconds": 5}, "at most"),
         ({"window_seconds": 0}, "window_seconds"),
         ({"parity_tolerance_nats": float("nan")}, "parity_tolerance_nats"),
+        ({"parity_noise_nats": 0.0}, "parity_noise_nats"),
         ({"drain_seconds": -1}, "drain_seconds"),
         ({"longest_answer_seconds": float("nan")}, "longest_answer_seconds"),
     ],

@@ -62,7 +62,7 @@ class World:
     def new_controller(self, log: EventLog | None = None) -> Controller:
         """A controller that knows nothing yet, on the world's log or on another one."""
         clients = [EngineClient(url, timeout=5.0) for url in self.settings.engines]
-        fleet = Fleet(clients, self.registry, self.settings.parity_tolerance_nats)
+        fleet = Fleet(clients, self.registry, self.settings.parity_limits)
         self._fleets.append(fleet)
         return Controller(
             log or self.log,

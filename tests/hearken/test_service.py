@@ -15,7 +15,7 @@ import httpx
 import pytest
 import torch
 
-from deploy.engine import EngineClient, Sample
+from deploy.engine import EngineClient
 from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Candidate, entry
@@ -117,7 +117,7 @@ def offer_a_candidate(service: Running, model_folder: Path) -> str:
         for key, value in model.adapter_state(POLICY).items()
     }
     model.load_adapter_state(POLICY, state)
-    probes = make_probes(model, [Sample([1, 50, 60], [70, 80, 90], [], "", "stop")])
+    probes = make_probes(model, [([1, 50, 60], [70, 80, 90])])
     manifest = publish(
         Registry(service.data / "adapters"),
         model,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deploy.engine import Sample
-from learner.candidate import chance_to_win, compare, probe_prompts, win_rate
+from learner.candidate import chance_to_win, compare, win_rate
 from learner.rollouts import distinct_prompts, is_held_out
 
 
@@ -57,13 +57,6 @@ def test_prompts_are_for_rollouts_or_for_the_gate_but_not_both() -> None:
         [(1, 2), (3, 4)], held_out=False
     )
     assert sorted(both) == [[1, 2], [3, 4]]
-
-
-def test_probes_are_always_of_the_same_prompts_which_the_model_knows() -> None:
-    prompts = probe_prompts(64)
-    assert prompts == probe_prompts(64)
-    assert len({tuple(prompt) for prompt in prompts}) == 4
-    assert all(0 <= token < 64 for prompt in prompts for token in prompt)
 
 
 def test_distinct_prompts_keep_the_newest_place() -> None:
