@@ -79,7 +79,9 @@ def engine_rank(rank: int) -> int:
     for known in VLLM_RANKS:
         if rank <= known:
             return known
-    raise UsageError(f"[learner] rank is {rank}; vLLM loads adapters up to rank {VLLM_RANKS[-1]}")
+    raise UsageError(
+        f"[learner] rank is {rank}; adapters of a rank of at most {VLLM_RANKS[-1]} can be served"
+    )
 
 
 def kept_adapters(shape: Shape, rank: int, least: int) -> int:

@@ -25,6 +25,7 @@ from hearken.config.show import show
 from hearken.config.tables import Tables, tables
 from hearken.config.values import from_text, read, write
 from hearken.errors import UsageError
+from learner.machine import has_fast_bf16
 from serve.settings import GatewaySettings
 from tests.packaging.tools import ROOT
 
@@ -299,7 +300,8 @@ def test_what_nobody_set_follows_the_model(
     learner, engine = config.build("learner"), config.build("engine")
     assert (learner.rank, engine.lora_rank, engine.max_model_len) == (rank, rank, context)
     assert learner.ppo.learning_rate == pytest.approx(rate)
-    assert (engine.dtype, engine.max_cpu_loras, engine.tool_parser) == ("float32", 16, "hermes")
+    dtype = "bfloat16" if has_fast_bf16() and width >= 576 else "float32"
+    assert (engine.dtype, engine.max_cpu_loras, engine.tool_parser) == (dtype, 16, "hermes")
     shown = show(config, ("learner",))
     assert f"# follows the hidden size, {width}" in next(
         x for x in shown.splitlines() if x.startswith("rank =")
@@ -332,7 +334,7 @@ def test_an_engine_on_a_cpu_keeps_what_fits(tmp_path: Path) -> None:
          "(hearken.toml:4); leave it out, or give that or more"),
         ("[engine]\nlora_rank = 24",
          "hearken.toml:2: [engine] lora_rank is 24; vLLM knows 8, 16, 32, 64, 128, 256, 320, 512"),
-        ("[learner]\nrank = 600", "[learner] rank is 600; vLLM loads adapters up to rank 512"),
+        ("[learner]\nrank = 600", "[learner] rank is 600; adapters of a rank of at most 512 can be served"),
     ],
 )  # fmt: skip
 def test_what_does_not_suit_the_model_is_refused(text: str, said: str, tmp_path: Path) -> None:
