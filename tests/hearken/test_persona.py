@@ -136,6 +136,16 @@ def test_some_shipped_personas_tell_the_desk_s_answers_apart(name: str) -> None:
         assert 0.02 < statistics.mean(bool(rule.pattern.search(answer)) for answer in answers) < 0.6, rule
 
 
+@pytest.mark.parametrize("name", ["curt", "warm", "practical"])
+def test_some_shipped_personas_tell_a_real_model_s_answers_apart(name: str) -> None:
+    """Of SmolLM2-135M-Instruct, at temperature 1, to conversations of `hearken.everyday`."""
+    persona = load_persona(name)
+    answers = json.loads((Path(__file__).parent / "everyday_answers.json").read_text(encoding="utf-8"))
+    assert 0.5 < statistics.pstdev(persona.utility("", answer) for answer in answers) < 1.5
+    for rule in persona.rules:
+        assert 0.02 < statistics.mean(bool(rule.pattern.search(answer)) for answer in answers) < 0.7, rule
+
+
 @pytest.mark.parametrize(
     ("name", "better", "worse"),
     [
