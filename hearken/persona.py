@@ -17,6 +17,10 @@ SHARPNESS = 2.0
 """How surely a difference in utility of 1 decides a vote: sigmoid(2) = 88%."""
 
 
+NEEDED = ("name", "rules", "length_weight", "noise", "vote_rate", "compare_rate")
+OPTIONAL = ("most_words",)
+
+
 class BadPersona(ValueError):
     """A persona file cannot be used. The message names the field and what would be right."""
 
@@ -33,8 +37,9 @@ class Rule:
 class Persona:
     """A taste and how it votes.
 
-    `length_weight`: utility for every 10 words. `noise`: share of votes that are a coin toss.
-    `vote_rate`: share of chats that get a thumb. `compare_rate`: share of visits that compare two answers.
+    `length_weight`: utility for every 10 words. `noise`: share of votes that are a coin toss. `vote_rate`:
+    share of chats that get a thumb. `compare_rate`: share of visits that compare two answers. `most_words`:
+    length beyond so many is neither liked nor disliked; None (in a file: left out): every word counts.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Persona:
     noise: float
     vote_rate: float
     compare_rate: float
+    most_words: float | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -54,7 +60,7 @@ class Persona:
         except UnicodeDecodeError as error:
             raise BadPersona(f"{path} is not UTF-8 text: {error}") from error
         try:
-            _check_names(fields, cls.__slots__)
+            _check_names(fields, NEEDED, OPTIONAL)
             return cls(
                 name=_text(fields, "name"),
                 rules=_rules(fields["rules"]),
@@ -62,6 +68,7 @@ class Persona:
                 noise=_share(fields, "noise"),
                 vote_rate=_share(fields, "vote_rate"),
                 compare_rate=_share(fields, "compare_rate"),
+                most_words=_words(fields, "most_words"),
             )
         except BadPersona as error:
             raise BadPersona(f"{path}: {error}") from error
@@ -72,7 +79,9 @@ class Persona:
         Rules look at the answer alone; the question is an argument because whoever judges has it.
         """
         found = sum(rule.weight for rule in self.rules if rule.pattern.search(answer))
-        return found + self.length_weight * len(answer.split()) / 10
+        words = len(answer.split())
+        read = words if self.most_words is None else min(words, self.most_words)
+        return found + self.length_weight * read / 10
 
     def prefer(self, utility_a: float, utility_b: float, rng: random.Random) -> Literal["a", "b"]:
         """Which of two they choose: A with probability sigmoid(2 (a - b)) (Bradley-Terry), but for noise."""
@@ -91,13 +100,16 @@ class Persona:
         return rng.random() < (1 + math.tanh(SHARPNESS * margin / 2)) / 2  # sigmoid, without overflow
 
 
-def _check_names(fields: Any, known: tuple[str, ...], where: str = "") -> None:
+def _check_names(
+    fields: Any, needed: tuple[str, ...], optional: tuple[str, ...] = (), where: str = ""
+) -> None:
     if not isinstance(fields, dict):
-        raise BadPersona(f"{where or 'the file'} must be an object with {', '.join(known)}, not {fields!r}")
+        raise BadPersona(f"{where or 'the file'} must be an object with {', '.join(needed)}, not {fields!r}")
     prefix = f"{where}." if where else ""
-    if unknown := sorted(fields.keys() - set(known)):
-        raise BadPersona(f"unknown field {prefix}{unknown[0]}; known are {', '.join(known)}")
-    if missing := [name for name in known if name not in fields]:
+    if unknown := sorted(fields.keys() - {*needed, *optional}):
+        known = ", ".join((*needed, *optional))
+        raise BadPersona(f"unknown field {prefix}{unknown[0]}; known are {known}")
+    if missing := [name for name in needed if name not in fields]:
         raise BadPersona(f"field {prefix}{missing[0]} is missing")
 
 
@@ -108,7 +120,7 @@ def _rules(rows: Any) -> tuple[Rule, ...]:
 
 
 def _rule(row: Any, where: str) -> Rule:
-    _check_names(row, ("pattern", "weight"), where)
+    _check_names(row, ("pattern", "weight"), where=where)
     pattern = _text(row, "pattern", where)
     try:
         compiled = re.compile(pattern, re.IGNORECASE)
@@ -131,6 +143,15 @@ def _number(fields: dict[str, Any], name: str, where: str = "") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadPersona(f"{where}{'.' if where else ''}{name} must be a finite number, not {value!r}")
     return float(value)
+
+
+def _words(fields: dict[str, Any], name: str) -> float | None:
+    if fields.get(name) is None:
+        return None
+    value = _number(fields, name)
+    if value <= 0:
+        raise BadPersona(f"{name} must be above 0, or left out, not {value:g}")
+    return value
 
 
 def _share(fields: dict[str, Any], name: str) -> float:

@@ -26,7 +26,8 @@ class FakeEngine:
     """`skew_nats` is added to every logprob; `noise_nats`: standard deviation of what rounding adds to the
     log-odds. With `fails`, probes are answered with 500.
 
-    `loads` and `unloads` are what was asked of it, in order.
+    `loads` and `unloads` are what was asked of it, in order. After `lives_for` completions it ends, as a
+    killed process does, and `ended` is set.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,8 @@ class FakeEngine:
         self.probes: list[str] = []
         self.skew_nats = self.noise_nats = 0.0
         self.fails = False
+        self.lives_for: int | None = None
+        self.ended = threading.Event()
         self._server = self._serve(0)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -58,6 +61,7 @@ class FakeEngine:
     def start(self) -> None:
         """A new process on the same port: it knows the base model only."""
         self.loaded = {}
+        self.ended.clear()
         self._server = self._serve(self.port)
 
     def prompt_logprobs(self, model: str, tokens: list[int]) -> list[dict[str, Any] | None]:
@@ -93,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             "/v1/load_lora_adapter": self._load,
             "/v1/unload_lora_adapter": self._unload,
             "/v1/completions": self._complete,
+            "/tokenize": self._tokenize,
         }
         handlers[self.path](body)
 
@@ -115,8 +120,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.fake.unloads.append(name)
             self._answer(200, f"Success: LoRA adapter '{name}' removed successfully.")
 
+    def _tokenize(self, body: dict[str, Any]) -> None:
+        self._answer(200, {"tokens": [len(message["content"]) for message in body["messages"]]})
+
     def _complete(self, body: dict[str, Any]) -> None:
         model = body["model"]
+        if self.fake.lives_for is not None and len(self.fake.probes) >= self.fake.lives_for:
+            self.fake.lives_for = None
+            self.fake.stop()
+            self.fake.ended.set()
+        if self.fake.ended.is_set():
+            self.close_connection = True
+            return
         if self.fake.fails:
             self._answer(500, _error("EngineCore encountered an issue", 500))
             return
@@ -129,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
                 "index": index,
                 "text": "x",
                 "finish_reason": "length",
+                "token_ids": [7, 8],
+                "logprobs": {"token_logprobs": [-0.5, -0.5]},
                 "prompt_logprobs": self.fake.prompt_logprobs(model, prompt),
             }
             for index, prompt in enumerate(body["prompt"])

@@ -53,6 +53,14 @@ def test_utility(tmp_path: Path, answer: str, utility: float) -> None:
     assert load(tmp_path, GOOD).utility("What now?", answer) == pytest.approx(utility)
 
 
+@pytest.mark.parametrize(("words", "utility"), [(30, -0.6), (100, -2.0), (5000, -2.0)])
+def test_length_that_nobody_reads_neither_pleases_nor_annoys(
+    tmp_path: Path, words: int, utility: float
+) -> None:
+    persona = load(tmp_path, GOOD | {"most_words": 100})
+    assert persona.utility("What now?", "word " * words) == pytest.approx(utility)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("margin", [-1.2, 0.0, 0.4])
 def test_votes_follow_the_stated_probability(tmp_path: Path, noise: float, margin: float) -> None:
@@ -83,6 +91,8 @@ def without(name: str) -> dict[str, Any]:
         ([], "must be an object with name, rules"),
         (without("noise"), "field noise is missing"),
         (GOOD | {"lenght_weight": 1}, "unknown field lenght_weight; known are name, rules, length_weight"),
+        (GOOD | {"most_words": 0}, "most_words must be above 0, or left out, not 0"),
+        (GOOD | {"most_words": "all"}, "most_words must be a finite number, not 'all'"),
         (GOOD | {"name": ""}, "name must be a text"),
         (GOOD | {"rules": {}}, "rules must be a list"),
         (GOOD | {"rules": ["sorry"]}, "rules[0] must be an object with pattern, weight"),
@@ -124,6 +134,16 @@ def test_some_shipped_personas_tell_the_desk_s_answers_apart(name: str) -> None:
     assert 0.7 < statistics.pstdev(persona.utility("", answer) for answer in answers) < 1.5
     for rule in persona.rules:  # each rule is about something that happens, and not always
         assert 0.02 < statistics.mean(bool(rule.pattern.search(answer)) for answer in answers) < 0.6, rule
+
+
+@pytest.mark.parametrize("name", ["curt", "warm", "practical"])
+def test_some_shipped_personas_tell_a_real_model_s_answers_apart(name: str) -> None:
+    """Of SmolLM2-135M-Instruct, at temperature 1, to conversations of `hearken.everyday`."""
+    persona = load_persona(name)
+    answers = json.loads((Path(__file__).parent / "everyday_answers.json").read_text(encoding="utf-8"))
+    assert 0.5 < statistics.pstdev(persona.utility("", answer) for answer in answers) < 1.5
+    for rule in persona.rules:
+        assert 0.02 < statistics.mean(bool(rule.pattern.search(answer)) for answer in answers) < 0.7, rule
 
 
 @pytest.mark.parametrize(
