@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from deploy.manifest import Probe
-from deploy.thoughts import PROMPT_END, Thoughts, after_thought, unfinished
+from deploy.thoughts import PROMPT_END, Thoughts, after_thought, unfinished, without_marks
 from feedback.events import BASE
 
 
@@ -201,7 +201,7 @@ class EngineClient:
         tokens, text = choice["logprobs"]["tokens"], choice["text"]
         start = after_thought(tokens, (thoughts.closing,))
         if start is not None:
-            return start, text.partition(thoughts.closing)[2]
+            return start, without_marks(text.partition(thoughts.closing)[2])
         answered = self._request("POST", "/detokenize", {"model": BASE, "tokens": prompt[-PROMPT_END:]})
         if unfinished(thoughts, answered.json()["prompt"], "".join(tokens)):
             return len(choice["token_ids"]), ""

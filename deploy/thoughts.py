@@ -6,6 +6,7 @@ and so that gateway and learner put the boundary in one place: behind the token 
 """
 
 import json
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +54,10 @@ _BY_TEMPLATE: tuple[tuple[tuple[str, ...], Thoughts], ...] = (
     (("<think>", "enable_thinking"), _think("qwen3")),
 )
 
-_CLOSINGS = tuple({thoughts.closing: None for _, thoughts in _BY_TEMPLATE})
+_MARKS = re.compile(
+    "|".join(re.escape(mark) for _, t in _BY_TEMPLATE for mark in (t.opening, t.closing) if " " not in mark)
+)
+CLOSINGS = tuple({thoughts.closing: None for _, thoughts in _BY_TEMPLATE})
 PROMPT_END = 16
 """Tokens at the end of a prompt in which a template's mark would be, if it wrote one."""
 
@@ -86,7 +90,7 @@ def _chat_template(model: Path) -> str:
     return str(found)
 
 
-def after_thought(tokens: Sequence[str], closings: Sequence[str] = _CLOSINGS) -> int | None:
+def after_thought(tokens: Sequence[str], closings: Sequence[str] = CLOSINGS) -> int | None:
     """The index of the first token behind the thought in the texts of the sampled tokens.
 
     None when none of the marks is there: nothing was thought, or the thought has not ended.
@@ -110,12 +114,17 @@ def answer_start(tokens: Sequence[str], thought: str, answer: str) -> int:
     return len(tokens) if place < 0 else _token_at(tokens, place)
 
 
+def without_marks(answer: str) -> str:
+    """An answer's text without marks of thoughts, which a model that thinks a second time leaves there."""
+    return _MARKS.sub("", answer)
+
+
 def _token_at(tokens: Sequence[str], place: int) -> int:
     """The first token that begins at a character's place or behind it."""
     return bisect_left([0, *accumulate(map(len, tokens))], place)
 
 
-def is_closed(prompt_end: str, closings: tuple[str, ...] = _CLOSINGS) -> bool:
+def is_closed(prompt_end: str, closings: tuple[str, ...] = CLOSINGS) -> bool:
     """Whether a prompt, of which these are the last words, has the thought closed already: think nothing."""
     return prompt_end.rstrip().endswith(closings)
 

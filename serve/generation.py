@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from deploy.table import UserArm
+from deploy.thoughts import CLOSINGS, without_marks
 from feedback.events import Choice, Completion
 from serve.answers import Presentation, Transcript
 from serve.caller import OPEN, Caller
@@ -71,6 +72,7 @@ class Generation:
         self.unfinished: str | None = "abort"
         self.ttft_seconds: float | None = None
         self._presentation = presentation
+        self._thinks = False
         self._started = time.perf_counter()
 
     @classmethod
@@ -85,6 +87,7 @@ class Generation:
     def take_chunk(self, chunk: Json) -> Json | None:
         """Keep a chunk of a stream; what the client sees of it, None for nothing."""
         self._copy(chunk)
+        self._tidy(chunk["choices"])
         self.transcript.add(chunk)
         if self.ttft_seconds is None and self.transcript.has_tokens:
             self.ttft_seconds = time.perf_counter() - self._started
@@ -93,6 +96,7 @@ class Generation:
     def take_whole(self, answer: Json) -> Json:
         """Keep a whole answer; what the client sees of it."""
         self._copy(answer)
+        self._tidy(answer["choices"])
         self.transcript.add(answer)
         self.unfinished = None
         return self._presentation.whole(answer)
@@ -116,6 +120,14 @@ class Generation:
                     name: count and count * copies for name, count in details.items()
                 }
             usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+
+    def _tidy(self, choices: list[Json]) -> None:
+        """Take marks of thoughts out of answers: vLLM's parsers take out one thought, and no second one."""
+        for choice in choices:
+            part = choice.get("delta") or choice.get("message") or {}
+            self._thinks = self._thinks or bool(part.get("reasoning")) or _lost_a_mark(choice, part)
+            if self._thinks and part.get("content"):
+                part["content"] = without_marks(part["content"])
 
     def completion(self) -> Completion:
         """The event, as far as the generation has come."""
@@ -144,3 +156,9 @@ class Generation:
             episode_id=self.asked.episode_id,
             consent=consents(self.asked, route),
         )
+
+
+def _lost_a_mark(choice: Json, part: Json) -> bool:
+    """Whether a thought's end was sampled and is not shown: then the engine has a parser for thoughts."""
+    tokens = (choice.get("logprobs") or {}).get("content") or ()
+    return any(t["token"] in CLOSINGS and t["token"] not in (part.get("content") or "") for t in tokens)

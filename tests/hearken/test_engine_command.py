@@ -13,6 +13,7 @@ from hearken.engine import (
     context_length,
     engine_command,
     engine_environment,
+    reasoning_parser,
     tool_parser,
 )
 from hearken.errors import UsageError
@@ -76,6 +77,16 @@ def test_the_parser_of_calls_follows_from_the_chat_template(
 ) -> None:
     (tmp_path / file).write_text(template)
     assert tool_parser(tmp_path) == parser
+
+
+def test_a_model_that_thinks_gets_its_parser_and_no_other_does(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "<think> enable_thinking"}))
+    assert reasoning_parser(tmp_path) == "qwen3"
+    options = EngineOptions(model=tmp_path, port=8001, cuda=False, reasoning_parser="qwen3")
+    assert flags(engine_command(options))["--reasoning-parser"] == "qwen3"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "<tool_call>"}))
+    assert reasoning_parser(tmp_path) is None
+    assert "--reasoning-parser" not in engine_command(EngineOptions(model=tmp_path, port=8001, cuda=False))
 
 
 def test_on_a_gpu() -> None:

@@ -193,6 +193,11 @@ def test_the_engine_runs_as_it_does_on_one_machine(render: Render, values: str) 
         assert environment.get(name) == needed.get(name)
 
 
+def test_a_model_that_thinks_is_given_its_parser(render: Render) -> None:
+    arguments = container(render("minimal", "model.reasoningParser=qwen3"), "engine")["args"]
+    assert _flags(arguments)["--reasoning-parser"] == "qwen3"
+
+
 def _flags(arguments: list[str]) -> dict[str, str | None]:
     """{"--port": "8000", "--enable-lora": None}"""
     flags: dict[str, str | None] = {}

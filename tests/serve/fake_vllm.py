@@ -42,6 +42,8 @@ class Trouble:
     LONG = "long"  # 600 tokens
     THINK = "think"  # THOUGHT before the answer, as an engine with a reasoning parser tells it
     THINK_ON = "think on"  # nothing but THOUGHT, which never ends
+    THINK_TWICE = "think twice"  # marks of a second, empty thought are left in the answer
+    THINK_NOTHING = "think nothing"  # the thought ends at once, and ends again in the answer
 
 
 class FakeVllm:
@@ -242,10 +244,13 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
     if asked == Trouble.LONG:
         return ["on"] * 599
     text = f"I am {body['model']}, seed {body.get('seed')}."
-    words = [] if asked == Trouble.THINK_ON else _words(text)
-    if asked not in (Trouble.THINK, Trouble.THINK_ON):
-        return words
-    return [OPEN, *_words(THOUGHT), *([CLOSE] if words else []), *words]
+    words, thought = _words(text), [OPEN, *_words(THOUGHT)]
+    return {
+        Trouble.THINK: [*thought, CLOSE, *words],
+        Trouble.THINK_ON: thought,
+        Trouble.THINK_TWICE: [*thought, CLOSE, words[0], OPEN, CLOSE, *words[1:]],
+        Trouble.THINK_NOTHING: [CLOSE, words[0], CLOSE, *words[1:]],
+    }.get(asked, words)
 
 
 def _words(text: str) -> list[str]:
@@ -254,10 +259,12 @@ def _words(text: str) -> list[str]:
 
 def _parts(words: list[str]) -> list[dict[str, str]]:
     """What each word is in an answer's parts: of the thought, of the answer, or one of the marks between."""
-    parts, kind = [], "content"
+    parts: list[dict[str, str]] = []
+    kind = "reasoning" if words[0] in (OPEN, CLOSE) else "content"
     for word in words:
-        parts.append({} if word in (OPEN, CLOSE) else {kind: word})
-        kind = {OPEN: "reasoning", CLOSE: "content"}.get(word, kind)
+        is_mark = kind == "reasoning" and word in (OPEN, CLOSE)
+        parts.append({} if is_mark else {kind: word})
+        kind = "content" if word == CLOSE else kind
     return parts
 
 
@@ -361,7 +368,7 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
 
 def _usage(tokens: int, asked: str = "") -> dict[str, Any]:
     usage = {"prompt_tokens": len(PROMPT), "total_tokens": len(PROMPT) + tokens, "completion_tokens": tokens}
-    if asked in (Trouble.THINK, Trouble.THINK_ON):
+    if asked.startswith("think"):
         usage["completion_tokens_details"] = {"reasoning_tokens": len(_words(THOUGHT))}
     return usage
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.engine import EngineClient
-from deploy.thoughts import thoughts_of
+from deploy.thoughts import thoughts_of, without_marks
 from feedback.shared import SqliteStore
 from feedback.sqlite_log import SqliteLog
 from tests.conftest import Engine, running_engine
@@ -66,14 +66,14 @@ def test_no_thought_is_in_an_answer(real: Gateway, tokenizer: Any, stream: bool)
             completion_id, message = ask(real, question, stream=stream, seed=seed, stream_interval=1 + seed)
             assert OPENING not in message["content"]
             assert CLOSING not in message["content"]
-            assert message["reasoning"] == message["reasoning_content"] != ""
+            assert message["reasoning"] == message["reasoning_content"]
             (choice,) = real.completion(completion_id).choices
             assert (choice.text, choice.thought) == (message["content"], message["reasoning"])
             assert len(choice.logprobs) == len(choice.token_ids)
             before = tokenizer.decode(choice.token_ids[: choice.answer_start])
-            assert (before.count(CLOSING), before.endswith(CLOSING)) == (1, True)
+            assert before.endswith(CLOSING) or choice.text == ""
             said = tokenizer.decode(choice.token_ids[choice.answer_start :], skip_special_tokens=True)
-            assert said == choice.text
+            assert without_marks(said) == choice.text
             ended += thing in message["reasoning"] and choice.text.strip() != ""
     assert ended > SEEDS  # the model has learnt to think: this test is about something
 
@@ -128,8 +128,8 @@ def test_a_learners_samples_begin_where_logged_answers_do(
         prompts.append(real.completion(completion_id).prompt_token_ids)
     for sample in client.sample("base", prompts, max_tokens=80, temperature=0.5, seed=1):
         context, answer = sample.judged
-        assert tokenizer.decode(context).endswith(CLOSING)
-        assert tokenizer.decode(answer, skip_special_tokens=True) == sample.text
+        assert tokenizer.decode(context).endswith(CLOSING) or sample.text == ""
+        assert without_marks(tokenizer.decode(answer, skip_special_tokens=True)) == sample.text
         assert context + answer == sample.prompt_token_ids + sample.token_ids
     (cut,) = client.sample("base", prompts[:1], max_tokens=4)
     assert (cut.answer_start, cut.text) == (4, "")

@@ -109,3 +109,15 @@ def test_the_marks_are_nowhere_in_what_clients_see(gateway: Gateway) -> None:
         shown = gateway.chat(Trouble.THINK, stream=stream).text
         assert OPEN not in shown
         assert CLOSE not in shown
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("asked", [Trouble.THINK_TWICE, Trouble.THINK_NOTHING])
+def test_marks_that_the_engine_leaves_in_an_answer_are_taken_out(
+    gateway: Gateway, stream: bool, asked: str
+) -> None:
+    shown = gateway.chat(asked, stream=stream).text
+    assert OPEN not in shown
+    assert CLOSE not in shown
+    (choice,) = gateway.completions()[0].choices
+    assert choice.text == "I am base, seed None."
