@@ -6,7 +6,7 @@ makers of a product would put before them (`systems`). They are questions that a
 
 Everybody says hello first. It is what people do, and a small model that has been greeted stays with a chat:
 of SmolLM2-135M's answers at temperature 1 to bare questions 28% had not ended after 500 tokens (of 70), and
-of those to the same kind of questions after a greeting 3% (of 119).
+of those to the same kind of questions after a greeting 4% (of 279).
 """
 
 import hashlib
