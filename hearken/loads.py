@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hearken import vllm_flags
 from hearken.model_shape import Config, Shape, language_part
-from hearken.planning import GIB, EngineLoad, LearnerLoad
+from hearken.planning import GIB, Blocks, EngineLoad, LearnerLoad
 from learner.settings import LearnerSettings
 from learner.width import default_rank
 
@@ -49,5 +49,12 @@ def learner_load(
         update_tokens=settings.ppo.update_tokens,
         pass_tokens=8192 if on_card else 1024,  # as `learner.model` chooses
         weight_bytes=2 if on_card and rough else 4,
-        blocks="transformers" if on_card else "native" if rough and native else "packed",
+        blocks=_blocks(shape, rough=rough, on_card=on_card, native=native),
+        reader=settings.reward.reader_tokens > 0,
     )
+
+
+def _blocks(shape: Shape, *, rough: bool, on_card: bool, native: bool) -> Blocks:
+    if not shape.plain:
+        return "transformers"
+    return "native" if rough and native and not on_card else "packed"

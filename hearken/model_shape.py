@@ -49,6 +49,9 @@ def position_limit(config: Config) -> int | None:
 _BIASED = ("qwen2", "qwen2_moe")
 """In these, queries, keys and values have a bias, of which config.json says nothing."""
 
+_PLAIN = ("llama", "mistral", "qwen2")
+"""Kinds that hearken's own blocks compute (`learner.blocks`)."""
+
 _NORMED_HEADS = ("qwen3", "qwen3_moe")
 """In these there is a norm for queries and one for keys."""
 
@@ -69,6 +72,7 @@ class Shape:
     head_size: int
     inner: int
     vocabulary: int
+    plain: bool = False  # hearken's own blocks compute it
     experts: bool = False  # the MLP is a mixture: its experts have no adapters
     file_bytes: int | None = None
     quantized: bool = False
@@ -109,6 +113,7 @@ def shape_of_config(config: Config) -> Shape:
         head_size=int(inner.get("head_dim") or hidden // heads),
         inner=width,
         vocabulary=vocabulary,
+        plain=inner.get("model_type") in _PLAIN and not experts,
         experts=bool(experts),
         quantized="quantization_config" in config,
     )

@@ -54,7 +54,8 @@ class LearnerLoad:
     context: tokens of the longest prompt and answer. rollouts, rollout_tokens: answers of a PPO step, and
     tokens of the longest. update_tokens: padded tokens of a backward pass, if no single row is longer.
     pass_tokens: of one without gradient. weight_bytes: of a weight of the base. recompute: whether the
-    backward pass keeps only what goes into each block, and computes the block again.
+    backward pass keeps only what goes into each block, and computes the block again. reader: whether the
+    reward model has an adapter of its own.
     """
 
     context: int
@@ -66,6 +67,7 @@ class LearnerLoad:
     weight_bytes: int = 2
     blocks: Blocks = "transformers"
     recompute: bool = False
+    reader: bool = False
 
 
 def total(need: Need) -> int:
@@ -139,7 +141,7 @@ KEPT: dict[tuple[Blocks, int], tuple[int, int, int]] = {
     ("transformers", 2): (10, 36, 4),
     ("transformers", 4): (16, 24, 8),
     ("packed", 4): (12, 28, 8),
-    ("packed", 2): (6, 14, 4),
+    ("packed", 2): (7, 18, 5),
     ("native", 4): (6, 14, 4),
 }
 """Bytes that one token of one block leaves for the backward pass: for each number of the MLP's width, of the
@@ -151,7 +153,7 @@ def learner_on_card(shape: Shape, load: LearnerLoad) -> Need:
     adapter = shape.adapter(load.rank)
     return {
         "weights": shape.parameters * load.weight_bytes,
-        "adapters": 8 * adapter + 8 * adapter,  # policy and live, each with room for a gradient
+        "adapters": (8 + 8 + 16 * load.reader) * adapter,  # policy and live with room for gradients
         "optimiser": 8 * adapter * (1 + SNAPSHOTS),
         "activations": _passing(shape, load),
         "logits": 4 * LOGIT_BYTES,
@@ -168,7 +170,7 @@ def learner_in_ram(shape: Shape, load: LearnerLoad) -> Need:
     return {
         "process": PROCESS_BYTES,
         "weights": weights + (4 * blocks if load.blocks == "native" else 0),
-        "adapters": 20 * adapter,
+        "adapters": (20 + 16 * load.reader) * adapter,
         "optimiser": 8 * adapter + 12 * adapter * SNAPSHOTS,
         "activations": _passing(shape, load),
         "logits": 2 * LOGIT_BYTES,

@@ -137,6 +137,7 @@ def test_what_a_backward_pass_keeps_is_what_autograd_keeps(tmp_path: Path) -> No
     for dtype, packed, blocks in (
         (torch.bfloat16, False, "transformers"),
         (torch.float32, False, "transformers"),
+        (torch.bfloat16, True, "packed"),
         (torch.float32, True, "packed"),
     ):
         counted = (kept(3, dtype, packed) - kept(1, dtype, packed)) / 2 / 256
