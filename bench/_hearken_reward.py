@@ -21,7 +21,6 @@ def main() -> int:
 
     import torch
 
-    from learner import native
     from learner.features import AnswerFeatures
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
@@ -29,8 +28,7 @@ def main() -> int:
     torch.set_num_threads(work["threads"])
     keep_freed_memory()
     if work.get("ladder"):
-        products = native.library() is not None
-        features = AnswerFeatures(SharedModel(work["model"], device="cpu", bf16_products=products))
+        features = AnswerFeatures(SharedModel(work["model"], device="cpu", dtype=torch.bfloat16))
         seconds = _seconds_to_read(features, work["fits"])
         fits = [_climb(features, fit, work["seed"], seconds) for fit in work["fits"]]
     else:

@@ -10,8 +10,8 @@ from typing import Any
 
 Pair = Sequence[tuple[list[int], list[int]]]  # token ids of prompt and answer, of the preferred answer first
 
-PROMPT_TOKENS = 128  # the last of a prompt
-PAIR_TOKENS = 384  # of prompt and answer together
+PROMPT_TOKENS = 64  # the last of a prompt
+PAIR_TOKENS = 256  # of prompt and answer together
 
 
 def dialogue(text: str) -> list[dict[str, str]]:

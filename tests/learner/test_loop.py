@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from deploy.engine import EngineClient
 from deploy.registry import Registry
@@ -66,3 +67,13 @@ def test_a_learner_that_is_far_behind_reads_before_it_fits_anything(log: Slow, t
     assert again.resume()
     assert again.place.cursor == behind.place.cursor
     assert again.labels.training == behind.labels.training
+
+    file = tmp_path / "learner" / "checkpoint" / "tensors.pt"
+    tensors = torch.load(file)
+    assert tensors["reward"]["serving"] == "words"
+    tensors["reward"] = tensors["reward"]["rungs"]["words"]  # as it was before there were several kinds
+    torch.save(tensors, file)
+    older = learner(log, tmp_path, model)
+    assert older.resume()
+    votes = older.labels.judging[:20]
+    assert older.reward.predictions(votes) == pytest.approx(again.reward.predictions(votes), abs=1e-3)
