@@ -159,6 +159,7 @@ class Generation:
 
 
 def _lost_a_mark(choice: Json, part: Json) -> bool:
-    """Whether a thought's end was sampled and is not shown: then the engine has a parser for thoughts."""
+    """Whether a thought's end was sampled more often than it is shown: the engine's parser took it out."""
     tokens = (choice.get("logprobs") or {}).get("content") or ()
-    return any(t["token"] in CLOSINGS and t["token"] not in (part.get("content") or "") for t in tokens)
+    ends = [token["token"] for token in tokens if token["token"] in CLOSINGS]
+    return any(ends.count(end) > (part.get("content") or "").count(end) for end in ends)
