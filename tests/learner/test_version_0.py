@@ -12,7 +12,7 @@ from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Decision, entry
 from feedback.sqlite_log import SqliteLog
-from learner.candidate import publish, scripted_probes
+from learner.candidate import make_probes, publish
 from learner.loop import Learner, with_rank
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
@@ -53,7 +53,7 @@ def put_version_0_live(data: Path, log: SqliteLog, rank: int) -> SharedModel:
         training={},
         offsets={},
         gate=GateNumbers(),
-        probes=scripted_probes(made),
+        probes=make_probes(made),
         first=True,
     )
     step = release.begin(1.0, manifest.version)
