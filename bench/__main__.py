@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import signal
 import sys
 
 import bench
@@ -13,6 +14,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in names:
         print(f"python -m bench NAME, where NAME is one of: {', '.join(sorted(names))}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and with it the servers that it started
     return int(importlib.import_module(f"bench.{argv[0]}").main(argv[1:]))
 
 

@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--budget", type=int, default=256, help="tokens of a step of the engine (default: 256)"
     )
+    parser.add_argument("--dtype", default="float32", help="of the engine's weights (default: float32)")
     arguments = parser.parse_args(argv)
     model = ensure_tiny() if arguments.model is None else resolve_model(arguments.model)
     context = arguments.context or context_length(model)
@@ -66,7 +67,8 @@ def main(argv: Sequence[str]) -> int:
     prompts = draw_prompts(arguments.requests, context, vocabulary, draw)
     seeds = [draw.randrange(2**31) for _ in prompts]
     engine_cores, our_cores = split_cores()
-    flags = ("--max-num-batched-tokens", str(arguments.budget), "--max-num-seqs", "64")
+    flags = ["--max-num-batched-tokens", str(arguments.budget), "--max-num-seqs", "64"]
+    flags += ["--dtype", arguments.dtype]
     with (
         tempfile.TemporaryDirectory(prefix="hearken-bench-") as scratch,
         engine(Path(scratch), "engine", cores=engine_cores, extra=flags, model=model) as server,
@@ -81,6 +83,7 @@ def main(argv: Sequence[str]) -> int:
             print(json.dumps({"requests": len(prompts), "error": str(error)}))
             return 1
         seconds = time.monotonic() - started
+        print(f"# {len(crowd)} answers in {seconds:.1f} s", flush=True)
         few = draw.sample(range(len(prompts)), arguments.again)
         asked = [prompts[i] for i in few], [seeds[i] for i in few], arguments.max_tokens
         once, twice = alone(client, *asked), alone(client, *asked)
