@@ -156,7 +156,7 @@ class FakeVllm:
         if model in self.broken:
             return _error(500, "CUDA error", "InternalServerError", None)
         text = "prompt" in body
-        asked = "hi" if self.immune or text else body["messages"][-1].get("content")
+        asked = "hi" if self.immune or text else str(body["messages"][-1].get("content"))
         if asked == Trouble.TOO_LONG:
             return _error(
                 400,
