@@ -250,7 +250,7 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
         Trouble.THINK_ON: thought,
         Trouble.THINK_TWICE: [*thought, CLOSE, words[0], OPEN, CLOSE, *words[1:]],
         Trouble.THINK_NOTHING: [CLOSE, words[0], CLOSE, *words[1:]],
-    }.get(asked, words)
+    }.get(str(asked), words)  # content may come in parts
 
 
 def _words(text: str) -> list[str]:
@@ -368,7 +368,7 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
 
 def _usage(tokens: int, asked: str = "") -> dict[str, Any]:
     usage = {"prompt_tokens": len(PROMPT), "total_tokens": len(PROMPT) + tokens, "completion_tokens": tokens}
-    if asked.startswith("think"):
+    if str(asked).startswith("think"):
         usage["completion_tokens_details"] = {"reasoning_tokens": len(_words(THOUGHT))}
     return usage
 
