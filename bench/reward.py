@@ -9,8 +9,8 @@ trained by this project), float32 and the same number of threads, each in a proc
 - Real pairs on the tiny model: the 299 of `dpo_en_demo.json` in five-fold cross-validation, so that each
   pair is held out once. Answers are long and the base is small, so prompts are cut to their last 128 tokens
   and pairs to 512. Left out, with a message, where that file is absent.
-- `--real --model FOLDER`: people's pairs on a model that people chat with, and nothing else. Pairs of HH-RLHF
-  and of `dpo_en_demo.json`, mixed, in random splits; cut alike for both sides (`bench/_real_pairs.py`);
+- `--real --model FOLDER`: people's pairs on a model that people chat with, and nothing else. Pairs of
+  HH-RLHF, or those of other files, in random splits; cut alike for both sides (`bench/_real_pairs.py`);
   products in bfloat16 on both. Ours are the rungs of the learner's ladder, and the one that it chooses by how
   well each foresaw the training pairs before it learned from them, which also sets its temperature; the time
   of the answers' features counts. Accuracy and calibration are means over the splits.
@@ -53,7 +53,7 @@ TRL_REAL = (
 )
 """TRL's set-ups by kind of pairs; rank 0 trains all weights."""
 
-REAL_FILES = ("hh_harmless_1300.jsonl.gz", "dpo_en_demo.json")
+REAL_PAIRS = REAL.parent / "hh_harmless_1300.jsonl.gz"
 TRL_REAL_MODEL = {"rank": 8, "learning_rate": 3e-4, "batch": 8, "epochs": 1}
 
 PERSONAS = ("brisk", "friendly", "thorough")
@@ -156,12 +156,12 @@ def real_model(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     """Both sides on people's pairs with a real model as base, at several numbers of pairs to learn from."""
     from bench import _real_pairs
 
-    model, files = arguments.model, [arguments.pairs / name for name in REAL_FILES]
+    model = arguments.model
     if model is None or not (model / "config.json").is_file():
         parser.error(f"--real needs --model FOLDER with a model in Hugging Face format; {model} is none")
-    if missing := [file for file in files if not file.is_file()]:
-        parser.error(f"--pairs needs a folder with {' and '.join(REAL_FILES)}; there is no {missing[0]}")
-    pairs = _real_pairs.tokenised(model, files)
+    if missing := [file for file in arguments.pairs if not file.is_file()]:
+        parser.error(f"--pairs has {missing[0]}, which is no file")
+    pairs = _real_pairs.tokenised(model, arguments.pairs)
     if max(arguments.sizes) >= len(pairs):
         parser.error(
             f"--sizes has {max(arguments.sizes)}; there are {len(pairs)} pairs, and some are held back"
@@ -245,7 +245,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--real", action="store_true", help="real pairs on a real model, and nothing else")
     parser.add_argument("--model", type=Path, help="with --real: the base, a folder in Hugging Face format")
-    parser.add_argument("--pairs", type=Path, default=REAL.parent, help="folder of the real pairs")
+    parser.add_argument(
+        "--pairs", type=Path, nargs="+", default=[REAL_PAIRS], help="with --real: their files"
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[300, 900, 1200], help="pairs to learn from")
     parser.add_argument("--splits", type=int, default=8, help="with --real: random splits of each size")
     parser.add_argument(
