@@ -3,12 +3,13 @@
 import dataclasses
 import math
 
+import pytest
 import torch
 
 from deploy.engine import Sample
 from feedback.labels import Answer, Label
 from learner.candidate import compare
-from learner.features import AnswerFeatures
+from learner.features import STATES, WORDS, AnswerFeatures, Kind
 from learner.labels import LabelStore, judges
 from learner.measuring import measure
 from learner.model import SharedModel
@@ -22,21 +23,27 @@ def thoughtful(name: str = "c1") -> Answer:
     return dataclasses.replace(answer((*THOUGHT, *SAID), name), answer_start=len(THOUGHT))
 
 
-def test_features_are_of_the_answer_in_the_context_of_its_thought(random_model: str) -> None:
+@pytest.mark.parametrize("kind", [WORDS, STATES], ids=lambda kind: kind.name)
+def test_features_are_of_the_answer_in_the_context_of_its_thought(random_model: str, kind: Kind) -> None:
     features = AnswerFeatures(SharedModel(random_model))
-    (seen,) = features.of_answers([thoughtful()])
-    (wanted,) = features.of_items([((*PROMPT, *THOUGHT), SAID)])
+    (seen,) = features.of_answers([thoughtful()], kind)
+    (wanted,) = features.of_items([((*PROMPT, *THOUGHT), SAID)], kind)
     torch.testing.assert_close(seen, wanted)
-    assert sorted(seen[: features.tokens].nonzero().flatten().tolist()) == sorted(SAID)
-    assert math.isclose(float(seen[features.tokens]), math.log1p(len(SAID)), rel_tol=1e-6)
-    (otherwise,) = features.of_items([(PROMPT, SAID)])
+    columns = features.columns(kind)
+    assert math.isclose(float(seen[columns["length"]]), math.log1p(len(SAID)), rel_tol=1e-3)
+    (otherwise,) = features.of_items([(PROMPT, SAID)], kind)
     assert not torch.allclose(seen, otherwise)  # the thought is read
+    if kind is WORDS:
+        assert seen[columns["tokens"]].nonzero().flatten().tolist() == sorted(SAID)
 
 
-def test_an_answer_that_never_came_has_the_features_of_nothing(random_model: str) -> None:
+@pytest.mark.parametrize("kind", [WORDS, STATES], ids=lambda kind: kind.name)
+def test_an_answer_that_never_came_has_the_features_of_nothing(random_model: str, kind: Kind) -> None:
     features = AnswerFeatures(SharedModel(random_model))
     never = dataclasses.replace(thoughtful(), answer_start=len(THOUGHT) + len(SAID))
-    assert not features.of_answers([never]).any()
+    for company in ([never], [never, thoughtful("c2")]):
+        assert not features.of_answers(company, kind)[0].any()
+        features.forget()
 
 
 def test_rollouts_are_trained_on_whole_and_scored_by_their_answers(random_model: str) -> None:
