@@ -1,7 +1,7 @@
 // The decoder blocks of Llama's family with LoRA, forward and backward, in bfloat16 with float32 sums.
 //
-// What learner/blocks.py writes out for float32, for processors with AVX512-BF16. A call takes packed rows of
-// tokens through all blocks. Every thread takes rows of its own, so nothing waits and the threads meet once;
+// What learner/blocks.py writes out for float32, for processors with AVX512-BF16; where they have tiles (AMX), most
+// products are by these. A call takes packed rows of tokens through all blocks. Every thread takes rows of its own, so nothing waits and the threads meet once;
 // a row's numbers do not depend on its company. Factors of the base's weights are packed once, those of an
 // adapter with every forward pass. What is cheap to compute again for the backward pass is not kept.
 //
@@ -17,6 +17,11 @@
 #include <numeric>
 #include <vector>
 
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace {
 
 using bf16 = uint16_t;
@@ -24,6 +29,11 @@ using bf16 = uint16_t;
 constexpr int LANES = 16;  // float32 of a register
 constexpr int PANEL = 64;  // columns of a packed factor that lie together
 constexpr int RANKS = 8;   // rows of an adapter's gradient that are summed at a time
+#ifdef __AMX_BF16__
+constexpr int DEPTH = 32;  // what the depths of factors are made a multiple of: a tile's
+#else
+constexpr int DEPTH = LANES;
+#endif
 constexpr int GROUPS = 4;  // of projections in a block: query key value, out, gate up, down
 
 int64_t up_to(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
@@ -88,9 +98,9 @@ void pack_floats(const float* from, int64_t row_stride, int64_t column_stride, i
   }
 }
 
-// from: (rows, columns) bfloat16; depth: rows, made even.
+// from: (rows, columns) bfloat16; rows are made a multiple of DEPTH.
 void pack_rows(const bf16* from, int64_t stride, int64_t rows, int64_t columns, bf16* packed) {
-  int64_t depth = up_to(rows, 2);
+  int64_t depth = up_to(rows, DEPTH);
   for (int64_t start = 0; start < columns; start += PANEL) {
     int64_t width = std::min<int64_t>(PANEL, columns - start);
     uint32_t* to = reinterpret_cast<uint32_t*>(panel_of(packed, start, depth));
@@ -104,13 +114,14 @@ void pack_rows(const bf16* from, int64_t stride, int64_t rows, int64_t columns, 
         }
         _mm512_storeu_si512(to, pair);
       }
+    std::fill_n(to, (depth - up_to(rows, 2)) / 2 * width, 0);
   }
 }
 
 // The factor (depth, columns) whose columns are the rows of from: (columns, depth); columns are made a multiple
-// of LANES.
+// of DEPTH.
 void pack_columns(const bf16* from, int64_t stride, int64_t columns, int64_t depth, bf16* packed) {
-  int64_t whole = up_to(columns, LANES);
+  int64_t whole = up_to(columns, DEPTH);
   for (int64_t start = 0; start < whole; start += PANEL) {
     int64_t width = std::min<int64_t>(PANEL, whole - start);
     uint32_t* to = reinterpret_cast<uint32_t*>(panel_of(packed, start, depth));
@@ -182,10 +193,118 @@ void panel(const Term* terms, int count, int64_t row, int64_t end, int64_t colum
     if (row < end) panel<(M > 8 ? 8 : M > 4 ? 4 : M / 2), V>(terms, count, row, end, column, out);
 }
 
-// The columns of one panel of the sum of some terms, for rows begin to end. Sums stay in registers: 24 of them.
+// ---- products by tiles
+
+#ifdef __AMX_BF16__
+
+constexpr int TILE = 16;  // rows of a tile, and numbers of float32 in each
+
+// Whether this process may use tiles: Linux gives them to who asks.
+bool has_tiles() {
+  constexpr int ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, ask, tile_data) == 0;
+  return granted;
+}
+
+struct alignas(64) TileSetting {
+  uint8_t palette = 0, start = 0, unused[14] = {};
+  uint16_t bytes[16] = {};  // of a row of each tile
+  uint8_t rows[16] = {};
+};
+
+// Puts back what a thread's tiles were set to: others use them as well, and may not look.
+struct TilesLent {
+  TileSetting before;
+  TilesLent() { if (has_tiles()) _tile_storeconfig(&before); }
+  ~TilesLent() {
+    if (!has_tiles()) return;
+    if (before.palette) _tile_loadconfig(&before);
+    else _tile_release();
+  }
+};
+
+// Sums in tiles 0 to 3, (up to 32 rows, 32 columns), upper ones first; x in 4 and 5, the factor in 6 and 7.
+void set_tiles(int64_t rows) {
+  TileSetting setting;
+  setting.palette = 1;
+  const uint8_t upper = static_cast<uint8_t>(std::min<int64_t>(rows, TILE));
+  const uint8_t lower = static_cast<uint8_t>(std::max<int64_t>(rows - TILE, 1));  // not used where it is 0
+  for (int i = 0; i < 8; i++) {
+    setting.bytes[i] = 64;
+    setting.rows[i] = i > 5 ? TILE : i == 0 || i == 1 || i == 4 ? upper : lower;
+  }
+  _tile_loadconfig(&setting);
+}
+
+template <bool LOWER, bool RIGHT>
+void tiled(const Term* terms, int count, int64_t row, int64_t rows, int64_t column, int64_t width, int64_t offset,
+           const Out& out) {
+  _tile_zero(0);
+  if (RIGHT) _tile_zero(1);
+  if (LOWER) _tile_zero(2);
+  if (LOWER && RIGHT) _tile_zero(3);
+  for (const Term* term = terms; term < terms + count; term++) {
+    const bf16* x = term->x + row * term->stride;
+    const bf16* weight = term->packed + column * term->height + 2 * offset;
+    for (int64_t k = 0; k < term->depth; k += 32, weight += 32 * width) {
+      _tile_loadd(4, x + k, 2 * term->stride);
+      _tile_loadd(6, weight, 4 * width);
+      _tile_dpbf16ps(0, 4, 6);
+      if (RIGHT) {
+        _tile_loadd(7, weight + 2 * TILE, 4 * width);
+        _tile_dpbf16ps(1, 4, 7);
+      }
+      if (LOWER) {
+        _tile_loadd(5, x + TILE * term->stride + k, 2 * term->stride);
+        _tile_dpbf16ps(2, 5, 6);
+        if (RIGHT) _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+  }
+  alignas(64) float sums[2 * TILE][2 * TILE];
+  _tile_stored(0, &sums[0][0], sizeof sums[0]);
+  if (RIGHT) _tile_stored(1, &sums[0][TILE], sizeof sums[0]);
+  if (LOWER) _tile_stored(2, &sums[TILE][0], sizeof sums[0]);
+  if (LOWER && RIGHT) _tile_stored(3, &sums[TILE][TILE], sizeof sums[0]);
+  for (int64_t m = 0; m < rows; m++)
+    for (int64_t c = 0; c < (RIGHT ? 2 : 1); c++)
+      out.put(row + m, column + offset + c * TILE, _mm512_load_ps(&sums[m][c * TILE]));
+}
+
+void panel_by_tiles(const Term* terms, int count, int64_t begin, int64_t end, int64_t column, int64_t width,
+                    const Out& out) {
+  for (int64_t row = begin; row < end; row += 2 * TILE) {
+    const int64_t rows = std::min<int64_t>(end - row, 2 * TILE);
+    if (row == begin || rows < 2 * TILE) set_tiles(rows);
+    for (int64_t offset = 0; offset < width; offset += 2 * TILE) {
+      const bool right = width - offset > TILE;
+      if (rows > TILE)
+        (right ? tiled<true, true> : tiled<true, false>)(terms, count, row, rows, column, width, offset, out);
+      else
+        (right ? tiled<false, true> : tiled<false, false>)(terms, count, row, rows, column, width, offset, out);
+    }
+  }
+}
+
+// Whether all of a product's terms are as deep as tiles are. It does not depend on how many rows there are, so
+// that a row's numbers do not either.
+bool suits_tiles(const Term* terms, int count) {
+  return has_tiles() && std::all_of(terms, terms + count, [](const Term& term) { return term.depth % 32 == 0; });
+}
+
+#else
+
+struct TilesLent {};
+
+#endif
+
+// The columns of one panel of the sum of some terms, for rows begin to end.
 void panel_product(const Term* terms, int count, int64_t begin, int64_t end, int64_t column, int64_t width,
                    const Out& out) {
-  switch (width / LANES) {
+#ifdef __AMX_BF16__
+  if (suits_tiles(terms, count)) return panel_by_tiles(terms, count, begin, end, column, width, out);
+#endif
+  switch (width / LANES) {  // sums stay in registers: 24 of them
     case 1: return panel<12, 1>(terms, count, begin, end, column, out);
     case 2: return panel<12, 2>(terms, count, begin, end, column, out);
     case 3: return panel<8, 3>(terms, count, begin, end, column, out);
@@ -370,11 +489,11 @@ struct Pass {
 
 namespace {
 
-int64_t padded(int64_t rank) { return up_to(rank, LANES); }
+int64_t padded(int64_t rank) { return up_to(rank, DEPTH); }
 
 // An adapter's factors of one group, packed in four ways.
 struct Factors {
-  int64_t rank, wide;        // R, and as a multiple of LANES
+  int64_t rank, wide;        // R, and as a multiple of DEPTH
   bf16 *down, *up;           // (inputs, wide), (wide, outputs)
   bf16 *d_down, *d_up;       // (wide, inputs), (outputs, wide)
   const float *a, *b;        // (R, inputs), the parts' (size, rank)
@@ -716,7 +835,7 @@ class Worker {
                pass_.cos + t * half, pass_.sin + t * half, sign);
   }
 
-  // Room for one row's attention, of S tokens made a multiple of LANES.
+  // Room for one row's attention, of S tokens made a multiple of DEPTH.
   struct Table {
     std::vector<bf16> keys, key_rows, values, queries, outs, weights, turned, d_scores, d_turned;
     std::vector<float> scores, d_weights;
@@ -734,12 +853,12 @@ class Worker {
   // Causal attention (Vaswani et al. 2017, arXiv:1706.03762, equation 1) into mixed, row by row of the batch.
   void attend(const Kept& k) const {
     const int64_t head = trunk_.head, flat = trunk_.heads * head, group = trunk_.heads / trunk_.kv_heads;
-    const int64_t most = up_to(longest_, LANES);
+    const int64_t most = up_to(longest_, DEPTH);
     Table t;
     t.keys.resize(most * head), t.values.resize(most * head);
     t.scores.resize(most * most), t.weights.resize(most * most);
     for (size_t i = 0; i < rows_.size(); i++) {
-      const int64_t length = size(rows_[i]), room = up_to(length, LANES);
+      const int64_t length = size(rows_[i]), room = up_to(length, DEPTH);
       const bf16* row = k.qkv + starts_[i] * turned();
       for (int64_t g = 0; g < trunk_.kv_heads; g++) {
         pack_columns(row + (trunk_.heads + g) * head, turned(), length, head, t.keys.data());
@@ -750,7 +869,7 @@ class Worker {
           for (int64_t m = 0; m < length; m++)
             k.sums[(starts_[i] + m) * trunk_.heads + h] =
                 softmax(t.scores.data() + m * room, m + 1, room, t.weights.data() + m * room);
-          product({{t.weights.data(), room, t.values.data(), up_to(length, 2), up_to(length, 2)}}, length, head,
+          product({{t.weights.data(), room, t.values.data(), room, room}}, length, head,
                   {nullptr, k.mixed + starts_[i] * flat + h * head, flat});
         }
       }
@@ -780,14 +899,14 @@ class Worker {
   // The gradient of the rotated queries, keys and values d_wide: (count, (h + 2k) d), from that of mixed.
   void attend_backward(const Kept& k, const bf16* d_mixed, float* d_wide) const {
     const int64_t head = trunk_.head, flat = trunk_.heads * head, group = trunk_.heads / trunk_.kv_heads;
-    const int64_t most = up_to(longest_, LANES);
+    const int64_t most = up_to(longest_, DEPTH);
     const float scale = 1 / std::sqrt(float(head));
     Table t;
     for (auto* each : {&t.keys, &t.key_rows, &t.values, &t.queries, &t.outs}) each->resize(most * head);
     for (auto* each : {&t.weights, &t.turned, &t.d_scores, &t.d_turned}) each->resize(most * most);
     t.scores.resize(most * most), t.d_weights.resize(most * most);
     for (size_t i = 0; i < rows_.size(); i++) {
-      const int64_t length = size(rows_[i]), room = up_to(length, LANES), even = up_to(length, 2);
+      const int64_t length = size(rows_[i]), room = up_to(length, DEPTH);
       const bf16* row = k.qkv + starts_[i] * turned();
       const bf16* outs = d_mixed + starts_[i] * flat;
       float* to = d_wide + starts_[i] * turned();
@@ -806,11 +925,11 @@ class Worker {
           transpose(t.d_scores.data(), length, room, t.d_turned.data());
           pack_rows(outs + h * head, flat, length, head, t.outs.data());
           pack_rows(row + h * head, turned(), length, head, t.queries.data());
-          product({{t.turned.data(), room, t.outs.data(), even, even}}, length, head,
+          product({{t.turned.data(), room, t.outs.data(), room, room}}, length, head,
                   {to + value, nullptr, turned(), 1, nullptr, more});
-          product({{t.d_scores.data(), room, t.key_rows.data(), even, even}}, length, head,
+          product({{t.d_scores.data(), room, t.key_rows.data(), room, room}}, length, head,
                   {to + h * head, nullptr, turned()});
-          product({{t.d_turned.data(), room, t.queries.data(), even, even}}, length, head,
+          product({{t.d_turned.data(), room, t.queries.data(), room, room}}, length, head,
                   {to + key, nullptr, turned(), 1, nullptr, more});
         }
       }
@@ -878,7 +997,10 @@ void hearken_forward(const Trunk* trunk, const Adapter* adapter, const Pass* pas
         Pack{*trunk, adapter}.renew(i / GROUPS, static_cast<int>(i % GROUPS));
     }
 #pragma omp for schedule(static, 1)
-    for (int thread = 0; thread < threads; thread++) Worker(*trunk, adapter, *pass, plan, thread).forward();
+    for (int thread = 0; thread < threads; thread++) {
+      TilesLent lent;
+      Worker(*trunk, adapter, *pass, plan, thread).forward();
+    }
   }
 }
 
@@ -892,6 +1014,7 @@ void hearken_backward(const Trunk* trunk, const Adapter* adapter, const Pass* pa
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
   for (int thread = 0; thread < threads; thread++) {
     float* own = thread ? others.data() + (thread - 1) * adapter->count : gradient;
+    TilesLent lent;
     Worker(*trunk, adapter, *pass, plan, thread).backward(d_states, own);
   }
   for (int thread = 1; thread < threads; thread++)  // in one order, so that the same pass gives the same bits
