@@ -97,13 +97,22 @@ class AnswerFeatures:
         scores = self._reader(items) if self._reader and "reader" in kind.gains else None
         return self._chosen([answer for _, answer in items], self._states_of(items), scores, kind)
 
-    def of_answers(self, answers: Sequence[Answer], kind: Kind) -> Tensor:
-        """The features (B, F) of voted answers, which are computed once and then remembered for a while."""
+    def knows(self, answer: Answer) -> bool:
+        """Whether the base has read a voted answer, and that is remembered."""
+        return key_of(answer) in self._cache
+
+    def read(self, answers: Sequence[Answer]) -> list[Key]:
+        """Let the base read those answers that it has not read yet; gives the keys of all."""
         keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
             found = self._states_of([answer.judged for answer in missing.values()])
             self._cache.update(zip(missing, found, strict=True))
+        return keys
+
+    def of_answers(self, answers: Sequence[Answer], kind: Kind) -> Tensor:
+        """The features (B, F) of voted answers, which are computed once and then remembered for a while."""
+        keys = self.read(answers)
         dense = torch.stack([self._cache[key] for key in keys])
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)

@@ -110,6 +110,11 @@ class LabelStore:
         """Whether the reward model can be fitted to a label, which must be the newest of its event id."""
         return label.event_id in self._signals
 
+    def answers_of(self, label: Label) -> Iterator[Answer]:
+        """The answers that the reward model is to see for a label."""
+        for signal in self._signals.get(label.event_id, ()):
+            yield from signal.answers
+
     @property
     def training(self) -> list[Label]:
         """What the raters who train the reward model say, as signals, oldest first."""

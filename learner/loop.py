@@ -15,6 +15,7 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -33,7 +34,7 @@ from deploy.thoughts import thoughts_of
 from feedback.erasures import Erasure, parse_erasure
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
 from feedback.importing import IMPORTED
-from feedback.join import Joiner, Label
+from feedback.join import Answer, Joiner, Label
 from feedback.log import Entry, EventLog, LogUnavailable, Record
 from feedback.opening import open_log, open_sealer
 from feedback.usage import Usage, usage_events
@@ -74,6 +75,9 @@ SLOWEST_PACE = 1 / 8
 
 READ_LIMIT = 2000
 """Records of one read."""
+
+READ_AHEAD = 16
+"""Voted answers that the base reads at a time while the learner waits: a second or two of a small model."""
 
 UPDATE_SHARE = 0.15
 """New labels as a share of all that start a reward-model update."""
@@ -148,6 +152,7 @@ class Learner:
         self._behind = 0  # records that the log had, and that were not read, at the last look
         self._caught_up = False
         self._unsaved = False  # whether records were read since the last checkpoint
+        self._unread: deque[Answer] = deque()  # voted answers that the base has perhaps not read
 
     # -- one turn ---------------------------------------------------------------------------------------
 
@@ -169,6 +174,7 @@ class Learner:
                     self._improve()
             else:
                 self.metrics.show_phase("waiting")
+                self._read_answers_ahead()
                 if not self._unsaved or time.monotonic() < self._next_save:
                     return  # reading alone needs no checkpoint each time: the log has it
         except PromptsRefused as error:
@@ -213,6 +219,7 @@ class Learner:
         joined = [label for label in self.joiner.feed(votes) if self._is_in_our_words(label)]
         for label in self.labels.add(joined):
             self._count(label)
+            self._unread.extend(self.labels.answers_of(label))
         self._follow([record for record in records if record.topic == RELEASES])
         self.place.cursor = dict(cursor)
         self._behind, lag_seconds = self.log.behind(topics, cursor)
@@ -257,6 +264,7 @@ class Learner:
         self.joiner.forget_texts(erasure.tenant, erasure.user)
         self.labels.erase(erasure.tenant, erasure.user)
         self.features.forget()
+        self._unread.clear()
         self.askable.forget()
         self.watch.forget((erasure.tenant, erasure.user))
 
@@ -292,6 +300,17 @@ class Learner:
         self.place.rollout_tokens = 0
 
     # -- the reward model -------------------------------------------------------------------------------
+
+    def _read_answers_ahead(self) -> None:
+        """Let the base read voted answers while there is nothing else to do, for a shorter next update.
+
+        Always so many at a time, whenever they came: an answer's features may have other last bits in other
+        company.
+        """
+        while self._unread and self.features.knows(self._unread[0]):
+            self._unread.popleft()
+        if len(self._unread) >= READ_AHEAD:
+            self.features.read([self._unread.popleft() for _ in range(READ_AHEAD)])
 
     def _update_rewards(self) -> None:
         self.metrics.show_phase("reward")
@@ -334,26 +353,27 @@ class Learner:
 
     # -- the policy -------------------------------------------------------------------------------------
 
-    def _sample(self, prompts: list[list[int]]) -> list[Sample]:
+    def _sample(self, prompts: list[list[int]], longest: int) -> list[Sample]:
         """Answers of the policy. The number of the batch grows only once they are there."""
         number = self.place.rollouts + 1
 
         def draw() -> list[Sample]:
             with self.sampler.serving(self.model.save_policy, number) as name:
-                return self._draw(name, prompts, f"policy {number}")
+                return self._draw(name, prompts, f"policy {number}", longest)
 
         samples = self.journal.once(f"policy {number} {self.model.policy_digest}", prompts, draw)
         self.place.rollouts = number
         return samples
 
-    def _sample_live(self, prompts: list[list[int]]) -> list[Sample]:
+    def _sample_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
         """Answers of the live policy to the prompts of the newest batch."""
         batch, live = f"live {self.place.rollouts}", self.place.live
-        return self.journal.once(f"{batch} {live}", prompts, lambda: self._draw(live, prompts, batch))
+        name = f"{batch} {live}"
+        return self.journal.once(name, prompts, lambda: self._draw(live, prompts, batch, longest))
 
-    def _draw(self, name: str, prompts: list[list[int]], batch: str) -> list[Sample]:
+    def _draw(self, name: str, prompts: list[list[int]], batch: str, longest: int) -> list[Sample]:
         seed = f"{self.settings.seed} {batch}"
-        return self.sampler.sample(name, prompts, max_tokens=self._rollout_tokens(), seed=seed)
+        return self.sampler.sample(name, prompts, max_tokens=longest, seed=seed)
 
     def _rollout_tokens(self) -> int:
         """The longest rollout: as long as answers in the log are, and longer once that cut too many off."""
@@ -364,7 +384,8 @@ class Learner:
         limit = rollout_tokens(lengths, self.settings.rollout_quantile, most)
         return min(most, max(limit, self.place.rollout_tokens))
 
-    def _prompts(self, count: int, *, held_out: bool) -> list[list[int]]:
+    def _prompts(self, count: int, longest: int, *, held_out: bool) -> list[list[int]]:
+        """Prompts of the log that leave room for an answer of `longest` tokens."""
         asked = (choices[0] for choices in self.joiner.completions.values() if choices)
         prompts = (
             answer.prompt_token_ids
@@ -374,12 +395,9 @@ class Learner:
             and self._knows(answer.prompt_token_ids)
         )
         distinct = distinct_prompts(prompts, held_out=held_out)
-        pool = self._askable(distinct, "gate" if held_out else "rollouts")
+        pool = self.askable.of(distinct, self.sampler.room(longest), "gate" if held_out else "rollouts")
         draw = random.Random(f"{self.settings.seed} {self.place.rollouts} {held_out}")
         return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
-
-    def _askable(self, prompts: list[list[int]], use: str) -> list[list[int]]:
-        return self.askable.of(prompts, self.sampler.room(self._rollout_tokens()), use)
 
     def _owners(self) -> dict[Sequence[int], tuple[str, str]]:
         """Tenant and user of every prompt in the log."""
@@ -390,13 +408,13 @@ class Learner:
         }
 
     def _improve(self) -> None:
-        prompts = self._prompts(self.settings.rollouts_per_step, held_out=False)
+        longest = self._rollout_tokens()
+        prompts = self._prompts(self.settings.rollouts_per_step, longest, held_out=False)
         if not prompts:
             self._read(1.0)  # a chat may bring one
             return
         self.metrics.show_phase("rollout")
-        longest = self._rollout_tokens()
-        rollouts = self._sample(prompts)
+        rollouts = self._sample(prompts, longest)
         measured = self.ppo.measure(rollouts)
         self.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, self.settings.max_tokens)
         self.metrics.show_rollouts(measured, self._kl_limits(measured.response_tokens))
@@ -487,13 +505,14 @@ class Learner:
                 self.place.gave_up_at = self.place.reward_updates
             self._refuse(found.sentence, found.reason)
             return
-        prompts = self._prompts(self.settings.gate_prompts, held_out=True)
+        longest = self._rollout_tokens()
+        prompts = self._prompts(self.settings.gate_prompts, longest, held_out=True)
         if not prompts:
             self._read(1.0)
             return
         self.metrics.show_phase("gate")
-        ours = self._sample(prompts)
-        live = self._sample_live(prompts)
+        ours = self._sample(prompts, longest)
+        live = self._sample_live(prompts, longest)
         judged_ours, judged_live = (
             self.judge.rewards([s.judged for s in samples])[0] for samples in (ours, live)
         )
@@ -603,6 +622,8 @@ class Learner:
         self.earlier = tensors["earlier"]
         if "features" in tensors:  # not in checkpoints of before
             self.features.restore(tensors["features"])
+        answers = chain.from_iterable(map(self.labels.answers_of, self.labels.votes))
+        self._unread = deque(answer for answer in answers if not self.features.knows(answer))
         try:
             self.reward.load_state_dict(tensors["reward"])
             self.judge.load_state_dict(tensors["judge"])

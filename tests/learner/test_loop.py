@@ -10,7 +10,7 @@ from deploy.engine import EngineClient
 from deploy.registry import Registry
 from feedback.log import Cursor, Entry, Record
 from feedback.sqlite_log import SqliteLog
-from learner.loop import READ_LIMIT, Learner
+from learner.loop import READ_AHEAD, READ_LIMIT, Learner
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
 from learner.settings import LearnerSettings
@@ -40,8 +40,9 @@ def log(tmp_path: Path) -> Iterator[Slow]:
     log.close()
 
 
-def learner(log: SqliteLog, data: Path, model: str) -> Learner:
-    settings = LearnerSettings(data=data, model=model, engine="http://127.0.0.1:9", min_labels=10**9)
+def learner(log: SqliteLog, data: Path, model: str, **settings_: int) -> Learner:
+    asked = {"min_labels": 10**9, **settings_}
+    settings = LearnerSettings(data=data, model=model, engine="http://127.0.0.1:9", **asked)  # type: ignore[arg-type]
     return Learner(
         settings,
         log,
@@ -77,3 +78,24 @@ def test_a_learner_that_is_far_behind_reads_before_it_fits_anything(log: Slow, t
     assert older.resume()
     votes = older.labels.judging[:20]
     assert older.reward.predictions(votes) == pytest.approx(again.reward.predictions(votes), abs=1e-3)
+
+
+def test_a_learner_that_waits_reads_the_voted_answers_for_its_next_update(tmp_path: Path) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    log = SqliteLog(tmp_path / "log.db")
+    for i in range(2 * READ_AHEAD + 3):
+        made = [record(completion(f"c{i}")), record(thumb(f"c{i}", 1.0, 1, rater=f"u_{i}"))]
+        log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
+    known = []
+    waiting = learner(log, tmp_path, str(tmp_path / "model"), labels_per_update=10**9)
+    for turn in range(5):
+        waiting.turn(0.0)
+        if turn == 0:
+            waiting.save()
+            waiting = learner(log, tmp_path, str(tmp_path / "model"), labels_per_update=10**9)
+            assert waiting.resume()
+        answers = [next(waiting.labels.answers_of(vote)) for vote in waiting.labels.votes]
+        known.append(sum(map(waiting.features.knows, answers)))
+    log.close()
+    assert known == [READ_AHEAD, *[2 * READ_AHEAD] * 4]
+    assert not waiting.place.reward_updates
