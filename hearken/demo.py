@@ -176,7 +176,10 @@ class Demo:
         self._console = console
         self._failed: ChildFailed | None = None  # what can no longer be kept running
         self._crowd = Crowd(
-            users=settings.users, concurrency=settings.concurrency, world=world, seed=self._up.seed
+            users=settings.users,
+            concurrency=settings.concurrency or world.concurrency,
+            world=world,
+            seed=self._up.seed,
         )
         self._engine = EngineClient(
             self._up.engine_url, timeout=world.patience_seconds, thoughts=thoughts_of(service.model)

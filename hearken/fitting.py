@@ -182,8 +182,9 @@ def _remedies(wish: Wish, needs: Mapping[str, Need], has: int) -> list[str]:
     }
     if wish.engine_on_card or weights == 2 * wish.shape.parameters:
         saved |= {
-            "activation checkpointing": activations * 3 // 4,
-            "a 4-bit base in the learner": weights * 7 // 10,
+            "activation checkpointing (--set learner.recompute=true)": 0
+            if wish.learner.recompute
+            else activations * 3 // 4,
             "a second GPU, which the learner then has for itself": total(learner) if engine else 0,
         }
     worth = sorted((what for what in saved if saved[what] > has // 50), key=lambda what: -saved[what])

@@ -50,6 +50,7 @@ def learner_load(
         pass_tokens=8192 if on_card else 1024,  # as `learner.model` chooses
         weight_bytes=2 if on_card and rough else 4,
         blocks=_blocks(shape, rough=rough, on_card=on_card, native=native),
+        recompute=settings.recompute,
         reader=settings.reward.reader_tokens > 0,
     )
 

@@ -132,7 +132,7 @@ def kept_bytes(shape: Shape, load: LearnerLoad) -> int:
     heads = (shape.hidden + shape.heads * shape.head_size) // 2
     key_values = shape.kv_heads * shape.head_size
     of_block = mlp * shape.inner + block * heads + pair * key_values + 28 * load.rank
-    if load.recompute:
+    if load.recompute and load.blocks != "native":  # which takes no notice of it
         return shape.layers * shape.hidden * load.weight_bytes + of_block
     return shape.layers * of_block
 

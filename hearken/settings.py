@@ -133,12 +133,14 @@ class DemoSettings:
         "what they like: a shipped persona's name or a JSON file; without it one that suits the model",
     ] = None
     users: Annotated[int, "how many different simulated users there are"] = 5000
-    concurrency: Annotated[int, "how many of them chat at the same time"] = 5
+    concurrency: Annotated[
+        int | None, "how many of them chat at the same time; without it as many as suit the model"
+    ] = None
     report: Annotated[Path | None, "write the report of the run to this JSON file"] = None
     exit: Annotated[bool, "end when the time is up, rather than go on serving"] = False
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
             raise ValueError(f"minutes is {self.minutes:g}; it must be above 0")
-        if self.users < 1 or self.concurrency < 1:
+        if self.users < 1 or (self.concurrency is not None and self.concurrency < 1):
             raise ValueError("users and concurrency must be at least 1")

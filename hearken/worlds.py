@@ -20,7 +20,8 @@ class Prompts(Protocol):
 class World:
     """What the users ask, how long its answers are, and how much of them is measured.
 
-    persona: whose taste they have unless told otherwise. max_tokens: what they ask for; None: nothing, so
+    persona: whose taste they have unless told otherwise. concurrency: how many of them chat at the same time,
+    unless told otherwise. max_tokens: what they ask for; None: nothing, so
     that an answer ends when the model ends it. longest_answer: tokens after which one that does not end is
     cut off, by the gateway where users ask for nothing and in the measurements. patience_seconds: how long a
     user waits for an answer. usual_prompts: answers of the base that tell what is usual. fresh_prompts,
@@ -31,6 +32,7 @@ class World:
     name: str
     prompts: Prompts
     persona: str
+    concurrency: int
     max_tokens: int | None
     longest_answer: int
     patience_seconds: float
@@ -48,6 +50,7 @@ SUPPORT_DESK = World(
     name="support desk",
     prompts=_desk,
     persona="friendly",
+    concurrency=5,
     max_tokens=64,
     longest_answer=64,
     patience_seconds=120.0,
@@ -62,6 +65,7 @@ EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,
     persona="curt",
+    concurrency=12,
     max_tokens=None,
     longest_answer=512,
     patience_seconds=600.0,

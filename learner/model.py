@@ -120,7 +120,12 @@ class SharedModel:
         """The model that a learner is to train, in the arithmetic that its settings ask for."""
         reader = settings.reward.reader_tokens > 0
         return cls.fitting(
-            settings.model, settings.products, rank=settings.rank, seed=settings.seed, reader=reader
+            settings.model,
+            settings.products,
+            rank=settings.rank,
+            seed=settings.seed,
+            reader=reader,
+            recompute=settings.recompute,
         )
 
     @classmethod
@@ -132,6 +137,7 @@ class SharedModel:
         rank: int | None,
         seed: int = 0,
         reader: bool = False,
+        recompute: bool = False,
     ) -> "SharedModel":
         """A model in the arithmetic that suits this machine.
 
@@ -148,6 +154,7 @@ class SharedModel:
             dtype=torch.bfloat16 if rough and on_gpu else torch.float32,
             bf16_products=rough and not on_gpu,
             reader=reader,
+            recompute=recompute,
         )
 
     @property

@@ -205,6 +205,11 @@ class LearnerSettings:
         Products,
         "arithmetic of the base's matrix products; auto is bfloat16 where the hardware is fast at it",
     ] = "auto"
+    recompute: Annotated[
+        bool,
+        "keep for the backward pass only what goes into each block, and compute the rest again: less memory, "
+        "a third more time",
+    ] = False
     rank: Annotated[
         int | None, "LoRA rank; without it that of the adapters that there are, else by the model's width"
     ] = None

@@ -14,7 +14,7 @@ from hearken.engine import EngineOptions, engine_command
 from hearken.errors import UsageError
 from hearken.fitting import Machine, TooLittle, Wish, decide, fit, fit_learner
 from hearken.hardware import free_ram_bytes, ram_bytes
-from hearken.loads import engine_load
+from hearken.loads import engine_load, learner_load
 from hearken.model_shape import Shape, shape_of, shape_of_config
 from hearken.planning import (
     GIB,
@@ -145,6 +145,16 @@ def test_what_a_backward_pass_keeps_is_what_autograd_keeps(tmp_path: Path) -> No
         assert kept_bytes(shape, load) == pytest.approx(counted, rel=0.05), blocks
 
 
+def test_recomputing_is_planned_where_it_saves_something() -> None:
+    settings = [
+        LearnerSettings(Path("/d"), "m", "http://e", recompute=recompute) for recompute in (False, True)
+    ]
+    for on_card, native, share in ((True, False, (0, 0.3)), (False, False, (0, 0.3)), (False, True, (1, 1))):
+        loads = [learner_load(each, HALF, 4096, on_card=on_card, native=native) for each in settings]
+        whole, less = (kept_bytes(HALF, load) for load in loads)
+        assert share[0] * whole <= less <= share[1] * whole, (on_card, native)
+
+
 # ---- decisions
 
 SEVEN = shape_of_config(SEVEN_B)
@@ -193,7 +203,7 @@ def test_a_model_that_is_too_large_is_refused_with_what_would_help() -> None:
     said = str(refused.value)
     assert said.startswith("some-model in bfloat16 with 4,096 tokens of context needs about ")
     assert "this card has 24.0 GiB" in said
-    for help_ in ("activation checkpointing", "a second GPU", "a 4-bit base", "a smaller model"):
+    for help_ in ("--set learner.recompute=true", "a second GPU", "a smaller model"):
         assert help_ in said
     assert "--max-loras" not in said  # would save next to nothing
     layout = decide(wish(SEVEN), machine(CARD, 80 * GIB))  # with a card of its own for the learner
