@@ -30,6 +30,7 @@ from typing import Any
 from deploy.thoughts import thoughts_of
 from hearken import gguf, smollm2
 from hearken.errors import UsageError
+from hearken.huge_pages import with_huge_pages
 from hearken.model_checks import check_model
 from hearken.settings import EngineSettings
 
@@ -137,6 +138,7 @@ def engine_environment(options: EngineOptions, base: Mapping[str, str]) -> dict[
     if options.gpus is not None:
         env["CUDA_VISIBLE_DEVICES"] = options.gpus
     if not options.cuda:
+        env = with_huge_pages(env)
         env.update(
             TORCH_COMPILE_DISABLE="1",  # else the first request with logprobs compiles C++ for 20 s
             VLLM_CPU_KVCACHE_SPACE=str(options.kv_cache_gib),

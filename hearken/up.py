@@ -18,6 +18,7 @@ from hearken import access, checks, engine, flags, vllm_flags
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.fitting import APART, Layout
+from hearken.huge_pages import with_huge_pages
 from hearken.plan import UpSettings
 from hearken.settings import EngineSettings
 from hearken.suiting import followed, lay_out
@@ -73,8 +74,10 @@ def children(settings: UpSettings, model: Path, cuda: bool, layout: Layout = APA
 
     def role(name: str, stop_seconds: float) -> Child:
         command = (sys.executable, "-m", "hearken", name, *handed)
-        own = {} if name != "learner" or gpus is None else {"CUDA_VISIBLE_DEVICES": gpus[-1]}
-        return Child(name, command, env | own, logs / f"{name}.log", stop_seconds)
+        own = env
+        if name == "learner":
+            own = with_huge_pages(env) | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus[-1]})
+        return Child(name, command, own, logs / f"{name}.log", stop_seconds)
 
     return {
         **_engines(settings, config.build("engine"), model, cuda, layout, env),

@@ -17,6 +17,7 @@ from hearken.engine import (
     tool_parser,
 )
 from hearken.errors import UsageError
+from hearken.huge_pages import with_huge_pages
 
 
 def flags(command: list[str]) -> dict[str, str]:
@@ -47,6 +48,7 @@ def test_on_a_cpu() -> None:
     assert env["PATH"] == "/bin"
     assert env["OMP_NUM_THREADS"] == "3"
     assert env["TORCH_COMPILE_DISABLE"] == "1"
+    assert env["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
 
 
@@ -126,3 +128,11 @@ def test_a_config_that_is_not_json(tmp_path: Path) -> None:
 def test_the_plugin_for_cpus_is_one_that_vllm_finds() -> None:
     [plugin] = importlib.metadata.entry_points(group="vllm.general_plugins", name=CPU_PLUGIN)
     assert plugin.value == "hearken.cpu_lora:register"
+
+
+def test_what_malloc_was_told_already_stays() -> None:
+    assert with_huge_pages({})["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    other = with_huge_pages({"GLIBC_TUNABLES": "glibc.malloc.check=3", "HOME": "/h"})
+    assert other == {"GLIBC_TUNABLES": "glibc.malloc.check=3:glibc.malloc.hugetlb=1", "HOME": "/h"}
+    off = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
+    assert with_huge_pages(off) == off
