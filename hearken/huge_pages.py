@@ -1,4 +1,4 @@
-"""Large weights in huge pages: what glibc is told in the environment of a process that computes on the CPU."""
+"""Huge pages for large weights: what glibc is told in the environment of a process that uses the CPU."""
 
 from collections.abc import Mapping
 
