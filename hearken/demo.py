@@ -178,6 +178,7 @@ class Demo:
         self._crowd = Crowd(
             users=settings.users,
             concurrency=settings.concurrency or world.concurrency,
+            think_seconds=world.think_seconds,
             world=world,
             seed=self._up.seed,
         )

@@ -21,18 +21,19 @@ class World:
     """What the users ask, how long its answers are, and how much of them is measured.
 
     persona: whose taste they have unless told otherwise. concurrency: how many of them chat at the same time,
-    unless told otherwise. max_tokens: what they ask for; None: nothing, so
-    that an answer ends when the model ends it. longest_answer: tokens after which one that does not end is
-    cut off, by the gateway where users ask for nothing and in the measurements. patience_seconds: how long a
-    user waits for an answer. usual_prompts: answers of the base that tell what is usual. fresh_prompts,
-    kl_samples: of the comparison in the end. service: settings that the
-    pace has otherwise, by their place in hearken.toml.
+    unless told otherwise; think_seconds: mean pause of one between two visits. max_tokens: what they ask for;
+    None: nothing, so that an answer ends when the model ends it. longest_answer: tokens after which one that
+    does not end is cut off, by the gateway where users ask for nothing and in the measurements.
+    patience_seconds: how long a user waits for an answer. usual_prompts: answers of the base that tell what is
+    usual. fresh_prompts, kl_samples: of the comparison in the end. service: settings that the pace has
+    otherwise, by their place in hearken.toml.
     """
 
     name: str
     prompts: Prompts
     persona: str
     concurrency: int
+    think_seconds: float
     max_tokens: int | None
     longest_answer: int
     patience_seconds: float
@@ -51,6 +52,7 @@ SUPPORT_DESK = World(
     prompts=_desk,
     persona="friendly",
     concurrency=5,
+    think_seconds=0.2,
     max_tokens=64,
     longest_answer=64,
     patience_seconds=120.0,
@@ -65,7 +67,8 @@ EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,
     persona="curt",
-    concurrency=24,
+    concurrency=16,
+    think_seconds=2.0,
     max_tokens=None,
     longest_answer=512,
     patience_seconds=600.0,
@@ -73,14 +76,16 @@ EVERYDAY = World(
     fresh_prompts=120,
     kl_samples=60,
     service={
-        "learner.min_labels": 90,
-        "learner.labels_per_update": 40,
-        "learner.rollouts_per_step": 48,
+        "learner.min_labels": 80,
+        "learner.labels_per_update": 80,
+        "learner.rollouts_per_step": 32,
         "learner.rollout_quantile": 0.9,
         "learner.steps_per_candidate": 5,
+        "learner.ppo.learning_rate": 5e-4,
+        "learner.ppo.epochs": 2,
         "learner.ppo.critic_warmup_steps": 0,
         "learner.ppo.warmup_steps": 1,
-        "learner.gate_prompts": 64,
+        "learner.gate_prompts": 48,
         "controller.max_seconds": 300.0,
     },
 )
