@@ -24,8 +24,8 @@ class World:
     unless told otherwise; think_seconds: mean pause of one between two visits. max_tokens: what they ask for;
     None: nothing, so that an answer ends when the model ends it. longest_answer: tokens after which one that
     does not end is cut off, by the gateway where users ask for nothing and in the measurements.
-    patience_seconds: how long a user waits for an answer. usual_prompts: answers of the base that tell what is
-    usual. fresh_prompts, kl_samples: of the comparison in the end. service: settings that the pace has
+    patience_seconds: how long a user waits for an answer. usual_prompts: answers of the base that tell what
+    is usual. fresh_prompts, kl_samples: of the comparison in the end. service: settings that the pace has
     otherwise, by their place in hearken.toml.
     """
 
