@@ -79,7 +79,6 @@ EVERYDAY = World(
         "learner.min_labels": 80,
         "learner.labels_per_update": 80,
         "learner.rollouts_per_step": 32,
-        "learner.rollout_quantile": 0.9,
         "learner.steps_per_candidate": 5,
         "learner.ppo.learning_rate": 5e-4,
         "learner.ppo.epochs": 2,
