@@ -94,7 +94,7 @@ def upper_bound(values: Tensor) -> float:
 def ascend(price: float, kl_nats: float, target_nats: float, rate: float, low: float, high: float) -> float:
     """The price of a nat of KL, the multiplier of "KL <= target", after a policy of `kl_nats` was measured.
 
-    Dual ascent (Moskovitz et al. 2023, arXiv:2310.04373, section 4) in mirror form: the price's logarithm
+    Dual ascent (Moskovitz et al. 2023, arXiv:2310.04373) in mirror form: the price's logarithm
     moves by `rate` times the share by which the target is missed, at most by `rate` itself, so it rises as
     readily as it falls whatever its size. It stays between `low` and `high`.
     """

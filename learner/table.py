@@ -30,7 +30,8 @@ Action = Literal[
 ]
 
 UPDATE_SHARE = 0.15
-"""New labels as a share of all that start an update of the reward models: a fit reads all."""
+"""New labels as a share of all that start an update of the reward models during training and trials: a fit
+reads all. One that waits has the time, and would wait ever longer for a share of ever more."""
 
 FAR = 1.5
 """Times a KL limit. From further out no step leads home; from nearer, the KL's price does it."""
@@ -91,10 +92,11 @@ def next_action(state: LearnerState, measured: Measured, limits: Limits) -> Acti
 
 
 def _rewards_are_due(state: LearnerState, measured: Measured, limits: Limits) -> bool:
-    """After a number of new labels, and not before they are a fair share of all."""
+    """After a number of new labels. A learner that has other things to do waits for a fair share of all."""
     if state.stage == "collecting" and state.new_labels and measured.labels >= limits.min_labels:
         return True
-    return state.new_labels >= max(limits.labels_per_update, UPDATE_SHARE * measured.labels)
+    share = 0.0 if state.stage in ("collecting", "waiting") else UPDATE_SHARE
+    return state.new_labels >= max(limits.labels_per_update, share * measured.labels)
 
 
 def _after_batch(state: LearnerState, measured: Measured, batch: Batch) -> Action:

@@ -39,10 +39,13 @@ def test_votes_are_read_then_fitted_then_trained_on() -> None:
     assert next_action(stages.begun(state), Measured(labels=100), LIMITS) == "sample"
 
 
-def test_an_update_waits_for_a_fair_share_of_all_votes() -> None:
+def test_an_update_waits_for_a_fair_share_of_all_votes_unless_nothing_else_is_to_do() -> None:
     state = dataclasses.replace(IMPROVING, new_labels=60)
     assert next_action(state, Measured(labels=400), LIMITS) == "fit"
     assert next_action(state, Measured(labels=401), LIMITS) == "sample"
+    waiting = dataclasses.replace(state, stage="waiting", used=1)
+    assert next_action(waiting, Measured(labels=20_000), LIMITS) == "fit"
+    assert next_action(dataclasses.replace(waiting, new_labels=49), Measured(labels=400), LIMITS) == "wait"
 
 
 def test_after_some_batches_the_policy_is_offered_once() -> None:
@@ -323,7 +326,7 @@ def test_after_new_votes_there_is_always_a_step(data: st.DataObject, bad: float)
             history.restart()
             history.state = stages.settled(history.state, promoted=promoted, restarts=not promoted)
         stepped = history.stepped
-        history.vote(2 * history.labels)  # a fair share of all, however many there were
+        history.vote(LIMITS.labels_per_update + LIMITS.min_labels)  # however many there were
         for _ in range(8):
             history.turn()
         assert history.stepped > stepped
