@@ -88,6 +88,7 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
             rollouts_per_step=ROLLOUTS,
             steps_per_candidate=STEPS,
             max_tokens=MAX_TOKENS,
+            kl_refill_nats=0.0,  # what 6 nats buy is asked here
         )
         with closing(School(settings, persona)) as school:
             usual: list[float] = []  # what the base's answers are worth

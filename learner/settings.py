@@ -228,7 +228,7 @@ class LearnerSettings:
     ] = 6.0
     kl_refill_nats: Annotated[
         float, "what comes back of kl_budget_nats with 1,000 votes that train; with 0 learning ends some day"
-    ] = 2.0
+    ] = 6.0
     min_labels: Annotated[int, "training labels before the first PPO step"] = 500
     labels_per_update: Annotated[int, "new labels that start an update of the reward model, at least"] = 200
     rollouts_per_step: Annotated[int, "answers that are sampled for one PPO step"] = 128

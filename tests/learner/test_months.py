@@ -23,7 +23,7 @@ LIMITS = Limits(
     labels_per_update=200,
     steps_per_candidate=24,
     kl_budget_nats=6.0,
-    kl_refill_nats=2.0,
+    kl_refill_nats=6.0,
 )
 
 

@@ -21,6 +21,7 @@ from feedback.erasures import entry as erasure_entry
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
 from learner import stages
+from learner.leading import LeadingPPO
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
@@ -255,7 +256,8 @@ def test_a_promoted_policy_is_the_reference_and_what_it_used_of_the_budget_comes
         made = [record(completion(f"c{i}")), record(thumb(f"c{i}", float(i % 2), 1, rater=f"u_{i % 20}"))]
         log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
     learner.turn(0.0)
-    assert 3.2 < learner.state.spent_nats < 3.45  # 2 nats for 1,000 votes that train
+    back = 3.5 - learner.state.spent_nats  # of 6 nats for 1,000 votes that train, of which some judge
+    assert 0.2 < back < 0.6
     assert not learner.waits
 
 
@@ -321,6 +323,38 @@ def test_a_checkpoint_from_before_the_table_goes_on(learner: Learner, log: Sqlit
     expected = LearnerState("improving", updates=1, batches=3, pace=0.5, live_nats=0.0)
     assert again.state == dataclasses.replace(expected, new_labels=state["new_labels"])
     assert again.place.rollout_tokens == 0
+
+
+def test_a_learner_that_is_killed_after_every_turn_comes_to_the_same_weights(
+    log: SqliteLog, tmp_path: Path
+) -> None:
+    """Through the critic's first step, steps, steps that are undone, and starting over from live."""
+    make_random_model(tmp_path / "model", tokens=1024)
+
+    def start(folder: Path) -> Learner:
+        folder.mkdir(exist_ok=True)
+        if not (folder / "model").exists():
+            (folder / "model").symlink_to(tmp_path / "model")
+        made = make(log, folder)
+        hasty = dataclasses.replace(made.ppo.settings, learning_rate=3e-2, kl_step_nats=2.0)
+        made.ppo = LeadingPPO(made.model, hasty, seed=3)
+        made.settings = dataclasses.replace(made.settings, rollouts_per_step=16, kl_publish_nats=1.0)
+        made.sampler = RolloutSampler(PolicysEngine(made), made.folder / "rollouts")
+        made.resume()
+        return made
+
+    undisturbed, killed = start(tmp_path / "one"), start(tmp_path / "two")
+    seen = set()
+    for turn in range(12):
+        undisturbed.turn(0.0)
+        killed.turn(0.0)
+        assert killed.model.policy_digest == undisturbed.model.policy_digest, turn
+        assert killed.state == undisturbed.state
+        seen.add((killed.state.batches > 1, killed.state.pace < 1))
+        killed = start(tmp_path / "two")
+    assert undisturbed.metrics.registry.get_sample_value("hearken_ppo_undone_total")
+    assert undisturbed.place.steps > 3
+    assert len(seen) > 2
 
 
 def rollouts(count: int) -> list[Sample]:
