@@ -143,10 +143,10 @@ def run(
         clock.watch(learner.sampler, "sample", "rollout")
         clock.watch(learner.ppo, "measure", "measure")
         clock.watch(learner.ppo, "step", "ppo")
-        clock.watch(learner, "_update_rewards", "reward_update")
+        clock.watch(learner.scoring, "update", "reward_update")
         school.compare(prompts(arguments.votes, seed=1))
         for _ in range(3 * arguments.steps + 20):
-            if learner.place.trial is not None:
+            if learner.state.trial is not None:
                 break
             if on_gpu:
                 torch.cuda.synchronize()
@@ -154,10 +154,10 @@ def run(
             learner.turn(0.0)
             if learner.place.steps > before:
                 clock.seconds.setdefault("step", []).append(time.perf_counter() - started)
-            print(f"  {learner.place.steps} steps, {learner.place.reward_updates} reward updates", flush=True)
-        version = learner.place.trial
+            print(f"  {learner.place.steps} steps, {learner.state.updates} reward updates", flush=True)
+        version = learner.state.trial
         if version is None:
-            raise RuntimeError(f"no candidate came about: {learner.place}")
+            raise RuntimeError(f"no candidate came about: {learner.state}")
         chats = Chats(url, tokenize(url, [asked(question) for question in prompts(64, seed=2)]))
         with chats:
             chats.wait_for(CHATTERS)

@@ -47,14 +47,13 @@ def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...
         for _ in range(MAX_TURNS):
             learner.turn(0.0)
             tries = school.refusals() - refused
-            gave_up = tries and learner.place.gave_up_at == learner.place.reward_updates
-            if learner.place.trial is not None or tries >= TRIES or gave_up:
+            if learner.waits or tries >= TRIES:
                 break
         else:
-            raise RuntimeError(f"no candidate after {MAX_TURNS} turns: {learner.place}")
-        if learner.place.trial is not None:
+            raise RuntimeError(f"no candidate after {MAX_TURNS} turns: {learner.state}")
+        if learner.state.trial is not None:
             previous = school.live
-            school.promote(learner.place.trial)
+            school.promote(learner.state.trial)
             if previous != "base":
                 school.engine.unload(previous)
         print(
@@ -89,6 +88,7 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
             rollouts_per_step=ROLLOUTS,
             steps_per_candidate=STEPS,
             max_tokens=MAX_TOKENS,
+            kl_refill_nats=0.0,  # what 6 nats buy is asked here
         )
         with closing(School(settings, persona)) as school:
             usual: list[float] = []  # what the base's answers are worth

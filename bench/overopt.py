@@ -104,27 +104,26 @@ class Watched:
 
     def climb(self, every: int, last: int) -> str:
         """Turn after turn until the learner stops itself or has taken `last` steps. Gives why it ended."""
-        place, started, refused = self.learner.place, time.perf_counter(), self.school.refusals()
-        undone = self._undone()
+        learner, started, refused = self.learner, time.perf_counter(), self.school.refusals()
+        place, undone = learner.place, self._undone()
         while place.steps < last:
             steps = place.steps
-            self.learner.turn(0.0)
-            stopped = place.at_limit or place.steps_since_offer >= self.learner.settings.steps_per_candidate
-            if stopped:
+            learner.turn(0.0)
+            if learner.state.stage == "offering" or learner.watch.concern() or learner.waits:
                 break
             if place.steps > steps and place.steps % every == 0:
                 self.measure()
             if time.perf_counter() - started > LONGEST_SECONDS:
-                raise RuntimeError(f"the learner does not go on: {place}")
+                raise RuntimeError(f"the learner does not go on: {learner.state}")
         else:
             if self.rows[-1].step < place.steps:
                 self.measure()
             return f"{last} steps"
         if self.rows[-1].step < place.steps or self._undone() > undone:
             self.measure()  # before it offers or goes back
-        while place.trial is None and self.school.refusals() == refused:
-            self.learner.turn(0.0)  # the offline gate
-        return "refused" if place.trial is None else "offered"
+        while not learner.waits and self.school.refusals() == refused:
+            learner.turn(0.0)  # the offline gate
+        return "refused" if learner.state.trial is None else "offered"
 
 
 def table(name: str, rows: Sequence[Row], ended: str) -> None:
@@ -157,7 +156,7 @@ def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
         kl_publish_nats=math.inf,
         steps_per_candidate=10 * PLAIN_STEPS,
         self_check=None,
-        ppo=PPOSettings(kl_coefficient=0.0, kl_step_nats=math.inf),
+        ppo=PPOSettings(kl_coefficient=0.0, kl_coefficient_min=0.0, kl_step_nats=math.inf),
     )
 
 

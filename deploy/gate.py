@@ -65,9 +65,17 @@ def _problem(numbers: GateNumbers, limits: GateLimits) -> str | None:
     if numbers.prompts < limits.prompts:
         return f"{numbers.prompts} prompts are too few; at least {limits.prompts} are needed"
     for reference in ("base", "live"):
-        kl, budget = getattr(numbers, f"kl_nats_{reference}"), getattr(numbers, f"kl_budget_nats_{reference}")
+        kl, high, budget = (
+            getattr(numbers, name.format(reference))
+            for name in ("kl_nats_{}", "kl_nats_{}_high", "kl_budget_nats_{}")
+        )
         if not kl <= budget:  # also when the budget is not a number
             return f"KL to {reference} is {kl:.3f} nats, over the budget of {budget:.3f}"
+        if high is not None and not high <= budget:
+            return (
+                f"KL to {reference} is {kl:.3f} nats and may be as high as {high:.3f}, "
+                f"over the budget of {budget:.3f}"
+            )
     if numbers.win_rate_low <= limits.win_rate_low:
         return (
             f"the win rate is {numbers.win_rate:.3f} and may be as low as {numbers.win_rate_low:.3f}; "

@@ -24,7 +24,8 @@ class GateNumbers(BaseModel):
     """The offline comparison of a candidate with the live policy, as the gate judges it.
 
     Win rates are over `prompts` held-out prompts, one answer of each policy per prompt, scored by the
-    judging reward model; ties count half. KL is in nats per response.
+    judging reward model; ties count half. KL is in nats per response; `high` is the upper end of its
+    one-sided 95% confidence interval, missing (None) in manifests of before.
     """
 
     # A budget may be infinite; JSON has no word for that, so it is written as the string "Infinity".
@@ -35,6 +36,8 @@ class GateNumbers(BaseModel):
     win_rate_low: float = 0.0  # lower end of the one-sided 95% confidence interval
     kl_nats_base: float = 0.0
     kl_nats_live: float = 0.0
+    kl_nats_base_high: float | None = None
+    kl_nats_live_high: float | None = None
     kl_budget_nats_base: float = float("inf")
     kl_budget_nats_live: float = float("inf")
     response_tokens: float = 0.0  # mean length of the candidate's answers

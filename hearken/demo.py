@@ -1,5 +1,6 @@
 """`hearken demo`: the whole service, simulated users who like something, and a view of it learning that."""
 
+import math
 import os
 import shutil
 import threading
@@ -293,7 +294,7 @@ class Demo:
                 tally=tally,
                 decisions=self._decisions(),
                 evaluation=evaluation,
-                kl_budget_nats=self._kl_budget_nats(0.0 if evaluation is None else evaluation.tokens_live),
+                kl_budget_nats=self._kl_budget_nats(evaluation),
                 rollouts_cut_off=self._watch.rollouts_cut_off,
                 audit=self._audit(),
                 votes_in_log=self._votes_in_log(),
@@ -352,8 +353,13 @@ class Demo:
             self._say(f"the votes in the log cannot be counted: {error}")
             return None
 
-    def _kl_budget_nats(self, tokens: float) -> float:
-        """The most KL to the base that answers of so many tokens on average may have."""
+    def _kl_budget_nats(self, evaluation: Evaluation | None) -> float:
+        """The most KL to the base that the live version was allowed when it was offered."""
         from learner.lengths import kl_limit
 
+        if evaluation is not None and evaluation.version != BASE:
+            manifest = Registry(self._up.data / "adapters").manifest(evaluation.version)
+            if math.isfinite(manifest.gate.kl_budget_nats_base):  # a version 0 met no gate
+                return manifest.gate.kl_budget_nats_base
+        tokens = 0.0 if evaluation is None else evaluation.tokens_live
         return kl_limit(self._up.config.get("learner.kl_budget_nats").value, tokens)

@@ -11,10 +11,9 @@ from deploy.engine import Sample
 from deploy.manifest import GateNumbers, Manifest, Probe
 from deploy.registry import Registry, seq_of
 from learner.batching import Item
+from learner.losses import Z95
 from learner.model import POLICY, SharedModel
 from learner.probes import probe_items
-
-Z95 = 1.645  # one-sided 95% point of the normal distribution
 
 
 def win_rate(candidate: torch.Tensor, live: torch.Tensor) -> tuple[float, float]:
@@ -51,12 +50,13 @@ def compare(
     live: Sequence[Sample],
     scores: tuple[torch.Tensor, torch.Tensor],
     kl_nats: tuple[float, float],
+    kl_high_nats: tuple[float, float],
     budgets_nats: tuple[float, float],
 ) -> GateNumbers:
     """The numbers that the gate judges.
 
-    scores: the judging model's scores (B,) of the candidate's and of live's answers; kl_nats and
-    budgets_nats: (to the base, to live), per response.
+    scores: the judging model's scores (B,) of the candidate's and of live's answers; kl_nats, their
+    upper confidence bounds kl_high_nats, and budgets_nats: (to the base, to live), per response.
     """
     rate, low = win_rate(*scores)
     return GateNumbers(
@@ -65,6 +65,8 @@ def compare(
         win_rate_low=low,
         kl_nats_base=kl_nats[0],
         kl_nats_live=kl_nats[1],
+        kl_nats_base_high=kl_high_nats[0],
+        kl_nats_live_high=kl_high_nats[1],
         kl_budget_nats_base=budgets_nats[0],
         kl_budget_nats_live=budgets_nats[1],
         response_tokens=sum(len(s.judged[1]) for s in candidate) / len(candidate),

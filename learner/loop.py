@@ -1,115 +1,54 @@
-"""The learner: votes in, candidates out. Reads top to bottom as one turn after another.
+"""The learner: votes in, candidates out. One turn after another: read, decide, act, save.
 
-    read the log -> (enough new votes) update the reward models
-                 -> (nothing on trial) sample fresh answers, score them, one PPO step
-                 -> (enough steps, or a KL limit reached) compare with live, publish or refuse
-                 -> checkpoint
+What to do is decided by `learner.table`, and what became of it is written down by `learner.stages`; the rest
+of the room does it:
 
-Every turn that changed something ends with a checkpoint, which holds the log offsets too: a process killed
-at any instant continues from its last turn, and what it had read since is read again.
+    reading    the log: votes become labels, decisions about candidates change the stage
+    scoring    reward models are fitted to labels
+    improving  rollouts are sampled, measured and learned from by PPO
+    offering   the policy meets live, and is published or not
+    saving     every turn that changed something ends with a checkpoint
+
+A checkpoint holds the log offsets too: a process killed at any instant continues from its last turn, and what
+it had read since is read again.
 """
 
 import dataclasses
 import logging
-import random
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from prometheus_client import start_http_server
 
-from deploy.engine import EngineClient, EngineError, PromptsRefused, Sample
-from deploy.gate import verdict
-from deploy.manifest import GateNumbers
+from deploy.engine import EngineClient, EngineError, PromptsRefused
 from deploy.registry import Registry
-from deploy.releases import Candidate, Decision, parse
-from deploy.table import RoutingTable
 from deploy.thoughts import thoughts_of
-from feedback.erasures import Erasure, parse_erasure
-from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
-from feedback.importing import IMPORTED
-from feedback.join import Answer, Joiner, Label
-from feedback.log import Entry, EventLog, LogUnavailable, Record
-from feedback.opening import open_log, open_sealer
-from feedback.usage import Usage, usage_events
-from feedback.usage import entry as usage_entry
-from learner import candidate as candidates
-from learner import checkpoint, sealed
-from learner.askable import Askable
-from learner.batching import Item
-from learner.features import AnswerFeatures
-from learner.judge import JudgingModel
-from learner.labels import LabelStore
-from learner.ladder import RewardLadder
-from learner.leading import LeadingPPO, follow
-from learner.lengths import after_cut_off, kl_limit, rollout_tokens
+from feedback.log import EventLog
+from feedback.opening import open_log
+from learner import checkpoint, stages
+from learner.drawing import Drawing
+from learner.improving import Improving
+from learner.leading import follow
 from learner.machine import keep_freed_memory
-from learner.measuring import Measured
-from learner.metrics import GATE, LearnerMetrics
-from learner.model import ADAPTERS, LIVE, POLICY, READER, SharedModel
+from learner.metrics import LearnerMetrics
+from learner.model import SharedModel
+from learner.offering import Offering
+from learner.parts import Parts
 from learner.ppo import PPO
 from learner.ranks import Ranks
-from learner.reader import Reader
-from learner.rollouts import Journal, RolloutSampler, distinct_prompts
+from learner.reading import Reading
+from learner.saving import Saving
+from learner.scoring import Scoring
 from learner.settings import LearnerSettings
-from learner.signals import AnswerTokenizer
-from learner.trust import Agreement, Standing, quarantine, standings, trusted
-from learner.watching import Watch
+from learner.table import Action, Batch, Measured, next_action
 
 logger = logging.getLogger("hearken.learner")
 
-UNDO_STEPS = 2
-"""How many PPO steps can be undone before the policy starts again from live."""
 
-SOFT_LIMIT = 0.9
-"""Training stops at this share of a KL limit: the measurement has noise, and the gate's limit is hard."""
-
-SLOWEST_PACE = 1 / 8
-"""Of the learning rate. A policy that runs away at this pace too does not do so by haste."""
-
-READ_LIMIT = 2000
-"""Records of one read."""
-
-READ_AHEAD = 16
-"""Voted answers that the base reads at a time while the learner waits: a second or two of a small model."""
-
-UPDATE_SHARE = 0.15
-"""New labels as a share of all that start a reward-model update."""
-
-COMPLETIONS_FOR_LENGTH = 2000
-"""The newest in the log: their lengths say how long rollouts may be."""
-
-SAVE_SECONDS, SAVE_SHARE = 5.0, 4
-"""The time between two checkpoints while the learner only reads, at least so many times what one takes."""
-
-
-@dataclasses.dataclass
-class Place:
-    """Where the loop stands; all of it is in the checkpoint."""
-
-    turn: int = 0  # counts checkpoints
-    cursor: dict[str, int] = dataclasses.field(default_factory=dict)
-    table_epoch: int = -1
-    live: str = BASE
-    trial: str | None = None  # the candidate that the controller has, not yet decided
-    steps: int = 0  # PPO steps ever
-    steps_since_offer: int = 0
-    at_limit: bool = False  # a KL limit was reached: no more steps before the next offer
-    reward_updates: int = 0
-    new_labels: int = 0  # training labels since the last reward update
-    rollouts: int = 0
-    pace: float = 1.0  # of the learning rate: halved when the policy runs away, doubled when it goes live
-    gave_up_at: int = 0  # the reward update with which training led to nothing good: a later one is needed
-    rollout_tokens: int = 0  # the longest rollout, where batches with answers cut off raised it
-
-
-class Learner:
+class Learner(Parts):
     """One learner on one log. Dependencies come wired; `turn` is one step of the loop."""
 
     def __init__(
@@ -122,39 +61,13 @@ class Learner:
         metrics: LearnerMetrics,
         ranks: Ranks | None = None,
     ) -> None:
-        self.settings = settings
-        self.log = log
-        self.engine = engine
-        self.registry = registry
-        self.model = model
-        self.metrics = metrics
-        self.folder = settings.data / "learner"
-        self.sampler = RolloutSampler(engine, self.folder / "rollouts")
-        self.journal = Journal(self.folder / "sampled")
-        self.askable = Askable(metrics)
-        self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
-        self.place = Place()
-        self.sealer = open_sealer(settings.data)
-        self.joiner = Joiner(sealer=self.sealer)
-        self.joiner.refused = self._bury
-        self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
-        reader = Reader(model, settings.reward) if READER in model.adapters else None
-        self.features = AnswerFeatures(model, reader.score if reader else None)
-        self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
-        self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
-        self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
-        self.agreement = Agreement()
-        self.standings: dict[str, Standing] = {}
-        self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
-        self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
-        self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
-        self._next_save = 0.0  # monotonic seconds
-        self._behind = 0  # records that the log had, and that were not read, at the last look
-        self._caught_up = False
-        self._unsaved = False  # whether records were read since the last checkpoint
-        self._unread: deque[Answer] = deque()  # voted answers that the base has perhaps not read
-
-    # -- one turn ---------------------------------------------------------------------------------------
+        super().__init__(settings, log, engine, registry, model, metrics, ranks)
+        self.reading = Reading(self)
+        self.scoring = Scoring(self)
+        self.drawing = Drawing(self)
+        self.improving = Improving(self, self.drawing, self.scoring)
+        self.offering = Offering(self, self.drawing, self.scoring, self.improving)
+        self.saving = Saving(self, self.scoring)
 
     def turn(self, wait_seconds: float) -> None:
         """Read what is new (waiting for it only when there is nothing else to do), then do one thing.
@@ -162,21 +75,12 @@ class Learner:
         A learner that is far behind only reads, and saves now and then how far it came.
         """
         self.ppo.keep_waiting()
-        busy = self._can_improve() or self._rewards_are_due()
-        self._read(0.0 if busy else wait_seconds)
+        self._read(wait_seconds if self.waits or not self.reading.caught_up else 0.0)
         try:
-            if self._caught_up and self._rewards_are_due():
-                self._update_rewards()
-            elif self._caught_up and self._can_improve():
-                if self.place.at_limit or self.place.steps_since_offer >= self.settings.steps_per_candidate:
-                    self._offer()
-                else:
-                    self._improve()
-            else:
-                self.metrics.show_phase("waiting")
-                self._read_answers_ahead()
-                if not self._unsaved or time.monotonic() < self._next_save:
-                    return  # reading alone needs no checkpoint each time: the log has it
+            acted = self._act(self._next())
+            self.metrics.show_stage(self.state.stage)
+            if not acted:
+                return
         except PromptsRefused as error:
             self.askable.leave_out(error)  # and draw others in the next turn
         except EngineError as error:
@@ -184,456 +88,102 @@ class Learner:
             self._read(1.0)
         self.save()
 
-    def _rewards_are_due(self) -> bool:
-        """After a number of new labels, and not before they are a fair share of all: a fit reads all."""
-        known = len(self.labels.training)
-        return self.place.new_labels >= max(self.settings.labels_per_update, UPDATE_SHARE * known)
-
-    def _can_improve(self) -> bool:
-        return (
-            self.place.trial is None
-            and self.place.reward_updates > self.place.gave_up_at
-            and len(self.labels.training) >= self.settings.min_labels
-        )
-
-    # -- reading the log --------------------------------------------------------------------------------
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to do before new votes, or the controller's decision."""
+        return self._next() == "wait"
 
     def _read(self, wait_seconds: float) -> None:
-        """Take in all that is in the log, or what can be read until it is time to save.
+        self.reading.read(wait_seconds, self.saving.next_save)
 
-        Waits for the first record only.
-        """
-        while records := self._read_some(wait_seconds):
-            wait_seconds = 0.0
-            self._unsaved = True
-            # A broker may give little at a time while there is much.
-            self._caught_up = len(records) < READ_LIMIT and self._behind < READ_LIMIT
-            if self._caught_up or time.monotonic() >= self._next_save:
-                return
-        self._caught_up = self._behind < READ_LIMIT
-
-    def _read_some(self, wait_seconds: float) -> list[Record]:
-        topics = (COMPLETIONS, FEEDBACK, RELEASES)
-        records, cursor = self.log.read(topics, self.place.cursor, READ_LIMIT, wait_seconds)
-        votes = [record for record in records if record.topic != RELEASES]
-        joined = [label for label in self.joiner.feed(votes) if self._is_in_our_words(label)]
-        for label in self.labels.add(joined):
-            self._count(label)
-            self._unread.extend(self.labels.answers_of(label))
-        self._follow([record for record in records if record.topic == RELEASES])
-        self.place.cursor = dict(cursor)
-        self._behind, lag_seconds = self.log.behind(topics, cursor)
-        self.metrics.lag_events.set(self._behind)
-        self.metrics.lag_seconds.set(lag_seconds)
-        return records
-
-    def _bury(self, record: Record, reason: str) -> None:
-        self.metrics.dead_letters.inc()
-        self.log.bury("learner", record, reason)
-
-    def _is_in_our_words(self, label: Label) -> bool:
-        """Whether the model has all tokens of a label's answers; those of another model may be in the log."""
-        known = all(self._knows((*a.prompt_token_ids, *a.token_ids)) for a in label.answers)
-        if not known:
-            logger.error("vote %s is about tokens that this model does not have; left out", label.event_id)
-            self.metrics.dead_letters.inc()
-        return known
-
-    def _knows(self, token_ids: Sequence[int]) -> bool:
-        return not token_ids or (min(token_ids) >= 0 and max(token_ids) < self.model.vocab_size)
-
-    def _count(self, label: Label) -> None:
-        self.metrics.labels.labels(label.kind).inc()
-        if self.labels.teaches(label) and not self.labels.is_judging(label):
-            self.place.new_labels += 1
-
-    def _follow(self, records: list[Record]) -> None:
-        for record in records:
-            event = parse(record.value)
-            if erasure := parse_erasure(record.value):
-                self._forget(erasure)
-            elif isinstance(event, Candidate):
-                self.place.trial = event.version  # ours, or published just before a crash
-            elif isinstance(event, Decision):
-                if event.table is not None and event.table.epoch > self.place.table_epoch:
-                    self._take_table(event.table)
-                if event.version == self.place.trial and event.settled:
-                    self._settle(event)
-
-    def _forget(self, erasure: Erasure) -> None:
-        self.joiner.forget_texts(erasure.tenant, erasure.user)
-        self.labels.erase(erasure.tenant, erasure.user)
-        self.features.forget()
-        self._unread.clear()
-        self.askable.forget()
-        self.watch.forget((erasure.tenant, erasure.user))
-
-    def _take_table(self, table: RoutingTable) -> None:
-        self.place.table_epoch = table.epoch
-        if table.live != self.place.live:
-            self.place.live = table.live
-            if table.live == BASE:
-                self.model.load_adapter_state(LIVE, self.untrained)
-            else:
-                self.model.load_adapter(self.registry.path(table.live), LIVE)
-            if table.live != self.place.trial:  # somebody went back: train on from what serves
-                self._restart_from_live()
-
-    def _settle(self, decision: Decision) -> None:
-        logger.info("%s", decision.sentence)
-        self.place.trial = None
-        self.earlier = []
-        self.place.steps_since_offer = 0
-        self.place.at_limit = False
-        if decision.version == self.place.live:
-            self.watch.restart()
-            self.place.pace = min(1.0, 2 * self.place.pace)
-        elif decision.outcome != "inconclusive":
-            self._restart_from_live()
-
-    def _restart_from_live(self) -> None:
-        self.model.copy_adapter(LIVE, POLICY)
-        self.earlier = []
-        self.watch.restart()
-        self.place.steps_since_offer = 0
-        self.place.at_limit = False
-        self.place.rollout_tokens = 0
-
-    # -- the reward model -------------------------------------------------------------------------------
-
-    def _read_answers_ahead(self) -> None:
-        """Let the base read voted answers while there is nothing else to do, for a shorter next update.
-
-        Always so many at a time, whenever they came: an answer's features may have other last bits in other
-        company.
-        """
-        while self._unread and self.features.knows(self._unread[0]):
-            self._unread.popleft()
-        if len(self._unread) >= READ_AHEAD:
-            self.features.read([self._unread.popleft() for _ in range(READ_AHEAD)])
-
-    def _update_rewards(self) -> None:
-        self.metrics.show_phase("reward")
-        self._weigh_raters()
-        self._fit_rewards()
-        self.place.reward_updates += 1
-        self.metrics.show_rungs(self.reward)
-        logger.info("reward update %d: %s", self.place.reward_updates, self.reward.describe())
-        self.place.new_labels = 0
-        self.askable.forget()
-        self.untold += usage_events(
-            self.place.reward_updates, time.time(), self.place.cursor, self.labels.take_news()
+    def _next(self, batch: Batch | None = None) -> Action:
+        """What to do next; with the newest rollouts, what to do with the policy that made them."""
+        concern = self.watch.concern()
+        measured = Measured(
+            labels=len(self.labels.training),
+            behind=not self.reading.caught_up,
+            is_live=self.improving.is_live,
+            undoable=len(self.earlier),
+            runs_away=concern is not None and concern.reason == "KL runaway",
+            fails=concern is not None and concern.reason != "KL runaway",
+            batch=batch,
         )
-        self.metrics.reward_updates.inc()
+        return next_action(self.state, measured, self.limits)
 
-    def _fit_rewards(self) -> None:
-        training, judging = (
-            trusted(labels, self.agreement, self.settings.trust)
-            for labels in (self.labels.training, self.labels.judging)
-        )
-        if training:
-            self.reward.update(training)
-        if judging:
-            self.metrics.show_calibration(self.reward.calibrate(judging))
-            self.judge.update(judging)
-
-    def _weigh_raters(self) -> None:
-        """See which votes have to wait, and how well the others were foreseen."""
-        votes, rules = self.labels.votes, self.settings.trust
-        now = max((vote.at for vote in votes), default=0.0)  # the log's time: a replay comes to the same
-        waiting = quarantine(votes, rules, now)
-        self.labels.hold(waiting)
-        new = self.agreement.unseen([*self.labels.training, *self.labels.judging])
-        if self.place.reward_updates:
-            if self.reward.foresee([label for label in new if self.labels.is_judging(label)]):
-                self.watch.rejudge()
-            self.agreement.add(new, self.reward.predictions(new))
-        self.standings = standings(votes, waiting, self.agreement, rules)
-        self.metrics.show_waiting(waiting.values())
-
-    # -- the policy -------------------------------------------------------------------------------------
-
-    def _sample(self, prompts: list[list[int]], longest: int) -> list[Sample]:
-        """Answers of the policy. The number of the batch grows only once they are there."""
-        number = self.place.rollouts + 1
-
-        def draw() -> list[Sample]:
-            with self.sampler.serving(self.model.save_policy, number) as name:
-                return self._draw(name, prompts, f"policy {number}", longest)
-
-        samples = self.journal.once(f"policy {number} {self.model.policy_digest}", prompts, draw)
-        self.place.rollouts = number
-        return samples
-
-    def _sample_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
-        """Answers of the live policy to the prompts of the newest batch."""
-        batch, live = f"live {self.place.rollouts}", self.place.live
-        name = f"{batch} {live}"
-        return self.journal.once(name, prompts, lambda: self._draw(live, prompts, batch, longest))
-
-    def _draw(self, name: str, prompts: list[list[int]], batch: str, longest: int) -> list[Sample]:
-        seed = f"{self.settings.seed} {batch}"
-        return self.sampler.sample(name, prompts, max_tokens=longest, seed=seed)
-
-    def _rollout_tokens(self) -> int:
-        """The longest rollout: as long as answers in the log are, and longer once that cut too many off."""
-        newest = [*self.joiner.completions.values()][-COMPLETIONS_FOR_LENGTH:]
-        answers = chain.from_iterable(newest)
-        lengths = [a.tokens for a in answers if a.tokens and a.policy_version != IMPORTED]
-        most = self.sampler.longest(self.settings.max_tokens)
-        limit = rollout_tokens(lengths, self.settings.rollout_quantile, most)
-        return min(most, max(limit, self.place.rollout_tokens))
-
-    def _prompts(self, count: int, longest: int, *, held_out: bool) -> list[list[int]]:
-        """Prompts of the log that leave room for an answer of `longest` tokens."""
-        asked = (choices[0] for choices in self.joiner.completions.values() if choices)
-        prompts = (
-            answer.prompt_token_ids
-            for answer in asked
-            if answer.policy_version != IMPORTED
-            and not self.labels.is_erased(answer.tenant, answer.user)
-            and self._knows(answer.prompt_token_ids)
-        )
-        distinct = distinct_prompts(prompts, held_out=held_out)
-        pool = self.askable.of(distinct, self.sampler.room(longest), "gate" if held_out else "rollouts")
-        draw = random.Random(f"{self.settings.seed} {self.place.rollouts} {held_out}")
-        return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
-
-    def _owners(self) -> dict[Sequence[int], tuple[str, str]]:
-        """Tenant and user of every prompt in the log."""
-        return {
-            answer.prompt_token_ids: (answer.tenant, answer.user)
-            for choices in self.joiner.completions.values()
-            for answer in choices
-        }
+    def _act(self, action: Action) -> bool:
+        """Do it. False when nothing changed that has to be saved at once."""
+        if action == "begin":
+            self.state = stages.begun(self.state)
+            return self._act(self._next())
+        if action in ("wait", "read"):
+            self.metrics.show_phase("waiting")
+            self.scoring.read_ahead()
+            # Reading alone needs no checkpoint each time: the log has it.
+            return self.reading.unsaved and time.monotonic() >= self.saving.next_save
+        if action == "fit":
+            self.scoring.update()
+        elif action == "finish":
+            self.state = stages.advance(self.state, "finished")
+        elif action == "sample":
+            self._improve()
+        elif action == "compare":
+            self._offer()
+        else:
+            self._go_back(action)
+        return True
 
     def _improve(self) -> None:
-        longest = self._rollout_tokens()
-        prompts = self._prompts(self.settings.rollouts_per_step, longest, held_out=False)
-        if not prompts:
-            self._read(1.0)  # a chat may bring one
+        """Rollouts, and a PPO step on them, or one back."""
+        rollouts = self.improving.sample()
+        if rollouts is None:
+            self._read(1.0)  # a chat may bring a prompt
             return
-        self.metrics.show_phase("rollout")
-        rollouts = self._sample(prompts, longest)
-        measured = self.ppo.measure(rollouts)
-        self.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, self.settings.max_tokens)
-        self.metrics.show_rollouts(measured, self._kl_limits(measured.response_tokens))
-        if self._share_of_limits(measured) > 1:
-            kl_base, kl_live = measured.kl_nats_base, measured.kl_nats_live
-            self._undo(f"KL {kl_base:.2f} nats to base, {kl_live:.2f} to live")
+        batch = Batch(rollouts.limit_share)
+        if self._next(batch) == "undo":
+            self.improving.undo(rollouts.measured)
             return
-        scores = self._scores(rollouts)
-        self.watch.observe(measured, scores, self._owners(), self.place.reward_updates)
-        self.metrics.judge_agreement.set(self.watch.history[-1].judge_agreement)
+        self.improving.observe(rollouts)
         if self.watch.concern():
-            self.place.at_limit = True  # what follows is the refusal
-            return
-        if self._share_of_limits(measured) > SOFT_LIMIT:
-            if self.place.steps_since_offer:
-                self.place.at_limit = True  # offered as it is, and as it was measured
-            else:
-                self._leave_no_room()
-            return
-        self.metrics.show_phase("ppo")
-        self.earlier = [*self.earlier, self.ppo.snapshot()][-UNDO_STEPS:]
-        report = self.ppo.step(measured, scores, self._demonstrations(), self.place.pace)
-        self.place.steps += 1
-        self.place.steps_since_offer += 1
-        self.metrics.show_step(report)
-
-    def _demonstrations(self) -> list[Item]:
-        """Some of the answers that raters wrote, for PPO to imitate: a quarter of a batch at most."""
-        known = self.labels.demonstrations
-        draw = random.Random(f"{self.settings.seed} {self.place.steps} demonstrations")
-        return [*draw.sample(known, min(len(known), self.settings.rollouts_per_step // 4))]
-
-    def _kl_limits(self, tokens: float) -> tuple[float, float]:
-        """The hard KL limits to base and to live of answers of `tokens` tokens, in nats per response."""
-        settings = self.settings
-        return kl_limit(settings.kl_budget_nats, tokens), kl_limit(settings.kl_publish_nats, tokens)
-
-    def _share_of_limits(self, measured: Measured) -> float:
-        """How much of the KL limit that is nearer the policy has used."""
-        to_base, to_live = self._kl_limits(measured.response_tokens)
-        return max(measured.kl_nats_base / to_base, measured.kl_nats_live / to_live)
-
-    def _undo(self, why: str) -> None:
-        """Go back before the newest PPO step, or to live; what is left is offered, unless it is live."""
-        logger.warning("undid a PPO step, it went past a limit: %s", why)
-        self.metrics.ppo_undone.inc()
-        if not self.earlier:
-            self._leave_no_room()
-            return
-        self.ppo.restore(self.earlier.pop())
-        if self.model.same(POLICY, LIVE):
-            self._slow_down()
-            self._restart_from_live()
+            return  # the next turn goes back; until then the policy is as it was found
+        action = self._next(batch)
+        if action == "step":
+            self.improving.step(rollouts)
         else:
-            self.place.at_limit = True
-
-    def _leave_no_room(self) -> None:
-        """Back to live, from a policy that was offered already and cannot be improved within the KL limits.
-
-        Where that is live itself, the same votes would lead here again and again: new ones are waited for.
-        """
-        if self.model.same(POLICY, LIVE):
-            logger.info("live has used up what KL it may have to the base; waiting for more votes")
-            self.place.gave_up_at = self.place.reward_updates
-        self._restart_from_live()
-
-    def _slow_down(self) -> None:
-        """Half the learning rate for a policy that moves too far; new votes when it is not for haste."""
-        if self.place.pace > SLOWEST_PACE:
-            self.place.pace /= 2
-        else:
-            self.place.gave_up_at = self.place.reward_updates
-
-    def _scores(self, samples: list[Sample]) -> torch.Tensor:
-        items: list[Item] = [s.judged for s in samples]
-        rewards, disagreement = self.reward.rewards(items, self.settings.pessimism)
-        self.metrics.reward_disagreement.set(float(disagreement.mean()))
-        return rewards
-
-    # -- offering a candidate ---------------------------------------------------------------------------
+            self._go_back(action)
 
     def _offer(self) -> None:
-        if found := self.watch.concern():
-            self.place.at_limit = True
-            if found.reason == "KL runaway":
-                self._slow_down()
-            else:
-                self.place.gave_up_at = self.place.reward_updates
-            self._refuse(found.sentence, found.reason)
-            return
-        longest = self._rollout_tokens()
-        prompts = self._prompts(self.settings.gate_prompts, longest, held_out=True)
-        if not prompts:
+        """The comparison with live, and what follows from it."""
+        found = self.offering.compare()
+        if found is None:
             self._read(1.0)
             return
-        self.metrics.show_phase("gate")
-        ours = self._sample(prompts, longest)
-        live = self._sample_live(prompts, longest)
-        judged_ours, judged_live = (
-            self.judge.rewards([s.judged for s in samples])[0] for samples in (ours, live)
-        )
-        measured = self.ppo.measure(ours)
-        numbers = candidates.compare(
-            ours,
-            live,
-            (judged_ours, judged_live),
-            (measured.kl_nats_base, measured.kl_nats_live),
-            self._kl_limits(measured.response_tokens),
-        )
-        self.metrics.win_ratio.set(numbers.win_rate)
-        judged = verdict(numbers, self.settings.gate)
-        if judged.passed:
-            self._publish(numbers)
-        elif self._share_of_limits(measured) > 1 and self.earlier:
-            self._undo(judged.sentence)
+        action = self._next(Batch(found.limit_share, found.passed))
+        if action == "publish":
+            self.offering.publish(found.numbers)
+        elif action == "undo":
+            self.improving.undo(found.measured)
+        elif action == "refuse":
+            self.offering.refuse(found.sentence)
         else:
-            self._refuse(judged.sentence, GATE)
+            self.offering.tell(found.sentence)
+            self._go_back(action)
 
-    def _publish(self, numbers: GateNumbers) -> None:
-        manifest = candidates.publish(
-            self.registry,
-            self.model,
-            parent=self.place.live,
-            training={
-                "labels": self.labels.used,
-                "reward_updates": self.place.reward_updates,
-                "ppo_steps": self.place.steps,
-            },
-            offsets=self.place.cursor,
-            gate=numbers,
-            probes=candidates.make_probes(self.model),
-        )
-        event = Candidate.announce(manifest.version, reward_updates=self.place.reward_updates)
-        self.log.append([Entry(RELEASES, "release", event.model_dump_json().encode())]).result()
-        self.place.trial = manifest.version
-        self.metrics.candidates.inc()
-        logger.info("offered %s: judged win rate %.2f against live", manifest.version, numbers.win_rate)
-
-    def _refuse(self, sentence: str, reason: str) -> None:
-        logger.warning("did not publish: %s", sentence)
-        self.metrics.refused.labels(reason).inc()
-        if self.place.at_limit:
-            self._restart_from_live()
-        self.place.steps_since_offer = self.settings.steps_per_candidate // 2
-
-    # -- checkpoints ------------------------------------------------------------------------------------
+    def _go_back(self, action: Action) -> None:
+        if action == "start over":
+            self.improving.start_over()
+        elif action == "give up":
+            self.improving.give_up()
+        else:
+            raise AssertionError(f"{action!r} is nothing that a turn begins with")
 
     def save(self) -> None:
         """Make everything up to here one checkpoint."""
-        started = time.monotonic()
-        self.place.turn += 1
-        tensors = {
-            "adapters": {name: self.model.adapter_state(name) for name in ADAPTERS},
-            "reward": self.reward.state_dict(),
-            "judge": self.judge.state_dict(),
-            "ppo": self.ppo.snapshot(),
-            "earlier": self.earlier,
-            "features": self.features.state(),
-        }
-        state = {
-            "place": dataclasses.asdict(self.place),
-            "joiner": self.joiner.state(),
-            "labels": self.labels.state(),
-            "agreement": self.agreement.state(),
-            **self.watch.state(),
-            "untold": [event.model_dump(mode="json") for event in self.untold],
-        }
-        suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
-        ledger = {"cursor": self.place.cursor, **self.labels.ledger(), "raters": suspects}
-        checkpoint.save(self.folder, self.place.turn, tensors, sealed.seal(state, self.sealer), ledger)
-        self.journal.clear()
-        now = time.monotonic()
-        self._next_save = now + max(SAVE_SECONDS, SAVE_SHARE * (now - started))
-        self._unsaved = False
-        self.log.hold("learner", self.place.cursor)
-        self._tell()
-
-    def _tell(self) -> None:
-        """Say which votes the saved reward updates used; after a crash again, in the same words."""
-        if not self.untold:
-            return
-        try:
-            self.log.append([usage_entry(event) for event in self.untold]).result()
-        except LogUnavailable as error:
-            logger.warning("cannot tell yet which votes were used: %s", error)
-            return
-        self.untold = []
+        self.saving.save()
+        self.reading.unsaved = False
 
     def resume(self) -> bool:
         """Continue from the current checkpoint; False when there is none yet."""
-        found = checkpoint.load(self.folder)
-        if found is None:
-            return False
-        tensors, state = found[0], sealed.unseal(found[1], self.sealer)
-        self.place = Place(**state["place"])
-        self.joiner = Joiner.from_state(state["joiner"], self.sealer)
-        self.joiner.refused = self._bury
-        self.labels.restore(state["labels"])
-        self.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
-        self.watch.restore(state)
-        self.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
-        for name, weights in tensors["adapters"].items():
-            self.model.load_adapter_state(name, weights)
-        self.ppo.restore(tensors["ppo"])
-        self.earlier = tensors["earlier"]
-        if "features" in tensors:  # not in checkpoints of before
-            self.features.restore(tensors["features"])
-        answers = chain.from_iterable(map(self.labels.answers_of, self.labels.votes))
-        self._unread = deque(answer for answer in answers if not self.features.knows(answer))
-        try:
-            self.reward.load_state_dict(tensors["reward"])
-            self.judge.load_state_dict(tensors["judge"])
-        except ValueError as error:
-            logger.warning(
-                "the checkpoint's reward models are of another kind, they are fitted anew: %s", error
-            )
-            self._fit_rewards()
-        self._tell()
-        return True
+        return self.saving.resume()
 
 
 def with_rank(settings: LearnerSettings) -> LearnerSettings:

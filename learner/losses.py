@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
+Z95 = 1.645
+"""One-sided 95% point of the normal distribution."""
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` is True (same shape); 0 where nothing is."""
@@ -77,15 +80,27 @@ def kl_k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def adapt_kl_coefficient(
-    coefficient: float, kl_nats: float, target_nats: float, episodes: int, horizon: float
-) -> float:
-    """The KL coefficient after a step of `episodes` responses that measured `kl_nats` per response.
+def upper_bound(values: Tensor) -> float:
+    """The upper end of the one-sided 95% confidence interval of a mean, by the normal approximation.
 
-    Ziegler et al. 2019 (arXiv:1909.08593), section 2.2: proportional control, its error clipped to 20%.
+    values: (B,) independent ones, such as the KL of B responses. A single value has no spread to go by and
+    stands for itself.
     """
-    error = min(max(kl_nats / target_nats - 1, -0.2), 0.2)
-    return coefficient * (1 + error * episodes / horizon)
+    values = values.double()
+    spread = float(values.std()) if len(values) > 1 else 0.0
+    return float(values.mean()) + Z95 * spread / math.sqrt(len(values))
+
+
+def ascend(price: float, kl_nats: float, target_nats: float, rate: float, low: float, high: float) -> float:
+    """The price of a nat of KL, the multiplier of "KL <= target", after a policy of `kl_nats` was measured.
+
+    Dual ascent (Moskovitz et al. 2023, arXiv:2310.04373) in mirror form: the price's logarithm
+    moves by `rate` times the share by which the target is missed, at most by `rate` itself, so it rises as
+    readily as it falls whatever its size. It stays between `low` and `high`.
+    """
+    missed = kl_nats / target_nats - 1
+    missed = 1.0 if math.isnan(missed) else min(max(missed, -1.0), 1.0)
+    return min(max(price * math.exp(rate * missed), low), high)
 
 
 def bradley_terry_loss(scores_a: Tensor, scores_b: Tensor, preferred: Tensor) -> Tensor:

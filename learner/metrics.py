@@ -10,6 +10,7 @@ from learner.ladder import RewardLadder
 from learner.measuring import Measured
 from learner.ppo import PPOMetrics
 from learner.self_check import REASONS as REFUSALS
+from learner.stages import STAGES, Stage
 from learner.trust import REASONS
 
 GATE = "gate"
@@ -84,10 +85,15 @@ class LearnerMetrics:
             "hearken_importance_effective_ratio", "Effective share of tokens under importance weights"
         )
         self.kl = gauge("hearken_kl_nats", "KL of the trained policy per response", "reference")
+        self.kl_high = gauge(
+            "hearken_kl_high_nats", "Its upper confidence bound, which the limits judge", "reference"
+        )
         self.kl_budget = gauge(
             "hearken_kl_budget_nats", "The hard KL limits per response, at the rollouts' length", "reference"
         )
-        self.kl_coefficient = gauge("hearken_kl_coefficient", "Weight of the KL penalty in the reward")
+        self.kl_coefficient = gauge(
+            "hearken_kl_coefficient", "Price of a nat of KL to the live policy, in units of the reward"
+        )
         self.clip_ratio = gauge("hearken_ppo_clip_ratio", "Share of tokens whose PPO ratio was clipped")
         self.entropy = gauge("hearken_entropy_nats", "Mean entropy of the policy per token")
         self.response_tokens = gauge("hearken_response_tokens", "Mean length of rollouts in tokens")
@@ -114,6 +120,7 @@ class LearnerMetrics:
             "reason",
         )
         self.waiting = gauge("hearken_votes_waiting", "Votes in quarantine", "reason")
+        self.stage = gauge("hearken_learner_stage", "1 for the learner's stage", "stage")
         self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
 
     def show_rollouts(self, measured: Measured, kl_limits_nats: tuple[float, float]) -> None:
@@ -122,6 +129,7 @@ class LearnerMetrics:
         self.rollouts_cut_off.inc(int(measured.cut_off.sum()))
         for reference, limit in zip(("base", "live"), kl_limits_nats, strict=True):
             self.kl.labels(reference).set(getattr(measured, f"kl_nats_{reference}"))
+            self.kl_high.labels(reference).set(getattr(measured, f"kl_nats_{reference}_high"))
             self.kl_budget.labels(reference).set(limit)
 
     def show_step(self, step: PPOMetrics) -> None:
@@ -164,6 +172,11 @@ class LearnerMetrics:
         counts = Tally(reasons)
         for reason in REASONS:
             self.waiting.labels(reason).set(counts[reason])
+
+    def show_stage(self, current: Stage) -> None:
+        """Mark one of `STAGES` as current."""
+        for stage in STAGES:
+            self.stage.labels(stage).set(stage == current)
 
     def show_phase(self, current: str) -> None:
         """Mark one of `PHASES` as current."""

@@ -276,6 +276,10 @@ class SharedModel:
         if adapter is not None and adapter not in self.adapters:
             raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(self.adapters)}")
 
+    def knows(self, token_ids: Sequence[int]) -> bool:
+        """Whether all of them are tokens of this model."""
+        return not token_ids or (min(token_ids) >= 0 and max(token_ids) < self.vocab_size)
+
     # ---- forward passes
 
     def hidden(
@@ -374,14 +378,23 @@ class SharedModel:
         return found
 
     @torch.no_grad()
-    def entropies(self, states: Tensor) -> Tensor:
-        """The entropies (nats, (N,)) of the tokens that follow `states: (N, H)`, without gradient."""
+    def divergences(self, states: Tensor, others: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What the whole distribution of the next token says after `states: (N, H)`, without gradient.
+
+        Its entropies (nats, (N,)), and for each of `others: (N, H)` its KL (nats, (N,)) to theirs.
+        """
         rows = max(1, LOGIT_BYTES // (4 * self.vocab_size))
-        found = []
-        for part in torch.split(states, rows):
-            table = torch.log_softmax(self._head.logits(part), dim=-1)
-            found.append(-(table.exp() * table).sum(-1))
-        return torch.cat(found)
+        entropies = states.new_empty(len(states))
+        kls = [torch.empty_like(entropies) for _ in others]
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            table = torch.log_softmax(self._head.logits(states[part]), dim=-1)
+            chances = table.exp()
+            entropies[part] = -(chances * table).sum(-1)
+            for kl, other in zip(kls, others, strict=True):
+                apart = table - torch.log_softmax(self._head.logits(other[part]), dim=-1)
+                kl[part] = (chances * apart).sum(-1).clamp_(min=0.0)  # rounding can leave less than 0
+        return entropies, kls
 
     def answer_logprobs(
         self, items: Sequence[Item], adapter: str | None, *, exact: bool = False, bf16_sums: bool = False

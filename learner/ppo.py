@@ -1,16 +1,17 @@
-"""Proximal policy optimisation of the policy adapter, with a KL penalty to the base.
+"""Proximal policy optimisation of the policy adapter, with a price on its KL to the live policy.
 
 One `step` on rollouts of the present policy (Ouyang et al. 2022, arXiv:2203.02155, appendix C; Schulman et
 al. 2017, arXiv:1707.06347):
 
-    reward_t  = -coefficient * (log policy - log base)_t, and at the last token the score, less a penalty
-                when the answer was cut off
+    reward_t  = -price * (log policy - log live)_t, and at the last token the score, less a penalty when the
+                answer was cut off
     advantage = GAE of the rewards under the critic, whitened over the batch
     update    = some epochs of minibatches on the clipped surrogate, with demonstrations mixed in, until one
                 finds the policy too far from the one that made the rollouts
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from learner.critic import Critic, CriticTrainer
 from learner.lengths import kl_limit
 from learner.losses import (
     Mismatch,
-    adapt_kl_coefficient,
+    ascend,
     explained_variance,
     gae,
     importance_weights,
@@ -41,6 +42,10 @@ from learner.model import POLICY, SharedModel
 from learner.ranks import Ranks
 from learner.settings import PPOSettings
 from learner.width import default_learning_rate
+
+UNDONE_WEIGHT = 5
+"""An undone step raises the KL's price as much as so many steps far above the target: it is paid for with a
+batch of rollouts that nothing was learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class PPO:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.critic = Critic(model.hidden_size).to(model.device)
+        self._new_critic = copy.deepcopy(self.critic.state_dict())
         self._flat = model.flat[POLICY]
         self._learning_rate = settings.learning_rate or default_learning_rate(model.hidden_size)
         self._optimizer = torch.optim.AdamW(
@@ -129,13 +135,7 @@ class PPO:
             moved = self._improve(measured, whiten(advantages, mask), demonstrations, pace)
         moved.skipped += self._critic.train(states, values[mask].to(device), returns[mask].to(device))
         used = self.kl_coefficient
-        self.kl_coefficient = adapt_kl_coefficient(
-            used,
-            measured.kl_nats_base,
-            kl_limit(self.settings.kl_target_nats, measured.response_tokens),
-            len(measured.items),
-            self.settings.kl_horizon,
-        )
+        self._ascend(measured.kl_nats_live, measured.response_tokens)
         self.steps += 1
         return PPOMetrics(
             reward_mean=float(scores.mean()),
@@ -158,12 +158,28 @@ class PPO:
             skipped_updates=moved.skipped,
         )
 
+    def raise_price(self) -> None:
+        """A step was undone, because it passed a KL limit: a nat of KL costs more from now on."""
+        for _ in range(UNDONE_WEIGHT):
+            self._ascend(math.inf, 0.0)
+
+    def _ascend(self, kl_nats: float, tokens: float) -> None:
+        settings = self.settings
+        self.kl_coefficient = ascend(
+            self.kl_coefficient,
+            kl_nats,
+            kl_limit(settings.kl_target_nats, tokens),
+            settings.kl_rate,
+            settings.kl_coefficient_min,
+            settings.kl_coefficient_max,
+        )
+
     def _announce(self, name: str, *arguments: Any) -> None:
         """Called before all ranks compute a method together, with what it was called with."""
 
     def _rewards(self, measured: Measured, scores: Tensor) -> Tensor:
         """Rewards (B, T): the KL penalty at every token, score and cut-off penalty at the last one."""
-        rewards = -self.kl_coefficient * kl_k1(measured.logprobs, measured.base_logprobs)
+        rewards = -self.kl_coefficient * kl_k1(measured.logprobs, measured.live_logprobs)
         last = measured.mask.sum(1) - 1
         final = scores.float().cpu() - self.settings.cut_off_penalty * measured.cut_off
         rewards[torch.arange(len(last)), last] += final
@@ -272,6 +288,17 @@ class PPO:
 
     # ---- going back, and going on later
 
+    def start_anew(self) -> None:
+        """The policy is live's copy again, and what was learned on its way leads back to where it was.
+
+        Adam's moments, the critic and the learning rate's schedule begin anew. The KL's price stays: what a
+        nat is worth to these votes was learned as well.
+        """
+        self.steps = 0
+        self._optimizer.state.clear()
+        self.critic.load_state_dict(self._new_critic)
+        self._critic.optimizer.state.clear()
+
     def snapshot(self) -> dict[str, Any]:
         """All that a step changes, for `restore`; plain tensors and numbers, so that it can be saved."""
         return {
@@ -293,7 +320,8 @@ class PPO:
         self.critic.load_state_dict(snapshot["critic"])
         self._critic.optimizer.load_state_dict(copy.deepcopy(snapshot["critic_optimizer"]))
         self._generator.set_state(snapshot["generator"])
-        self.kl_coefficient = snapshot["kl_coefficient"]
+        limits = self.settings.kl_coefficient_min, self.settings.kl_coefficient_max
+        self.kl_coefficient = min(max(snapshot["kl_coefficient"], limits[0]), limits[1])
         self.steps = snapshot["steps"]
 
 

@@ -44,17 +44,18 @@ class PPOSettings:
     gamma: Annotated[float, "discount of a token's reward (Ouyang et al. 2022)"] = 1.0
     lam: Annotated[float, "of generalised advantage estimation (Schulman et al. 2017)"] = 0.95
     max_grad_norm: Annotated[float, "longest gradient of one update"] = 1.0
-    kl_coefficient: Annotated[
-        float, "of the KL penalty at the first step (Ziegler et al. 2019, section 2.2)"
-    ] = 0.1
+    kl_coefficient: Annotated[float, "price of a nat of KL to the live policy, at the first step"] = 0.1
     kl_target_nats: Annotated[
         float,
-        "KL to the base, per response of up to 64 tokens, that the coefficient is steered towards (Ziegler "
-        "et al. 2019); it grows with longer answers (learner/lengths.py)",
-    ] = 4.0
-    kl_horizon: Annotated[float, "responses over which the coefficient is steered (Ziegler et al. 2019)"] = (
-        1000.0
-    )
+        "KL to the live policy, per response of up to 64 tokens, above which the price rises and below which "
+        "it falls (dual ascent as in Moskovitz et al. 2023, arXiv:2310.04373); it grows with longer answers "
+        "(learner/lengths.py)",
+    ] = 3.0
+    kl_rate: Annotated[
+        float, "largest change of the price's logarithm in one step; a step that is undone counts as five"
+    ] = 0.1
+    kl_coefficient_min: Annotated[float, "the price falls no lower"] = 0.01
+    kl_coefficient_max: Annotated[float, "the price rises no higher"] = 2.0
     kl_step_nats: Annotated[
         float,
         "a minibatch that finds the policy further than this from the rollouts' policy, per response of up "
@@ -91,6 +92,13 @@ class PPOSettings:
         for name in ("clip", "max_grad_norm", "kl_target_nats", "importance_cap"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.kl_coefficient_min <= self.kl_coefficient <= self.kl_coefficient_max:
+            raise ValueError(
+                f"kl_coefficient is {self.kl_coefficient}; it must lie between kl_coefficient_min and "
+                f"kl_coefficient_max, {self.kl_coefficient_min} and {self.kl_coefficient_max}"
+            )
+        if not self.kl_rate >= 0:
+            raise ValueError(f"kl_rate is {self.kl_rate}; it must not be below 0")
         if not 0 <= self.gamma <= 1 or not 0 <= self.lam <= 1:
             raise ValueError("gamma and lam must lie between 0 and 1")
 
@@ -213,16 +221,25 @@ class LearnerSettings:
     rank: Annotated[
         int | None, "LoRA rank; without it that of the adapters that there are, else by the model's width"
     ] = None
+    kl_publish_nats: Annotated[
+        float,
+        "most KL to the live policy that a policy may have, per response of up to 64 tokens; it grows in "
+        "proportion with longer answers",
+    ] = 4.0
     kl_budget_nats: Annotated[
         float,
-        "most KL to the base that a policy may have, per response of up to 64 tokens; it grows in proportion "
-        "with longer answers",
+        "so much KL to the base, in the same unit, may policies add to that of the first one that was live; "
+        "what a release used comes back with kl_refill_nats",
     ] = 6.0
-    kl_publish_nats: Annotated[float, "the same of a published policy to the live one"] = 4.0
+    kl_refill_nats: Annotated[
+        float, "what comes back of kl_budget_nats with 1,000 votes that train; with 0 learning ends some day"
+    ] = 6.0
     min_labels: Annotated[int, "training labels before the first PPO step"] = 500
     labels_per_update: Annotated[int, "new labels that start an update of the reward model, at least"] = 200
     rollouts_per_step: Annotated[int, "answers that are sampled for one PPO step"] = 128
-    steps_per_candidate: Annotated[int, "PPO steps between two candidates"] = 24
+    steps_per_candidate: Annotated[
+        int, "batches of rollouts, for a PPO step each, before the policy is offered"
+    ] = 24
     max_tokens: Annotated[
         int, "bound of the longest rollout, in tokens; below, it may be as long as answers in the log are"
     ] = 1024
@@ -266,6 +283,8 @@ class LearnerSettings:
             )
         if self.kl_budget_nats <= 0 or self.kl_publish_nats <= 0:
             raise ValueError("kl_budget_nats and kl_publish_nats must be above 0 nats per response")
+        if not self.kl_refill_nats >= 0:
+            raise ValueError(f"kl_refill_nats is {self.kl_refill_nats}; it must not be below 0")
         counts = ("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate", "max_tokens")
         for name in counts:
             if getattr(self, name) < 1:

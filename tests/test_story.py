@@ -189,7 +189,7 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     service.usual = statistics.median(lengths)
     service.visits(range(60, 180))
     learner = service.learner
-    service.until("a reward update", lambda: learner.place.reward_updates, lambda: learner.turn(0.2), 20)
+    service.until("a reward update", lambda: learner.state.updates, lambda: learner.turn(0.2), 20)
     votes = gateway.votes()
     assert learner.labels.used == len(votes) == 181
     digest = sum(vote_number(vote.event_id, vote.revision) for vote in votes) % 2**256
@@ -252,15 +252,15 @@ def try_a_candidate(service: Service, before: Collection[str]) -> str:
     # 7. After some steps the policy wins against live on held-out prompts and is published. Where steps led
     # to nothing good, the learner waits for votes.
     def is_offered() -> bool:
-        return learner.place.trial is not None and learner.place.trial not in before
+        return learner.state.trial is not None and learner.state.trial not in before
 
     def learn() -> None:
-        if learner.place.gave_up_at == learner.place.reward_updates:
+        if learner.waits:
             more_votes()
         learner.turn(0.2)
 
     service.until("a candidate", is_offered, learn, 40)
-    version = str(learner.place.trial)
+    version = str(learner.state.trial)
     manifest = service._registry.manifest(version)
     assert manifest.parent == "base"
     assert manifest.gate.win_rate_low > 0.5

@@ -21,6 +21,8 @@ def test_a_good_candidate_passes() -> None:
         ({"kl_nats_base": 10.5}, ["KL to base is 10.500 nats", "budget of 10.000"]),
         ({"kl_nats_live": 2.1}, ["KL to live is 2.100 nats", "budget of 2.000"]),
         ({"kl_budget_nats_live": math.nan}, ["KL to live"]),
+        ({"kl_nats_live": 1.9, "kl_nats_live_high": 2.1}, ["1.900 nats", "as high as 2.100", "of 2.000"]),
+        ({"kl_nats_base_high": math.nan}, ["KL to base", "as high as nan"]),
         ({"win_rate_low": 0.5}, ["0.600", "above 0.500"]),
         ({"prompts": 31}, ["31 prompts", "at least 32"]),
         ({"response_tokens": 160}, ["8.89 times", "0.125 to 8 times"]),

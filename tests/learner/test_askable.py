@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 import pytest
+import torch
 
 from deploy.engine import EngineClient, EngineDown, EngineError, PromptsRefused, Sample
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
 from learner.loop import Learner
+from learner.model import POLICY
 from learner.rollouts import RolloutSampler, is_held_out
 from tests.conftest import Engine
 from tests.feedback.examples import completion, record, thumb
@@ -68,7 +70,7 @@ def learner_of(log: SqliteLog, folder: Path, asked: list[list[int]]) -> Learner:
     learner = make(log, folder)
     learner.settings = dataclasses.replace(learner.settings, rollouts_per_step=16, gate_prompts=16)
     learner.turn(0.0)
-    assert learner.place.reward_updates == 1
+    assert learner.state.updates == 1
     return learner
 
 
@@ -107,7 +109,9 @@ def test_a_candidate_is_compared_on_what_the_engine_answers(log: SqliteLog, tmp_
     learner = learner_of(log, tmp_path, [good, bad])
     engine = Choosy(learner, bad)
     ask(learner, engine)
-    learner.place.at_limit = True
+    with torch.no_grad():
+        learner.model.flat[POLICY].weights.add_(0.01)  # as if PPO had moved it
+    learner.state = dataclasses.replace(learner.state, stage="offering")
     learner.turn(0.0)
     assert learner.place.rollouts == 0
     learner.turn(0.0)
@@ -129,7 +133,7 @@ def test_an_engine_that_refuses_all_is_asked_again_after_the_next_votes(
     learner.turn(0.0)
     assert len(engine.asked) == asked
     engine.refused = []
-    learner._update_rewards()
+    learner.scoring.update()
     learner.turn(0.0)
     assert learner.place.steps == 1
 

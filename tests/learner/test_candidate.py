@@ -40,12 +40,14 @@ def test_numbers_carry_lengths_and_budgets() -> None:
         [sample(5), sample(5)],
         (torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.0])),
         (1.5, 0.5),
+        (1.75, 0.625),
         (6.0, 3.0),
     )
     assert numbers.prompts == 2
     assert numbers.win_rate == 1.0
     assert (numbers.response_tokens, numbers.response_tokens_live) == (15.0, 5.0)
     assert (numbers.kl_nats_base, numbers.kl_nats_live) == (1.5, 0.5)
+    assert (numbers.kl_nats_base_high, numbers.kl_nats_live_high) == (1.75, 0.625)
     assert (numbers.kl_budget_nats_base, numbers.kl_budget_nats_live) == (6.0, 3.0)
 
 

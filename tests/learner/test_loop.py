@@ -10,9 +10,11 @@ from deploy.engine import EngineClient
 from deploy.registry import Registry
 from feedback.log import Cursor, Entry, Record
 from feedback.sqlite_log import SqliteLog
-from learner.loop import READ_AHEAD, READ_LIMIT, Learner
+from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
+from learner.reading import READ_LIMIT
+from learner.scoring import READ_AHEAD
 from learner.settings import LearnerSettings
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
@@ -58,11 +60,11 @@ def test_a_learner_that_is_far_behind_reads_before_it_fits_anything(log: Slow, t
     model = str(tmp_path / "model")
     behind = learner(log, tmp_path, model)
     for _ in range(100):
-        if behind.place.reward_updates:
+        if behind.state.updates:
             break
         behind.turn(0.0)
         assert (tmp_path / "learner" / "checkpoint").exists()  # what was read is never far from saved
-    assert behind.place.reward_updates == 1
+    assert behind.state.updates == 1
     assert behind.labels.used >= VOTES - READ_LIMIT
     again = learner(log, tmp_path, model)
     assert again.resume()
@@ -98,4 +100,4 @@ def test_a_learner_that_waits_reads_the_voted_answers_for_its_next_update(tmp_pa
         known.append(sum(map(waiting.features.knows, answers)))
     log.close()
     assert known == [READ_AHEAD, *[2 * READ_AHEAD] * 4]
-    assert not waiting.place.reward_updates
+    assert not waiting.state.updates

@@ -163,8 +163,13 @@ def test_slices_of_logits_give_the_same_values_and_gradients(
 
     def run() -> tuple[Tensor, Tensor, list[Tensor]]:
         states = model.predicting_states(batch, POLICY)
-        chosen, entropies = model.token_logprobs(states, batch.targets), model.entropies(states)
-        return chosen, entropies, list(torch.autograd.grad(chosen.sum(), model.parameters(POLICY)))
+        chosen = model.token_logprobs(states, batch.targets)
+        entropies, (kl,) = model.divergences(states, [model.predicting_states(batch, None)])
+        return (
+            chosen,
+            torch.stack([entropies, kl]),
+            list(torch.autograd.grad(chosen.sum(), model.parameters(POLICY))),
+        )
 
     whole = run()
     monkeypatch.setattr(module, "LOGIT_BYTES", 4 * model.vocab_size * 5)  # five tokens at a time
@@ -179,11 +184,30 @@ def test_the_entropy_is_that_of_the_next_token(model: SharedModel) -> None:
     batch = make_batch(ITEMS[:1])
     with torch.no_grad():
         states = model.predicting_states(batch, None)
-        entropies = model.entropies(states)
+        entropies, _ = model.divergences(states, [])
         logits = AutoModelForCausalLM.from_pretrained(model.name)(batch.tokens).logits[0].double()
     start = len(ITEMS[0][0]) - 1
     expected = torch.distributions.Categorical(logits=logits[start:-1]).entropy()
     assert torch.allclose(entropies.double(), expected, atol=1e-5)
+
+
+def test_divergences_are_over_the_whole_vocabulary(model: SharedModel) -> None:
+    disturb(model, POLICY)
+    batch = make_batch(ITEMS)
+    every = torch.arange(model.vocab_size)
+    with torch.no_grad():
+        states = [model.predicting_states(batch, name) for name in (POLICY, None, LIVE)]
+        _, kls = model.divergences(states[0], states)
+        rows = range(len(batch.targets))
+        tables = [
+            torch.stack([model.token_logprobs(s[i].expand(len(every), -1), every) for i in rows]).double()
+            for s in states
+        ]
+    for kl, table in zip(kls, tables, strict=True):
+        expected = (tables[0].exp() * (tables[0] - table)).sum(1)
+        assert torch.allclose(kl.double(), expected, atol=1e-5)
+    assert not kls[0].any()  # to itself
+    assert bool((kls[1] > 0.001).all())
 
 
 def test_the_digest_is_of_the_weight_files(model: SharedModel) -> None:

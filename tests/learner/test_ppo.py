@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deploy.engine import Sample
 from learner.batching import make_batch
+from learner.losses import kl_k1
 from learner.model import LIVE, POLICY, SharedModel
 from learner.ppo import PPO, PPOMetrics
 from learner.settings import PPOSettings
@@ -48,10 +49,10 @@ def sample(
     ]
 
 
-def next_token_logprobs(model: SharedModel, rows: list[list[int]]) -> Tensor:
+def next_token_logprobs(model: SharedModel, rows: list[list[int]], adapter: str | None = POLICY) -> Tensor:
     """(B, V) logprobs of every possible next token."""
     with torch.no_grad():
-        states = model.final_states(make_batch([(row, ()) for row in rows]), POLICY)
+        states = model.final_states(make_batch([(row, ()) for row in rows]), adapter)
         every = torch.arange(model.vocab_size).repeat(len(rows))
         logprobs = model.token_logprobs(states.repeat_interleave(model.vocab_size, 0), every)
     return logprobs.reshape(len(rows), model.vocab_size)
@@ -93,17 +94,42 @@ def test_a_fresh_policy_is_exactly_the_base_and_the_live_one(model: SharedModel)
     assert measured.kl_nats_live == 0.0
 
 
-def test_kl_is_the_difference_of_summed_logprobs(model: SharedModel) -> None:
+def test_kl_is_summed_exactly_over_the_vocabulary_at_each_token(model: SharedModel) -> None:
     take_steps(model, PPO(model, PPOSettings(critic_warmup_steps=0, learning_rate=1e-2)), 3)
     rollouts = sample(model, 24, seed=9)
     measured = PPO(model, PPOSettings()).measure(rollouts)
-    items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
-    policy, base, live = (model.answer_logprobs(items, name).double() for name in (POLICY, None, LIVE))
-    assert measured.kl_nats_base == pytest.approx(float((policy - base).sum()) / 24, abs=1e-5)
-    assert measured.kl_nats_live == pytest.approx(float((policy - live).sum()) / 24, abs=1e-5)
+    for rollout, kl in zip(rollouts[:6], measured.base_kl_nats.tolist(), strict=False):
+        rows = [[*rollout.prompt_token_ids, *rollout.token_ids[:t]] for t in range(len(rollout.token_ids))]
+        policy, base = (next_token_logprobs(model, rows, name).double() for name in (POLICY, None))
+        assert kl == pytest.approx(float((policy.exp() * (policy - base)).sum()), rel=1e-4)
     assert measured.kl_nats_base > 0.01
+    assert measured.kl_nats_base_high > measured.kl_nats_base
+    assert torch.equal(measured.live_kl_nats, measured.base_kl_nats)  # live is the base
     model.copy_adapter(POLICY, LIVE)
-    assert PPO(model, PPOSettings()).measure(rollouts).kl_nats_live == pytest.approx(0.0, abs=1e-6)
+    measured = PPO(model, PPOSettings()).measure(rollouts)
+    assert measured.kl_nats_live == pytest.approx(0.0, abs=1e-6)
+    assert measured.kl_nats_base > 0.01
+
+
+def test_the_exact_kl_has_the_mean_of_the_sampled_one_and_less_spread(model: SharedModel) -> None:
+    take_steps(model, PPO(model, PPOSettings(critic_warmup_steps=0, learning_rate=1e-2)), 3)
+    rollouts = sample(model, 2000, seed=10)
+    measured = PPO(model, PPOSettings()).measure(rollouts)
+    plain = kl_k1(measured.logprobs, measured.base_logprobs).sum(1)
+    exact = measured.base_kl_nats
+    error = float((plain - exact).std()) / math.sqrt(len(rollouts))
+    assert abs(float(plain.mean() - exact.mean())) < 4 * error
+    assert float(exact.std()) < float(plain.std()) / 2
+
+
+def test_the_price_is_on_the_way_from_live_not_from_the_base(model: SharedModel) -> None:
+    settings = PPOSettings(critic_warmup_steps=0, learning_rate=1e-2, cut_off_penalty=0.0)
+    take_steps(model, PPO(model, settings), 3)
+    model.copy_adapter(POLICY, LIVE)  # far from the base, as a version 0 is
+    ppo = PPO(model, settings)
+    measured = ppo.measure(sample(model, 16, seed=4))
+    assert measured.kl_nats_base > 0.01
+    assert not ppo._rewards(measured, torch.zeros(16)).any()
 
 
 def test_the_references_never_move_in_100_updates(model: SharedModel) -> None:
@@ -258,6 +284,37 @@ def test_the_coefficient_steers_towards_the_kl_target(model: SharedModel, target
     ppo = PPO(model, PPOSettings(kl_target_nats=target, critic_warmup_steps=0, learning_rate=2e-2))
     reports = take_steps(model, ppo, 4)
     assert (ppo.kl_coefficient > reports[1].kl_coefficient) == grows
+
+
+def test_an_undone_step_makes_kl_dearer_and_a_limit_on_the_price_holds(model: SharedModel) -> None:
+    ppo = PPO(model, PPOSettings(kl_coefficient=0.1, kl_rate=0.1, kl_coefficient_max=0.5))
+    ppo.raise_price()
+    assert ppo.kl_coefficient == pytest.approx(0.1 * math.exp(0.5))
+    for _ in range(10):
+        ppo.raise_price()
+    assert ppo.kl_coefficient == 0.5
+    fallen = ppo.snapshot() | {"kl_coefficient": 3e-6}  # as before there was a floor
+    ppo.restore(fallen)
+    assert ppo.kl_coefficient == ppo.settings.kl_coefficient_min
+
+
+def test_starting_anew_forgets_all_of_the_way_but_the_price(model: SharedModel) -> None:
+    settings = PPOSettings(warmup_steps=2, decay_steps=4, learning_rate=1e-3)
+    fresh = PPO(model, settings, seed=5)
+    begun = fresh.snapshot()
+    ppo = PPO(model, settings, seed=5)
+    rates = [report.learning_rate for report in take_steps(model, ppo, 8)]
+    price = ppo.kl_coefficient
+    assert ppo.snapshot()["optimizer"]["state"]
+    model.load_adapter_state(POLICY, begun["policy"])
+    ppo.start_anew()
+    snapshot = ppo.snapshot()
+    assert snapshot["kl_coefficient"] == price != begun["kl_coefficient"]
+    for name in ("policy", "critic"):
+        assert all(torch.equal(value, begun[name][key]) for key, value in snapshot[name].items())
+    for name in ("optimizer", "critic_optimizer"):
+        assert snapshot[name]["state"] == begun[name]["state"] == {}
+    assert [report.learning_rate for report in take_steps(model, ppo, 8)] == rates
 
 
 def test_epochs_end_when_the_policy_has_gone_too_far(model: SharedModel) -> None:

@@ -5,21 +5,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import torch
 
 from deploy.engine import EngineClient, Sample
+from deploy.manifest import GateNumbers
 from deploy.registry import Registry
+from deploy.releases import Decision
+from deploy.releases import entry as release_entry
+from deploy.stages import ReleaseState
+from deploy.table import RoutingTable
 from feedback.erasures import Erasure
 from feedback.erasures import entry as erasure_entry
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
+from learner import stages
+from learner.leading import LeadingPPO
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
 from learner.rollouts import RolloutSampler
 from learner.self_check import Observation
 from learner.settings import LearnerSettings
+from learner.stages import LearnerState
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
 from tests.learner.test_ppo import sample as policys_answers
@@ -70,6 +79,12 @@ def make(log: SqliteLog, folder: Path) -> Learner:
     )
 
 
+def begin(learner: Learner) -> None:
+    """As a turn does that finds enough votes, before it samples."""
+    assert learner._next() == "begin"
+    learner.state = stages.begun(learner.state)
+
+
 def refused(learner: Learner, reason: str) -> float | None:
     return learner.metrics.registry.get_sample_value("hearken_candidates_refused_total", {"reason": reason})
 
@@ -78,10 +93,11 @@ def test_a_policy_that_only_pleases_its_score_is_refused_and_training_waits(
     learner: Learner, log: SqliteLog, tmp_path: Path
 ) -> None:
     learner.turn(0.0)
-    assert learner.place.reward_updates == 1
+    assert learner.state.updates == 1
+    begin(learner)
     with torch.no_grad():
         learner.model.flat[POLICY].weights.add_(0.01)  # as if PPO had moved it
-    learner.watch.history, learner.place.at_limit = list(PLEASING), True
+    learner.watch.history = list(PLEASING)
     learner.save()
 
     again = make(log, tmp_path)  # a learner killed here knows as much
@@ -91,7 +107,8 @@ def test_a_policy_that_only_pleases_its_score_is_refused_and_training_waits(
     again.turn(0.0)
 
     assert refused(again, "over-optimised") == 1
-    assert again.place.trial is None
+    assert again.state.stage == "waiting"
+    assert again.state.trial is None
     policy, live = (again.model.adapter_state(name) for name in (POLICY, LIVE))
     assert all(policy[key].equal(live[key]) for key in live)
     assert again.watch.history == []
@@ -102,24 +119,28 @@ def test_a_policy_that_only_pleases_its_score_is_refused_and_training_waits(
 
 def test_training_goes_on_once_there_are_new_votes(learner: Learner, log: SqliteLog) -> None:
     learner.turn(0.0)
-    learner.watch.history, learner.place.at_limit = list(PLEASING), True
+    begin(learner)
+    learner.watch.history = list(PLEASING)
     learner.turn(0.0)
-    assert learner.place.gave_up_at == learner.place.reward_updates == 1
+    assert learner.waits
     for i in range(80, 160):
         made = [record(completion(f"c{i}")), record(thumb(f"c{i}", float(i % 2), 1, rater=f"u_{i % 20}"))]
         log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
-    learner.turn(0.0)  # reads them
-    learner.turn(0.0)  # and fits them
-    assert learner.place.reward_updates > learner.place.gave_up_at
+    learner.turn(0.0)  # reads and fits them
+    assert not learner.waits
+    learner.sampler = RolloutSampler(PolicysEngine(learner), learner.folder / "rollouts")
+    learner.turn(0.0)
+    assert (learner.state.stage, learner.place.steps) == ("improving", 1)
 
 
 def test_a_policy_that_ran_away_starts_again_slower_until_it_is_not_haste(learner: Learner) -> None:
     learner.turn(0.0)
+    begin(learner)
     ran_away = [LIVES, dataclasses.replace(LIVES, kl_nats_base=3.5, kl_nats_live=3.5)]
     paces = []
-    while not learner.place.gave_up_at:
-        paces.append(learner.place.pace)
-        learner.watch.history, learner.place.at_limit = list(ran_away), True
+    while not learner.waits:
+        paces.append(learner.state.pace)
+        learner.watch.history = list(ran_away)
         learner.turn(0.0)
     assert paces == [1, 1 / 2, 1 / 4, 1 / 8]
     assert refused(learner, "KL runaway") == 4
@@ -148,13 +169,14 @@ class PolicysEngine(EngineClient):
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_step_that_goes_too_far_is_undone(learner: Learner, steps: int) -> None:
-    """What was made before it is offered next; where that is live itself, the next steps are smaller."""
+    """Training goes on from before it, and KL is dearer; where that is live itself, steps are smaller too."""
     learner.turn(0.0)
+    begin(learner)
     learner.sampler = RolloutSampler(PolicysEngine(learner), learner.folder / "rollouts")
-    weights = learner.model.flat[POLICY].weights
+    weights, price = learner.model.flat[POLICY].weights, learner.ppo.kl_coefficient
     for step in range(steps):  # as PPO would move it
         learner.earlier.append(learner.ppo.snapshot())
-        learner.place.steps_since_offer += 1
+        learner.state = stages.stepped(learner.state, 0.5)
         with torch.no_grad():
             before = weights.clone()
             draw = torch.Generator().manual_seed(step)
@@ -162,30 +184,177 @@ def test_a_step_that_goes_too_far_is_undone(learner: Learner, steps: int) -> Non
     learner.turn(0.0)
     assert learner.metrics.registry.get_sample_value("hearken_ppo_undone_total") == 1
     assert torch.equal(weights, before) or steps == 1
-    assert learner.place.trial is None
     assert learner.model.is_base(POLICY) is learner.model.same(POLICY, LIVE) is (steps == 1)
-    assert learner.place.at_limit is (steps == 2)
-    assert learner.place.pace == (1 / 2 if steps == 1 else 1)
+    assert learner.state.stage == "improving"
+    assert learner.state.pace == (1 / 2 if steps == 1 else 1)
+    assert learner.ppo.kl_coefficient > price
+    learner.turn(0.0)  # and a step is taken next
+    assert learner.place.steps == 1
 
 
-@pytest.mark.parametrize("share", [0.95, 1.05])
-def test_live_at_its_kl_limit_is_sampled_once_for_the_same_votes(learner: Learner, share: float) -> None:
+def test_a_live_policy_far_from_the_base_is_trained_on(learner: Learner) -> None:
+    """As a version 0 is, or what went live before: the KL budget counts from it."""
     learner.turn(0.0)
-    engine = PolicysEngine(learner)
-    learner.sampler = RolloutSampler(engine, learner.folder / "rollouts")
+    learner.sampler = RolloutSampler(PolicysEngine(learner), learner.folder / "rollouts")
     with torch.no_grad():
         draw = torch.Generator().manual_seed(0)
         weights = learner.model.flat[POLICY].weights
         weights.add_(torch.randn(len(weights), generator=draw), alpha=0.1)
     learner.model.copy_adapter(POLICY, LIVE)
-    answers = engine.sample("", [[1, 500, 2]] * learner.settings.rollouts_per_step)
-    budget = learner.ppo.measure(answers).kl_nats_base / share
-    learner.settings = dataclasses.replace(learner.settings, kl_budget_nats=budget)
-    for _ in range(3):
-        learner.turn(0.0)
-    assert learner.place.rollouts == 1
-    assert learner.place.gave_up_at == learner.place.reward_updates
-    assert learner.place.steps == 0
+    learner.settings = dataclasses.replace(learner.settings, kl_budget_nats=0.01)
+    learner.turn(0.0)
+    assert learner.place.steps == 1
+    assert learner.state.live_nats is not None
+    assert learner.state.live_nats > 0.1
+    to_base, to_live = learner.improving.kl_limits(20.0)
+    assert to_base == pytest.approx(learner.state.live_nats + 0.01)
+    assert to_live == learner.settings.kl_publish_nats
+
+
+def decide(log: SqliteLog, version: str, live: str, outcome: Any, epoch: int) -> None:
+    """A decision about a candidate, as the controller writes it."""
+    table = RoutingTable(epoch=epoch, live=live)
+    decision = Decision(
+        event_id=f"decision-{epoch}", at=0.0, number=epoch, outcome=outcome, stage_before="canary",
+        stage_after="idle", version=version, table=table, sentence="said", state=ReleaseState(table=table),
+    )  # fmt: skip
+    log.append([release_entry(decision)]).result()
+
+
+def offer(learner: Learner, kl_nats_base: float) -> str:
+    """Publish the policy with a KL to the base that the gate found."""
+    if learner.state.stage == "waiting":
+        begin(learner)
+    with torch.no_grad():
+        learner.model.flat[POLICY].weights.add_(0.01)
+    learner.state = stages.advance(learner.state, "finished")
+    numbers = GateNumbers(kl_nats_base=kl_nats_base, kl_budget_nats_base=6.0, kl_budget_nats_live=4.0)
+    learner.offering.publish(numbers)
+    assert learner.state.trial is not None
+    return learner.state.trial
+
+
+def test_a_promoted_policy_is_the_reference_and_what_it_used_of_the_budget_comes_back(
+    learner: Learner, log: SqliteLog
+) -> None:
+    learner.turn(0.0)
+    begin(learner)
+    learner.state = stages.met_live(learner.state, 0.0)
+    learner.ppo.steps = 9
+    version = offer(learner, kl_nats_base=3.5)
+    learner.turn(0.0)
+    assert (learner.state.stage, learner.waits) == ("on trial", True)
+    decide(log, version, version, "promoted", 1)
+    learner.turn(0.0)
+    assert learner.place.live == version
+    assert learner.improving.is_live
+    assert (learner.state.trial, learner.state.live_nats) == (None, None)
+    assert learner.state.spent_nats == pytest.approx(3.5)
+    assert learner.ppo.steps == 0  # the learning rate rises again
+    assert learner.waits  # the votes are used up
+    for i in range(80, 180):
+        made = [record(completion(f"c{i}")), record(thumb(f"c{i}", float(i % 2), 1, rater=f"u_{i % 20}"))]
+        log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
+    learner.turn(0.0)
+    back = 3.5 - learner.state.spent_nats  # of 6 nats for 1,000 votes that train, of which some judge
+    assert 0.2 < back < 0.6
+    assert not learner.waits
+
+
+@pytest.mark.parametrize(("outcome", "is_live"), [("harmful", True), ("inconclusive", False)])
+def test_a_policy_that_lost_is_left_and_one_that_did_not_is_trained_on(
+    learner: Learner, log: SqliteLog, outcome: str, is_live: bool
+) -> None:
+    learner.turn(0.0)
+    begin(learner)
+    version = offer(learner, kl_nats_base=3.5)
+    decide(log, version, "base", outcome, 1)
+    learner.turn(0.0)
+    assert learner.improving.is_live is is_live
+    assert (learner.state.stage, learner.state.spent_nats) == ("waiting", 0)
+    assert learner.waits
+
+
+def test_who_goes_back_makes_what_then_serves_the_start(learner: Learner, log: SqliteLog) -> None:
+    learner.turn(0.0)
+    begin(learner)
+    version = offer(learner, kl_nats_base=3.5)
+    decide(log, version, version, "promoted", 1)
+    learner.turn(0.0)
+    assert not learner.model.is_base(POLICY)
+    decide(log, version, "base", "harmful", 2)
+    learner.turn(0.0)
+    assert learner.model.is_base(POLICY)
+    assert learner.place.live == "base"
+    assert learner.waits
+
+
+def test_a_candidate_that_is_found_in_the_log_is_not_offered_twice(
+    learner: Learner, log: SqliteLog, tmp_path: Path
+) -> None:
+    """The learner was killed between publishing and its checkpoint."""
+    learner.turn(0.0)
+    begin(learner)
+    learner.save()
+    version = offer(learner, kl_nats_base=3.5)
+    again = make(log, tmp_path)
+    assert again.resume()
+    assert again.state.stage == "improving"
+    again.turn(0.0)
+    assert (again.state.stage, again.state.trial) == ("on trial", version)
+    assert again.state.used == again.state.updates
+
+
+def test_a_checkpoint_from_before_the_table_goes_on(learner: Learner, log: SqliteLog, tmp_path: Path) -> None:
+    learner.turn(0.0)
+    learner.watch.history = list(PLEASING)
+    learner.save()
+    file = tmp_path / "learner" / "checkpoint" / "state.json"
+    saved = orjson.loads(file.read_bytes())
+    state = saved.pop("state")
+    saved["place"] |= {
+        "trial": None, "steps_since_offer": 3, "at_limit": False, "new_labels": state["new_labels"],
+        "reward_updates": 1, "pace": 0.5, "gave_up_at": 0,
+    }  # fmt: skip
+    del saved["place"]["rollout_tokens"]  # nor had all of them this one
+    file.write_bytes(orjson.dumps(saved))
+    again = make(log, tmp_path)
+    assert again.resume()
+    expected = LearnerState("improving", updates=1, batches=3, pace=0.5, live_nats=0.0)
+    assert again.state == dataclasses.replace(expected, new_labels=state["new_labels"])
+    assert again.place.rollout_tokens == 0
+
+
+def test_a_learner_that_is_killed_after_every_turn_comes_to_the_same_weights(
+    log: SqliteLog, tmp_path: Path
+) -> None:
+    """Through the critic's first step, steps, steps that are undone, and starting over from live."""
+    make_random_model(tmp_path / "model", tokens=1024)
+
+    def start(folder: Path) -> Learner:
+        folder.mkdir(exist_ok=True)
+        if not (folder / "model").exists():
+            (folder / "model").symlink_to(tmp_path / "model")
+        made = make(log, folder)
+        hasty = dataclasses.replace(made.ppo.settings, learning_rate=3e-2, kl_step_nats=2.0)
+        made.ppo = LeadingPPO(made.model, hasty, seed=3)
+        made.settings = dataclasses.replace(made.settings, rollouts_per_step=16, kl_publish_nats=1.0)
+        made.sampler = RolloutSampler(PolicysEngine(made), made.folder / "rollouts")
+        made.resume()
+        return made
+
+    undisturbed, killed = start(tmp_path / "one"), start(tmp_path / "two")
+    seen = set()
+    for turn in range(12):
+        undisturbed.turn(0.0)
+        killed.turn(0.0)
+        assert killed.model.policy_digest == undisturbed.model.policy_digest, turn
+        assert killed.state == undisturbed.state
+        seen.add((killed.state.batches > 1, killed.state.pace < 1))
+        killed = start(tmp_path / "two")
+    assert undisturbed.metrics.registry.get_sample_value("hearken_ppo_undone_total")
+    assert undisturbed.place.steps > 3
+    assert len(seen) > 2
 
 
 def rollouts(count: int) -> list[Sample]:
@@ -194,8 +363,8 @@ def rollouts(count: int) -> list[Sample]:
 
 
 def observe(learner: Learner, samples: list[Sample]) -> None:
-    update = learner.place.reward_updates
-    learner.watch.observe(learner.ppo.measure(samples), learner._scores(samples), learner._owners(), update)
+    scores, owners = learner.scoring.scores(samples), learner.drawing.owners()
+    learner.watch.observe(learner.ppo.measure(samples), scores, owners, learner.state.updates)
 
 
 def test_lives_own_rollouts_are_no_better_than_live(learner: Learner) -> None:

@@ -65,7 +65,7 @@ def test_rollouts_are_trained_on_whole_and_scored_by_their_answers(random_model:
     assert math.isclose(measured.response_tokens, 11 / 3, rel_tol=1e-6)
     assert math.isclose(measured.answer_tokens, 5 / 3, rel_tol=1e-6)
     scores = torch.zeros(3), torch.zeros(3)
-    numbers = compare(rollouts, rollouts[2:], scores, (0.0, 0.0), (1.0, 1.0))
+    numbers = compare(rollouts, rollouts[2:], scores, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0))
     assert (numbers.response_tokens, numbers.response_tokens_live) == (5 / 3, 2)
 
 

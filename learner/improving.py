@@ -1,0 +1,149 @@
+"""The policy's way from live: rollouts, PPO steps within the KL limits, and the ways back."""
+
+import logging
+import math
+import random
+from dataclasses import dataclass
+
+import torch
+
+from learner import stages
+from learner.batching import Item
+from learner.drawing import Drawing
+from learner.lengths import after_cut_off, kl_limit
+from learner.measuring import Measured
+from learner.model import LIVE, POLICY
+from learner.parts import Parts
+from learner.scoring import Scoring
+
+logger = logging.getLogger("hearken.learner")
+
+UNDO_STEPS = 2
+"""How many PPO steps can be undone before the policy starts again from live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """A batch of rollouts, measured and scored (scores: (B,))."""
+
+    measured: Measured
+    scores: torch.Tensor
+    limit_share: float
+
+
+class Improving:
+    """Takes PPO steps, and takes them back."""
+
+    def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring) -> None:
+        self._parts, self._drawing, self._scoring = parts, drawing, scoring
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the policy is live's copy."""
+        return self._parts.model.same(POLICY, LIVE)
+
+    def kl_limits(self, tokens: float) -> tuple[float, float]:
+        """The hard KL limits to base and to live of answers of `tokens` tokens, in nats per response.
+
+        That to the base counts from where live is: what a version 0 has, or what went live before, is not
+        counted again.
+        """
+        parts = self._parts
+        room = stages.room_nats(parts.state, parts.limits)
+        to_base = (parts.state.live_nats or 0.0) + kl_limit(room, tokens)
+        return to_base, kl_limit(parts.settings.kl_publish_nats, tokens)
+
+    def limit_share(self, measured: Measured) -> float:
+        """How much of the KL limit that is nearer the policy may have used, by the upper confidence bound."""
+        to_base, to_live = self.kl_limits(measured.response_tokens)
+        return max(_share(measured.kl_nats_base_high, to_base), _share(measured.kl_nats_live_high, to_live))
+
+    def sample(self) -> Rollouts | None:
+        """Fresh rollouts of the policy, measured and scored; None when the log has no prompts.
+
+        Raises `PromptsRefused` and `EngineError`.
+        """
+        parts, longest = self._parts, self._drawing.longest()
+        prompts = self._drawing.prompts(parts.settings.rollouts_per_step, longest, held_out=False)
+        if not prompts:
+            return None
+        parts.metrics.show_phase("rollout")
+        samples = self._drawing.of_policy(prompts, longest)
+        measured = parts.ppo.measure(samples)
+        parts.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, parts.settings.max_tokens)
+        if self.is_live and parts.state.live_nats is None:
+            parts.state = stages.met_live(parts.state, measured.kl_nats_base)
+        parts.metrics.show_rollouts(measured, self.kl_limits(measured.response_tokens))
+        return Rollouts(measured, self._scoring.scores(samples), self.limit_share(measured))
+
+    def observe(self, rollouts: Rollouts) -> None:
+        """Show a batch to the self-check."""
+        parts = self._parts
+        owners = self._drawing.owners()
+        parts.watch.observe(rollouts.measured, rollouts.scores, owners, parts.state.updates)
+        parts.metrics.judge_agreement.set(parts.watch.history[-1].judge_agreement)
+
+    def step(self, rollouts: Rollouts) -> None:
+        """One PPO step on measured rollouts."""
+        parts = self._parts
+        parts.metrics.show_phase("ppo")
+        parts.earlier = [*parts.earlier, parts.ppo.snapshot()][-UNDO_STEPS:]
+        report = parts.ppo.step(rollouts.measured, rollouts.scores, self._demonstrations(), parts.state.pace)
+        parts.place.steps += 1
+        parts.state = stages.stepped(parts.state, rollouts.limit_share)
+        parts.metrics.show_step(report)
+
+    def _demonstrations(self) -> list[Item]:
+        """Some of the answers that raters wrote, for PPO to imitate: a quarter of a batch at most."""
+        parts = self._parts
+        known = parts.labels.demonstrations
+        draw = random.Random(f"{parts.settings.seed} {parts.place.steps} demonstrations")
+        return [*draw.sample(known, min(len(known), parts.settings.rollouts_per_step // 4))]
+
+    def undo(self, measured: Measured) -> None:
+        """Go back before the newest PPO step, which passed a KL limit; a nat of KL costs more from now on."""
+        parts = self._parts
+        logger.warning(
+            "undid a PPO step, it went past a limit: KL %.2f nats to base and %.2f to live, "
+            "at most %.2f and %.2f",
+            measured.kl_nats_base,
+            measured.kl_nats_live,
+            measured.kl_nats_base_high,
+            measured.kl_nats_live_high,
+        )
+        parts.metrics.ppo_undone.inc()
+        price = parts.ppo.kl_coefficient
+        parts.ppo.restore(parts.earlier.pop())
+        parts.ppo.kl_coefficient = max(price, parts.ppo.kl_coefficient)
+        parts.ppo.raise_price()
+        is_live = self.is_live
+        if is_live:
+            parts.go_back_to_live()
+        parts.state = stages.undone(parts.state, is_live=is_live)
+
+    def start_over(self) -> None:
+        """Back to live, to try again with half the learning rate."""
+        self._refuse()
+        self._parts.go_back_to_live()
+        self._parts.state = stages.started_over(self._parts.state, slower=True)
+
+    def give_up(self) -> None:
+        """Back to live, to wait for votes: the same ones would lead to the same place again."""
+        self._refuse()
+        self._parts.go_back_to_live()
+        self._parts.state = stages.gave_up(self._parts.state)
+
+    def _refuse(self) -> None:
+        """Say what the self-check has against the policy, if anything."""
+        if concern := self._parts.watch.concern():
+            logger.warning("did not publish: %s", concern.sentence)
+            self._parts.metrics.refused.labels(concern.reason).inc()
+
+
+def _share(nats: float, limit: float) -> float:
+    """nats / limit; infinite when the KL is not a number, 0 when there is no limit or nothing to limit."""
+    if math.isnan(nats):
+        return math.inf
+    if nats <= 0 or math.isinf(limit):
+        return 0.0
+    return nats / limit if limit > 0 else math.inf

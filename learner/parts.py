@@ -1,0 +1,106 @@
+"""What a learner is made of, wired once. Each phase of its loop is given all of it and uses what it needs."""
+
+import dataclasses
+from collections import deque
+from typing import Any
+
+from deploy.engine import EngineClient
+from deploy.registry import Registry
+from feedback.events import BASE
+from feedback.join import Answer, Joiner
+from feedback.log import EventLog, Record
+from feedback.opening import open_sealer
+from feedback.usage import Usage
+from learner.askable import Askable
+from learner.features import AnswerFeatures
+from learner.judge import JudgingModel
+from learner.labels import LabelStore
+from learner.ladder import RewardLadder
+from learner.leading import LeadingPPO
+from learner.metrics import LearnerMetrics
+from learner.model import LIVE, POLICY, READER, SharedModel
+from learner.ranks import Ranks
+from learner.reader import Reader
+from learner.rollouts import Journal, RolloutSampler
+from learner.settings import LearnerSettings
+from learner.signals import AnswerTokenizer
+from learner.stages import LearnerState, Limits
+from learner.trust import Agreement, Standing
+from learner.watching import Watch
+
+
+@dataclasses.dataclass
+class Place:
+    """How far the learner is in what it counts; all of it is in the checkpoint."""
+
+    turn: int = 0  # counts checkpoints
+    cursor: dict[str, int] = dataclasses.field(default_factory=dict)
+    table_epoch: int = -1
+    live: str = BASE
+    steps: int = 0  # PPO steps ever
+    rollouts: int = 0  # batches ever
+    rollout_tokens: int = 0  # the longest rollout, where batches with answers cut off raised it
+
+
+class Parts:
+    """The parts of one learner. Dependencies come wired; `state` changes through `learner.stages` alone."""
+
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        log: EventLog,
+        engine: EngineClient,
+        registry: Registry,
+        model: SharedModel,
+        metrics: LearnerMetrics,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self.engine = engine
+        self.registry = registry
+        self.model = model
+        self.metrics = metrics
+        self.folder = settings.data / "learner"
+        self.sampler = RolloutSampler(engine, self.folder / "rollouts")
+        self.journal = Journal(self.folder / "sampled")
+        self.askable = Askable(metrics)
+        self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
+        self.place = Place()
+        self.state = LearnerState()
+        self.sealer = open_sealer(settings.data)
+        self.take_joiner(Joiner(sealer=self.sealer))
+        self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
+        reader = Reader(model, settings.reward) if READER in model.adapters else None
+        self.features = AnswerFeatures(model, reader.score if reader else None)
+        self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
+        self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
+        self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
+        self.agreement = Agreement()
+        self.standings: dict[str, Standing] = {}
+        self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
+        self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
+        self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
+        self.unread: deque[Answer] = deque()  # voted answers that the base has perhaps not read
+
+    @property
+    def limits(self) -> Limits:
+        """When to do what."""
+        return Limits.of(self.settings)
+
+    def take_joiner(self, joiner: Joiner) -> None:
+        """Join votes with this one from now on."""
+        self.joiner = joiner
+        joiner.refused = self._bury
+
+    def _bury(self, record: Record, reason: str) -> None:
+        self.metrics.dead_letters.inc()
+        self.log.bury("learner", record, reason)
+
+    def go_back_to_live(self) -> None:
+        """The policy becomes live's copy, and nothing of its way is left that would lead it there again."""
+        self.model.copy_adapter(LIVE, POLICY)
+        self.ppo.start_anew()
+        self.earlier = []
+        self.watch.restart()
+        self.place.rollout_tokens = 0

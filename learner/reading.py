@@ -1,0 +1,144 @@
+"""Reading the log: votes become labels, releases move the learner's state, erasures take things away."""
+
+import logging
+import math
+import time
+
+from deploy.releases import Candidate, Decision, parse
+from deploy.table import RoutingTable
+from feedback.erasures import Erasure, parse_erasure
+from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
+from feedback.join import Label
+from feedback.log import Record
+from learner import stages
+from learner.model import LIVE
+from learner.parts import Parts
+
+logger = logging.getLogger("hearken.learner")
+
+READ_LIMIT = 2000
+"""Records of one read."""
+
+
+class Reading:
+    """Takes in what is new."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._behind = 0  # records that the log had, and that were not read, at the last look
+        self.caught_up = False
+        self.unsaved = False  # whether records were read since the last checkpoint
+
+    def read(self, wait_seconds: float, until: float) -> None:
+        """Take in all that is in the log, or what can be read until it is time to save (`until`, monotonic).
+
+        Waits for the first record only.
+        """
+        while records := self._read_some(wait_seconds):
+            wait_seconds = 0.0
+            self.unsaved = True
+            # A broker may give little at a time while there is much.
+            self.caught_up = len(records) < READ_LIMIT and self._behind < READ_LIMIT
+            if self.caught_up or time.monotonic() >= until:
+                return
+        self.caught_up = self._behind < READ_LIMIT
+
+    def _read_some(self, wait_seconds: float) -> list[Record]:
+        parts, topics = self._parts, (COMPLETIONS, FEEDBACK, RELEASES)
+        records, cursor = parts.log.read(topics, parts.place.cursor, READ_LIMIT, wait_seconds)
+        votes = [record for record in records if record.topic != RELEASES]
+        joined = [label for label in parts.joiner.feed(votes) if self._is_in_our_words(label)]
+        for label in parts.labels.add(joined):
+            self._count(label)
+            parts.unread.extend(parts.labels.answers_of(label))
+        self._follow([record for record in records if record.topic == RELEASES])
+        parts.place.cursor = dict(cursor)
+        self._behind, lag_seconds = parts.log.behind(topics, cursor)
+        parts.metrics.lag_events.set(self._behind)
+        parts.metrics.lag_seconds.set(lag_seconds)
+        return records
+
+    def _is_in_our_words(self, label: Label) -> bool:
+        """Whether the model has all tokens of a label's answers; those of another model may be in the log."""
+        model = self._parts.model
+        known = all(model.knows((*a.prompt_token_ids, *a.token_ids)) for a in label.answers)
+        if not known:
+            logger.error("vote %s is about tokens that this model does not have; left out", label.event_id)
+            self._parts.metrics.dead_letters.inc()
+        return known
+
+    def _count(self, label: Label) -> None:
+        parts = self._parts
+        parts.metrics.labels.labels(label.kind).inc()
+        if parts.labels.teaches(label) and not parts.labels.is_judging(label):
+            parts.state = stages.voted(parts.state)
+
+    # -- releases ---------------------------------------------------------------------------------------
+
+    def _follow(self, records: list[Record]) -> None:
+        parts = self._parts
+        for record in records:
+            event = parse(record.value)
+            if erasure := parse_erasure(record.value):
+                self._forget(erasure)
+            elif isinstance(event, Candidate):  # ours, or published just before a crash
+                parts.state = stages.published(parts.state, event.version)
+            elif isinstance(event, Decision):
+                rise = self._rise_nats(event)
+                if event.table is not None and event.table.epoch > parts.place.table_epoch:
+                    self._take_table(event.table)
+                if event.version == parts.state.trial and event.settled:
+                    self._settle(event, rise)
+
+    def _forget(self, erasure: Erasure) -> None:
+        parts = self._parts
+        parts.joiner.forget_texts(erasure.tenant, erasure.user)
+        parts.labels.erase(erasure.tenant, erasure.user)
+        parts.features.forget()
+        parts.unread.clear()
+        parts.askable.forget()
+        parts.watch.forget((erasure.tenant, erasure.user))
+
+    def _take_table(self, table: RoutingTable) -> None:
+        parts = self._parts
+        parts.place.table_epoch = table.epoch
+        if table.live == parts.place.live:
+            return
+        parts.place.live = table.live
+        if table.live == BASE:
+            parts.model.load_adapter_state(LIVE, parts.untrained)
+        else:
+            parts.model.load_adapter(parts.registry.path(table.live), LIVE)
+        parts.state = stages.met_live(parts.state, None)
+        if table.live != parts.state.trial:  # somebody went back: train on from what serves
+            parts.go_back_to_live()
+            parts.state = stages.went_back(parts.state)
+
+    def _rise_nats(self, decision: Decision) -> float:
+        """How much further from the base than live before it a policy is that this decision promotes, per
+        response of up to 64 tokens; 0 when it promotes none."""
+        parts = self._parts
+        version = parts.state.trial
+        if version is None or decision.table is None or decision.table.live != version:
+            return 0.0
+        gate = parts.registry.manifest(version).gate
+        longer = gate.kl_budget_nats_live / parts.settings.kl_publish_nats  # see `learner.lengths.kl_limit`
+        rise = gate.kl_nats_base - (parts.state.live_nats or 0.0)
+        return rise / longer if math.isfinite(longer) else rise
+
+    def _settle(self, decision: Decision, rise_nats: float) -> None:
+        """The trial is over. A promoted policy is the reference of all that follows; one that was neither
+        promoted nor found worse is trained on from where it is."""
+        logger.info("%s", decision.sentence)
+        parts = self._parts
+        promoted = decision.version == parts.place.live
+        restarts = not promoted and decision.outcome != "inconclusive"
+        if restarts:
+            parts.go_back_to_live()
+        if promoted:
+            parts.earlier = []
+            parts.ppo.start_anew()
+            parts.watch.restart()
+        parts.state = stages.settled(
+            parts.state, promoted=promoted, restarts=restarts, rise_nats=rise_nats if promoted else 0.0
+        )

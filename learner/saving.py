@@ -1,0 +1,121 @@
+"""Checkpoints of a learner: what is in them, what is told once they are whole, and going on from one."""
+
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+from feedback.join import Joiner
+from feedback.log import LogUnavailable
+from feedback.usage import Usage
+from feedback.usage import entry as usage_entry
+from learner import checkpoint, sealed, stages
+from learner.model import ADAPTERS
+from learner.parts import Parts, Place
+from learner.scoring import Scoring
+
+logger = logging.getLogger("hearken.learner")
+
+SAVE_SECONDS, SAVE_SHARE = 5.0, 4
+"""The time between two checkpoints while the learner only reads, at least so many times what one takes."""
+
+
+class Saving:
+    """Saves a learner, and brings it back."""
+
+    def __init__(self, parts: Parts, scoring: Scoring) -> None:
+        self._parts, self._scoring = parts, scoring
+        self.next_save = 0.0  # monotonic seconds
+
+    def save(self) -> None:
+        """Make everything up to here one checkpoint."""
+        parts, started = self._parts, time.monotonic()
+        parts.place.turn += 1
+        tensors = {
+            "adapters": {name: parts.model.adapter_state(name) for name in ADAPTERS},
+            "reward": parts.reward.state_dict(),
+            "judge": parts.judge.state_dict(),
+            "ppo": parts.ppo.snapshot(),
+            "earlier": parts.earlier,
+            "features": parts.features.state(),
+        }
+        state = {
+            "place": dataclasses.asdict(parts.place),
+            "state": dataclasses.asdict(parts.state),
+            "joiner": parts.joiner.state(),
+            "labels": parts.labels.state(),
+            "agreement": parts.agreement.state(),
+            **parts.watch.state(),
+            "untold": [event.model_dump(mode="json") for event in parts.untold],
+        }
+        suspects = {r: dataclasses.asdict(s) for r, s in parts.standings.items() if s.is_suspect}
+        ledger = {"cursor": parts.place.cursor, **parts.labels.ledger(), "raters": suspects}
+        sealed_state = sealed.seal(state, parts.sealer)
+        checkpoint.save(parts.folder, parts.place.turn, tensors, sealed_state, ledger)
+        parts.journal.clear()
+        now = time.monotonic()
+        self.next_save = now + max(SAVE_SECONDS, SAVE_SHARE * (now - started))
+        parts.log.hold("learner", parts.place.cursor)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say which votes the saved reward updates used; after a crash again, in the same words."""
+        parts = self._parts
+        if not parts.untold:
+            return
+        try:
+            parts.log.append([usage_entry(event) for event in parts.untold]).result()
+        except LogUnavailable as error:
+            logger.warning("cannot tell yet which votes were used: %s", error)
+            return
+        parts.untold = []
+
+    def resume(self) -> bool:
+        """Continue from the current checkpoint; False when there is none yet."""
+        parts = self._parts
+        found = checkpoint.load(parts.folder)
+        if found is None:
+            return False
+        tensors, state = found[0], sealed.unseal(found[1], parts.sealer)
+        parts.place = _place(state["place"])
+        parts.take_joiner(Joiner.from_state(state["joiner"], parts.sealer))
+        parts.labels.restore(state["labels"])
+        parts.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
+        parts.watch.restore(state)
+        parts.state = self._state(state)
+        parts.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
+        for name, weights in tensors["adapters"].items():
+            parts.model.load_adapter_state(name, weights)
+        parts.ppo.restore(tensors["ppo"])
+        parts.earlier = tensors["earlier"]
+        if "features" in tensors:  # not in checkpoints of before
+            parts.features.restore(tensors["features"])
+        answers = chain.from_iterable(map(parts.labels.answers_of, parts.labels.votes))
+        parts.unread = deque(answer for answer in answers if not parts.features.knows(answer))
+        try:
+            parts.reward.load_state_dict(tensors["reward"])
+            parts.judge.load_state_dict(tensors["judge"])
+        except ValueError as error:
+            logger.warning(
+                "the checkpoint's reward models are of another kind, they are fitted anew: %s", error
+            )
+            self._scoring.fit()
+        self._tell()
+        return True
+
+    def _state(self, saved: Mapping[str, Any]) -> stages.LearnerState:
+        """The learner's state, also of a checkpoint from before there was a table of stages: its first
+        observation was of live."""
+        if "state" in saved:
+            return stages.from_saved(saved["state"])
+        state, history = stages.from_place(saved["place"]), self._parts.watch.history
+        return stages.met_live(state, history[0].kl_nats_base if history else None)
+
+
+def _place(saved: Mapping[str, Any]) -> Place:
+    """The place in a checkpoint, which may have fields that this version has not, or lack some."""
+    known = {field.name for field in dataclasses.fields(Place)}
+    return Place(**{name: value for name, value in saved.items() if name in known})
