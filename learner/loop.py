@@ -348,6 +348,7 @@ class Learner:
             if self.reward.foresee([label for label in new if self.labels.is_judging(label)]):
                 self.watch.rejudge()
             self.agreement.add(new, self.reward.predictions(new))
+        self.agreement.forget_others(votes)
         self.standings = standings(votes, waiting, self.agreement, rules)
         self.metrics.show_waiting(waiting.values())
 
