@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from feedback.erasures import Erasure, parse_erasure
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
 from feedback.importing import IMPORTED
 from feedback.join import Answer, Joiner, Label
+from feedback.joins import CompletionsUnavailable
 from feedback.log import Entry, EventLog, LogUnavailable, Record
 from feedback.opening import open_log, open_sealer
 from feedback.usage import Usage, usage_events
@@ -51,11 +53,13 @@ from learner.leading import LeadingPPO, follow
 from learner.lengths import after_cut_off, kl_limit, rollout_tokens
 from learner.machine import keep_freed_memory
 from learner.measuring import Measured
+from learner.memory import Memory
 from learner.metrics import GATE, LearnerMetrics
 from learner.model import ADAPTERS, LIVE, POLICY, READER, SharedModel
 from learner.ppo import PPO
 from learner.ranks import Ranks
 from learner.reader import Reader
+from learner.reindex import reindex
 from learner.rollouts import Journal, RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
@@ -75,6 +79,9 @@ SLOWEST_PACE = 1 / 8
 
 READ_LIMIT = 2000
 """Records of one read."""
+
+FETCH_SECONDS = 5.0
+"""How long a broker may need for the completions that votes are about."""
 
 READ_AHEAD = 16
 """Voted answers that the base reads at a time while the learner waits: a second or two of a small model."""
@@ -135,7 +142,10 @@ class Learner:
         self.untrained = model.adapter_state(LIVE)  # changes nothing: the base
         self.place = Place()
         self.sealer = open_sealer(settings.data)
-        self.joiner = Joiner(sealer=self.sealer)
+        self.memory = Memory(self.folder)
+        fetch = partial(log.fetch, wait_seconds=FETCH_SECONDS)
+        self.joins = self.memory.joins(fetch, self.sealer, settings.join_window)
+        self.joiner = Joiner(sealer=self.sealer, joins=self.joins)
         self.joiner.refused = self._bury
         self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
         reader = Reader(model, settings.reward) if READER in model.adapters else None
@@ -143,7 +153,7 @@ class Learner:
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
         self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
         self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
-        self.agreement = Agreement()
+        self.agreement = Agreement(self.memory.raters)
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
         self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
@@ -182,6 +192,9 @@ class Learner:
         except EngineError as error:
             logger.warning("the engine cannot sample now, waiting for it: %s", error)
             self._read(1.0)
+        except CompletionsUnavailable as error:
+            logger.warning("completions cannot be read now, waiting for the log: %s", error)
+            self._read(1.0)
         self.save()
 
     def _rewards_are_due(self) -> bool:
@@ -216,8 +229,14 @@ class Learner:
         topics = (COMPLETIONS, FEEDBACK, RELEASES)
         records, cursor = self.log.read(topics, self.place.cursor, READ_LIMIT, wait_seconds)
         votes = [record for record in records if record.topic != RELEASES]
-        joined = [label for label in self.joiner.feed(votes) if self._is_in_our_words(label)]
-        for label in self.labels.add(joined):
+        try:
+            with self.memory.attempt():
+                joined = self.joiner.feed(votes)
+        except CompletionsUnavailable as error:
+            logger.warning("votes cannot be joined now, waiting for the log: %s", error)
+            return []
+        self._lose()
+        for label in self.labels.add(label for label in joined if self._is_in_our_words(label)):
             self._count(label)
             self._unread.extend(self.labels.answers_of(label))
         self._follow([record for record in records if record.topic == RELEASES])
@@ -226,6 +245,13 @@ class Learner:
         self.metrics.lag_events.set(self._behind)
         self.metrics.lag_seconds.set(lag_seconds)
         return records
+
+    def _lose(self) -> None:
+        """Tell of the votes that never can be joined."""
+        for vote in self.joiner.lost:
+            self.labels.lose(vote.event_id, vote.revision)
+            self.metrics.votes_lost.inc()
+        self.joiner.lost.clear()
 
     def _bury(self, record: Record, reason: str) -> None:
         self.metrics.dead_letters.inc()
@@ -263,6 +289,7 @@ class Learner:
     def _forget(self, erasure: Erasure) -> None:
         self.joiner.forget_texts(erasure.tenant, erasure.user)
         self.labels.erase(erasure.tenant, erasure.user)
+        self.memory.scrub()
         self.features.forget()
         self._unread.clear()
         self.askable.forget()
@@ -567,25 +594,30 @@ class Learner:
         """Make everything up to here one checkpoint."""
         started = time.monotonic()
         self.place.turn += 1
+        self.joiner.lost += self.joins.sweep()
+        self._lose()
         tensors = {
             "adapters": {name: self.model.adapter_state(name) for name in ADAPTERS},
             "reward": self.reward.state_dict(),
             "judge": self.judge.state_dict(),
             "ppo": self.ppo.snapshot(),
             "earlier": self.earlier,
-            "features": self.features.state(),
+            "scores": self.features.scores_state(),
         }
         state = {
             "place": dataclasses.asdict(self.place),
             "joiner": self.joiner.state(),
-            "labels": self.labels.state(),
+            "labels": self.labels.summary(),
             "agreement": self.agreement.state(),
             **self.watch.state(),
             "untold": [event.model_dump(mode="json") for event in self.untold],
         }
         suspects = {r: dataclasses.asdict(s) for r, s in self.standings.items() if s.is_suspect}
         ledger = {"cursor": self.place.cursor, **self.labels.ledger(), "raters": suspects}
-        checkpoint.save(self.folder, self.place.turn, tensors, sealed.seal(state, self.sealer), ledger)
+        self.memory.save_labels(*self.labels.changes(), self.sealer)
+        self.memory.save_features(*self.features.changes())
+        state = sealed.seal(state, self.sealer)
+        checkpoint.save(self.folder, self.place.turn, tensors, state, ledger, self.memory.commit)
         self.journal.clear()
         now = time.monotonic()
         self._next_save = now + max(SAVE_SECONDS, SAVE_SHARE * (now - started))
@@ -606,23 +638,19 @@ class Learner:
 
     def resume(self) -> bool:
         """Continue from the current checkpoint; False when there is none yet."""
-        found = checkpoint.load(self.folder)
+        found = checkpoint.load(self.folder, self.memory.step)
         if found is None:
+            self.memory.clear()
             return False
         tensors, state = found[0], sealed.unseal(found[1], self.sealer)
         self.place = Place(**state["place"])
-        self.joiner = Joiner.from_state(state["joiner"], self.sealer)
-        self.joiner.refused = self._bury
-        self.labels.restore(state["labels"])
-        self.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
+        self._remember(tensors, state)
         self.watch.restore(state)
         self.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
         for name, weights in tensors["adapters"].items():
             self.model.load_adapter_state(name, weights)
         self.ppo.restore(tensors["ppo"])
         self.earlier = tensors["earlier"]
-        if "features" in tensors:  # not in checkpoints of before
-            self.features.restore(tensors["features"])
         answers = chain.from_iterable(map(self.labels.answers_of, self.labels.votes))
         self._unread = deque(answer for answer in answers if not self.features.knows(answer))
         try:
@@ -635,6 +663,28 @@ class Learner:
             self._fit_rewards()
         self._tell()
         return True
+
+    def _remember(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        """Take up what the memory has, or what a checkpoint has that is of before there was one."""
+        agreement = state.get("agreement", {"seen": {}, "sums": {}})
+        if self.memory.step is not None:
+            self.joins.restore(state["joiner"])
+            self.labels.restore(state["labels"], self.memory.labels(self.sealer))
+            self.agreement.restore(agreement)
+            self.features.restore_rows(self.memory.features(), tensors["scores"])
+        elif "votes" in state["joiner"]:
+            self.memory.clear()
+            reindex(self.joiner, self.log, self.place.cursor)
+            self.labels.restore(state["labels"])
+            self.agreement.restore(agreement)
+            if "features" in tensors:  # not in the oldest
+                self.features.restore(tensors["features"])
+        else:
+            raise checkpoint.CheckpointLost(
+                f"{self.memory.path} is gone, and the checkpoint is of no use without it. Move the folder "
+                f"{self.folder} away, and the learner learns anew from the log"
+            )
+        self.joiner.poison = state["joiner"]["poison"]
 
 
 def with_rank(settings: LearnerSettings) -> LearnerSettings:
@@ -685,6 +735,7 @@ def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> Non
             while not stop.is_set():
                 learner.turn(wait_seconds=1.0)
             learner.save()
+            learner.memory.close()
             learner.ppo.dismiss()
         finally:
             engine.close()
