@@ -76,6 +76,8 @@ class FileJoins:
         most_waiting: int = MOST_WAITING,
     ) -> None:
         self._db, self._fetch, self._opener = db, fetch, opener
+        self.opens = True  # whether `answers` come with their texts, which takes most of the time
+        self._bare = Opener()
         self._keep, self._recent, self._most_waiting = keep, recent, most_waiting
         self._raw: OrderedDict[int, Record] = OrderedDict()  # by number
         self._raw_bytes = 0
@@ -115,7 +117,7 @@ class FileJoins:
         record = self._raw.get(number) or self._fetched([(partition, offset)])[0]
         if record is None:
             raise Gone(completion_id)
-        found = self._open(record)
+        found = self._open(record, self._opener if self.opens else self._bare)
         return found if found and found[0].completion_id == completion_id else None
 
     def _fetched(self, spots: Sequence[tuple[int, int]]) -> list[Record | None]:
@@ -125,9 +127,9 @@ class FileJoins:
         except LogUnavailable as error:
             raise CompletionsUnavailable(str(error)) from error
 
-    def _open(self, record: Record) -> tuple[Answer, ...]:
+    def _open(self, record: Record, opener: Opener) -> tuple[Answer, ...]:
         try:
-            return self._opener.answers(record.value)
+            return opener.answers(record.value)
         except ValueError as error:
             raise Unreadable(record, str(error)) from error
 
@@ -156,7 +158,7 @@ class FileJoins:
 
     def _open_if_whole(self, record: Record) -> tuple[Answer, ...]:
         try:
-            return self._open(record)
+            return self._open(record, self._opener)
         except Unreadable:
             return ()
 

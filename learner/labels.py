@@ -9,6 +9,7 @@ from feedback.labels import Answer, Label
 from feedback.usage import State
 from learner.signals import Tokenize, signals
 
+CAPACITY = 20_000
 DIGEST_MODULUS = 2**256
 _LABEL_FIELDS = tuple(field.name for field in dataclasses.fields(Label))
 _ANSWER_FIELDS = tuple(field.name for field in dataclasses.fields(Answer))
@@ -31,7 +32,9 @@ class LabelStore:
     now stay as they are, for those who can. `tokenize` gives the token ids of an answer that a rater wrote.
     """
 
-    def __init__(self, judge_share: float, capacity: int = 20_000, tokenize: Tokenize | None = None) -> None:
+    def __init__(
+        self, judge_share: float, capacity: int = CAPACITY, tokenize: Tokenize | None = None
+    ) -> None:
         self._judge_share = judge_share
         self._capacity = capacity
         self._tokenize = tokenize
@@ -98,6 +101,22 @@ class LabelStore:
         for label in [label for label in self._labels.values() if self._concerns_erased(label)]:
             self._keep(label)
             self._news[label.event_id] = label.revision
+
+    def bare(self) -> list[Label]:
+        """The votes on answers that were sampled and of which no token is here, and might be."""
+        return [
+            label
+            for label in self._labels.values()
+            if any(answer.tokens and not answer.token_ids for answer in label.answers)
+            and not (label.retracted or self._concerns_erased(label))
+        ]
+
+    def reopen(self, labels: Iterable[Label]) -> None:
+        """Put labels with their answers' texts in the place of those without."""
+        for label in labels:
+            self._keep(label)
+            self._news[label.event_id] = label.revision
+        self._signals = {each: self._signals[each] for each in self._labels if each in self._signals}
 
     def hold(self, waiting: Mapping[str, str]) -> None:
         """Keep these votes (event id -> reason) from training and judging, and let all others go on."""

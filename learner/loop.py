@@ -47,7 +47,7 @@ from learner.askable import Askable
 from learner.batching import Item
 from learner.features import AnswerFeatures
 from learner.judge import JudgingModel
-from learner.labels import LabelStore
+from learner.labels import CAPACITY, LabelStore
 from learner.ladder import RewardLadder
 from learner.leading import LeadingPPO, follow
 from learner.lengths import after_cut_off, kl_limit, rollout_tokens
@@ -60,6 +60,7 @@ from learner.ppo import PPO
 from learner.ranks import Ranks
 from learner.reader import Reader
 from learner.reindex import reindex
+from learner.reopening import reopened
 from learner.rollouts import Journal, RolloutSampler, distinct_prompts
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
@@ -82,6 +83,9 @@ READ_LIMIT = 2000
 
 FETCH_SECONDS = 5.0
 """How long a broker may need for the completions that votes are about."""
+
+FAR_BEHIND = 4 * CAPACITY
+"""Unread records, of which some half may be votes, from which on most answers need not be opened."""
 
 READ_AHEAD = 16
 """Voted answers that the base reads at a time while the learner waits: a second or two of a small model."""
@@ -159,6 +163,8 @@ class Learner:
         self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
         self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
         self._next_save = 0.0  # monotonic seconds
+        self.far_behind = FAR_BEHIND
+        self._has_bare = True  # whether there may be labels whose answers were not opened
         self._behind = 0  # records that the log had, and that were not read, at the last look
         self._caught_up = False
         self._unsaved = False  # whether records were read since the last checkpoint
@@ -175,6 +181,7 @@ class Learner:
         busy = self._can_improve() or self._rewards_are_due()
         self._read(0.0 if busy else wait_seconds)
         try:
+            self._reopen()
             if self._caught_up and self._rewards_are_due():
                 self._update_rewards()
             elif self._caught_up and self._can_improve():
@@ -229,6 +236,8 @@ class Learner:
         topics = (COMPLETIONS, FEEDBACK, RELEASES)
         records, cursor = self.log.read(topics, self.place.cursor, READ_LIMIT, wait_seconds)
         votes = [record for record in records if record.topic != RELEASES]
+        self.joins.opens = self._behind < self.far_behind
+        self._has_bare |= not self.joins.opens
         try:
             with self.memory.attempt():
                 joined = self.joiner.feed(votes)
@@ -237,14 +246,25 @@ class Learner:
             return []
         self._lose()
         for label in self.labels.add(label for label in joined if self._is_in_our_words(label)):
-            self._count(label)
-            self._unread.extend(self.labels.answers_of(label))
+            self.metrics.labels.labels(label.kind).inc()
+            self._count_new(label)
         self._follow([record for record in records if record.topic == RELEASES])
         self.place.cursor = dict(cursor)
         self._behind, lag_seconds = self.log.behind(topics, cursor)
         self.metrics.lag_events.set(self._behind)
         self.metrics.lag_seconds.set(lag_seconds)
         return records
+
+    def _reopen(self) -> None:
+        """Open the answers that were not while the learner was far behind, of labels that are still there."""
+        if self._caught_up and self._has_bare:
+            self.joins.opens = True
+            found = reopened(self.labels.bare(), self.joins)
+            labels = [label for label in found if self._is_in_our_words(label)]
+            self.labels.reopen(labels)
+            for label in labels:
+                self._count_new(label)
+            self._has_bare = False
 
     def _lose(self) -> None:
         """Tell of the votes that never can be joined."""
@@ -268,8 +288,8 @@ class Learner:
     def _knows(self, token_ids: Sequence[int]) -> bool:
         return not token_ids or (min(token_ids) >= 0 and max(token_ids) < self.model.vocab_size)
 
-    def _count(self, label: Label) -> None:
-        self.metrics.labels.labels(label.kind).inc()
+    def _count_new(self, label: Label) -> None:
+        self._unread.extend(self.labels.answers_of(label))
         if self.labels.teaches(label) and not self.labels.is_judging(label):
             self.place.new_labels += 1
 

@@ -1,5 +1,6 @@
 """What the loop does when, without an engine: reading, updating, saving."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from deploy.engine import EngineClient
 from deploy.registry import Registry
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
 from feedback.join import Joiner
-from feedback.log import Cursor, Entry, Record
+from feedback.log import Cursor, Entry, LogUnavailable, Place, Record
+from feedback.opening import open_sealer
 from feedback.sqlite_log import SqliteLog
 from learner import checkpoint
+from learner.labels import LabelStore
 from learner.loop import READ_AHEAD, READ_LIMIT, Learner
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
@@ -183,3 +186,65 @@ def test_a_vote_on_what_the_log_lost_is_counted_and_told(tmp_path: Path) -> None
     assert waits.metrics.registry.get_sample_value("hearken_learner_votes_lost_total") == 1
     [(_, revision, state)] = waits.labels.take_news()
     assert (revision, state) == (1, "discarded")
+
+
+class Away(SqliteLog):
+    """A log of which single records cannot be had for a while, as from a broker that is away."""
+
+    is_away = False
+
+    def fetch(self, places: Sequence[Place], wait_seconds: float = 0.0) -> list[Record | None]:
+        if self.is_away:
+            raise LogUnavailable("away")
+        return super().fetch(places, wait_seconds)
+
+
+def test_a_vote_is_not_lost_while_its_answer_cannot_be_read(tmp_path: Path) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    log = Away(tmp_path / "log.db")
+    made = record(completion("c0"))
+    log.append([Entry(made.topic, made.key, made.value)]).result()
+    known = learner(log, tmp_path, str(tmp_path / "model"))
+    known.turn(0.0)
+    known.save()
+    known.memory.close()
+    known = learner(log, tmp_path, str(tmp_path / "model"))
+    assert known.resume()
+    more = [record(completion("c1")), record(thumb("c0", 1.0, 1)), record(thumb("c1", 1.0, 1))]
+    log.append([Entry(each.topic, each.key, each.value) for each in more]).result()
+    log.is_away = True
+    before = known.place.cursor
+    known.turn(0.0)
+    assert (known.place.cursor, known.labels.used) == (before, 0)
+    log.is_away = False
+    known.turn(0.0)
+    assert known.labels.used == 2
+    assert [answers[0].completion_id for answers in known.joiner.completions.values()] == ["c0", "c1"]
+    log.close()
+
+
+def test_answers_of_labels_that_stay_are_opened_once_a_learner_has_caught_up(
+    tmp_path: Path, log: Slow
+) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    sealer = open_sealer(tmp_path)
+    for name, user in (("s0", "u_ada"), ("s1", "u_bob")):
+        asked = completion(name).model_copy(update={"user": user})
+        events = [sealer.seal(asked), thumb(name, 1.0, 1, rater=user)]
+        log.append([Entry(r.topic, r.key, r.value) for r in map(record, events)]).result()
+    ends = []
+    for limit in (10**9, 1000):  # none is far behind, and nearly all
+        found = learner(log, tmp_path, str(tmp_path / "model"), labels_per_update=10**9)
+        found.labels = LabelStore(found.settings.judge_share, capacity=500)
+        found.far_behind = limit
+        while found.place.cursor.get("completions/0", 0) < VOTES + 2:
+            found._next_save = 0.0
+            found.turn(0.0)
+        assert len(found.labels.votes) == 500
+        ends.append((found.labels.state(), found.labels.training, found.labels.ledger()))
+        found.memory.clear()
+        found.memory.commit(0)
+        found.memory.close()
+        shutil.rmtree(tmp_path / "learner")
+    assert ends[0][0]["labels"] == ends[1][0]["labels"]
+    assert ends[0][1:] == ends[1][1:]
