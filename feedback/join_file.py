@@ -118,7 +118,9 @@ class FileJoins:
         if record is None:
             raise Gone(completion_id)
         found = self._open(record, self._opener if self.opens else self._bare)
-        return found if found and found[0].completion_id == completion_id else None
+        if found and found[0].completion_id != completion_id:  # an older file of the log was put back
+            raise Gone(completion_id)
+        return found
 
     def _fetched(self, spots: Sequence[tuple[int, int]]) -> list[Record | None]:
         """The completions at some (partition, offset)."""

@@ -148,6 +148,16 @@ def test_what_the_log_lost_is_told_and_not_waited_for() -> None:
     assert list(desk.joiner.completions) == ["c2", "c4"]
 
 
+def test_another_completion_in_the_place_of_the_one_that_is_meant_is_no_answer() -> None:
+    desk = Desk()
+    desk.feed(completion("c1"))
+    desk.restart()
+    [place] = desk.shelf.records
+    desk.shelf.records[place] = Record(*place, "k", record(completion("c9")).value)
+    assert desk.feed(thumb("c1", 1.0, 1)) == []
+    assert len(desk.joiner.lost) == 1
+
+
 def test_a_vote_whose_answer_does_not_come_within_a_day_is_lost_and_told() -> None:
     desk = Desk()
     late, waits = thumb("never", 1.0, 1), thumb("soon", 1.0, 1, rater="u_2")
