@@ -1,33 +1,26 @@
 """Joining feedback to the completions that it is about, in whatever order the two arrive."""
 
-from collections import OrderedDict
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
+from feedback.events import COMPLETIONS, FEEDBACK, Feedback, Target
+from feedback.joins import Gone, Joins, Said, Window
 from feedback.labels import Answer, Label, make_label
 from feedback.log import Record
+from feedback.opened import Opener, Unreadable, head_of, name_of
 from feedback.sealing import Sealer
 
 __all__ = ["Answer", "Joiner", "Label", "canonical"]
-
-_ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
-_VOTES_PER_COMPLETION = 4  # how many votes are remembered for each completion in the window
-
-E = TypeVar("E", Completion, Feedback)
-Name = tuple[str, str, str]
-"""What completions are found by: ("id", "", completion id), ("external" or "episode", tenant, name)."""
 
 
 class Joiner:
     """Folds the records of COMPLETIONS and FEEDBACK into labels.
 
     The same records in any order, split or repeated, end in the same last label per `event_id`, as long as
-    no more than `window` completions lie between a completion and its feedback: older completions are
-    forgotten first in, first out, and so are votes beyond four times as many. `poison` counts the records
-    that could not be used.
+    what they are about is remembered. By itself a joiner remembers the newest `window` completions, and four
+    times as many votes; with `joins` it remembers what those do. `poison` counts the records that could not
+    be used, `lost` has the votes that never can be: what they are about is no longer in the log.
 
     A team's own id means the newest completion of its tenant with that id up to the time of the vote, an
     episode means all its completions up to then; and either means the first one, if the vote overtook all.
@@ -36,204 +29,139 @@ class Joiner:
     With a `sealer` the answers have their texts and token ids, without one only what evidence needs.
     """
 
-    def __init__(self, window: int = 50_000, sealer: Sealer | None = None) -> None:
-        if window < 1:
-            raise ValueError(f"the window is {window} completions; at least 1 is needed")
-        self.window = window
+    def __init__(
+        self, window: int = 50_000, sealer: Sealer | None = None, joins: Joins | None = None
+    ) -> None:
         self.poison = 0
+        self.lost: list[Feedback] = []  # for whoever reads them to empty
         self.refused: Callable[[Record, str], object] | None = None  # told of each record that is of no use
-        self._sealer = sealer
-        self._completions: OrderedDict[str, tuple[Answer, ...]] = OrderedDict()
-        self._votes: OrderedDict[str, Feedback] = OrderedDict()
-        self._named: dict[Name, dict[str, None]] = {}  # completion ids by the names that clients gave them
-        self._waiting: dict[Name, dict[str, None]] = {}  # event ids that the next completion may complete
-        self._token_ids: dict[int, int] = {}  # one int object per vocabulary entry, not per token
+        self._opener = Opener(sealer)
+        self._joins: Joins = Window(window, self._opener) if joins is None else joins
 
     @property
     def completions(self) -> Mapping[str, tuple[Answer, ...]]:
-        """The completions in the window, oldest first: completion id -> its choices."""
-        return MappingProxyType(self._completions)
+        """The newest completions, oldest first: completion id -> its choices."""
+        return self._joins.recent()
 
     def feed(self, records: Iterable[Record]) -> list[Label]:
-        """The labels that these records completed, revised or retracted, the newest one per `event_id`."""
+        """The labels that these records completed, revised or retracted, the newest one per `event_id`.
+
+        Raises `CompletionsUnavailable` when `joins` cannot read one that it needs.
+        """
         labels: dict[str, Label] = {}
         for record in records:
-            for event_id in self._take(record):
-                label = self._label(event_id)
+            for vote in self._take(record):
+                label = self._label(vote)
                 if label is not None:
-                    labels.pop(event_id, None)
-                    labels[event_id] = label
+                    self._joins.joined(vote)
+                    labels.pop(vote.event_id, None)
+                    labels[vote.event_id] = label
         return list(labels.values())
 
-    def _take(self, record: Record) -> list[str]:
+    def _take(self, record: Record) -> list[Feedback]:
         """Remember one record. Gives the votes that it may have completed."""
         try:
             if record.topic == COMPLETIONS:
-                return self._take_completion(self._opened(Completion.model_validate_json(record.value)))
+                return self._take_completion(record)
             if record.topic == FEEDBACK:
-                return self._take_vote(canonical(self._opened(Feedback.model_validate_json(record.value))))
+                return self._take_vote(record.value)
         except ValueError as error:  # pydantic's too: it does not parse, or its targets make no sense
-            self.poison += 1
-            if self.refused is not None:
-                self.refused(record, str(error))
+            self._refuse(record, str(error))
         return []
 
-    def _opened(self, event: E) -> E:
-        return event if self._sealer is None else self._sealer.open(event)
+    def _refuse(self, record: Record, reason: str) -> None:
+        self.poison += 1
+        if self.refused is not None:
+            self.refused(record, reason)
 
     def forget_texts(self, tenant: str, user: str) -> None:
         """Drop the texts and token ids of a user's completions and votes; that they were stays known."""
-        for completion_id, answers in self._completions.items():
-            if answers and (answers[0].tenant, answers[0].user) == (tenant, user):
-                self._completions[completion_id] = tuple(answer.without_text() for answer in answers)
-        for event_id, vote in self._votes.items():
-            if (vote.tenant, vote.rater) == (tenant, user):
-                bare: dict[str, Any] = {"text": None, "comment": None, "metadata": {}, "tags": []}
-                self._votes[event_id] = vote.model_copy(update={**bare, "sealed": None})
+        self._joins.forget_texts(tenant, user)
 
-    def _take_completion(self, completion: Completion) -> list[str]:
-        if completion.completion_id in self._completions:
+    def _take_completion(self, record: Record) -> list[Feedback]:
+        head = head_of(record.value)
+        if self._joins.knows(head.completion_id):
             return []
-        answers = self._answers(completion)
-        self._completions[completion.completion_id] = answers
-        found = list(self._waiting.pop(("id", "", completion.completion_id), ()))
-        if answers:
-            for name in _names(answers[0]):
-                self._named.setdefault(name, {})[completion.completion_id] = None
-                found += self._waiting.get(name, ())  # and go on waiting: the next one may matter as well
-        if len(self._completions) > self.window:
-            self._forget_completion(*self._completions.popitem(last=False))
+        self._joins.add(head, record)
+        found = self._joins.waiting(("id", "", head.completion_id))
+        for name in head.names:
+            found += self._joins.waiting(name)  # which go on waiting: the next one may matter as well
         return found
 
-    def _forget_completion(self, completion_id: str, answers: tuple[Answer, ...]) -> None:
-        for name in _names(answers[0]) if answers else ():
-            _drop(self._named, name, completion_id)
-
-    def _take_vote(self, vote: Feedback) -> list[str]:
-        known = self._votes.get(vote.event_id)
-        if known is not None and not _supersedes(vote, known):
+    def _take_vote(self, value: bytes) -> list[Feedback]:
+        vote = canonical(self._opener.vote(value))
+        said, known = _said(vote), self._joins.said(vote.event_id)
+        if known is not None and said <= known:
             return []
-        self._votes[vote.event_id] = vote
-        self._wait(vote)
-        if len(self._votes) > self.window * _VOTES_PER_COMPLETION:
-            self._forget(self._votes.popitem(last=False)[1])
-        return [vote.event_id]
+        names = (name_of(vote.tenant, target) for target in vote.targets)
+        waits_for = [name for name in names if name[0] != "id" or not self._joins.knows(name[2])]
+        self._joins.put(vote, said, value, waits_for)
+        return [vote]
 
-    def _wait(self, vote: Feedback) -> None:
-        for target in vote.targets:
-            name = _name(vote.tenant, target)
-            if name[0] != "id" or target.completion_id not in self._completions:
-                self._waiting.setdefault(name, {})[vote.event_id] = None
-
-    def _forget(self, vote: Feedback) -> None:
-        for target in vote.targets:
-            _drop(self._waiting, _name(vote.tenant, target), vote.event_id)
-
-    def _label(self, event_id: str) -> Label | None:
-        vote = self._votes.get(event_id)
-        if vote is None:
-            return None
+    def _label(self, vote: Feedback) -> Label | None:
         found: list[Answer] = []
         for target in vote.targets:
-            answers = self._resolve(vote, target)
+            try:
+                answers = self._resolve(vote, target)
+            except Gone:
+                answers = []
+                if vote.kind != "retraction":
+                    self.lost.append(vote)
             if not answers:  # a retraction counts all the same: what it takes back may be known elsewhere
                 return make_label(vote, ()) if vote.kind == "retraction" else None
             found += answers
         return make_label(vote, tuple(found))
 
     def _resolve(self, vote: Feedback, target: Target) -> list[Answer]:
-        """The answers that a target means, [] while there are none."""
-        name = _name(vote.tenant, target)
+        """The answers that a target means, [] while there are none. Raises `Gone`."""
+        name = name_of(vote.tenant, target)
         if name[0] == "id":
-            completion = self._completions.get(target.completion_id)
-            return [] if completion is None else self._choice(vote, completion, target.choice)
-        found = [self._completions[completion_id] for completion_id in self._named.get(name, ())]
-        named = [answers for answers in found if answers[0].role == "answer"]
-        named.sort(key=lambda answers: (answers[0].at, answers[0].completion_id))
+            return self._choice(vote, self._answers(target.completion_id), target.choice)
+        named = self._joins.named(name)
         # Whether there is one must not depend on the vote's time: a revision replaces the one before.
-        before = [answers for answers in named if answers[0].at <= vote.at] or named[:1]
-        if name[0] == "episode":
-            return [answers[0] for answers in before]
-        return self._choice(vote, before[-1], target.choice) if before else []
+        before = [each for each in named if each[0] <= vote.at] or named[:1]
+        if name[0] == "external":
+            return self._choice(vote, self._answers(before[-1][1]), target.choice) if before else []
+        found = [answers[0] for _, completion_id in before if (answers := self._known(completion_id))]
+        if before and not found:
+            raise Gone(target.episode_id)
+        return found
 
-    def _choice(self, vote: Feedback, completion: tuple[Answer, ...], choice: int) -> list[Answer]:
+    def _known(self, completion_id: str) -> tuple[Answer, ...] | None:
+        """The same without those that are gone: an episode may have lost its beginning."""
+        try:
+            return self._answers(completion_id)
+        except Gone:
+            return None
+
+    def _answers(self, completion_id: str) -> tuple[Answer, ...] | None:
+        try:
+            return self._joins.answers(completion_id)
+        except Unreadable as error:
+            self._refuse(error.record, str(error))
+            return ()
+
+    def _choice(self, vote: Feedback, completion: tuple[Answer, ...] | None, choice: int) -> list[Answer]:
+        if completion is None:
+            return []
         found = [a for a in completion if a.choice == choice and a.tenant == vote.tenant]
         if not found:
             self.poison += 1
         return found
 
-    def _answers(self, completion: Completion) -> tuple[Answer, ...]:
-        prompt = self._shared(completion.prompt_token_ids)
-        return tuple(
-            Answer(
-                completion_id=completion.completion_id,
-                choice=choice.index,
-                user=completion.user,
-                policy_version=completion.policy_version,
-                arm=completion.arm,
-                role=completion.role,
-                table_epoch=completion.table_epoch,
-                prompt_token_ids=prompt
-                if choice.prompt_token_ids is None
-                else self._shared(choice.prompt_token_ids),
-                token_ids=self._shared(choice.token_ids),
-                tokens=choice.length,
-                answer_start=choice.answer_start,
-                text=choice.text,
-                finish_reason=choice.finish_reason,
-                at=completion.at,
-                ttft_seconds=completion.ttft_seconds,
-                latency_seconds=completion.latency_seconds,
-                sampling_plain=completion.sampling.is_plain,
-                tenant=completion.tenant,
-                external_id=completion.external_id,
-                episode_id=completion.episode_id,
-            )
-            for choice in completion.choices
-        )
-
-    def _shared(self, token_ids: Iterable[int]) -> tuple[int, ...]:
-        return tuple(self._token_ids.setdefault(i, i) for i in token_ids)
-
     def state(self) -> dict[str, Any]:
-        """All of it as JSON types, for a checkpoint."""
-        return {
-            "window": self.window,
-            "poison": self.poison,
-            "completions": [
-                [{name: getattr(answer, name) for name in _ANSWER_FIELDS} for answer in answers]
-                for answers in self._completions.values()
-                if answers
-            ],
-            "votes": [_row(vote) for vote in self._votes.values()],
-        }
+        """All of it as JSON types, for a checkpoint; of `joins` in a file only what is not there."""
+        return {**self._joins.state(), "poison": self.poison}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], sealer: Sealer | None = None) -> "Joiner":
-        """A joiner that goes on where `state()` was taken."""
+        """A joiner without `joins` that goes on where `state()` was taken."""
         joiner = cls(state["window"], sealer)
         joiner.poison = state["poison"]
-        for choices in state["completions"]:
-            answers = tuple(joiner._restored(choice) for choice in choices)
-            joiner._completions[answers[0].completion_id] = answers
-            for name in _names(answers[0]):
-                joiner._named.setdefault(name, {})[answers[0].completion_id] = None
-        for dumped in state["votes"]:
-            vote = Feedback.model_validate(dumped)
-            joiner._votes[vote.event_id] = vote
-            joiner._wait(vote)
+        window = Window(state["window"], joiner._opener)
+        window.restore(state, _said)
+        joiner._joins = window
         return joiner
-
-    def _restored(self, choice: Mapping[str, Any]) -> Answer:
-        tokens = {name: self._shared(choice[name]) for name in ("prompt_token_ids", "token_ids")}
-        return Answer(**{**choice, **tokens})
-
-
-def _row(vote: Feedback) -> dict[str, Any]:
-    """A vote as JSON types, fields that a newer version added included."""
-    row = {**vote.__dict__, **(vote.model_extra or {})}
-    row["targets"] = [{**target.__dict__, **(target.model_extra or {})} for target in vote.targets]
-    return row
 
 
 def canonical(vote: Feedback) -> Feedback:
@@ -256,37 +184,6 @@ def canonical(vote: Feedback) -> Feedback:
     return vote.model_copy(update=turned)
 
 
-def _supersedes(vote: Feedback, known: Feedback) -> bool:
-    if vote.revision != known.revision:
-        return vote.revision > known.revision
-    # Two servers may write in the same microsecond: what is said breaks the tie the same way everywhere.
-    return _said(vote) > _said(known)
-
-
-def _said(vote: Feedback) -> tuple[float, str, str]:
-    return vote.value, vote.label, vote.model_dump_json()
-
-
-def _name(tenant: str, target: Target) -> Name:
-    if target.external_id is not None:
-        return "external", tenant, target.external_id
-    if target.episode_id is not None:
-        return "episode", tenant, target.episode_id
-    return "id", "", target.completion_id
-
-
-def _names(answer: Answer) -> list[Name]:
-    """The names that a client gave to an answer's completion."""
-    names: list[Name] = []
-    if answer.external_id is not None:
-        names.append(("external", answer.tenant, answer.external_id))
-    if answer.episode_id is not None:
-        names.append(("episode", answer.tenant, answer.episode_id))
-    return names
-
-
-def _drop(index: dict[Name, dict[str, None]], name: Name, member: str) -> None:
-    members = index.get(name, {})
-    members.pop(member, None)
-    if not members:
-        index.pop(name, None)
+def _said(vote: Feedback) -> Said:
+    digest = hashlib.sha256(vote.model_dump_json().encode()).digest()[:16]
+    return Said(vote.revision, vote.value, vote.label, digest)

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from feedback.kafka_reader import PATIENCE_SECONDS, KafkaReader, consumer
+from feedback.kafka_reader import PATIENCE_SECONDS, KafkaReader, consumer, fetch
 from feedback.kafka_topics import PARTITIONS, KafkaTopics
-from feedback.log import Cursor, Entry, LogUnavailable, Record
+from feedback.log import Cursor, Entry, LogUnavailable, Place, Record
 from feedback.relay import Relay
 from feedback.sqlite_log import SqliteLog
 
@@ -47,6 +48,8 @@ class KafkaLog:
         self._away = False
         self._lock = threading.Lock()  # guards the idle readers
         self._readers: list[KafkaReader] = []
+        self._fetching = threading.Lock()  # guards the consumer of `fetch`, made when it is first wanted
+        self._fetcher: Any = None
         self._relay.start()
 
     def append(self, entries: Sequence[Entry]) -> "Future[None]":
@@ -76,6 +79,23 @@ class KafkaLog:
                 break
             self._closing.wait(min(left, _RETRY_SECONDS))
         return [], dict(cursor)
+
+    def fetch(self, places: Sequence[Place], wait_seconds: float = 0.0) -> list[Record | None]:
+        """See `EventLog.fetch`."""
+        with self._fetching:
+            try:
+                if self._fetcher is None:
+                    self._fetcher = consumer(self._topics.bootstrap)
+                found = fetch(self._fetcher, places, max(1.0, wait_seconds))
+            except KafkaError as error:
+                self._end_fetcher()
+                raise LogUnavailable(f"Kafka at {self._topics.bootstrap} does not answer: {error}") from error
+        return [found.get(place) for place in places]
+
+    def _end_fetcher(self) -> None:
+        if self._fetcher is not None:
+            self._fetcher.close(autocommit=False, timeout_ms=1000)
+            self._fetcher = None
 
     def end(self, topics: Sequence[str], wait_seconds: float = 0.0) -> dict[str, int]:
         """See `EventLog.end`. First waits until this process's own appends are on the broker."""
@@ -134,6 +154,8 @@ class KafkaLog:
             idle, self._readers = self._readers, []
         for reader in idle:
             reader.close()
+        with self._fetching:
+            self._end_fetcher()
 
     def _check_topic(self, topic: str) -> None:
         if topic not in self._topics.wanted:

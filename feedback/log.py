@@ -16,6 +16,14 @@ class LogUnavailable(LogError):
     """The log cannot do it now (disk full, broker away). Nothing was acknowledged; callers answer 503."""
 
 
+class Place(NamedTuple):
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
 class Entry(NamedTuple):
     """What a writer hands over. Entries of one `key` keep their order."""
 
@@ -51,6 +59,13 @@ class EventLog(Protocol):
         """Records at or after `cursor`, at most `limit`, and the cursor after them.
 
         With nothing new it waits up to `wait_seconds` for the first record, then answers an empty list.
+        """
+        ...
+
+    def fetch(self, places: Sequence[Place], wait_seconds: float = 0.0) -> list[Record | None]:
+        """The records at some places, in their order; None where nothing lies (any more).
+
+        Raises `LogUnavailable` when that is not known within `wait_seconds`.
         """
         ...
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from crc32c import crc32c
 
-from feedback.log import Cursor, Entry, Record
+from feedback.log import Cursor, Entry, Place, Record
 from feedback.sqlite_file import DamagedFile
 
 # What each version of the tables, SQLite's `user_version`, has added to the one before.
@@ -287,6 +287,15 @@ def _select(
             if place < end:
                 _explain(connection, topic, place, end)
     return good, bad
+
+
+def at(connection: sqlite3.Connection, place: Place) -> Record | None:
+    """The record at a place, None where there is none or one with a wrong checksum."""
+    query = f"SELECT {_COLUMNS} FROM records WHERE topic = ? AND offset = ?"
+    row = connection.execute(query, (place.topic, place.offset)).fetchone() if place.partition == 0 else None
+    if row is None or not is_whole(_checked(row)):
+        return None
+    return Record(*place, row[3], row[4])
 
 
 _TYPES = [(int, str, int, str, bytes, float, crc) for crc in (int, type(None))]

@@ -5,18 +5,24 @@ is read again from its beginning to there, joined anew, and summed the same way:
 used twice (by a crash between two checkpoints, say) would change the sum.
 """
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.join import Joiner
+from feedback.join_file import FileJoins, make_tables
+from feedback.joins import Joins
 from feedback.log import EventLog, LogUnavailable, Record
+from feedback.opened import Opener
 
 MODULUS = 2**256
 PATIENCE_SECONDS = 30.0
@@ -77,7 +83,15 @@ def read_ledger(data: Path) -> dict[str, Any] | None:
 
 def votes_up_to(log: EventLog, cursor: Mapping[str, int]) -> dict[str, int]:
     """The votes whose completion lies before the cursor as well: event id -> newest revision."""
-    joiner = Joiner()
+    with contextlib.closing(sqlite3.connect("", isolation_level=None)) as db:  # a file that nobody else sees
+        make_tables(db)
+        return _votes_up_to(
+            log, cursor, FileJoins(db, partial(log.fetch, wait_seconds=PATIENCE_SECONDS), Opener())
+        )
+
+
+def _votes_up_to(log: EventLog, cursor: Mapping[str, int], joins: Joins) -> dict[str, int]:
+    joiner = Joiner(joins=joins)
     topics = (COMPLETIONS, FEEDBACK)
     end = {place: at for place, at in cursor.items() if place.rpartition("/")[0] in topics}
     used: dict[str, int] = {}

@@ -7,7 +7,7 @@ context and order. All layers' states come from one pass through the base.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -83,6 +83,7 @@ class AnswerFeatures:
             end += self._widths[name]
         self._dense_width = end
         self._cache: OrderedDict[Key, Tensor] = OrderedDict()  # what takes a pass through the model: (D,)
+        self._saved: set[Key] = set()  # of these, as of the last `changes`
         self._cache_size = CACHE_BYTES // (2 * self._dense_width)
 
     def columns(self, kind: Kind) -> dict[Block, slice]:
@@ -169,8 +170,22 @@ class AnswerFeatures:
         return {
             "keys": list(self._cache),
             "dense": torch.stack([*self._cache.values()]) if self._cache else None,
-            "scores": dict(self._scores),
+            **self.scores_state(),
         }
+
+    def scores_state(self) -> dict[str, Any]:
+        """What the reader said: the part of `state()` that changes as a whole."""
+        return {
+            "scored": list(self._scores),
+            "scores": torch.stack([*self._scores.values()]) if self._scores else None,
+        }
+
+    def changes(self) -> tuple[dict[Key, Tensor], set[Key]]:
+        """What is remembered since the last call, (D,) by key in order, and what is not any more."""
+        new = {key: row for key, row in self._cache.items() if key not in self._saved}
+        gone = self._saved - self._cache.keys()
+        self._saved = set(self._cache)
+        return new, gone
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state()` described; what is of another shape is forgotten, and computed again."""
@@ -179,7 +194,25 @@ class AnswerFeatures:
             self.forget()
             return
         self._cache = OrderedDict(zip(state["keys"], rows, strict=True))
-        self._scores = dict(state["scores"])
+        self._saved.clear()
+        self._restore_scores(state)
+
+    def restore_rows(self, rows: Iterable[tuple[Key, Tensor]], scores: Mapping[str, Any]) -> None:
+        """The same from the rows (D,) of a file, in order, and from `scores_state()`."""
+        self._cache = OrderedDict(rows)
+        self._saved = set(self._cache)
+        if any(len(row) != self._dense_width for row in self._cache.values()):
+            self.forget()
+            return
+        self._restore_scores(scores)
+
+    def _restore_scores(self, state: Mapping[str, Any]) -> None:
+        if "scored" not in state:  # of a checkpoint of before
+            self._scores = dict(state["scores"])
+        elif state["scores"] is not None:
+            self._scores = dict(zip(state["scored"], state["scores"], strict=True))
+        else:
+            self._scores = {}
 
     def forget(self) -> None:
         """Remember nothing: somebody's words are to leave no trace."""

@@ -9,6 +9,7 @@ from feedback.labels import Answer, Label
 from feedback.usage import State
 from learner.signals import Tokenize, signals
 
+CAPACITY = 20_000
 DIGEST_MODULUS = 2**256
 _LABEL_FIELDS = tuple(field.name for field in dataclasses.fields(Label))
 _ANSWER_FIELDS = tuple(field.name for field in dataclasses.fields(Answer))
@@ -31,7 +32,9 @@ class LabelStore:
     now stay as they are, for those who can. `tokenize` gives the token ids of an answer that a rater wrote.
     """
 
-    def __init__(self, judge_share: float, capacity: int = 20_000, tokenize: Tokenize | None = None) -> None:
+    def __init__(
+        self, judge_share: float, capacity: int = CAPACITY, tokenize: Tokenize | None = None
+    ) -> None:
         self._judge_share = judge_share
         self._capacity = capacity
         self._tokenize = tokenize
@@ -40,6 +43,10 @@ class LabelStore:
         self._erased: set[tuple[str, str]] = set()  # tenant and pseudonym
         self._waiting: Mapping[str, str] = {}  # event id -> why its vote is in quarantine
         self._news: dict[str, int] = {}  # event id -> revision of what changed since `take_news`
+        self._lost: set[str] = set()  # of these, votes that never can be joined
+        self._numbers: dict[str, int] = {}  # event id -> a number that rises in the order of the labels
+        self._next_number = 1
+        self._saved: dict[str, Label] = {}  # as of the last `changes`
         self.used = 0
         self._digest = 0
 
@@ -58,14 +65,27 @@ class LabelStore:
             else:
                 self.used += 1
             self._digest = (self._digest + vote_number(label.event_id, label.revision)) % DIGEST_MODULUS
+            self._number(label.event_id)
             self._keep(label)
             self._news[label.event_id] = label.revision
+            self._lost.discard(label.event_id)
             changed.append(label)
         while len(self._labels) > self._capacity:
             oldest = next(iter(self._labels))
             self._news[oldest] = self._labels.pop(oldest).revision
             self._signals.pop(oldest, None)
+            del self._numbers[oldest]
         return changed
+
+    def _number(self, event_id: str) -> None:
+        self._numbers[event_id] = self._next_number
+        self._next_number += 1
+
+    def lose(self, event_id: str, revision: int) -> None:
+        """Tell of a vote that never can be joined: what it is about is not in the log (any more)."""
+        if event_id not in self._labels:
+            self._news[event_id] = revision
+            self._lost.add(event_id)
 
     def _keep(self, label: Label) -> None:
         self._signals.pop(label.event_id, None)
@@ -81,6 +101,22 @@ class LabelStore:
         for label in [label for label in self._labels.values() if self._concerns_erased(label)]:
             self._keep(label)
             self._news[label.event_id] = label.revision
+
+    def bare(self) -> list[Label]:
+        """The votes on answers that were sampled and of which no token is here, and might be."""
+        return [
+            label
+            for label in self._labels.values()
+            if any(answer.tokens and not answer.token_ids for answer in label.answers)
+            and not (label.retracted or self._concerns_erased(label))
+        ]
+
+    def reopen(self, labels: Iterable[Label]) -> None:
+        """Put labels with their answers' texts in the place of those without."""
+        for label in labels:
+            self._keep(label)
+            self._news[label.event_id] = label.revision
+        self._signals = {each: self._signals[each] for each in self._labels if each in self._signals}
 
     def hold(self, waiting: Mapping[str, str]) -> None:
         """Keep these votes (event id -> reason) from training and judging, and let all others go on."""
@@ -134,12 +170,13 @@ class LabelStore:
         """The votes whose state changed since the last call, as (event id, revision, state now)."""
         news = [(event_id, revision, self._state(event_id)) for event_id, revision in self._news.items()]
         self._news = {}
+        self._lost.clear()
         return news
 
     def _state(self, event_id: str) -> State:
         label = self._labels.get(event_id)
         if label is None:
-            return "evicted"
+            return "discarded" if event_id in self._lost else "evicted"
         if self._concerns_erased(label):
             return "erased"
         if label.retracted:
@@ -166,24 +203,50 @@ class LabelStore:
         """How many votes were used and the order-independent digest of them (see `vote_number`)."""
         return {"labels": self.used, "digest": f"{self._digest:064x}"}
 
+    def changes(self) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+        """The labels that changed since the last call, as (number, JSON), and the event ids that are gone.
+
+        Labels are in the order of their numbers.
+        """
+        changed = [
+            (self._numbers[event_id], _row(label))
+            for event_id, label in self._labels.items()
+            if self._saved.get(event_id) is not label
+        ]
+        gone = [event_id for event_id in self._saved if event_id not in self._labels]
+        self._saved = dict(self._labels)
+        return changed, gone
+
     def state(self) -> dict[str, Any]:
         """A JSON-able copy of everything."""
+        return {"labels": [_row(label) for label in self._labels.values()], **self.summary()}
+
+    def summary(self) -> dict[str, Any]:
+        """The same without the labels, for those who have them from `changes`."""
         return {
-            "labels": [_row(label) for label in self._labels.values()],
             "used": self.used,
             "digest": f"{self._digest:064x}",
             "news": self._news,
             "erased": sorted(map(list, self._erased)),
             "waiting": dict(self._waiting),
+            "lost": sorted(self._lost),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state()` described."""
-        self._labels, self._signals = {}, {}
+    def restore(
+        self, state: Mapping[str, Any], rows: Iterable[tuple[int, dict[str, Any]]] | None = None
+    ) -> None:
+        """Become what `state()` described, or `summary()` and all `rows` that `changes` ever gave and that
+        are not gone, in order."""
+        self._labels, self._signals, self._numbers = {}, {}, {}
         self._erased = {(tenant, user) for tenant, user in state.get("erased", ())}
         self._waiting = dict(state.get("waiting", {}))
-        for row in state["labels"]:
-            self._keep(_label(row))
+        self._lost = set(state.get("lost", ()))
+        for number, row in enumerate(state["labels"], 1) if rows is None else rows:
+            label = _label(row)
+            self._numbers[label.event_id] = number
+            self._keep(label)
+        self._next_number = max(self._numbers.values(), default=0) + 1
+        self._saved = {} if rows is None else dict(self._labels)
         # Checkpoints of before there was news have told nobody anything.
         everything = {label.event_id: label.revision for label in self._labels.values()}
         self._news = dict(state.get("news", everything))

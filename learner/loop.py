@@ -26,6 +26,7 @@ from prometheus_client import start_http_server
 from deploy.engine import EngineClient, EngineError, PromptsRefused
 from deploy.registry import Registry
 from deploy.thoughts import thoughts_of
+from feedback.joins import CompletionsUnavailable
 from feedback.log import EventLog
 from feedback.opening import open_log
 from learner import checkpoint, stages
@@ -77,6 +78,7 @@ class Learner(Parts):
         self.ppo.keep_waiting()
         self._read(wait_seconds if self.waits or not self.reading.caught_up else 0.0)
         try:
+            self.reading.reopen()
             acted = self._act(self._next())
             self.metrics.show_stage(self.state.stage)
             if not acted:
@@ -85,6 +87,9 @@ class Learner(Parts):
             self.askable.leave_out(error)  # and draw others in the next turn
         except EngineError as error:
             logger.warning("the engine cannot sample now, waiting for it: %s", error)
+            self._read(1.0)
+        except CompletionsUnavailable as error:
+            logger.warning("completions cannot be read now, waiting for the log: %s", error)
             self._read(1.0)
         self.save()
 
@@ -234,6 +239,7 @@ def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> Non
             while not stop.is_set():
                 learner.turn(wait_seconds=1.0)
             learner.save()
+            learner.memory.close()
             learner.ppo.dismiss()
         finally:
             engine.close()

@@ -35,6 +35,9 @@ class LearnerMetrics:
         self.dead_letters = counter(
             "hearken_learner_dead_letters", "Records and votes that make no sense to the learner, set aside"
         )
+        self.votes_lost = counter(
+            "hearken_learner_votes_lost", "Votes on what is no longer in the log, or never came"
+        )
         self.lag_events = gauge("hearken_learner_lag_events", "Events in the log that were not read yet")
         self.lag_seconds = gauge("hearken_learner_lag_seconds", "Age of the oldest event not read yet")
         self.reward_updates = counter("hearken_reward_updates", "Reward-model updates")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import deque
+from functools import partial
 from typing import Any
 
 from deploy.engine import EngineClient
@@ -17,6 +18,7 @@ from learner.judge import JudgingModel
 from learner.labels import LabelStore
 from learner.ladder import RewardLadder
 from learner.leading import LeadingPPO
+from learner.memory import Memory
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, READER, SharedModel
 from learner.ranks import Ranks
@@ -27,6 +29,9 @@ from learner.signals import AnswerTokenizer
 from learner.stages import LearnerState, Limits
 from learner.trust import Agreement, Standing
 from learner.watching import Watch
+
+FETCH_SECONDS = 5.0
+"""How long a broker may need for the completions that votes are about."""
 
 
 @dataclasses.dataclass
@@ -69,14 +74,18 @@ class Parts:
         self.place = Place()
         self.state = LearnerState()
         self.sealer = open_sealer(settings.data)
-        self.take_joiner(Joiner(sealer=self.sealer))
+        self.memory = Memory(self.folder)
+        fetch = partial(log.fetch, wait_seconds=FETCH_SECONDS)
+        self.joins = self.memory.joins(fetch, self.sealer, settings.join_window)
+        self.joiner = Joiner(sealer=self.sealer, joins=self.joins)
+        self.joiner.refused = self._bury
         self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
         reader = Reader(model, settings.reward) if READER in model.adapters else None
         self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
         self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
         self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
-        self.agreement = Agreement()
+        self.agreement = Agreement(self.memory.raters)
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
         self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
@@ -88,14 +97,16 @@ class Parts:
         """When to do what."""
         return Limits.of(self.settings)
 
-    def take_joiner(self, joiner: Joiner) -> None:
-        """Join votes with this one from now on."""
-        self.joiner = joiner
-        joiner.refused = self._bury
-
     def _bury(self, record: Record, reason: str) -> None:
         self.metrics.dead_letters.inc()
         self.log.bury("learner", record, reason)
+
+    def tell_lost(self) -> None:
+        """Tell of the votes that never can be joined."""
+        for vote in self.joiner.lost:
+            self.labels.lose(vote.event_id, vote.revision)
+            self.metrics.votes_lost.inc()
+        self.joiner.lost.clear()
 
     def go_back_to_live(self) -> None:
         """The policy becomes live's copy, and nothing of its way is left that would lead it there again."""

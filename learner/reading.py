@@ -9,15 +9,21 @@ from deploy.table import RoutingTable
 from feedback.erasures import Erasure, parse_erasure
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
 from feedback.join import Label
+from feedback.joins import CompletionsUnavailable
 from feedback.log import Record
 from learner import stages
+from learner.labels import CAPACITY
 from learner.model import LIVE
 from learner.parts import Parts
+from learner.reopening import reopened
 
 logger = logging.getLogger("hearken.learner")
 
 READ_LIMIT = 2000
 """Records of one read."""
+
+FAR_BEHIND = 4 * CAPACITY
+"""Unread records, of which some half may be votes, from which on most answers need not be opened."""
 
 
 class Reading:
@@ -25,6 +31,8 @@ class Reading:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.far_behind = FAR_BEHIND
+        self._has_bare = True  # whether there may be labels whose answers were not opened
         self._behind = 0  # records that the log had, and that were not read, at the last look
         self.caught_up = False
         self.unsaved = False  # whether records were read since the last checkpoint
@@ -47,16 +55,40 @@ class Reading:
         parts, topics = self._parts, (COMPLETIONS, FEEDBACK, RELEASES)
         records, cursor = parts.log.read(topics, parts.place.cursor, READ_LIMIT, wait_seconds)
         votes = [record for record in records if record.topic != RELEASES]
-        joined = [label for label in parts.joiner.feed(votes) if self._is_in_our_words(label)]
-        for label in parts.labels.add(joined):
-            self._count(label)
-            parts.unread.extend(parts.labels.answers_of(label))
+        parts.joins.opens = self._behind < self.far_behind
+        self._has_bare |= not parts.joins.opens
+        try:
+            with parts.memory.attempt():
+                joined = parts.joiner.feed(votes)
+        except CompletionsUnavailable as error:
+            logger.warning("votes cannot be joined now, waiting for the log: %s", error)
+            return []
+        parts.tell_lost()
+        for label in parts.labels.add(label for label in joined if self._is_in_our_words(label)):
+            parts.metrics.labels.labels(label.kind).inc()
+            self._count_new(label)
         self._follow([record for record in records if record.topic == RELEASES])
         parts.place.cursor = dict(cursor)
         self._behind, lag_seconds = parts.log.behind(topics, cursor)
         parts.metrics.lag_events.set(self._behind)
         parts.metrics.lag_seconds.set(lag_seconds)
         return records
+
+    def reopen(self) -> None:
+        """Open the answers that were not while the learner was far behind, of labels that are still there.
+
+        Raises `CompletionsUnavailable`.
+        """
+        if not (self.caught_up and self._has_bare):
+            return
+        labels = self._parts.labels
+        self._parts.joins.opens = True
+        found = reopened(labels.bare(), self._parts.joins)
+        known = [label for label in found if self._is_in_our_words(label)]
+        labels.reopen(known)
+        for label in known:
+            self._count_new(label)
+        self._has_bare = False
 
     def _is_in_our_words(self, label: Label) -> bool:
         """Whether the model has all tokens of a label's answers; those of another model may be in the log."""
@@ -67,9 +99,9 @@ class Reading:
             self._parts.metrics.dead_letters.inc()
         return known
 
-    def _count(self, label: Label) -> None:
+    def _count_new(self, label: Label) -> None:
         parts = self._parts
-        parts.metrics.labels.labels(label.kind).inc()
+        parts.unread.extend(parts.labels.answers_of(label))
         if parts.labels.teaches(label) and not parts.labels.is_judging(label):
             parts.state = stages.voted(parts.state)
 
@@ -94,6 +126,7 @@ class Reading:
         parts = self._parts
         parts.joiner.forget_texts(erasure.tenant, erasure.user)
         parts.labels.erase(erasure.tenant, erasure.user)
+        parts.memory.scrub()
         parts.features.forget()
         parts.unread.clear()
         parts.askable.forget()

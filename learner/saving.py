@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-from feedback.join import Joiner
 from feedback.log import LogUnavailable
 from feedback.usage import Usage
 from feedback.usage import entry as usage_entry
 from learner import checkpoint, sealed, stages
 from learner.model import ADAPTERS
 from learner.parts import Parts, Place
+from learner.reindex import reindex
 from learner.scoring import Scoring
 
 logger = logging.getLogger("hearken.learner")
@@ -34,27 +34,31 @@ class Saving:
         """Make everything up to here one checkpoint."""
         parts, started = self._parts, time.monotonic()
         parts.place.turn += 1
+        parts.joiner.lost += parts.joins.sweep()
+        parts.tell_lost()
         tensors = {
             "adapters": {name: parts.model.adapter_state(name) for name in ADAPTERS},
             "reward": parts.reward.state_dict(),
             "judge": parts.judge.state_dict(),
             "ppo": parts.ppo.snapshot(),
             "earlier": parts.earlier,
-            "features": parts.features.state(),
+            "scores": parts.features.scores_state(),
         }
         state = {
             "place": dataclasses.asdict(parts.place),
             "state": dataclasses.asdict(parts.state),
             "joiner": parts.joiner.state(),
-            "labels": parts.labels.state(),
+            "labels": parts.labels.summary(),
             "agreement": parts.agreement.state(),
             **parts.watch.state(),
             "untold": [event.model_dump(mode="json") for event in parts.untold],
         }
         suspects = {r: dataclasses.asdict(s) for r, s in parts.standings.items() if s.is_suspect}
         ledger = {"cursor": parts.place.cursor, **parts.labels.ledger(), "raters": suspects}
+        parts.memory.save_labels(*parts.labels.changes(), parts.sealer)
+        parts.memory.save_features(*parts.features.changes())
         sealed_state = sealed.seal(state, parts.sealer)
-        checkpoint.save(parts.folder, parts.place.turn, tensors, sealed_state, ledger)
+        checkpoint.save(parts.folder, parts.place.turn, tensors, sealed_state, ledger, parts.memory.commit)
         parts.journal.clear()
         now = time.monotonic()
         self.next_save = now + max(SAVE_SECONDS, SAVE_SHARE * (now - started))
@@ -76,14 +80,13 @@ class Saving:
     def resume(self) -> bool:
         """Continue from the current checkpoint; False when there is none yet."""
         parts = self._parts
-        found = checkpoint.load(parts.folder)
+        found = checkpoint.load(parts.folder, parts.memory.step)
         if found is None:
+            parts.memory.clear()
             return False
         tensors, state = found[0], sealed.unseal(found[1], parts.sealer)
         parts.place = _place(state["place"])
-        parts.take_joiner(Joiner.from_state(state["joiner"], parts.sealer))
-        parts.labels.restore(state["labels"])
-        parts.agreement.restore(state.get("agreement", {"seen": {}, "sums": {}}))
+        self._remember(tensors, state)
         parts.watch.restore(state)
         parts.state = self._state(state)
         parts.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
@@ -91,8 +94,6 @@ class Saving:
             parts.model.load_adapter_state(name, weights)
         parts.ppo.restore(tensors["ppo"])
         parts.earlier = tensors["earlier"]
-        if "features" in tensors:  # not in checkpoints of before
-            parts.features.restore(tensors["features"])
         answers = chain.from_iterable(map(parts.labels.answers_of, parts.labels.votes))
         parts.unread = deque(answer for answer in answers if not parts.features.knows(answer))
         try:
@@ -105,6 +106,28 @@ class Saving:
             self._scoring.fit()
         self._tell()
         return True
+
+    def _remember(self, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Take up what the memory has, or what a checkpoint has that is of before there was one."""
+        parts, agreement = self._parts, state.get("agreement", {"seen": {}, "sums": {}})
+        if parts.memory.step is not None:
+            parts.joins.restore(state["joiner"])
+            parts.labels.restore(state["labels"], parts.memory.labels(parts.sealer))
+            parts.agreement.restore(agreement)
+            parts.features.restore_rows(parts.memory.features(), tensors["scores"])
+        elif "votes" in state["joiner"]:
+            parts.memory.clear()
+            reindex(parts.joiner, parts.log, parts.place.cursor)
+            parts.labels.restore(state["labels"])
+            parts.agreement.restore(agreement)
+            if "features" in tensors:  # not in the oldest
+                parts.features.restore(tensors["features"])
+        else:
+            raise checkpoint.CheckpointLost(
+                f"{parts.memory.path} is gone, and the checkpoint is of no use without it. Move the folder "
+                f"{parts.folder} away, and the learner learns anew from the log"
+            )
+        parts.joiner.poison = state["joiner"]["poison"]
 
     def _state(self, saved: Mapping[str, Any]) -> stages.LearnerState:
         """The learner's state, also of a checkpoint from before there was a table of stages: its first

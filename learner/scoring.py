@@ -75,6 +75,7 @@ class Scoring:
             if parts.reward.foresee([label for label in new if parts.labels.is_judging(label)]):
                 parts.watch.rejudge()
             parts.agreement.add(new, parts.reward.predictions(new))
+        parts.agreement.forget_others(votes)
         parts.standings = standings(votes, waiting, parts.agreement, rules)
         parts.metrics.show_waiting(waiting.values())
 

@@ -51,12 +51,13 @@ def unseal(state: Json, sealer: Sealer) -> Json:
 
 def _parts(state: Json) -> Iterator[tuple[Owner, Json, Mapping[str, Any]]]:
     """Everything with texts, always in the same order: its owner, itself, and what it is without them."""
-    for answers in state["joiner"]["completions"]:
+    joined = state.get("joiner", {})  # nothing of it where a file has it (see `learner.memory`)
+    for answers in joined.get("completions", ()):
         for answer in answers:
             yield (answer["tenant"], answer["user"]), answer, _ANSWER
-    for vote in state["joiner"]["votes"]:
+    for vote in joined.get("votes", ()):
         yield (vote["tenant"], vote["rater"]), vote, _VOTE
-    for label in state["labels"]["labels"]:
+    for label in state.get("labels", {}).get("labels", ()):
         yield (label["tenant"], label["rater"]), label, _LABEL
         for answer in label["answers"]:
             yield (answer["tenant"], answer["user"]), answer, _ANSWER

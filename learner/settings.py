@@ -250,6 +250,11 @@ class LearnerSettings:
     pessimism: Annotated[
         float, "a rollout's score is the mean of the heads less this many of their standard deviations"
     ] = 0.5
+    join_window: Annotated[
+        int,
+        "newest completions that a vote may still be about, and votes whose revisions are known; about 100 "
+        "bytes of disk each",
+    ] = 2_000_000
     judge_share: Annotated[float, "share of raters who judge candidates and never train the reward model"] = (
         0.25
     )
@@ -285,7 +290,10 @@ class LearnerSettings:
             raise ValueError("kl_budget_nats and kl_publish_nats must be above 0 nats per response")
         if not self.kl_refill_nats >= 0:
             raise ValueError(f"kl_refill_nats is {self.kl_refill_nats}; it must not be below 0")
-        counts = ("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate", "max_tokens")
+        counts = (
+            *("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate", "max_tokens"),
+            "join_window",
+        )
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

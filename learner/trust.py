@@ -9,8 +9,8 @@ Votes wait in quarantine while their rater is new, when they come in a burst, an
 one answer that none of them asked for. Waiting votes are kept, and train again once the reason is gone.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -54,12 +54,22 @@ class Standing:
         return self.weight < 0.5 or bool(self.waiting)
 
 
-class Agreement:
-    """How well each rater's votes were predicted before they were trained on."""
+Sums = MutableMapping[str, tuple[float, int]]
+"""Rater -> sum of agreements, votes."""
 
-    def __init__(self) -> None:
+
+class Agreement:
+    """How well each rater's votes were predicted before they were trained on.
+
+    Sums are kept by rater and for everyone, so that a vote costs the same however many raters there are.
+    `sums` holds those by rater; a file may stand behind it, then `state` need not hold them too.
+    """
+
+    def __init__(self, sums: Sums | None = None) -> None:
         self._seen: dict[str, int] = {}  # event id -> revision
-        self._sums: dict[str, tuple[float, int]] = {}  # rater -> sum of agreements, votes
+        self._in_memory = sums is None
+        self._sums: Sums = {} if sums is None else sums
+        self._everyone = (0.0, 0)  # the same for all raters together
 
     def unseen(self, labels: Iterable[Label]) -> list[Label]:
         """The labels that were not scored yet."""
@@ -69,8 +79,15 @@ class Agreement:
         """Score votes. `predicted[i]`: the probability that the vote's value is 1, before it was known."""
         for label, p in zip(labels, predicted, strict=True):
             self._seen[label.event_id] = label.revision
+            agreed = label.value * p + (1 - label.value) * (1 - p)
             total, votes = self._sums.get(label.rater, (0.0, 0))
-            self._sums[label.rater] = (total + label.value * p + (1 - label.value) * (1 - p), votes + 1)
+            self._sums[label.rater] = (total + agreed, votes + 1)
+            self._everyone = (self._everyone[0] + agreed, self._everyone[1] + 1)
+
+    def forget_others(self, labels: Iterable[Label]) -> None:
+        """Remember which votes were scored of these only: of others nobody asks any more. Sums stay."""
+        ids = {label.event_id for label in labels}
+        self._seen = {event_id: revision for event_id, revision in self._seen.items() if event_id in ids}
 
     def of(self, rater: str, rules: TrustRules) -> float:
         """A rater's agreement in [0, 1], shrunk towards everyone's."""
@@ -80,8 +97,8 @@ class Agreement:
     @property
     def mean(self) -> float:
         """Everyone's agreement; 0.5 before there is any."""
-        votes = sum(count for _, count in self._sums.values())
-        return sum(total for total, _ in self._sums.values()) / votes if votes else 0.5
+        total, votes = self._everyone
+        return total / votes if votes else 0.5
 
     def weight(self, rater: str, rules: TrustRules) -> float:
         """A rater's weight in [0, 1]."""
@@ -91,13 +108,22 @@ class Agreement:
         return min(1.0, max(0.0, (self.of(rater, rules) - 0.5) / (mean - 0.5)))
 
     def state(self) -> dict[str, Any]:
-        """All of it as JSON types."""
-        return {"seen": self._seen, "sums": {rater: list(pair) for rater, pair in self._sums.items()}}
+        """All of it as JSON types; without the sums of raters where a file holds them."""
+        sums = {rater: list(pair) for rater, pair in self._sums.items()} if self._in_memory else None
+        return {"seen": self._seen, "everyone": list(self._everyone), "sums": sums}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state` described."""
         self._seen = dict(state["seen"])
-        self._sums = {rater: (float(total), int(votes)) for rater, (total, votes) in state["sums"].items()}
+        if state["sums"] is not None:
+            self._sums.clear()
+            self._sums.update({rater: (float(of), int(n)) for rater, (of, n) in state["sums"].items()})
+        if "everyone" in state:
+            total, votes = state["everyone"]
+        else:  # of a checkpoint of before
+            total = sum(of for of, _ in state["sums"].values())
+            votes = sum(count for _, count in state["sums"].values())
+        self._everyone = (float(total), int(votes))
 
 
 def quarantine(labels: Sequence[Label], rules: TrustRules, now: float) -> dict[str, str]:
@@ -118,9 +144,10 @@ def quarantine(labels: Sequence[Label], rules: TrustRules, now: float) -> dict[s
 def _bursts(votes: Sequence[Label], rules: TrustRules) -> list[str]:
     """The votes of one rater, in order of time, that are too many at once."""
     surplus: list[str] = []
-    recent: list[float] = []
+    recent: deque[float] = deque()
     for label in votes:
-        recent = [at for at in recent if label.at - at < rules.burst_seconds]
+        while recent and label.at - recent[0] >= rules.burst_seconds:
+            recent.popleft()
         if len(recent) >= rules.burst_votes:
             surplus.append(label.event_id)
         else:
@@ -137,11 +164,31 @@ def _brigades(labels: Sequence[Label], rules: TrustRules) -> list[str]:
                 strangers[answer.completion_id, answer.choice].append(label)
     found: list[str] = []
     for votes in strangers.values():
-        votes.sort(key=lambda label: label.at)
-        for i, last in enumerate(votes):
-            near = [label for label in votes[: i + 1] if last.at - label.at < rules.brigade_seconds]
-            if len({label.rater for label in near}) >= rules.brigade_raters:
-                found += [label.event_id for label in near]
+        if len(votes) >= rules.brigade_raters:
+            votes.sort(key=lambda label: label.at)
+            found += _crowds(votes, rules)
+    return found
+
+
+def _crowds(votes: Sequence[Label], rules: TrustRules) -> list[str]:
+    """The votes, given in order of time, that lie within `brigade_seconds` of enough other raters'.
+
+    A window moves over them once, so many strangers on one answer cost no more than as many apart.
+    """
+    found: list[str] = []
+    raters: Counter[str] = Counter()  # of the votes in the window
+    first = told = 0  # the window's first vote, and the first that was not yet found
+    for i, last in enumerate(votes):
+        raters[last.rater] += 1
+        while last.at - votes[first].at >= rules.brigade_seconds and first < i:
+            raters[votes[first].rater] -= 1
+            if not raters[votes[first].rater]:
+                del raters[votes[first].rater]
+            first += 1
+        if len(raters) >= rules.brigade_raters:
+            told = max(told, first)
+            found += [label.event_id for label in votes[told : i + 1]]
+            told = i + 1
     return found
 
 
@@ -149,9 +196,9 @@ def trusted(labels: Sequence[Label], agreement: Agreement, rules: TrustRules) ->
     """The labels to train on, each with its rater's weight; those of raters without any are left out."""
     weights = {rater: agreement.weight(rater, rules) for rater in {label.rater for label in labels}}
     return [
-        replace(label, weight=label.weight * weights[label.rater])
+        label if weight == 1.0 else replace(label, weight=label.weight * weight)
         for label in labels
-        if weights[label.rater] > 0
+        if (weight := weights[label.rater]) > 0
     ]
 
 

@@ -39,6 +39,7 @@ _REASONS = {
     "kept": "It is kept; the learner does not learn from this kind of vote, or from what it is about, yet.",
     "erased": "A user whom it concerns was erased; no update uses it any more.",
     "evicted": "Newer votes have taken its place in what the learner remembers.",
+    "discarded": "What it is about is no longer in the log, or did not come within a day of the vote.",
 }
 
 

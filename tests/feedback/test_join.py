@@ -9,6 +9,7 @@ import pytest
 
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback
 from feedback.join import Joiner, Label
+from feedback.joins import Window
 from feedback.log import Record
 from feedback.sealing import Sealer
 from feedback.vault import Vault
@@ -140,7 +141,8 @@ def test_memory_is_bounded_whatever_comes() -> None:
     state = joiner.state()
     assert len(state["completions"]) == 10
     assert len(state["votes"]) == 40
-    assert len(joiner._waiting) <= 80  # two for each comparison: nothing of what was forgotten is left
+    assert isinstance(joiner._joins, Window)
+    assert len(joiner._joins._waiting) <= 80  # two for each comparison: nothing of what was forgotten is left
 
 
 def test_a_window_must_hold_something() -> None:
@@ -224,7 +226,7 @@ def test_a_restored_joiner_goes_on_where_it_was() -> None:
     restored = Joiner.from_state(orjson.loads(orjson.dumps(joiner.state())))
     assert restored.completions == joiner.completions
     assert restored.state() == joiner.state()
-    assert (restored.window, restored.poison) == (7, 1)
+    assert (restored.state()["window"], restored.poison) == (7, 1)
     for each in (joiner, restored):
         assert feed(each, thumb("c1", 1.0, 3)) == []  # still known
         assert len(feed(each, completion("late"))) == 1  # still waited for

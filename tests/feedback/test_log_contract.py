@@ -16,6 +16,7 @@ import pytest
 
 from feedback.kafka_log import KafkaLog
 from feedback.log import Entry, EventLog, LogError, LogUnavailable, Record
+from feedback.log import Place as Spot
 from feedback.replay import replay
 from feedback.sqlite_log import SqliteLog
 
@@ -110,6 +111,17 @@ def test_an_empty_log_answers_nothing_and_keeps_the_cursor(place: Place, log: Ev
 
 def test_an_empty_append_is_acknowledged(log: EventLog) -> None:
     assert log.append([]).result(timeout=10) is None
+
+
+def test_records_are_fetched_from_where_they_lie(place: Place, log: EventLog) -> None:
+    for name, count in ((place.a, 700), (place.b, 3)):
+        log.append([entry for key in "kxyz" for entry in entries(name, count, key)]).result()
+    records, _ = read_until(log, [place.a, place.b], lambda r: len(r) >= 4 * 703)
+    wanted = [records[i] for i in (2100, 3, 2700, 4, 999, 3)]
+    beyond = Spot(place.a, 0, 10_000)
+    spots = [*(Spot(*record[:3]) for record in wanted), beyond, Spot(place.b, 0, 10_000)]
+    assert log.fetch(spots, wait_seconds=30.0) == [*wanted, None, None]
+    assert log.fetch([]) == []
 
 
 def test_entries_of_one_key_keep_their_order(place: Place, log: EventLog) -> None:

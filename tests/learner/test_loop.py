@@ -1,5 +1,6 @@
 """What the loop does when, without an engine: reading, updating, saving."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,8 +9,13 @@ import torch
 
 from deploy.engine import EngineClient
 from deploy.registry import Registry
-from feedback.log import Cursor, Entry, Record
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.join import Joiner
+from feedback.log import Cursor, Entry, LogUnavailable, Place, Record
+from feedback.opening import open_sealer
 from feedback.sqlite_log import SqliteLog
+from learner import checkpoint
+from learner.labels import LabelStore
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
@@ -101,3 +107,146 @@ def test_a_learner_that_waits_reads_the_voted_answers_for_its_next_update(tmp_pa
     log.close()
     assert known == [READ_AHEAD, *[2 * READ_AHEAD] * 4]
     assert not waiting.state.updates
+
+
+def test_a_learner_that_dies_at_every_turn_comes_to_the_same(log: Slow, tmp_path: Path) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    model = str(tmp_path / "model")
+    whole = learner(log, tmp_path / "whole", model)
+    while not whole.state.updates:
+        whole.turn(0.0)
+    deaths, dying = 0, learner(log, tmp_path / "dying", model)
+    while not dying.state.updates:
+        dying.turn(0.0)
+        dying.save()
+        if not dying.state.updates:
+            assert dying.reading._read_some(0.0)  # what is not in a checkpoint is to leave no trace
+            dying.memory.close()  # the kernel does that for a process that dies
+            deaths, dying = deaths + 1, learner(log, tmp_path / "dying", model)
+            assert dying.resume()
+    assert deaths > 5
+    assert dying.place.cursor == whole.place.cursor
+    assert dying.labels.state() == whole.labels.state()
+    assert dying.agreement.state() == whole.agreement.state()
+    assert dying.joiner.completions == whole.joiner.completions
+    votes = whole.labels.judging[:50]
+    assert dying.reward.predictions(votes) == whole.reward.predictions(votes)
+
+
+def test_a_checkpoint_of_before_there_was_a_memory_is_gone_on_from(log: Slow, tmp_path: Path) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    model = str(tmp_path / "model")
+    known = learner(log, tmp_path, model)
+    while not known.state.updates:
+        known.turn(0.0)
+    found = checkpoint.load(known.folder)
+    assert found is not None
+    tensors, state = found
+    joiner, at = Joiner(), dict[str, int]()
+    while at != known.place.cursor:
+        records, at = log.read((COMPLETIONS, FEEDBACK, RELEASES), at, 1000)
+        joiner.feed(records)
+    sums = {rater: list(pair) for rater, pair in known.memory.raters.items()}
+    state |= {"joiner": joiner.state(), "labels": known.labels.state()}
+    state["agreement"] = {"seen": state["agreement"]["seen"], "sums": sums}
+    tensors["features"] = known.features.state()
+    del tensors["scores"]
+    older = tmp_path / "older"
+    checkpoint.save(older / "learner", known.place.turn, tensors, state, {})
+    for _ in range(2):  # and from the checkpoint that it makes then
+        again = learner(log, older, model)
+        assert again.resume()
+        assert again.joiner.completions == joiner.completions
+        assert again.labels.state() == known.labels.state()
+        assert dict(again.memory.raters) == dict(known.memory.raters)
+        assert again.agreement.mean == pytest.approx(known.agreement.mean)
+        votes = known.labels.judging[:20]
+        assert again.reward.predictions(votes) == known.reward.predictions(votes)
+        again.save()
+        again.memory.close()
+    (older / "learner" / "memory.db").unlink()
+    with pytest.raises(checkpoint.CheckpointLost, match="Move the folder"):
+        learner(log, older, model).resume()
+
+
+def test_a_vote_on_what_the_log_lost_is_counted_and_told(tmp_path: Path) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    log = SqliteLog(tmp_path / "log.db")
+    made = record(completion("c0"))
+    log.append([Entry(made.topic, made.key, made.value)]).result()
+    waits = learner(log, tmp_path, str(tmp_path / "model"))
+    waits.turn(0.0)
+    waits.save()
+    waits.memory.close()
+    assert log.prune(COMPLETIONS, 1e12, 10) == 1
+    waits = learner(log, tmp_path, str(tmp_path / "model"))
+    assert waits.resume()
+    vote = record(thumb("c0", 1.0, 1))
+    log.append([Entry(vote.topic, vote.key, vote.value)]).result()
+    waits.turn(0.0)
+    log.close()
+    assert waits.metrics.registry.get_sample_value("hearken_learner_votes_lost_total") == 1
+    [(_, revision, state)] = waits.labels.take_news()
+    assert (revision, state) == (1, "discarded")
+
+
+class Away(SqliteLog):
+    """A log of which single records cannot be had for a while, as from a broker that is away."""
+
+    is_away = False
+
+    def fetch(self, places: Sequence[Place], wait_seconds: float = 0.0) -> list[Record | None]:
+        if self.is_away:
+            raise LogUnavailable("away")
+        return super().fetch(places, wait_seconds)
+
+
+def test_a_vote_is_not_lost_while_its_answer_cannot_be_read(tmp_path: Path) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    log = Away(tmp_path / "log.db")
+    made = record(completion("c0"))
+    log.append([Entry(made.topic, made.key, made.value)]).result()
+    known = learner(log, tmp_path, str(tmp_path / "model"))
+    known.turn(0.0)
+    known.save()
+    known.memory.close()
+    known = learner(log, tmp_path, str(tmp_path / "model"))
+    assert known.resume()
+    more = [record(completion("c1")), record(thumb("c0", 1.0, 1)), record(thumb("c1", 1.0, 1))]
+    log.append([Entry(each.topic, each.key, each.value) for each in more]).result()
+    log.is_away = True
+    before = known.place.cursor
+    known.turn(0.0)
+    assert (known.place.cursor, known.labels.used) == (before, 0)
+    log.is_away = False
+    known.turn(0.0)
+    assert known.labels.used == 2
+    assert [answers[0].completion_id for answers in known.joiner.completions.values()] == ["c0", "c1"]
+    log.close()
+
+
+def test_answers_of_labels_that_stay_are_opened_once_a_learner_has_caught_up(
+    tmp_path: Path, log: Slow
+) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    sealer = open_sealer(tmp_path)
+    for name, user in (("s0", "u_ada"), ("s1", "u_bob")):
+        asked = completion(name).model_copy(update={"user": user})
+        events = [sealer.seal(asked), thumb(name, 1.0, 1, rater=user)]
+        log.append([Entry(r.topic, r.key, r.value) for r in map(record, events)]).result()
+    ends = []
+    for limit in (10**9, 1000):  # none is far behind, and nearly all
+        found = learner(log, tmp_path, str(tmp_path / "model"), labels_per_update=10**9)
+        found.labels = LabelStore(found.settings.judge_share, capacity=500)
+        found.reading.far_behind = limit
+        while found.place.cursor.get("completions/0", 0) < VOTES + 2:
+            found.saving.next_save = 0.0
+            found.turn(0.0)
+        assert len(found.labels.votes) == 500
+        ends.append((found.labels.state(), found.labels.training, found.labels.ledger()))
+        found.memory.clear()
+        found.memory.commit(0)
+        found.memory.close()
+        shutil.rmtree(tmp_path / "learner")
+    assert ends[0][0]["labels"] == ends[1][0]["labels"]
+    assert ends[0][1:] == ends[1][1:]

@@ -127,6 +127,16 @@ def test_votes_that_teach_nothing_say_why(gateway: Gateway) -> None:
     assert "no choice 7" in str(receipt(gateway, beyond, "discarded")["reason"])
 
 
+def test_a_vote_that_the_learner_could_not_join_is_discarded(gateway: Gateway) -> None:
+    event_id = post(gateway, thumbs(gateway.chat(user="ada").json()["id"]))
+    receipt(gateway, event_id, "joined")
+    (event,) = gateway.votes()
+    update(gateway.log, 1, (event_id, event.revision, "discarded"))
+    assert "no longer in the log" in str(receipt(gateway, event_id, "discarded")["reason"])
+    update(gateway.log, 2, (event_id, event.revision, "training"))  # it came after all
+    receipt(gateway, event_id, "used")
+
+
 def test_a_changed_vote_says_what_its_revisions_did(gateway: Gateway) -> None:
     completion_id = gateway.chat().json()["id"]
     event_id = post(gateway, thumbs(completion_id, "up"))
