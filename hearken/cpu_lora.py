@@ -11,6 +11,11 @@ and each group is multiplied with its adapter's weights where they lie. A layer 
 takes two matmuls all the same. Rows never meet the weights of an adapter that is not theirs, not even
 multiplied by zero: an adapter with infinite weights spoils its own answers only.
 
+The output layer is apart. For a prompt's logprobs vLLM asks it about the rows of that prompt alone, and says
+nowhere whose they are; the groups are of the rows that a token is sampled for. Adapters of hearken's learner
+have no weights there, and such ones are left out. Where one has, a prompt's logprobs are the base's in this
+layer: a fleet that proves the adapter by them refuses it.
+
 Triton kernels on GPUs do all this already.
 """
 
@@ -97,12 +102,14 @@ class GroupedPunicaWrapper(Stock):  # type: ignore[misc, valid-type]
         self._packed: dict[int, PackedWeights] = {}  # by the identity of what vLLM's layer holds for good
         self._token_groups: Groups = []
         self._sampler_groups: Groups = []
+        self._output_groups: Groups | None = None  # those that have weights in the output layer
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Called when the adapters of a batch's tokens are not those of the batch before."""
         super().update_metadata(*args, **kwargs)
         self._token_groups = group_rows(self.token_lora_indices.tolist())
         self._sampler_groups = group_rows(self.sampler_indices.tolist())
+        self._output_groups = None
 
     def add_lora_linear(
         self,
@@ -122,10 +129,13 @@ class GroupedPunicaWrapper(Stock):  # type: ignore[misc, valid-type]
     def add_lora_logits(
         self, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **_: Any
     ) -> None:
-        """Add each adapter's share to the logits, in place."""
-        if self._sampler_groups:
+        """Add each adapter's share to the logits, in place: of the rows that tokens are sampled for."""
+        if self._output_groups is None:
+            has = {slot: bool(lora_b_stacked[slot].any()) for slot, _ in self._sampler_groups}
+            self._output_groups = [group for group in self._sampler_groups if has[group[0]]]
+        if self._output_groups and len(_rows(x)) == len(self.sampler_indices):
             packed = self._weights((lora_a_stacked,), (lora_b_stacked,), key=id(lora_a_stacked))
-            packed.add(_rows(y), _rows(x), self._sampler_groups, scale)
+            packed.add(_rows(y), _rows(x), self._output_groups, scale)
 
     def _weights(
         self, lora_a: tuple[Tensor, ...], lora_b: tuple[Tensor, ...], key: int | None = None

@@ -131,6 +131,30 @@ def test_the_plugin_and_stock_agree_where_no_row_is_of_the_base(cpu_lora: Any, s
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("has_weights", [True, False])
+def test_a_prompts_rows_in_the_output_layer_are_not_those_that_are_sampled(
+    cpu_lora: Any, has_weights: bool
+) -> None:
+    """vLLM asks for the logprobs of a prompt's rows between two tokens of a mixed batch."""
+    from vllm.lora.layers import LoRAMapping
+
+    ids, slots = [11, 12, 13], [0, 2, -1, 1, 0, 1, 2, -1, 0]
+    indices = tuple(ids[s] if s >= 0 else 0 for s in slots)
+    wrapper = cpu_lora.GroupedPunicaWrapper(64, max_batches=16, device="cpu")
+    wrapper.update_metadata(LoRAMapping(indices, indices, is_prefill=True), [*ids, None], SLOTS + 1, 100)
+    made = layer()
+    a, b = made.a[0], made.b[0] * has_weights
+    for rows in (3, len(slots), 30):
+        y = torch.randn(rows, SIZES[0], generator=made.draw)
+        x = torch.randn(rows, WIDTH, generator=made.draw)
+        got = y.clone()
+        wrapper.add_lora_logits(got, x, a, b, 1.0)
+        for row in range(rows):
+            mine = slots[row] if rows == len(slots) and has_weights else -1
+            share = b[mine, 0] @ (a[mine, 0] @ x[row]) if mine >= 0 else torch.zeros(SIZES[0])
+            torch.testing.assert_close(got[row], y[row] + share, atol=1e-5, rtol=1e-5)
+
+
 @pytest.fixture
 def client(engine: Engine, tmp_path: Path) -> Iterator[EngineClient]:
     """The engine with all of its slots filled with adapters that change a lot."""
