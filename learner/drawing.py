@@ -6,7 +6,7 @@ from itertools import chain
 
 from deploy.engine import Sample
 from feedback.importing import IMPORTED
-from learner.lengths import rollout_tokens
+from learner.lengths import rollout_tokens, users_limit
 from learner.parts import Parts
 from learner.rollouts import distinct_prompts
 from learner.watching import Owner
@@ -22,15 +22,17 @@ class Drawing:
         self._parts = parts
 
     def longest(self) -> int:
-        """The longest rollout: as long as answers in the log are, and longer once that cut too many off.
+        """The longest rollout: as long as answers in the log are, and longer once that cut too many off, but
+        not longer than users let answers be.
 
         Raises `EngineError`.
         """
         parts = self._parts
         newest = [*parts.joiner.completions.values()][-COMPLETIONS_FOR_LENGTH:]
-        answers = chain.from_iterable(newest)
-        lengths = [a.tokens for a in answers if a.tokens and a.policy_version != IMPORTED]
-        most = parts.sampler.longest(parts.settings.max_tokens)
+        answers = [a for a in chain.from_iterable(newest) if a.tokens and a.policy_version != IMPORTED]
+        lengths = [answer.tokens for answer in answers]
+        cut_off = [answer.finish_reason == "length" for answer in answers]
+        most = users_limit(lengths, cut_off, parts.sampler.longest(parts.settings.max_tokens))
         limit = rollout_tokens(lengths, parts.settings.rollout_quantile, most)
         return min(most, max(limit, parts.place.rollout_tokens))
 

@@ -37,6 +37,18 @@ def rollout_tokens(lengths: Sequence[int], quantile: float, most: int) -> int:
     return min(most, max(FLOOR, math.ceil(HEADROOM * long)))
 
 
+def users_limit(lengths: Sequence[int], cut_off: Sequence[bool], most: int) -> int:
+    """The longest answer that users let a policy give, in tokens; at most `most`.
+
+    lengths, cut_off: of the newest answers. Where the longest were cut off, nobody saw more than that, and a
+    policy that learned to answer at greater length would be cut off by its users. Where they came to their
+    end, nothing is known of a limit.
+    """
+    longest = max(lengths, default=most)
+    is_limit = any(cut for length, cut in zip(lengths, cut_off, strict=True) if length == longest)
+    return min(longest, most) if is_limit else most
+
+
 def after_cut_off(limit: int, cut_off_ratio: float, most: int) -> int:
     """The limit for the next batch: more when too many answers of this one did not come to their end."""
     return min(most, math.ceil(HEADROOM * limit)) if cut_off_ratio > FEW_CUT_OFF else limit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from learner.lengths import after_cut_off, kl_limit, rollout_tokens
+from learner.lengths import after_cut_off, kl_limit, rollout_tokens, users_limit
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,11 @@ def test_a_batch_that_was_cut_off_too_often_makes_the_next_one_longer() -> None:
     assert after_cut_off(200, cut_off_ratio=0.2, most=1024) == 300
     assert after_cut_off(200, cut_off_ratio=0.04, most=1024) == 200
     assert after_cut_off(900, cut_off_ratio=1.0, most=1024) == 1024
+
+
+def test_a_policy_learns_no_longer_answers_than_its_users_let_it_give() -> None:
+    assert users_limit([20, 64, 40, 64], [False, True, False, True], 1024) == 64
+    assert users_limit([20, 64, 40, 90], [False, True, False, False], 1024) == 1024  # one user's limit
+    assert users_limit([20, 64, 64], [False, False, True], 1024) == 64
+    assert users_limit([2000, 40], [True, False], 1024) == 1024
+    assert users_limit([], [], 1024) == 1024

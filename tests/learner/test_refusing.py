@@ -351,6 +351,7 @@ def test_a_learner_that_is_killed_after_every_turn_comes_to_the_same_weights(
         assert killed.model.policy_digest == undisturbed.model.policy_digest, turn
         assert killed.state == undisturbed.state
         seen.add((killed.state.batches > 1, killed.state.pace < 1))
+        killed.memory.close()  # as the kernel does for a process that dies
         killed = start(tmp_path / "two")
     assert undisturbed.metrics.registry.get_sample_value("hearken_ppo_undone_total")
     assert undisturbed.place.steps > 3
