@@ -62,7 +62,11 @@ SUPPORT_DESK = World(
     service={},
 )
 
-# Two cores give some 200 tokens a second to users and measurements together, so these are fewer.
+# Two cores give some 200 tokens a second to users, rollouts and measurements together, so these are fewer:
+# one pass over fresh rollouts rather than several, and as many at a time as the engine makes at little more
+# than the price of a few. With lambda at .95 a twentieth of a reward reaches the first of 60 tokens, and the
+# critic, which would make up for that, has no time to learn here. An answer in twenty-five of the base never
+# ends: 512 tokens are enough of it.
 EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,
