@@ -62,10 +62,11 @@ kafka: setup
 redis: setup
 	$(BIN)/python -m tests.servers redis --port 6379
 
-# Needs uv. The overrides take vLLM's CUDA-only and vision packages out; torch's own needs come with torch.
+# Needs uv. For the oldest Python 3.11: before 3.11.3 redis needs a package more. The overrides take vLLM's CUDA-only
+# and vision packages out; torch's own needs come with torch.
 lock:
 	uv pip compile pyproject.toml --extra learner --extra cpu --extra parquet --extra dev --no-annotate --no-header \
-	  --override <(printf '%s\n' 'torch==2.13.0' "torchvision; sys_platform == 'never'" \
+	  --python-version 3.11 --override <(printf '%s\n' 'torch==2.13.0' "torchvision; sys_platform == 'never'" \
 	    "torchaudio; sys_platform == 'never'" "torchcodec; sys_platform == 'never'") \
 	  | grep -v -E '^(torch|triton|nvidia-|cuda-)' > requirements.lock.new
 	{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.full
