@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from deploy.engine import EngineClient
-from deploy.registry import Registry
+from deploy.registry import Registry, RegistryError
 from deploy.releases import Decision, read_history
 from deploy.thoughts import thoughts_of
 from feedback.events import BASE, FEEDBACK
@@ -358,8 +358,9 @@ class Demo:
         from learner.lengths import kl_limit
 
         if evaluation is not None and evaluation.version != BASE:
-            manifest = Registry(self._up.data / "adapters").manifest(evaluation.version)
-            if math.isfinite(manifest.gate.kl_budget_nats_base):  # a version 0 met no gate
-                return manifest.gate.kl_budget_nats_base
+            with suppress(RegistryError):  # its files may be gone: there is a report all the same
+                gate = Registry(self._up.data / "adapters").manifest(evaluation.version).gate
+                if math.isfinite(gate.kl_budget_nats_base):  # a version 0 met no gate
+                    return gate.kl_budget_nats_base
         tokens = 0.0 if evaluation is None else evaluation.tokens_live
         return kl_limit(self._up.config.get("learner.kl_budget_nats").value, tokens)
