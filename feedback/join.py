@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from feedback.events import COMPLETIONS, FEEDBACK, Feedback, Target
-from feedback.joins import Gone, Joins, Said, Window
+from feedback.joins import Gone, Joins, Said, Window, waited_for
 from feedback.labels import Answer, Label, make_label
 from feedback.log import Record
 from feedback.opened import Opener, Unreadable, head_of, name_of
@@ -93,9 +93,7 @@ class Joiner:
         said, known = _said(vote), self._joins.said(vote.event_id)
         if known is not None and said <= known:
             return []
-        names = (name_of(vote.tenant, target) for target in vote.targets)
-        waits_for = [name for name in names if name[0] != "id" or not self._joins.knows(name[2])]
-        self._joins.put(vote, said, value, waits_for)
+        self._joins.put(vote, said, value, waited_for(vote, self._joins.knows))
         return [vote]
 
     def _label(self, vote: Feedback) -> Label | None:

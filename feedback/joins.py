@@ -183,13 +183,17 @@ class Window:
             self._add(answers[0].completion_id, answers)
         for dumped in state["votes"]:
             vote = Feedback.model_validate(dumped)
-            names = (name_of(vote.tenant, target) for target in vote.targets)
-            waits_for = [name for name in names if name[0] != "id" or not self.knows(name[2])]
-            self.put(vote, said(vote), b"", waits_for)
+            self.put(vote, said(vote), b"", waited_for(vote, self.knows))
 
     def _restored(self, choice: Mapping[str, Any]) -> Answer:
         tokens = {name: self._opener.shared(choice[name]) for name in ("prompt_token_ids", "token_ids")}
         return Answer(**{**choice, **tokens})
+
+
+def waited_for(vote: Feedback, knows: Callable[[str], bool]) -> list[Name]:
+    """The names of what a vote may still be completed by. knows: whether a completion id is known."""
+    names = (name_of(vote.tenant, target) for target in vote.targets)
+    return [name for name in names if name[0] != "id" or not knows(name[2])]
 
 
 def without_texts(vote: Feedback) -> Feedback:
