@@ -4,6 +4,8 @@ Shapes: N states of size H, V entries in the vocabulary. Everything here is in f
 are in: logits in bfloat16 are off by a hundredth of a nat.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -91,3 +93,46 @@ class TokenLogprobs(torch.autograd.Function):
             logits.scatter_add_(-1, tokens[part, None], gradient)
             out[part] = ctx.layer.backward(logits)
         return out, None, None, None
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokens:
+    """Distributions of the next token at N places, one and some others.
+
+    logprobs: (N,) of the tokens that followed; entropies: (N,); other_logprobs: (others, N); kl_nats:
+    (others, N), each place's KL to the others, over the whole vocabulary. All in nats.
+    """
+
+    logprobs: Tensor
+    entropies: Tensor
+    other_logprobs: Tensor
+    kl_nats: Tensor
+
+
+def compare_next_tokens(
+    layer: OutputLayer, states: Tensor, others: Sequence[Tensor], tokens: Tensor, rows: int
+) -> NextTokens:
+    """Compare what follows `states: (N, H)` with what follows `others: (N, H)` each.
+
+    tokens: (N,) that followed; rows: states at a time. Logprobs are made as `TokenLogprobs` makes them.
+    """
+    logprobs, entropies = states.new_empty(len(tokens)), states.new_empty(len(tokens))
+    other_logprobs, kl_nats = (states.new_empty(len(others), len(tokens)) for _ in range(2))
+    for start in range(0, len(tokens), rows):
+        part = slice(start, start + rows)
+        table, logprobs[part] = _log_softmax(layer, states[part], tokens[part])
+        chances = table.exp()
+        entropies[part] = -(chances * table).sum(-1)
+        for place, other in enumerate(others):
+            apart, other_logprobs[place, part] = _log_softmax(layer, other[part], tokens[part])
+            apart = torch.sub(table, apart, out=apart).mul_(chances)
+            kl_nats[place, part] = apart.sum(-1).clamp_(min=0.0)  # rounding can leave less than 0
+    return NextTokens(logprobs, entropies, other_logprobs, kl_nats)
+
+
+def _log_softmax(layer: OutputLayer, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Logprobs (N, V) of all tokens, and those (N,) of the ones that followed."""
+    logits = layer.logits(states)
+    sums = logits.logsumexp(-1)
+    chosen = logits.gather(-1, tokens[:, None]).squeeze(-1).sub_(sums)
+    return logits.sub_(sums[:, None]), chosen

@@ -162,13 +162,13 @@ def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tenso
         order = table[chosen.argsort()][inside[chosen.argsort()]]
         found = model.predicting_states(batch, POLICY)
         states[place[where]] = Critic.prepare(found).cpu()[order]
-        policy[where] = model.token_logprobs(found, batch.targets).float().cpu()[order]
         others = [model.predicting_states(batch, name) for name in ([None] if live_is_base else [None, LIVE])]
-        for other, out in zip(others, (base, live), strict=False):
-            out[where] = model.token_logprobs(other, batch.targets).float().cpu()[order]
-        entropies, kls = model.divergences(found, others)
-        entropy += entropies.sum().cpu()
-        for kl, out in zip(kls, (base_kl, live_kl), strict=False):
+        compared = model.compare(found, others, batch.targets)
+        policy[where] = compared.logprobs.float().cpu()[order]
+        entropy += compared.entropies.sum().cpu()
+        for logprobs, out in zip(compared.other_logprobs, (base, live), strict=False):
+            out[where] = logprobs.float().cpu()[order]
+        for kl, out in zip(compared.kl_nats, (base_kl, live_kl), strict=False):
             out[where] = kl.float().cpu()[order]
     ranks.add_(policy, base, base_kl, states, entropy, *([] if live_is_base else [live, live_kl]))
     return _Passes(policy, base, live, base_kl, live_kl, states, entropy)

@@ -24,7 +24,7 @@ from learner import native
 from learner.adapters import FlatAdapter, RankTooLow, embed, rank_of
 from learner.batching import Batch, Item, in_buckets, make_batch
 from learner.blocks import PackedTrunk, Unsuitable, add_in_bf16
-from learner.head import OutputLayer, TokenLogprobs
+from learner.head import NextTokens, OutputLayer, TokenLogprobs, compare_next_tokens
 from learner.native.trunk import NativeTrunk
 from learner.settings import LearnerSettings, Products
 from learner.width import default_rank
@@ -378,23 +378,13 @@ class SharedModel:
         return found
 
     @torch.no_grad()
-    def divergences(self, states: Tensor, others: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What the whole distribution of the next token says after `states: (N, H)`, without gradient.
+    def compare(self, states: Tensor, others: Sequence[Tensor], tokens: Tensor) -> NextTokens:
+        """What the distributions of the next token say after `states: (N, H)`, without gradient.
 
-        Its entropies (nats, (N,)), and for each of `others: (N, H)` its KL (nats, (N,)) to theirs.
+        others: (N, H) each, what they are compared with; tokens: (N,) that followed.
         """
         rows = max(1, LOGIT_BYTES // (8 * self.vocab_size))  # two tables at a time
-        entropies = states.new_empty(len(states))
-        kls = [torch.empty_like(entropies) for _ in others]
-        for start in range(0, len(states), rows):
-            part = slice(start, start + rows)
-            table = torch.log_softmax(self._head.logits(states[part]), dim=-1)
-            chances = table.exp()
-            entropies[part] = -(chances * table).sum(-1)
-            for kl, other in zip(kls, others, strict=True):
-                apart = table - torch.log_softmax(self._head.logits(other[part]), dim=-1)
-                kl[part] = (chances * apart).sum(-1).clamp_(min=0.0)  # rounding can leave less than 0
-        return entropies, kls
+        return compare_next_tokens(self._head, states, others, tokens, rows)
 
     def answer_logprobs(
         self, items: Sequence[Item], adapter: str | None, *, exact: bool = False, bf16_sums: bool = False

@@ -86,7 +86,7 @@ def test_logits_are_float32_of_the_states(three: Any, monkeypatch: pytest.Monkey
         found = model.token_logprobs(states, tokens)
         assert torch.allclose(found.double(), chosen, atol=1e-5)
         entropy = -(table.exp() * table).sum(-1)
-        assert torch.allclose(model.divergences(states, [])[0].double(), entropy, atol=1e-5)
+        assert torch.allclose(model.compare(states, [], tokens).entropies.double(), entropy, atol=1e-5)
         one, two = (torch.autograd.grad(each.sum(), states)[0] for each in (found, chosen.float()))
         assert torch.allclose(one, two, atol=1e-4)
 

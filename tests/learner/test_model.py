@@ -164,14 +164,17 @@ def test_slices_of_logits_give_the_same_values_and_gradients(
     def run() -> tuple[Tensor, Tensor, list[Tensor]]:
         states = model.predicting_states(batch, POLICY)
         chosen = model.token_logprobs(states, batch.targets)
-        entropies, (kl,) = model.divergences(states, [model.predicting_states(batch, None)])
+        with torch.no_grad():
+            base = model.predicting_states(batch, None)
+        found = model.compare(states, [base], batch.targets)
         return (
-            chosen,
-            torch.stack([entropies, kl]),
+            torch.stack([chosen, found.logprobs, model.token_logprobs(base, batch.targets)]),
+            torch.stack([found.entropies, *found.kl_nats]),
             list(torch.autograd.grad(chosen.sum(), model.parameters(POLICY))),
         )
 
     whole = run()
+    assert torch.equal(whole[0][0], whole[0][1])  # compared as they are trained
     monkeypatch.setattr(module, "LOGIT_BYTES", 4 * model.vocab_size * 5)  # five tokens at a time
     sliced = run()
     assert torch.allclose(whole[0], sliced[0], atol=1e-6)
@@ -184,30 +187,31 @@ def test_the_entropy_is_that_of_the_next_token(model: SharedModel) -> None:
     batch = make_batch(ITEMS[:1])
     with torch.no_grad():
         states = model.predicting_states(batch, None)
-        entropies, _ = model.divergences(states, [])
+        entropies = model.compare(states, [], batch.targets).entropies
         logits = AutoModelForCausalLM.from_pretrained(model.name)(batch.tokens).logits[0].double()
     start = len(ITEMS[0][0]) - 1
     expected = torch.distributions.Categorical(logits=logits[start:-1]).entropy()
     assert torch.allclose(entropies.double(), expected, atol=1e-5)
 
 
-def test_divergences_are_over_the_whole_vocabulary(model: SharedModel) -> None:
+def test_comparisons_are_over_the_whole_vocabulary(model: SharedModel) -> None:
     disturb(model, POLICY)
     batch = make_batch(ITEMS)
     every = torch.arange(model.vocab_size)
     with torch.no_grad():
         states = [model.predicting_states(batch, name) for name in (POLICY, None, LIVE)]
-        _, kls = model.divergences(states[0], states)
+        found = model.compare(states[0], states, batch.targets)
         rows = range(len(batch.targets))
         tables = [
             torch.stack([model.token_logprobs(s[i].expand(len(every), -1), every) for i in rows]).double()
             for s in states
         ]
-    for kl, table in zip(kls, tables, strict=True):
+    for kl, logprobs, table in zip(found.kl_nats, found.other_logprobs, tables, strict=True):
         expected = (tables[0].exp() * (tables[0] - table)).sum(1)
         assert torch.allclose(kl.double(), expected, atol=1e-5)
-    assert not kls[0].any()  # to itself
-    assert bool((kls[1] > 0.001).all())
+        assert torch.allclose(logprobs.double(), table[rows, batch.targets], atol=1e-5)
+    assert not found.kl_nats[0].any()  # to itself
+    assert bool((found.kl_nats[1] > 0.001).all())
 
 
 def test_the_digest_is_of_the_weight_files(model: SharedModel) -> None:
