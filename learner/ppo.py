@@ -23,7 +23,7 @@ from deploy.engine import Sample
 from learner.adapters import rank_of
 from learner.batching import Batch, Item, in_buckets
 from learner.critic import Critic, CriticTrainer
-from learner.lengths import kl_limit
+from learner.lengths import default_lam, kl_limit
 from learner.losses import (
     Mismatch,
     ascend,
@@ -129,7 +129,10 @@ class PPO:
         states = measured.states.to(device)
         with torch.no_grad():
             values[mask] = self.critic(states).cpu()
-        advantages, returns = gae(rewards, values, mask, self.settings.gamma, self.settings.lam)
+        lam = self.settings.lam
+        if lam is None:
+            lam = default_lam(measured.response_tokens)
+        advantages, returns = gae(rewards, values, mask, self.settings.gamma, lam)
         moved = _Moved()
         if self.steps >= self.settings.critic_warmup_steps:
             moved = self._improve(measured, whiten(advantages, mask), demonstrations, pace)

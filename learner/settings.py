@@ -42,7 +42,11 @@ class PPOSettings:
         "the policy (Andrychowicz et al. 2021, arXiv:2006.05990, found no use in it)",
     ] = math.inf
     gamma: Annotated[float, "discount of a token's reward (Ouyang et al. 2022)"] = 1.0
-    lam: Annotated[float, "of generalised advantage estimation (Schulman et al. 2017)"] = 0.95
+    lam: Annotated[
+        float | None,
+        "of generalised advantage estimation (Schulman et al. 2017); without it by the rollouts' mean length "
+        "(learner/lengths.py)",
+    ] = None
     max_grad_norm: Annotated[float, "longest gradient of one update"] = 1.0
     kl_coefficient: Annotated[float, "price of a nat of KL to the live policy, at the first step"] = 0.1
     kl_target_nats: Annotated[
@@ -99,7 +103,7 @@ class PPOSettings:
             )
         if not self.kl_rate >= 0:
             raise ValueError(f"kl_rate is {self.kl_rate}; it must not be below 0")
-        if not 0 <= self.gamma <= 1 or not 0 <= self.lam <= 1:
+        if not 0 <= self.gamma <= 1 or not 0 <= (self.lam or 0.0) <= 1:
             raise ValueError("gamma and lam must lie between 0 and 1")
 
 

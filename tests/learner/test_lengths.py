@@ -2,7 +2,7 @@
 
 import pytest
 
-from learner.lengths import after_cut_off, kl_limit, rollout_tokens, users_limit
+from learner.lengths import after_cut_off, default_lam, kl_limit, rollout_tokens, users_limit
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,9 @@ def test_a_policy_learns_no_longer_answers_than_its_users_let_it_give() -> None:
     assert users_limit([20, 64, 64], [False, False, True], 1024) == 64
     assert users_limit([2000, 40], [True, False], 1024) == 1024
     assert users_limit([], [], 1024) == 1024
+
+
+def test_a_reward_at_the_end_reaches_the_first_token_of_long_answers_too() -> None:
+    for tokens in (26, 60, 500, 4000):
+        assert default_lam(tokens) ** tokens > 0.25
+    assert default_lam(20) == default_lam(0) == 0.95

@@ -187,6 +187,7 @@ def test_one_update_is_that_of_a_plain_loop(model: SharedModel, update_tokens: i
         warmup_steps=0,
         critic_warmup_steps=0,
         learning_rate=1e-3,
+        lam=0.9,
         update_tokens=update_tokens,
     )
     take_steps(model, PPO(model, dataclasses.replace(settings, learning_rate=1e-2)), 2)  # away from the base
