@@ -66,12 +66,12 @@ SUPPORT_DESK = World(
 # one pass over fresh rollouts rather than several, and as many at a time as the engine makes at little more
 # than the price of a few. With lambda at .95 a twentieth of a reward reaches the first of 60 tokens, and the
 # critic, which would make up for that, has no time to learn here. An answer in twenty-five of the base never
-# ends: 512 tokens are enough of it.
+# ends: 512 tokens are enough of it, and 384 of a rollout, as the whole batch waits for its longest.
 EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,
     persona="curt",
-    concurrency=10,
+    concurrency=7,
     think_seconds=2.0,
     max_tokens=None,
     longest_answer=512,
@@ -83,8 +83,9 @@ EVERYDAY = World(
         "learner.min_labels": 80,
         "learner.labels_per_update": 80,
         "learner.rollouts_per_step": 64,
-        "learner.steps_per_candidate": 5,
-        "learner.ppo.learning_rate": 7e-4,
+        "learner.max_tokens": 384,
+        "learner.steps_per_candidate": 4,
+        "learner.ppo.learning_rate": 9e-4,
         "learner.ppo.epochs": 1,
         "learner.ppo.minibatches": 4,
         "learner.ppo.lam": 1.0,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 from deploy.engine import Sample
@@ -76,9 +77,18 @@ class Drawing:
         parts.place.rollouts = number
         return samples
 
-    def of_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
-        """Answers of the live policy to the prompts of the newest batch. Raises as `of_policy`."""
-        batch, live = f"live {self._parts.place.rollouts}", self._parts.place.live
+    def of_both(self, prompts: list[list[int]], longest: int) -> tuple[list[Sample], list[Sample]]:
+        """Answers of the policy and of live to the same prompts. Raises as `of_policy`.
+
+        Together, because many answers at a time cost an engine little more than a few.
+        """
+        number = self._parts.place.rollouts + 1
+        with ThreadPoolExecutor(1) as pool:
+            live = pool.submit(self._of_live, prompts, longest, number)
+            return self.of_policy(prompts, longest), live.result()
+
+    def _of_live(self, prompts: list[list[int]], longest: int, number: int) -> list[Sample]:
+        batch, live = f"live {number}", self._parts.place.live
         name = f"{batch} {live}"
         return self._parts.journal.once(name, prompts, lambda: self._draw(live, prompts, batch, longest))
 

@@ -45,8 +45,7 @@ class Offering:
         if not prompts:
             return None
         parts.metrics.show_phase("gate")
-        ours = self._drawing.of_policy(prompts, longest)
-        live = self._drawing.of_live(prompts, longest)
+        ours, live = self._drawing.of_both(prompts, longest)
         measured = parts.ppo.measure(ours)
         numbers = candidates.compare(
             ours,

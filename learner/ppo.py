@@ -3,8 +3,8 @@
 One `step` on rollouts of the present policy (Ouyang et al. 2022, arXiv:2203.02155, appendix C; Schulman et
 al. 2017, arXiv:1707.06347):
 
-    reward_t  = -price * (log policy - log live)_t, and at the last token the score, less a penalty when the
-                answer was cut off
+    reward_t  = -price * (log policy - log live)_t, and at the last token the score; when the answer was cut
+                off, that of an average whole one at most, less a penalty
     advantage = GAE of the rewards under the critic, whitened over the batch
     update    = some epochs of minibatches on the clipped surrogate, with demonstrations mixed in, until one
                 finds the policy too far from the one that made the rollouts
@@ -181,12 +181,19 @@ class PPO:
         """Called before all ranks compute a method together, with what it was called with."""
 
     def _rewards(self, measured: Measured, scores: Tensor) -> Tensor:
-        """Rewards (B, T): the KL penalty at every token, score and cut-off penalty at the last one."""
+        """Rewards (B, T): the KL penalty at every token, and at the last one what the answer is worth."""
         rewards = -self.kl_coefficient * kl_k1(measured.logprobs, measured.live_logprobs)
         last = measured.mask.sum(1) - 1
-        final = scores.float().cpu() - self.settings.cut_off_penalty * measured.cut_off
-        rewards[torch.arange(len(last)), last] += final
+        rewards[torch.arange(len(last)), last] += self._worth(scores.float().cpu(), measured.cut_off)
         return rewards
+
+    def _worth(self, scores: Tensor, cut_off: Tensor) -> Tensor:
+        """The scores (B,), without what an answer that was cut off (B,) may not have."""
+        penalty = self.settings.cut_off_penalty
+        if not penalty or bool(cut_off.all()):
+            return scores - penalty * cut_off
+        stump = scores.clamp(max=float(scores[~cut_off].mean())) - penalty
+        return torch.where(cut_off, stump, scores)
 
     def _improve(
         self, measured: Measured, advantages: Tensor, demonstrations: Sequence[Item], pace: float

@@ -67,8 +67,9 @@ class PPOSettings:
     ] = 0.6
     cut_off_penalty: Annotated[
         float,
-        "taken from the score of an answer without its end, in units of the score (Stiennon et al. 2020 give "
-        "such answers a fixed low score)",
+        "an answer without its end counts as its batch's average whole one at most, less this, in units of "
+        "the score (Stiennon et al. 2020 give such answers a fixed low score): otherwise people who like "
+        "long answers teach a policy never to end one; at 0 it counts like any other",
     ] = 1.0
     importance_cap: Annotated[
         float,

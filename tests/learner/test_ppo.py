@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from learner.settings import PPOSettings
 
 PROMPTS = [[3, 5], [4], [6, 3, 5], [9]]
 LIKED = range(3, 24)  # the tokens that the tests' users like
+LONGEST = 8  # tokens of an answer
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def model(random_model: str) -> SharedModel:
 
 
 def sample(
-    model: SharedModel, count: int, seed: int, max_tokens: int = 8, asked: Sequence[list[int]] = PROMPTS
+    model: SharedModel, count: int, seed: int, max_tokens: int = LONGEST, asked: Sequence[list[int]] = PROMPTS
 ) -> list[Sample]:
     """Answers of the policy, token by token, with the logprobs that they were drawn with."""
     generator = torch.Generator().manual_seed(seed)
@@ -154,13 +155,14 @@ def plain_step(model: SharedModel, settings: PPOSettings, rollouts: list[Sample]
     )
     items = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
     policy, base = (model.answer_logprobs(items, name).double() for name in (POLICY, None))
+    ends = [rollout.finish_reason == "stop" for rollout in rollouts]
+    most = float(scores[torch.tensor(ends)].mean())
     advantages: list[list[float]] = []
     for row, rollout in enumerate(rollouts):
         length = len(rollout.token_ids)
         rewards = [-settings.kl_coefficient * float(policy[row, t] - base[row, t]) for t in range(length)]
-        rewards[-1] += float(scores[row])
-        if rollout.finish_reason != "stop":
-            rewards[-1] -= settings.cut_off_penalty
+        score = float(scores[row])
+        rewards[-1] += score if ends[row] else min(score, most) - settings.cut_off_penalty
         advantages.append(
             [sum(rewards[k] * settings.lam ** (k - t) for k in range(t, length)) for t in range(length)]
         )
@@ -218,7 +220,19 @@ def test_it_learns_what_is_liked_within_a_kl_it_reports(model: SharedModel) -> N
     assert 0.1 < reports[-1].kl_nats_base < 20
 
 
-def test_answers_that_are_cut_off_become_rare(model: SharedModel) -> None:
+def by_length(rollouts: list[Sample]) -> Tensor:
+    """Longer answers are liked better, without an end."""
+    return torch.tensor([2.0 * len(rollout.token_ids) / LONGEST for rollout in rollouts])
+
+
+def equally(rollouts: list[Sample]) -> Tensor:
+    return torch.zeros(len(rollouts))
+
+
+@pytest.mark.parametrize("taste", [equally, by_length])
+def test_answers_that_are_cut_off_become_rare(
+    model: SharedModel, taste: Callable[[list[Sample]], Tensor]
+) -> None:
     ppo = PPO(model, PPOSettings(learning_rate=5e-3, kl_coefficient=0.01, cut_off_penalty=1.0))
 
     def cut_off(seed: int) -> float:
@@ -227,7 +241,7 @@ def test_answers_that_are_cut_off_become_rare(model: SharedModel) -> None:
     before = cut_off(1000)
     for step in range(10):
         rollouts = sample(model, 32, seed=step)
-        ppo.step(ppo.measure(rollouts), torch.zeros(32))
+        ppo.step(ppo.measure(rollouts), taste(rollouts))
     assert cut_off(1001) < before - 0.3
 
 
