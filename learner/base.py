@@ -1,5 +1,6 @@
 """Loading the frozen base: its files, its arithmetic, its bits."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from learner.quantized import CannotQuantize, Served, quantize
+
+logger = logging.getLogger("hearken.learner")
 
 _ROUTER = re.compile(r"gate|.*_gate|.*router.*")
 """Names of what chooses experts or weighs them, or of what that lies in."""
@@ -30,11 +33,10 @@ def load(name: str, dtype: torch.dtype, device: torch.device, bits: int = 16) ->
     served = None
     if bits < 16:
         if getattr(base.config, "quantization_config", None) is not None:
-            raise CannotQuantize(
-                f"{name} is quantized already; take base_bits = 16, or the model it was made of"
-            )
+            raise CannotQuantize(f"{name} is quantized already; leave base_bits at 16")
         served = Served(weight_files(name), dtype)
         quantize(base, linear_names(base), bits, served, device)
+        logger.info("the linear layers of %s are held in %d bits; it is served as it is", name, bits)
     base.to(device)
     for weight in base.parameters():
         # A copy, or the whole file stays mapped.
