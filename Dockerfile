@@ -30,7 +30,7 @@ RUN pip install --no-deps .
 FROM base-build AS learner-build
 RUN python scripts/image_requirements.py learner --only torch > torch.txt \
     && pip install -r torch.txt
-RUN python scripts/image_requirements.py learner > learner.txt \
+RUN python scripts/image_requirements.py learner quant > learner.txt \
     && pip install -c requirements.lock -r learner.txt
 COPY README.md ./
 COPY feedback feedback

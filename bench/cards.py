@@ -1,7 +1,8 @@
 """Which models fit which GPU, by the plan of memory: `python -m bench cards` prints docs/gpu.md's table.
 
 Nothing is loaded or measured: the sizes are those of the models' config.json. Engine and learner are as
-`hearken up` starts them, with 4,096 tokens of context.
+`hearken up` starts them, with 4,096 tokens of context; a sparing learner has its base in 4 bits and
+activation checkpointing.
 """
 
 import argparse
@@ -17,6 +18,9 @@ CARDS = (16, 24, 48, 80, 141)
 """GiB of usual GPUs: T4 and A4000, 4090 and L4, L40S and A6000, A100 and H100, H200."""
 
 CONTEXT = 4096
+
+SPARING: dict[str, Any] = {"base_bits": 4, "recompute": True}
+"""Settings of a learner that takes as little memory as it can."""
 
 _NAMES = (
     "hidden_size",
@@ -46,26 +50,30 @@ def config_of(name: str) -> dict[str, Any]:
     }
 
 
-def learner_load(shape: Shape) -> LearnerLoad:
-    """A learner's on a GPU, with its default settings."""
+def learner_load(shape: Shape, **changed: Any) -> LearnerLoad:
+    """A learner's on a GPU, with its default settings but for what is changed."""
     from hearken import loads
     from learner.settings import LearnerSettings
 
-    settings = LearnerSettings(data=Path(), model="", engine="")
+    settings = LearnerSettings(data=Path(), model="", engine="", **changed)
     return loads.learner_load(settings, shape, CONTEXT, on_card=True)
 
 
 def rows() -> Iterator[str]:
     """The table's lines."""
-    yield "| model | engine, GiB | learner, GiB | on one GPU with | engine's share of it |"
-    yield "|---|---|---|---|---|"
+    yield (
+        "| model | engine, GiB | learner, GiB | on one GPU with | engine's share of it "
+        "| sparing learner, GiB | on one GPU with | engine's share of it |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
     for name in _MODELS:
         shape = shape_of_config(config_of(name))
-        learner = learner_load(shape)
-        engine = EngineLoad(context=CONTEXT, rank=learner.rank)
-        needs = engine_on_card(shape, engine, 24 * GIB), learner_on_card(shape, learner)
-        said = [f"{total(need) / GIB:.1f}" for need in needs]
-        said += _smallest(Wish(name, shape, learner, engine, engine_on_card=True))
+        usual = learner_load(shape)
+        engine = EngineLoad(context=CONTEXT, rank=usual.rank)
+        said = [f"{total(engine_on_card(shape, engine, 24 * GIB)) / GIB:.1f}"]
+        for learner in (usual, learner_load(shape, **SPARING)):
+            said.append(f"{total(learner_on_card(shape, learner)) / GIB:.1f}")
+            said += _smallest(Wish(name, shape, learner, engine, engine_on_card=True))
         yield f"| {name} | {' | '.join(said)} |"
 
 

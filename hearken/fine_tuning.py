@@ -17,7 +17,7 @@ Item = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class SftSettings:
-    """What `hearken sft` was told. `rank`: the learner's; None follows the model."""
+    """What `hearken sft` was told. `rank`, `base_bits`: the learner's; rank None follows the model."""
 
     model: Path
     demonstrations: tuple[Path, ...]
@@ -25,6 +25,7 @@ class SftSettings:
     training: FineTuningSettings
     kafka: str | None = None
     rank: int | None = None
+    base_bits: int = 16
     layout: str = "auto"
 
 
@@ -44,7 +45,7 @@ def run(settings: SftSettings) -> int:
 
     console = Console()
     keep_freed_memory()
-    model = SharedModel.fitting(str(settings.model), rank=settings.rank)
+    model = SharedModel.fitting(str(settings.model), rank=settings.rank, base_bits=settings.base_bits)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("Fine-tuning", total=None)

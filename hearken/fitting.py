@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hearken import hardware, planning, vllm_flags
@@ -162,6 +162,8 @@ def _sentence(wish: Wish, needs: Mapping[str, Need], has: int, had: str) -> str:
     """What is needed, what there is, and what would need less."""
     load = wish.engine or wish.learner
     arithmetic = {4: "float32", 2: "bfloat16"}[load.weight_bytes]
+    if "learner" in needs and wish.learner.base_bits < 16:
+        arithmetic += f" (the learner's base in {wish.learner.base_bits} bits)"
     each = ", ".join(f"{name} {_gib(total(need))}" for name, need in needs.items())
     return (
         f"{wish.name} in {arithmetic} with {load.context:,} tokens of context needs about "
@@ -174,13 +176,14 @@ def _remedies(wish: Wish, needs: Mapping[str, Need], has: int) -> list[str]:
     """What saves more than a little, the most first, and a smaller model, which always does."""
     learner = needs.get("learner", {})
     engine = next((need for name, need in needs.items() if "engine" in name), {})
-    weights, activations = learner.get("weights", 0), learner.get("activations", 0)
+    activations = learner.get("activations", 0)
     rows = activations // 2 if wish.learner.context > wish.learner.update_tokens else 0
     saved = {
         'a shorter context (--engine-flags "--max-model-len N")': engine.get("KV cache", 0) // 2 + rows,
         'fewer adapters at a time (--engine-flags "--max-loras 1")': engine.get("adapters", 0) // 2,
+        "a base in 4 bits for the learner (--set learner.base_bits=4)": _saved_by_4_bits(wish, learner),
     }
-    if wish.engine_on_card or weights == 2 * wish.shape.parameters:
+    if wish.engine_on_card or "CUDA" in learner:
         saved |= {
             "activation checkpointing (--set learner.recompute=true)": 0
             if wish.learner.recompute
@@ -189,6 +192,16 @@ def _remedies(wish: Wish, needs: Mapping[str, Need], has: int) -> list[str]:
         }
     worth = sorted((what for what in saved if saved[what] > has // 50), key=lambda what: -saved[what])
     return [*worth, "a smaller model"]
+
+
+def _saved_by_4_bits(wish: Wish, learner: Need) -> int:
+    """Nothing where there is no learner, and where its base is in so few already."""
+    if not learner or wish.learner.base_bits == 4:
+        return 0
+    blocks = "packed" if wish.learner.blocks == "native" else wish.learner.blocks
+    load = replace(wish.learner, base_bits=4, blocks=blocks)
+    planned = planning.learner_on_card if "CUDA" in learner else planning.learner_in_ram
+    return total(learner) - total(planned(wish.shape, load))
 
 
 def _counted(what: str, count: int) -> str:

@@ -49,7 +49,8 @@ def learner_load(
         update_tokens=settings.ppo.update_tokens,
         pass_tokens=8192 if on_card else 1024,  # as `learner.model` chooses
         weight_bytes=2 if on_card and rough else 4,
-        blocks=_blocks(shape, rough=rough, on_card=on_card, native=native),
+        base_bits=settings.base_bits,
+        blocks=_blocks(shape, rough=rough, on_card=on_card, native=native and settings.base_bits == 16),
         recompute=settings.recompute,
         reader=settings.reward.reader_tokens > 0,
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from hearken import vllm_flags
 from hearken.errors import UsageError
 from hearken.model_shape import Config, language_part, position_limit, read_config
+from learner.settings import BASE_BITS
 
 
 def check_model(folder: Path, name: str | None = None, *, template: bool = True) -> None:
@@ -147,4 +148,29 @@ def check_context(folder: Path, command: Sequence[str]) -> None:
         raise UsageError(
             f"--max-model-len {asked} is longer than {folder.name} can read: {limit} tokens; pass at most "
             f"--max-model-len {limit}"
+        )
+
+
+# ---- in how many bits it is trained
+
+
+def check_base_bits(folder: Path, bits: int, products: str, *, on_card: bool) -> None:
+    """Raises UsageError when a learner's base cannot be had in so few bits.
+
+    products: the learner's setting; on_card: whether it computes on a GPU.
+    """
+    if bits == 16:
+        return
+    if bits not in BASE_BITS:
+        known = ", ".join(map(str, BASE_BITS))
+        raise UsageError(f"learner.base_bits is {bits}; it must be one of {known}")
+    asked, back = f"learner.base_bits is {bits}", "or leave learner.base_bits at 16"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f'{asked}, which needs bitsandbytes: pip install "hearken[quant]", {back}')
+    if read_config(folder).get("quantization_config"):
+        raise UsageError(f"{asked}, and {folder.name} is quantized already: take the model before, {back}")
+    if products == "bfloat16" and not on_card:
+        raise UsageError(
+            f"{asked}, and learner.products is bfloat16, which on a CPU needs 16 bits: leave "
+            f"learner.products at auto, {back}"
         )

@@ -82,6 +82,15 @@ class Shape:
         """Numbers that one token leaves in the KV cache: a key and a value for each head of each block."""
         return 2 * self.layers * self.kv_heads * self.head_size
 
+    @property
+    def linears(self) -> int:
+        """Parameters of the blocks' linear layers, without those of experts."""
+        query, key_value = self.heads * self.head_size, self.kv_heads * self.head_size
+        block = 2 * self.hidden * (query + key_value)
+        if not self.experts:
+            block += 3 * self.hidden * self.inner
+        return self.layers * block
+
     def adapter(self, rank: int) -> int:
         """Parameters of a LoRA adapter on all linear layers of the blocks (Hu et al. 2021, arXiv:2106.09685):
         rank * (inputs + outputs) each."""

@@ -53,9 +53,9 @@ class LearnerLoad:
 
     context: tokens of the longest prompt and answer. rollouts, rollout_tokens: answers of a PPO step, and
     tokens of the longest. update_tokens: padded tokens of a backward pass, if no single row is longer.
-    pass_tokens: of one without gradient. weight_bytes: of a weight of the base. recompute: whether the
-    backward pass keeps only what goes into each block, and computes the block again. reader: whether the
-    reward model has an adapter of its own.
+    pass_tokens: of one without gradient. weight_bytes: of a weight of the base, and base_bits: of one of its
+    blocks if they are fewer than 16. recompute: whether the backward pass keeps only what goes into each
+    block, and computes the block again. reader: whether the reward model has an adapter of its own.
     """
 
     context: int
@@ -65,6 +65,7 @@ class LearnerLoad:
     update_tokens: int = 2048
     pass_tokens: int = 8192
     weight_bytes: int = 2
+    base_bits: int = 16
     blocks: Blocks = "transformers"
     recompute: bool = False
     reader: bool = False
@@ -148,11 +149,25 @@ KEPT: dict[tuple[Blocks, int], tuple[int, int, int]] = {
 hidden size, and of the width of keys. By the way through the blocks and the bytes of a weight."""
 
 
+HELD_BITS = {8: 8.14, 4: 4.13}
+"""Bits of a weight in so few, its share of the scales included (`learner.quantized`)."""
+
+
+def base_bytes(shape: Shape, load: LearnerLoad) -> int:
+    """Of the frozen base; of one in few bits with the group of projections that is whole at a time."""
+    whole = shape.parameters * load.weight_bytes
+    if load.base_bits == 16:
+        return whole
+    held = shape.linears * HELD_BITS[load.base_bits] / 8
+    at_work = 3 * shape.hidden * shape.inner  # gate and up, and one of them on its way there
+    return whole - (shape.linears - at_work) * load.weight_bytes + int(held)
+
+
 def learner_on_card(shape: Shape, load: LearnerLoad) -> Need:
     """What a learner takes on its GPU."""
     adapter = shape.adapter(load.rank)
     return {
-        "weights": shape.parameters * load.weight_bytes,
+        "weights": base_bytes(shape, load),
         "adapters": (8 + 8 + 16 * load.reader) * adapter,  # policy and live with room for gradients
         "optimiser": 8 * adapter * (1 + SNAPSHOTS),
         "activations": _passing(shape, load),
@@ -164,7 +179,7 @@ def learner_on_card(shape: Shape, load: LearnerLoad) -> Need:
 
 def learner_in_ram(shape: Shape, load: LearnerLoad) -> Need:
     """What a learner takes on a CPU."""
-    adapter, weights = shape.adapter(load.rank), shape.parameters * load.weight_bytes
+    adapter, weights = shape.adapter(load.rank), base_bytes(shape, load)
     blocks = shape.parameters - shape.vocabulary * shape.hidden
     states = 4 * load.rollouts * load.rollout_tokens * shape.hidden
     return {

@@ -49,7 +49,8 @@ def run_controller(config: Config) -> int:
 def run_learner(config: Config) -> int:
     """Run the learner until SIGTERM."""
     from hearken.engine import context_length, resolve_model
-    from hearken.fitting import fit_learner
+    from hearken.fitting import Machine, fit_learner
+    from hearken.model_checks import check_base_bits
 
     if config.get("learner.model").value is NEEDED:
         raise UsageError("the learner needs --model, the base model that its engine serves")
@@ -59,21 +60,25 @@ def run_learner(config: Config) -> int:
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     _log_to_stderr()
+    machine = Machine.here()
+    check_base_bits(model, settings.base_bits, settings.products, on_card=machine.learner_on_card)
     fit_learner(
         model,
         settings,
         context_length(model),
         check=config.build("service").memory_check,
         say=logging.getLogger("hearken.learner").warning,
+        machine=machine,
     )
     from learner.adapters import RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
+    from learner.quantized import CannotQuantize
     from learner.ranks import RankGone
 
     try:
         run(settings)
-    except (LogError, LearnerBusy, RankGone, RankTooLow) as error:
+    except (LogError, LearnerBusy, RankGone, RankTooLow, CannotQuantize) as error:
         raise UsageError(f"the learner cannot run: {error}", code=1) from error
     return 0
 

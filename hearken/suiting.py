@@ -10,7 +10,7 @@ from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.fitting import Layout, Machine
-from hearken.model_checks import check_context
+from hearken.model_checks import check_base_bits, check_context
 from hearken.plan import UpSettings
 from hearken.settings import MemoryCheck
 
@@ -60,10 +60,12 @@ def _lay_out(
     options = [engine.options(asked, model, port, cuda) for port in settings.engine_ports]
     commands = [engine.engine_command(each) for each in options]
     check_context(model, commands[0])
+    learner = config.over({"learner.model": Given(str(model), "hearken up")}).build("learner")
+    check_base_bits(model, learner.base_bits, learner.products, on_card=machine.learner_on_card)
     layout = fitting.fit(
         model,
         commands,
-        config.over({"learner.model": Given(str(model), "hearken up")}).build("learner"),
+        learner,
         cuda=cuda,
         kv_cache_gib=options[0].kv_cache_gib,
         check=check,

@@ -25,6 +25,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from learner.batching import Batch
+from learner.quantized import QuantizedLinear, Stack
 
 PROJECTIONS = (
     ("self_attn", ("q_proj", "k_proj", "v_proj")),
@@ -39,11 +40,11 @@ PROJECTIONS = (
 class Adapted:
     """Projections with one input: their weights stacked (O, H), their bias, and one adapter's matrices.
 
-    down: (R, H), the projections' A stacked, None without an adapter; parameters: their A, (r, H) each, and
-    then their B, (O_i, r) each.
+    weight: a `Stack` where the base is in 8 or 4 bits. down: (R, H), the projections' A stacked, None without
+    an adapter; parameters: their A, (r, H) each, and then their B, (O_i, r) each.
     """
 
-    weight: Tensor
+    weight: Tensor | Stack
     bias: Tensor | None
     down: Tensor | None
     parameters: tuple[Tensor, ...]
@@ -282,9 +283,12 @@ class Block:
         return found.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _stacked(group: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+def _stacked(group: Sequence[Any]) -> tuple[Tensor | Stack, Tensor | None]:
     """The base weights and biases of a group as one, of which its layers' own become views."""
     linears = [layer.base_layer for layer in group]
+    if all(isinstance(linear, QuantizedLinear) for linear in linears):
+        biases = [linear.bias.data for linear in linears if linear.bias is not None]
+        return Stack(linears), torch.cat(biases) if biases else None
     if len(linears) == 1:
         return linears[0].weight.data, None if linears[0].bias is None else linears[0].bias.data
     weight = torch.cat([linear.weight.data for linear in linears])
@@ -299,7 +303,9 @@ def _stacked(group: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
     return weight, bias
 
 
-def _adapted(group: Sequence[Any], base: tuple[Tensor, Tensor | None], adapter: str | None) -> Adapted:
+def _adapted(
+    group: Sequence[Any], base: tuple[Tensor | Stack, Tensor | None], adapter: str | None
+) -> Adapted:
     if adapter is None:
         return Adapted(*base, None, (), 0.0)
     downs = [layer.lora_A[adapter].weight for layer in group]
@@ -401,7 +407,8 @@ def _check_kind(trunk: Any) -> None:
         for part, names in PROJECTIONS
         for name in names
     ]
-    plain = all(type(getattr(each, "base_layer", None)) is nn.Linear for each in projections)
+    kinds = (nn.Linear, QuantizedLinear)
+    plain = all(type(getattr(each, "base_layer", None)) in kinds for each in projections)
     wrong = {
         f"its weights are {dtype}": dtype not in (torch.float32, torch.bfloat16),
         "its projections are not those of Llama's blocks, or not plain matrices": not plain,

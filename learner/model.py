@@ -3,29 +3,28 @@
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from learner import native
 from learner.adapters import FlatAdapter, RankTooLow, embed, rank_of
+from learner.base import linear_names, load, weight_files
 from learner.batching import Batch, Item, in_buckets, make_batch
 from learner.blocks import PackedTrunk, Unsuitable, add_in_bf16
 from learner.head import NextTokens, OutputLayer, TokenLogprobs, compare_next_tokens
 from learner.native.trunk import NativeTrunk
+from learner.quantized import CannotQuantize
 from learner.settings import LearnerSettings, Products
 from learner.width import default_rank
 
@@ -42,10 +41,6 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 
 
-_ROUTER = re.compile(r"gate|.*_gate|.*router.*")
-"""Names of what chooses experts or weighs them, or of what that lies in."""
-
-
 class SharedModel:
     """A frozen causal language model with the adapters `ADAPTERS`; the reference policy is the base alone.
     `adapters`: their names, with `READER` if that was asked for.
@@ -58,7 +53,9 @@ class SharedModel:
     the model. bf16_products: take passes through `learner.native` where it fits the packed model, but where
     `exact` is asked for. Raises `ValueError` when it cannot be had on this machine. reader: whether there is
     to be an adapter `READER`. recompute: keep for the backward pass only what goes into each block;
-    `learner.native` keeps little anyway and takes no notice.
+    `learner.native` keeps little anyway and takes no notice. base_bits: 16, or 8 or 4 for a base that is kept
+    in so few (see `learner.quantized`); passes that are `exact` are those of the base as it is served. Raises
+    `CannotQuantize` when bitsandbytes is not there, or the base cannot be had so.
 
     Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
     same output with and without gradient.
@@ -78,18 +75,21 @@ class SharedModel:
         bf16_products: bool = False,
         reader: bool = False,
         recompute: bool = False,
+        base_bits: int = 16,
     ) -> None:
         self.adapters = (*ADAPTERS, READER) if reader else ADAPTERS
         self.name, self.alpha = str(folder), alpha
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.recompute = recompute
         self.max_tokens = max_tokens or (1024 if self.device.type == "cpu" else 8192)
-        base = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype, trust_remote_code=False)
-        base.to(self.device).eval().requires_grad_(False)
-        for weight in base.parameters():
-            weight.data = weight.data.clone()  # of memory of our own, or the whole file stays mapped
+        if bf16_products and base_bits < 16:
+            raise CannotQuantize(
+                f"products in bfloat16 on a CPU need the base in 16 bits, not in {base_bits}; "
+                'take products "auto" or "float32", or base_bits 16'
+            )
+        base, self._served = load(self.name, dtype, self.device, base_bits)
         self._check_head(base)
-        self.target_modules = _linear_names(base)
+        self.target_modules = linear_names(base)
         self.hidden_size = int(base.config.hidden_size)
         self.rank = rank or default_rank(self.hidden_size)
         self.vocab_size = int(base.config.vocab_size)
@@ -126,6 +126,7 @@ class SharedModel:
             seed=settings.seed,
             reader=reader,
             recompute=settings.recompute,
+            base_bits=settings.base_bits,
         )
 
     @classmethod
@@ -138,14 +139,15 @@ class SharedModel:
         seed: int = 0,
         reader: bool = False,
         recompute: bool = False,
+        base_bits: int = 16,
     ) -> "SharedModel":
         """A model in the arithmetic that suits this machine.
 
         "auto" is bfloat16 on a GPU and on a processor that is fast at it, and float32 elsewhere. On a GPU the
-        base itself is in bfloat16 then.
+        base itself is in bfloat16 then. On a CPU a base in fewer than 16 bits is multiplied in float32.
         """
         on_gpu = torch.cuda.is_available()
-        fast = on_gpu or native.library() is not None
+        fast = on_gpu or (base_bits == 16 and native.library() is not None)
         rough = products == "bfloat16" or (products == "auto" and fast)
         return cls(
             folder,
@@ -155,6 +157,7 @@ class SharedModel:
             bf16_products=rough and not on_gpu,
             reader=reader,
             recompute=recompute,
+            base_bits=base_bits,
         )
 
     @property
@@ -286,13 +289,15 @@ class SharedModel:
         self, batch: Batch, adapter: str | None, layers: int | None = None, *, exact: bool = False
     ) -> Tensor:
         """The states (B, S, H), float32, after the last layer's final norm, or after the first `layers`
-        layers. exact: with all products in float32, where the passes are ours."""
+        layers. exact: with all products in float32, where the passes are ours, and the base as it is
+        served; without gradient where it is kept in fewer than 16 bits."""
         self._check_name(adapter)
         if self._packed is not None:
             states = self._packed_states(batch, adapter, layers=layers, exact=exact)
             return states[batch.pad].reshape(*batch.tokens.shape, -1)
         self._select(adapter)
-        found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=layers is not None)
+        with self._as_served(exact):
+            found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=layers is not None)
         whole: Tensor = found[0] if layers is None else found.hidden_states[layers]
         return whole.float()
 
@@ -305,7 +310,7 @@ class SharedModel:
         """
         if self._packed is None:
             with self._bf16_sums() if bf16_sums else nullcontext():
-                return self.hidden(batch, adapter).flatten(0, 1)[batch.predicting]
+                return self.hidden(batch, adapter, exact=exact).flatten(0, 1)[batch.predicting]
         self._check_name(adapter)
         wanted = batch.pad[batch.predicting]
         return self._packed_states(batch, adapter, wanted=wanted, exact=exact, bf16_sums=bf16_sums)
@@ -357,9 +362,14 @@ class SharedModel:
         if self._native is not None and not exact:
             return self._native.states(batch, adapter, layers=layers, wanted=wanted)
         assert self._packed is not None
-        return self._packed.states(
-            batch, adapter, layers=layers, wanted=wanted, exact=exact, bf16_sums=bf16_sums
-        )
+        with self._as_served(exact):
+            return self._packed.states(
+                batch, adapter, layers=layers, wanted=wanted, exact=exact, bf16_sums=bf16_sums
+            )
+
+    def _as_served(self, exact: bool) -> AbstractContextManager[None]:
+        """In an exact pass, compute with the base as its files have it, whatever it is kept in."""
+        return self._served.acting() if exact and self._served is not None else nullcontext()
 
     def answer_states(self, batch: Batch, adapter: str | None) -> Tensor:
         """The states (N, H) at the N real answer tokens themselves, row after row."""
@@ -391,7 +401,8 @@ class SharedModel:
     ) -> Tensor:
         """Logprobs (nats) of each answer's tokens, (B, T) on the CPU, 0 after its end. No gradient.
 
-        exact: with all products in float32, as an engine in float32 has them, where the passes are ours.
+        exact: with all products in float32, as an engine in float32 has them, where the passes are ours, and
+        with the base as engines serve it.
         bf16_sums: with that of the adapter which is left when it is added to the base in bfloat16, as an
         engine in bfloat16 does it; together with `exact`, otherwise without that engine's noise.
         """
@@ -485,30 +496,12 @@ class SharedModel:
     @cached_property
     def base_digest(self) -> str:
         """sha256 (hex) over the bytes of the base's safetensors files, in the order of their names."""
-        path = Path(self.name)
-        if not path.is_dir():
-            path = Path(snapshot_download(self.name, local_files_only=True))
         digest = hashlib.sha256()
-        for file in sorted(path.glob("*.safetensors")):
+        for file in weight_files(self.name):
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
-
-
-def _linear_names(base: Any) -> list[str]:
-    """The names of the blocks' linear layers, without their path: what the adapters sit on.
-
-    Not the routers of a mixture of experts: which experts see a token is not to be learnt from votes, and no
-    engine has adapters on them.
-    """
-    skip = base.get_output_embeddings()
-    found = (
-        name.split(".")
-        for name, module in base.named_modules()
-        if isinstance(module, nn.Linear) and module is not skip
-    )
-    return sorted({path[-1] for path in found if not any(map(_ROUTER.fullmatch, path))})
 
 
 def _eos_token_ids(base: Any) -> tuple[int, ...]:

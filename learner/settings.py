@@ -14,6 +14,7 @@ from learner.trust import TrustRules
 
 Products = Literal["auto", "float32", "bfloat16"]
 PRODUCTS: tuple[Products, ...] = get_args(Products)
+BASE_BITS = (16, 8, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,12 @@ class LearnerSettings:
         Products,
         "arithmetic of the base's matrix products; auto is bfloat16 where the hardware is fast at it",
     ] = "auto"
+    base_bits: Annotated[
+        int,
+        "bits of a weight of the frozen base's blocks: 16 is the arithmetic of products; 8 or 4 (NF4, "
+        "Dettmers et al. 2023) take a half or a quarter of bfloat16's memory, for gradients of a base that "
+        "is not quite the served one, and need the extra hearken[quant]",
+    ] = 16
     recompute: Annotated[
         bool,
         "keep for the backward pass only what goes into each block, and compute the rest again: less memory, "
@@ -281,6 +288,9 @@ class LearnerSettings:
     def __post_init__(self) -> None:
         if self.products not in PRODUCTS:
             raise ValueError(f"products is {self.products!r}; it must be one of {', '.join(PRODUCTS)}")
+        if self.base_bits not in BASE_BITS:
+            known = ", ".join(map(str, BASE_BITS))
+            raise ValueError(f"base_bits is {self.base_bits}; it must be one of {known}")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"rank is {self.rank}; it must be at least 1")
         if not 0 < self.rollout_quantile <= 1:

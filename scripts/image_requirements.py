@@ -1,6 +1,6 @@
 """Print requirements from pyproject.toml, one a line, so that images install them before the source is there.
 
-Without an argument: the base dependencies. With an extra's name: those and the extra's.
+Without an argument: the base dependencies. With names of extras: those and the extras'.
 """
 
 import argparse
@@ -9,12 +9,13 @@ import tomllib
 from pathlib import Path
 
 
-def requirements(pyproject: Path, extra: str | None) -> list[str]:
-    """The base dependencies, and an extra's after them. Raises ValueError when there is no such extra."""
+def requirements(pyproject: Path, asked: list[str]) -> list[str]:
+    """The base dependencies, and those of the extras that were asked for after them. Raises ValueError when
+    there is no such extra."""
     project = tomllib.loads(pyproject.read_text())["project"]
     wanted: list[str] = list(project["dependencies"])
-    if extra is not None:
-        extras: dict[str, list[str]] = project["optional-dependencies"]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    for extra in asked:
         if extra not in extras:
             raise ValueError(f"no extra {extra!r} in {pyproject}; there are {', '.join(extras)}")
         wanted += extras[extra]
@@ -29,10 +30,10 @@ def name(requirement: str) -> str:
 def main() -> None:
     """Print what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("extra", nargs="?", help="an extra to add to the base dependencies")
+    parser.add_argument("extras", nargs="*", help="extras to add to the base dependencies")
     parser.add_argument("--only", metavar="PACKAGE", help="print the requirement of this package alone")
     arguments = parser.parse_args()
-    wanted = requirements(Path("pyproject.toml"), arguments.extra)
+    wanted = requirements(Path("pyproject.toml"), arguments.extras)
     if arguments.only is not None:
         wanted = [item for item in wanted if name(item) == arguments.only]
         if not wanted:

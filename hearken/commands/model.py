@@ -41,21 +41,26 @@ def _sft(arguments: argparse.Namespace) -> int:
     from hearken import flags
     from hearken.config.follow import engine_rank
     from hearken.fine_tuning import SftSettings, run
+    from hearken.fitting import Machine
     from hearken.importing import choose_model
+    from hearken.model_checks import check_base_bits
 
     config = flags.configured(arguments, SFT)
     training = config.build("sft")
     service, rank = config.build("service"), config.get("learner.rank").value
     if rank is not None:
         engine_rank(rank)  # what no engine can load is not worth an hour of training
+    model, bits = choose_model(service.model), config.get("learner.base_bits").value
+    check_base_bits(model, bits, "auto", on_card=Machine.here().learner_on_card)
     return run(
         SftSettings(
-            model=choose_model(service.model),
+            model=model,
             demonstrations=tuple(arguments.demonstrations),
             data=service.folder,
             training=training,
             kafka=service.kafka,
             rank=rank,
+            base_bits=bits,
         )
     )
 

