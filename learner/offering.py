@@ -47,7 +47,7 @@ class Offering:
         parts.metrics.show_phase("gate")
         ours = self._drawing.of_policy(prompts, longest)
         live = self._drawing.of_live(prompts, longest)
-        measured = parts.ppo.measure(ours)
+        measured = parts.optimiser.measure(ours)
         numbers = candidates.compare(
             ours,
             live,
