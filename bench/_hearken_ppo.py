@@ -36,7 +36,7 @@ def _measure(ranks: Any, work: dict[str, Any], theirs: dict[str, Any]) -> dict[s
     from learner.features import AnswerFeatures
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
-    from learner.ppo import PPO
+    from learner.ppo import PPO, PPOMetrics
     from learner.reward import RewardModel
     from learner.settings import PPOSettings
 
@@ -77,6 +77,7 @@ def _measure(ranks: Any, work: dict[str, Any], theirs: dict[str, Any]) -> dict[s
         if device == "cuda":
             torch.cuda.synchronize()
         ended = time.perf_counter()
+        assert isinstance(report, PPOMetrics)
         assert report.epochs == work["epochs"]
         assert report.skipped_updates == 0
         seconds.append(ended - started)

@@ -141,8 +141,8 @@ def run(
         result = {"load_seconds": time.perf_counter() - started}
         learner = school.learner
         clock.watch(learner.sampler, "sample", "rollout")
-        clock.watch(learner.ppo, "measure", "measure")
-        clock.watch(learner.ppo, "step", "ppo")
+        clock.watch(learner.optimiser, "measure", "measure")
+        clock.watch(learner.optimiser, "step", "ppo")
         clock.watch(learner.scoring, "update", "reward_update")
         school.compare(prompts(arguments.votes, seed=1))
         for _ in range(3 * arguments.steps + 20):

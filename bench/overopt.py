@@ -92,7 +92,7 @@ class Watched:
         self.rows.append(
             Row(
                 step=step,
-                kl_nats=self.learner.ppo.measure(answers).kl_nats_base,
+                kl_nats=self.learner.optimiser.measure(answers).kl_nats_base,
                 proxy=self._proxy(answers) - self._proxy(self._base),
                 gold=gold.mean,
                 gold_error=gold.standard_error,

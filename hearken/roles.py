@@ -11,6 +11,7 @@ from pathlib import Path
 
 from feedback.log import LogError
 from hearken.checks import check_port
+from hearken.config.check import check_optimiser
 from hearken.config.fields import NEEDED
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
@@ -57,6 +58,7 @@ def run_learner(config: Config) -> int:
     config = _in_folder(config)
     model = resolve_model(config.get("learner.model").value, template=False)  # the engine has it
     settings = config.over({"learner.model": Given(str(model), "--model")}).build("learner")
+    check_optimiser(config)
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     _log_to_stderr()

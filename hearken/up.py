@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from hearken import access, checks, engine, flags, vllm_flags
+from hearken.config.check import check_optimiser
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.fitting import APART, Layout
@@ -35,6 +36,7 @@ def check(settings: UpSettings, say: Say) -> None:
     """Everything that can be known to be wrong before anything is started. Raises UsageError."""
     for sentence in settings.unused:
         say(f"warning: {sentence}")
+    check_optimiser(settings.config)
     for port in settings.ports:
         checks.check_port(settings.gateway.host if port == settings.gateway.port else "127.0.0.1", port)
     if settings.gateway.redis is not None:

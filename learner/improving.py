@@ -1,4 +1,4 @@
-"""The policy's way from live: rollouts, PPO steps within the KL limits, and the ways back."""
+"""The policy's way from live: rollouts, the optimiser's steps within the KL limits, and the ways back."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ from learner.scoring import Scoring
 logger = logging.getLogger("hearken.learner")
 
 UNDO_STEPS = 2
-"""How many PPO steps can be undone before the policy starts again from live."""
+"""How many steps can be undone before the policy starts again from live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Rollouts:
 
 
 class Improving:
-    """Takes PPO steps, and takes them back."""
+    """Takes steps, and takes them back."""
 
     def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring) -> None:
         self._parts, self._drawing, self._scoring = parts, drawing, scoring
@@ -69,7 +69,7 @@ class Improving:
             return None
         parts.metrics.show_phase("rollout")
         samples = self._drawing.of_policy(prompts, longest)
-        measured = parts.ppo.measure(samples)
+        measured = parts.optimiser.measure(samples)
         parts.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, parts.settings.max_tokens)
         if self.is_live and parts.state.live_nats is None:
             parts.state = stages.met_live(parts.state, measured.kl_nats_base)
@@ -84,27 +84,29 @@ class Improving:
         parts.metrics.judge_agreement.set(parts.watch.history[-1].judge_agreement)
 
     def step(self, rollouts: Rollouts) -> None:
-        """One PPO step on measured rollouts."""
+        """One step of the optimiser on measured rollouts."""
         parts = self._parts
         parts.metrics.show_phase("ppo")
-        parts.earlier = [*parts.earlier, parts.ppo.snapshot()][-UNDO_STEPS:]
-        report = parts.ppo.step(rollouts.measured, rollouts.scores, self._demonstrations(), parts.state.pace)
+        parts.earlier = [*parts.earlier, parts.optimiser.snapshot()][-UNDO_STEPS:]
+        report = parts.optimiser.step(
+            rollouts.measured, rollouts.scores, self._demonstrations(), parts.state.pace
+        )
         parts.place.steps += 1
         parts.state = stages.stepped(parts.state, rollouts.limit_share)
         parts.metrics.show_step(report)
 
     def _demonstrations(self) -> list[Item]:
-        """Some of the answers that raters wrote, for PPO to imitate: a quarter of a batch at most."""
+        """Some of the answers that raters wrote, to be imitated: a quarter of a batch at most."""
         parts = self._parts
         known = parts.labels.demonstrations
         draw = random.Random(f"{parts.settings.seed} {parts.place.steps} demonstrations")
         return [*draw.sample(known, min(len(known), parts.settings.rollouts_per_step // 4))]
 
     def undo(self, measured: Measured) -> None:
-        """Go back before the newest PPO step, which passed a KL limit; a nat of KL costs more from now on."""
+        """Go back before the newest step, which passed a KL limit; a nat of KL costs more from now on."""
         parts = self._parts
         logger.warning(
-            "undid a PPO step, it went past a limit: KL %.2f nats to base and %.2f to live, "
+            "undid a step, it went past a limit: KL %.2f nats to base and %.2f to live, "
             "at most %.2f and %.2f",
             measured.kl_nats_base,
             measured.kl_nats_live,
@@ -112,10 +114,10 @@ class Improving:
             measured.kl_nats_live_high,
         )
         parts.metrics.ppo_undone.inc()
-        price = parts.ppo.kl_coefficient
-        parts.ppo.restore(parts.earlier.pop())
-        parts.ppo.kl_coefficient = max(price, parts.ppo.kl_coefficient)
-        parts.ppo.raise_price()
+        price = parts.optimiser.kl_coefficient
+        parts.optimiser.restore(parts.earlier.pop())
+        parts.optimiser.kl_coefficient = max(price, parts.optimiser.kl_coefficient)
+        parts.optimiser.raise_price()
         is_live = self.is_live
         if is_live:
             parts.go_back_to_live()

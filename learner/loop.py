@@ -5,7 +5,7 @@ of the room does it:
 
     reading    the log: votes become labels, decisions about candidates change the stage
     scoring    reward models are fitted to labels
-    improving  rollouts are sampled, measured and learned from by PPO
+    improving  rollouts are sampled, measured, and the optimiser learns
     offering   the policy meets live, and is published or not
     saving     every turn that changed something ends with a checkpoint
 
@@ -32,13 +32,13 @@ from feedback.opening import open_log
 from learner import checkpoint, stages
 from learner.drawing import Drawing
 from learner.improving import Improving
-from learner.leading import follow
+from learner.leading import dismiss, follow, keep_waiting
 from learner.machine import keep_freed_memory
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
 from learner.offering import Offering
+from learner.optimisers import find
 from learner.parts import Parts
-from learner.ppo import PPO
 from learner.ranks import Ranks
 from learner.reading import Reading
 from learner.saving import Saving
@@ -75,7 +75,7 @@ class Learner(Parts):
 
         A learner that is far behind only reads, and saves now and then how far it came.
         """
-        self.ppo.keep_waiting()
+        keep_waiting(self.optimiser.ranks)
         self._read(wait_seconds if self.waits or not self.reading.caught_up else 0.0)
         try:
             self.reading.reopen()
@@ -138,7 +138,7 @@ class Learner(Parts):
         return True
 
     def _improve(self) -> None:
-        """Rollouts, and a PPO step on them, or one back."""
+        """Rollouts, and a step after them, or one back."""
         rollouts = self.improving.sample()
         if rollouts is None:
             self._read(1.0)  # a chat may bring a prompt
@@ -212,7 +212,7 @@ def run(settings: LearnerSettings) -> None:
     settings = with_rank(settings)
     with Ranks.join() as ranks:
         if ranks.rank:  # signals are for rank 0, which says when to end
-            follow(PPO(SharedModel.of(settings), settings.ppo, ranks=ranks))
+            follow(find(settings.optimiser).of(SharedModel.of(settings), settings, ranks))
         else:
             _lead(settings, ranks, stop)
 
@@ -240,7 +240,7 @@ def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> Non
                 learner.turn(wait_seconds=1.0)
             learner.save()
             learner.memory.close()
-            learner.ppo.dismiss()
+            dismiss(ranks)
         finally:
             engine.close()
             log.close()

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from learner.calibration import Report
 from learner.ladder import RewardLadder
 from learner.measuring import Measured
+from learner.optimiser import StepMetrics
 from learner.ppo import PPOMetrics
 from learner.self_check import REASONS as REFUSALS
 from learner.stages import STAGES, Stage
@@ -69,12 +70,12 @@ class LearnerMetrics:
             "hearken_reward_disagreement", "Mean spread of the reward model's heads on the newest rollouts"
         )
         self.reward_mean = gauge("hearken_reward_mean", "Mean pessimistic score of the newest rollouts")
-        self.ppo_steps = counter("hearken_ppo_steps", "PPO steps taken")
-        self.ppo_undone = counter("hearken_ppo_undone", "PPO steps undone because they passed a KL limit")
+        self.ppo_steps = counter("hearken_ppo_steps", "Steps taken by the optimiser, which need not be PPO")
+        self.ppo_undone = counter("hearken_ppo_undone", "Steps undone because they passed a KL limit")
         self.ppo_skipped = counter("hearken_ppo_skipped_updates", "Updates skipped as not finite")
         self.gradient_norm = gauge("hearken_ppo_gradient_norm", "Norm of the newest gradient, unclipped")
-        self.learning_rate = gauge("hearken_learning_rate_ratio", "Learning rate of the newest PPO step")
-        self.kl_step = gauge("hearken_ppo_step_kl_nats", "KL per response that the newest PPO step moved")
+        self.learning_rate = gauge("hearken_learning_rate_ratio", "Learning rate of the newest step")
+        self.kl_step = gauge("hearken_ppo_step_kl_nats", "KL per response that the newest step moved")
         self.perplexity = gauge("hearken_perplexity_ratio", "Perplexity of rollouts under the base")
         self.mismatch = gauge(
             "hearken_engine_mismatch_nats",
@@ -100,7 +101,10 @@ class LearnerMetrics:
         self.clip_ratio = gauge("hearken_ppo_clip_ratio", "Share of tokens whose PPO ratio was clipped")
         self.entropy = gauge("hearken_entropy_nats", "Mean entropy of the policy per token")
         self.response_tokens = gauge("hearken_response_tokens", "Mean length of rollouts in tokens")
-        self.rollouts = counter("hearken_rollouts", "Answers that PPO steps were to learn from")
+        self.rollouts = counter(
+            "hearken_rollouts",
+            "Answers of the policy that was trained, sampled to learn from and to measure it",
+        )
         self.rollouts_cut_off = counter(
             "hearken_rollouts_cut_off", "Those that reached the longest rollout without an end"
         )
@@ -135,15 +139,13 @@ class LearnerMetrics:
             self.kl_high.labels(reference).set(getattr(measured, f"kl_nats_{reference}_high"))
             self.kl_budget.labels(reference).set(limit)
 
-    def show_step(self, step: PPOMetrics) -> None:
-        """Show what a PPO step was like."""
+    def show_step(self, step: StepMetrics) -> None:
+        """Show what a step was like."""
         self.ppo_steps.inc()
         self.reward_mean.set(step.reward_mean)
         self.kl_coefficient.set(step.kl_coefficient)
-        self.clip_ratio.set(step.clip_ratio)
         self.entropy.set(step.entropy_nats)
         self.response_tokens.set(step.response_tokens)
-        self.explained_variance.set(step.explained_variance)
         self.ppo_skipped.inc(step.skipped_updates)
         self.gradient_norm.set(step.grad_norm)
         self.learning_rate.set(step.learning_rate)
@@ -153,6 +155,9 @@ class LearnerMetrics:
             self.mismatch.labels(statistic).set(getattr(step.mismatch, f"{statistic}_nats"))
         self.capped_ratio.set(step.mismatch.capped_ratio)
         self.effective_ratio.set(step.mismatch.effective_ratio)
+        if isinstance(step, PPOMetrics):
+            self.clip_ratio.set(step.clip_ratio)
+            self.explained_variance.set(step.explained_variance)
 
     def show_calibration(self, report: Report) -> None:
         """Show how well the reward model foresaw held-out raters' votes."""

@@ -46,7 +46,7 @@ class Offering:
             return None
         parts.metrics.show_phase("gate")
         ours, live = self._drawing.of_both(prompts, longest)
-        measured = parts.ppo.measure(ours)
+        measured = parts.optimiser.measure(ours)
         numbers = candidates.compare(
             ours,
             live,

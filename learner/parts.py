@@ -17,10 +17,12 @@ from learner.features import AnswerFeatures
 from learner.judge import JudgingModel
 from learner.labels import LabelStore
 from learner.ladder import RewardLadder
-from learner.leading import LeadingPPO
+from learner.leading import lead
 from learner.memory import Memory
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, READER, SharedModel
+from learner.optimiser import Optimiser
+from learner.optimisers import find
 from learner.ranks import Ranks
 from learner.reader import Reader
 from learner.rollouts import Journal, RolloutSampler
@@ -42,7 +44,7 @@ class Place:
     cursor: dict[str, int] = dataclasses.field(default_factory=dict)
     table_epoch: int = -1
     live: str = BASE
-    steps: int = 0  # PPO steps ever
+    steps: int = 0  # of the optimiser, ever
     rollouts: int = 0  # batches ever
     rollout_tokens: int = 0  # the longest rollout, where batches with answers cut off raised it
 
@@ -84,12 +86,12 @@ class Parts:
         self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
         self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
-        self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
+        self.optimiser: Optimiser = lead(find(settings.optimiser).of(model, settings, ranks))
         self.agreement = Agreement(self.memory.raters)
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
         self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
-        self.earlier: list[Any] = []  # snapshots of the policy before its newest PPO steps, newest last
+        self.earlier: list[Any] = []  # snapshots of the policy before its newest steps, newest last
         self.unread: deque[Answer] = deque()  # voted answers that the base has perhaps not read
 
     @property
@@ -111,7 +113,7 @@ class Parts:
     def go_back_to_live(self) -> None:
         """The policy becomes live's copy, and nothing of its way is left that would lead it there again."""
         self.model.copy_adapter(LIVE, POLICY)
-        self.ppo.start_anew()
+        self.optimiser.start_anew()
         self.earlier = []
         self.watch.restart()
         self.place.rollout_tokens = 0

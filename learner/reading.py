@@ -170,7 +170,7 @@ class Reading:
             parts.go_back_to_live()
         if promoted:
             parts.earlier = []
-            parts.ppo.start_anew()
+            parts.optimiser.start_anew()
             parts.watch.restart()
         parts.state = stages.settled(
             parts.state, promoted=promoted, restarts=restarts, rise_nats=rise_nats if promoted else 0.0

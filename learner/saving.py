@@ -40,7 +40,7 @@ class Saving:
             "adapters": {name: parts.model.adapter_state(name) for name in ADAPTERS},
             "reward": parts.reward.state_dict(),
             "judge": parts.judge.state_dict(),
-            "ppo": parts.ppo.snapshot(),
+            "optimiser": parts.optimiser.snapshot(),
             "earlier": parts.earlier,
             "scores": parts.features.scores_state(),
         }
@@ -92,7 +92,7 @@ class Saving:
         parts.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
         for name, weights in tensors["adapters"].items():
             parts.model.load_adapter_state(name, weights)
-        parts.ppo.restore(tensors["ppo"])
+        parts.optimiser.restore(tensors["optimiser"] if "optimiser" in tensors else tensors["ppo"])
         parts.earlier = tensors["earlier"]
         answers = chain.from_iterable(map(parts.labels.answers_of, parts.labels.votes))
         parts.unread = deque(answer for answer in answers if not parts.features.knows(answer))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from deploy.gate import GateLimits
+from learner.optimisers import check_name
 from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
 
@@ -274,7 +275,14 @@ class LearnerSettings:
     reward: Annotated[RewardSettings, "what the reward model takes votes for"] = field(
         default_factory=RewardSettings
     )
-    ppo: Annotated[PPOSettings, "hyperparameters of PPO"] = field(default_factory=PPOSettings)
+    optimiser: Annotated[
+        str,
+        "how the policy learns: ppo, or the import path of a class of your own, package.module:Class, which "
+        "is a subclass of learner.optimiser.Optimiser",
+    ] = "ppo"
+    ppo: Annotated[
+        PPOSettings, "hyperparameters of PPO; rates, limits and the price of KL are every optimiser's"
+    ] = field(default_factory=PPOSettings)
     gate: Annotated[GateLimits, "what a candidate must reach to be offered"] = field(
         default_factory=GateLimits
     )
@@ -286,6 +294,7 @@ class LearnerSettings:
     ] = field(default_factory=SelfCheckLimits)
 
     def __post_init__(self) -> None:
+        check_name(self.optimiser)
         if self.products not in PRODUCTS:
             raise ValueError(f"products is {self.products!r}; it must be one of {', '.join(PRODUCTS)}")
         if self.base_bits not in BASE_BITS:

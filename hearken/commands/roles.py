@@ -44,6 +44,7 @@ LEARNER = {
     "--seed": "service.seed",
     "--threads": "learner.threads",
     "--products": "learner.products",
+    "--optimiser": "learner.optimiser",
     "--kl-budget-nats": "learner.kl_budget_nats",
     "--memory-check": "service.memory_check",
 }

@@ -1,9 +1,13 @@
 """Whether settings can be used, by all roles: `hearken config check`."""
 
+import subprocess
+import sys
+
 from hearken.config.fields import NEEDED
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
+from learner import optimisers
 
 
 def problems(config: Config) -> list[str]:
@@ -19,4 +23,23 @@ def problems(config: Config) -> list[str]:
             config.build(table)
         except UsageError as error:
             found.append(str(error))
+    try:
+        check_optimiser(config)
+    except UsageError as error:
+        found.append(str(error))
     return list(dict.fromkeys(found))
+
+
+def check_optimiser(config: Config) -> None:
+    """Look up the class that learns, where it is the user's own. Raises UsageError when there is none.
+
+    In a process of its own: it imports torch, which this one would carry along for as long as it runs.
+    """
+    given = config.get("learner.optimiser")
+    if given.value in optimisers.OPTIMISERS:
+        return
+    command = [sys.executable, "-m", optimisers.__name__, given.value]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise UsageError(f"{given.origin}: {said}")

@@ -45,6 +45,7 @@ OTHERS: dict[str, Any] = {
     "learner.gate.length_ratio_low": 0.5,
     "engine.max_cpu_loras": 24,
     "learner.self_check": None,
+    "learner.optimiser": "somebodys.package:Way",
 }
 
 
@@ -177,6 +178,13 @@ def test_what_is_shown_can_be_fed_back(tmp_path: Path) -> None:
          "hearken.toml:2: controller.ladder must be [a number, a number], not [0.1]"),
         ("[gateway\n", "hearken.toml:1: not TOML: Expected ']' at the end of a table declaration "
          "(at line 1, column 9)"),
+        ("[learner]\noptimiser = 'dpp'",
+         "hearken.toml:2: optimiser is 'dpp'; it must be ppo, or the import path of a class of your own, "
+         "package.module:Class"),
+        ("[learner]\n\noptimiser = 'no_such_package.ways:Mine'",
+         "hearken.toml:3: optimiser is 'no_such_package.ways:Mine', and no_such_package.ways cannot be "
+         "imported (ModuleNotFoundError: No module named 'no_such_package'); it must be a module that this "
+         "Python finds: install it, or name its folder in PYTHONPATH"),
         # and what only the class itself can see
         ("[learner]\nseed = 3\nmin_labels = 0", "hearken.toml:3: min_labels is 0; it must be at least 1"),
         ("[gateway.limits]\ntokens_per_minute = -1",

@@ -32,7 +32,7 @@ assert not torch.distributed.is_initialized()
 LED = """
 import sys
 import torch
-from learner.leading import LeadingPPO, follow
+from learner.leading import dismiss, follow, keep_waiting, lead
 from learner.model import LIVE, POLICY, SharedModel
 from learner.ppo import PPO
 from learner.ranks import Ranks
@@ -48,18 +48,18 @@ with Ranks.join() as ranks:
         disturb(model, POLICY, 3)
         follow(PPO(model, settings, seed=7, ranks=ranks))
     else:
-        ppo = LeadingPPO(model, settings, ranks=ranks)
+        ppo = lead(PPO(model, settings, ranks=ranks))
         shown = [([3, 5], [30, 31, 2]), ([4], [9, 2]), ([6, 3], [8, 8, 8, 2])]
         rollouts = torch.load(sys.argv[2], weights_only=False)
         for _ in range(2):
-            ppo.keep_waiting()
+            keep_waiting(ranks)
             measured = ppo.measure(rollouts)
             ppo.step(measured, likes(rollouts), shown)
         before = ppo.snapshot()
         ppo.step(measured, likes(rollouts))
         ppo.restore(before)  # an undone step is not what the others go on from
         ppo.step(measured, likes(rollouts))
-        ppo.dismiss()
+        dismiss(ranks)
     torch.save((model.flat[POLICY].weights.detach(), model.flat[LIVE].weights), f"{sys.argv[3]}.{ranks.rank}")
 assert not torch.distributed.is_initialized()
 """

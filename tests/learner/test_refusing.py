@@ -21,10 +21,10 @@ from feedback.erasures import entry as erasure_entry
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
 from learner import stages
-from learner.leading import LeadingPPO
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
+from learner.ppo import PPO
 from learner.rollouts import RolloutSampler
 from learner.self_check import Observation
 from learner.settings import LearnerSettings
@@ -173,9 +173,9 @@ def test_a_step_that_goes_too_far_is_undone(learner: Learner, steps: int) -> Non
     learner.turn(0.0)
     begin(learner)
     learner.sampler = RolloutSampler(PolicysEngine(learner), learner.folder / "rollouts")
-    weights, price = learner.model.flat[POLICY].weights, learner.ppo.kl_coefficient
+    weights, price = learner.model.flat[POLICY].weights, learner.optimiser.kl_coefficient
     for step in range(steps):  # as PPO would move it
-        learner.earlier.append(learner.ppo.snapshot())
+        learner.earlier.append(learner.optimiser.snapshot())
         learner.state = stages.stepped(learner.state, 0.5)
         with torch.no_grad():
             before = weights.clone()
@@ -187,7 +187,7 @@ def test_a_step_that_goes_too_far_is_undone(learner: Learner, steps: int) -> Non
     assert learner.model.is_base(POLICY) is learner.model.same(POLICY, LIVE) is (steps == 1)
     assert learner.state.stage == "improving"
     assert learner.state.pace == (1 / 2 if steps == 1 else 1)
-    assert learner.ppo.kl_coefficient > price
+    assert learner.optimiser.kl_coefficient > price
     learner.turn(0.0)  # and a step is taken next
     assert learner.place.steps == 1
 
@@ -240,7 +240,7 @@ def test_a_promoted_policy_is_the_reference_and_what_it_used_of_the_budget_comes
     learner.turn(0.0)
     begin(learner)
     learner.state = stages.met_live(learner.state, 0.0)
-    learner.ppo.steps = 9
+    learner.optimiser.steps = 9
     version = offer(learner, kl_nats_base=3.5)
     learner.turn(0.0)
     assert (learner.state.stage, learner.waits) == ("on trial", True)
@@ -250,7 +250,7 @@ def test_a_promoted_policy_is_the_reference_and_what_it_used_of_the_budget_comes
     assert learner.improving.is_live
     assert (learner.state.trial, learner.state.live_nats) == (None, None)
     assert learner.state.spent_nats == pytest.approx(3.5)
-    assert learner.ppo.steps == 0  # the learning rate rises again
+    assert learner.optimiser.steps == 0  # the learning rate rises again
     assert learner.waits  # the votes are used up
     for i in range(80, 180):
         made = [record(completion(f"c{i}")), record(thumb(f"c{i}", float(i % 2), 1, rater=f"u_{i % 20}"))]
@@ -336,8 +336,8 @@ def test_a_learner_that_is_killed_after_every_turn_comes_to_the_same_weights(
         if not (folder / "model").exists():
             (folder / "model").symlink_to(tmp_path / "model")
         made = make(log, folder)
-        hasty = dataclasses.replace(made.ppo.settings, learning_rate=3e-2, kl_step_nats=2.0)
-        made.ppo = LeadingPPO(made.model, hasty, seed=3)
+        hasty = dataclasses.replace(made.optimiser.settings, learning_rate=3e-2, kl_step_nats=2.0)
+        made.optimiser = PPO(made.model, hasty, seed=3)
         made.settings = dataclasses.replace(made.settings, rollouts_per_step=16, kl_publish_nats=1.0)
         made.sampler = RolloutSampler(PolicysEngine(made), made.folder / "rollouts")
         made.resume()
@@ -365,7 +365,7 @@ def rollouts(count: int) -> list[Sample]:
 
 def observe(learner: Learner, samples: list[Sample]) -> None:
     scores, owners = learner.scoring.scores(samples), learner.drawing.owners()
-    learner.watch.observe(learner.ppo.measure(samples), scores, owners, learner.state.updates)
+    learner.watch.observe(learner.optimiser.measure(samples), scores, owners, learner.state.updates)
 
 
 def test_lives_own_rollouts_are_no_better_than_live(learner: Learner) -> None:

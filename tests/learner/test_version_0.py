@@ -94,14 +94,14 @@ def test_a_rank_that_was_raised_goes_on_with_what_was_learnt(log: SqliteLog, tmp
     learner = start(tmp_path, log)
     rollouts = sample(learner.model, 8, seed=1)
     for _ in range(2):  # the first is the critic's
-        learner.ppo.step(learner.ppo.measure(rollouts), likes(rollouts))
-    learner.earlier = [learner.ppo.snapshot()]
+        learner.optimiser.step(learner.optimiser.measure(rollouts), likes(rollouts))
+    learner.earlier = [learner.optimiser.snapshot()]
     learner.save()
     again = start(tmp_path, log, rank=16)
     assert again.resume()
     said, before = (each.model.answer_logprobs(ITEMS, POLICY) for each in (again, learner))
     torch.testing.assert_close(said, before, atol=1e-5, rtol=0)
     weights = again.model.flat[POLICY].weights.detach().clone()
-    again.ppo.restore(again.earlier.pop())
-    again.ppo.step(again.ppo.measure(rollouts), likes(rollouts))
+    again.optimiser.restore(again.earlier.pop())
+    again.optimiser.step(again.optimiser.measure(rollouts), likes(rollouts))
     assert not torch.equal(again.model.flat[POLICY].weights, weights)
