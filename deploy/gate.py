@@ -45,9 +45,14 @@ def verdict(numbers: GateNumbers, limits: GateLimits) -> Verdict:
         return Verdict(False, problem)
     return Verdict(
         True,
-        f"win rate {numbers.win_rate:.2f} (low {numbers.win_rate_low:.2f}) on {numbers.prompts} prompts, "
+        f"win rate {numbers.win_rate:.2f} (low {numbers.win_rate_low:.2f}) on {numbers.prompts} prompts"
+        f"{_at_scale(numbers)}, "
         f"KL {numbers.kl_nats_base:.2f} nats to base and {numbers.kl_nats_live:.2f} to live",
     )
+
+
+def _at_scale(numbers: GateNumbers) -> str:
+    return "" if numbers.scale == 1 else f" with {numbers.scale:g} of what was trained"
 
 
 def _problem(numbers: GateNumbers, limits: GateLimits) -> str | None:

@@ -52,15 +52,18 @@ def compare(
     kl_nats: tuple[float, float],
     kl_high_nats: tuple[float, float],
     budgets_nats: tuple[float, float],
+    scale: float = 1.0,
 ) -> GateNumbers:
     """The numbers that the gate judges.
 
     scores: the judging model's scores (B,) of the candidate's and of live's answers; kl_nats, their
-    upper confidence bounds kl_high_nats, and budgets_nats: (to the base, to live), per response.
+    upper confidence bounds kl_high_nats, and budgets_nats: (to the base, to live), per response. scale: of
+    the candidate, see `learner.scaling`.
     """
     rate, low = win_rate(*scores)
     return GateNumbers(
         prompts=len(candidate),
+        scale=scale,
         win_rate=rate,
         win_rate_low=low,
         kl_nats_base=kl_nats[0],

@@ -164,7 +164,7 @@ class Learner(Parts):
             return
         action = self._next(Batch(found.limit_share, found.passed))
         if action == "publish":
-            self.offering.publish(found.numbers)
+            self.offering.publish(found.numbers, found.digest)
         elif action == "undo":
             self.improving.undo(found.measured)
         elif action == "refuse":

@@ -116,6 +116,10 @@ class LearnerMetrics:
         self.win_ratio = gauge(
             "hearken_win_ratio", "Judged win rate of the newest candidate against live, held-out prompts"
         )
+        self.candidate_scale = gauge(
+            "hearken_candidate_scale_ratio",
+            "Share of the trained change of the base that the newest compared policy had",
+        )
         self.prompts_left_out = gauge(
             "hearken_learner_prompts_left_out",
             "Prompts that the engine has no room for or refused, when some were last drawn",
