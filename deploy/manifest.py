@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deploy.guards import Guard
+
 
 class Probe(BaseModel):
     """A fixed prompt and answer with the trainer's logprobs (nats, T=1): the engine must reproduce them.
@@ -44,6 +46,7 @@ class GateNumbers(BaseModel):
     kl_budget_nats_live: float = float("inf")
     response_tokens: float = 0.0  # mean length of the candidate's answers
     response_tokens_live: float = 0.0
+    guards: list[Guard] = Field(default_factory=list)  # none in manifests of before
 
 
 class Manifest(BaseModel):

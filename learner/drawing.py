@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from deploy.engine import Sample
+from feedback.events import BASE
 from feedback.importing import IMPORTED
 from learner.lengths import rollout_tokens, users_limit
 from learner.parts import Parts
@@ -66,6 +67,19 @@ class Drawing:
             few = 0
         return GatePrompts(shuffled[:few], _drawn(shuffled[few:], settings.gate_prompts, draw))
 
+    def tool_prompts(self, count: int, longest: int) -> list[list[int]]:
+        """Held-out prompts, each once, that somebody's answer called a tool for. Raises `EngineError`."""
+        called = {
+            answer.prompt_token_ids
+            for choices in self._parts.joiner.completions.values()
+            for answer in choices
+            if answer.finish_reason == "tool_calls"
+        }
+        pool = (
+            [each for each in self._pool(longest, held_out=True) if tuple(each) in called] if called else []
+        )
+        return _drawn(pool, min(count, len(pool)), self._draw_of(held_out=True))
+
     def _draw_of(self, *, held_out: bool) -> random.Random:
         return random.Random(f"{self._parts.settings.seed} {self._parts.place.rollouts} {held_out}")
 
@@ -105,6 +119,21 @@ class Drawing:
         samples = parts.journal.once(f"policy {number} {parts.model.policy_digest}", prompts, draw)
         parts.place.rollouts = number
         return samples
+
+    def of_anchor(self, version: str, prompts: list[list[int]], longest: int) -> list[Sample]:
+        """Answers of what the service began with: the base, or a version 0 that is the policy for now.
+
+        Raises as `of_policy`.
+        """
+        parts, batch = self._parts, f"anchor {self._parts.place.rollouts}"
+
+        def draw() -> list[Sample]:
+            if version == BASE:
+                return self._draw(BASE, prompts, batch, longest)
+            with parts.sampler.serving(parts.model.save_policy, parts.place.rollouts) as name:
+                return self._draw(name, prompts, batch, longest)
+
+        return parts.journal.once(f"{batch} {version}", prompts, draw)
 
     def of_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
         """Answers of the live policy to the prompts of the newest batch. Raises as `of_policy`."""

@@ -9,6 +9,7 @@ from deploy.releases import Candidate, entry
 from learner import candidate as candidates
 from learner import stages
 from learner.drawing import Drawing
+from learner.guarding import Guarding
 from learner.improving import Improving
 from learner.measuring import Measured
 from learner.metrics import GATE
@@ -37,8 +38,11 @@ class Comparison:
 class Offering:
     """Compares the policy with live, and publishes it or says why not."""
 
-    def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring, improving: Improving) -> None:
+    def __init__(
+        self, parts: Parts, drawing: Drawing, scoring: Scoring, improving: Improving, guarding: Guarding
+    ) -> None:
         self._parts, self._drawing, self._scoring, self._improving = parts, drawing, scoring, improving
+        self._guarding = guarding
 
     def compare(self) -> Comparison | None:
         """The offline comparison of the policy, at the scale that promises most; None when the log has no
@@ -62,23 +66,30 @@ class Offering:
         """The scale to compare with live; that of the trained policy where there is nothing to choose by."""
         if not prompts:
             return 1.0
-        samples, shares = {}, {}
+        samples, shares, forgets = {}, {}, {}
         for scale in self._parts.settings.gate_scales:
             with scaled(self._parts.model, scale):
                 samples[scale] = self._drawing.of_policy(prompts, longest)
                 shares[scale] = self._improving.limit_share(self._parts.ppo.measure(samples[scale]))
+                forgets[scale] = self._guarding.forgets()
         live = self._scoring.judged(self._drawing.of_live(prompts, longest))
         tried = [
-            Tried(scale, candidates.win_rate(self._scoring.judged(ours), live)[0], shares[scale])
+            Tried(
+                scale,
+                candidates.win_rate(self._scoring.judged(ours), live)[0],
+                shares[scale],
+                forgets[scale],
+            )
             for scale, ours in samples.items()
         ]
         for each in tried:
             logger.info(
-                "tried %g of the policy on %d prompts: judged win rate %.2f, KL %.2f of its limit",
+                "tried %g of the policy on %d prompts: judged win rate %.2f, KL %.2f of its limit%s",
                 each.scale,
                 len(prompts),
                 each.win_rate,
                 each.limit_share,
+                ", and a guard is against it" if each.forgets else "",
             )
         return choose(tried)
 
@@ -96,8 +107,12 @@ class Offering:
             (measured.kl_nats_base_high, measured.kl_nats_live_high),
             self._improving.kl_limits(measured.response_tokens),
             scale,
+            self._guarding.guards(prompts, ours, longest),
         )
+        parts.metrics.show_guards(numbers.guards)
         judged = verdict(numbers, parts.settings.gate)
+        for line in judged.report:
+            logger.info("guard of %s", line)
         share = self._improving.limit_share(measured)
         return Comparison(numbers, measured, share, parts.model.policy_digest, judged.passed, judged.sentence)
 

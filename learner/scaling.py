@@ -22,24 +22,26 @@ class Tried:
     """What a scale came to on the prompts that are there to choose by.
 
     win_rate: judged, against live; limit_share: the upper confidence bound of the KL over its limit, of the
-    reference where that is more.
+    reference where that is more; forgets: whether a guard that needs no answers refuses it.
     """
 
     scale: float
     win_rate: float
     limit_share: float
+    forgets: bool = False
 
 
 def choose(tried: Sequence[Tried]) -> float:
-    """The scale to offer: of those within the KL limits the one that wins most often, of equal ones the
-    smallest. Where none is within them, the one that is nearest to it. `tried` must not be empty."""
-    inside = [each for each in tried if each.limit_share <= 1]  # not one that is not a number
+    """The scale to offer: of those within the KL limits that forget nothing the one that wins most often, of
+    equal ones the smallest. Where there is none, the one that is nearest to it. `tried` must not be empty."""
+    inside = [each for each in tried if each.limit_share <= 1 and not each.forgets]  # nor one that is nan
     if inside:
         return max(inside, key=lambda each: (each.win_rate, -each.scale)).scale
     return min(tried, key=_distance).scale
 
 
 def _distance(tried: Tried) -> tuple[bool, float, float]:
+    """How far a scale is from the limits: first whether the KL is known at all, then how large it is."""
     is_unknown = tried.limit_share != tried.limit_share
     return is_unknown, 0.0 if is_unknown else tried.limit_share, tried.scale
 
@@ -52,11 +54,18 @@ def scale_policy(model: SharedModel, scale: float) -> None:
 
 
 @contextmanager
-def scaled(model: SharedModel, scale: float) -> Iterator[None]:
-    """The policy is scaled for the length of the block, and afterwards what it was, bit for bit."""
+def borrowed(model: SharedModel) -> Iterator[None]:
+    """After the block the policy is what it was before, bit for bit."""
     before = model.adapter_state(POLICY)
-    scale_policy(model, scale)
     try:
         yield
     finally:
         model.load_adapter_state(POLICY, before)
+
+
+@contextmanager
+def scaled(model: SharedModel, scale: float) -> Iterator[None]:
+    """The policy is scaled for the length of the block."""
+    with borrowed(model):
+        scale_policy(model, scale)
+        yield

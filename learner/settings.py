@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from deploy.gate import GateLimits
+from deploy.guards import GuardLimits
 from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
 
@@ -272,6 +273,10 @@ class LearnerSettings:
     gate: Annotated[GateLimits, "what a candidate must reach to be offered"] = field(
         default_factory=GateLimits
     )
+    guards: Annotated[
+        GuardLimits | None,
+        "what a candidate may lose against what the service began with; without it nothing is guarded",
+    ] = field(default_factory=GuardLimits)
     trust: Annotated[TrustRules, "when votes wait, and how agreement counts"] = field(
         default_factory=TrustRules
     )
