@@ -32,22 +32,37 @@ class GateLimits:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the candidate may go on, and why in one sentence."""
+    """Whether the candidate may go on, and why in one sentence. report: a line for each guard."""
 
     passed: bool
     sentence: str
+    report: tuple[str, ...] = ()
 
 
 def verdict(numbers: GateNumbers, limits: GateLimits) -> Verdict:
     """Judge a candidate's offline comparison. The first limit that it misses names the refusal."""
+    report = tuple(guard.sentence for guard in numbers.guards)
     problem = _problem(numbers, limits)
     if problem is not None:
-        return Verdict(False, problem)
+        return Verdict(False, problem, report)
     return Verdict(
         True,
-        f"win rate {numbers.win_rate:.2f} (low {numbers.win_rate_low:.2f}) on {numbers.prompts} prompts, "
-        f"KL {numbers.kl_nats_base:.2f} nats to base and {numbers.kl_nats_live:.2f} to live",
+        f"win rate {numbers.win_rate:.2f} (low {numbers.win_rate_low:.2f}) on {numbers.prompts} prompts"
+        f"{_at_scale(numbers)}, "
+        f"KL {numbers.kl_nats_base:.2f} nats to base and {numbers.kl_nats_live:.2f} to live"
+        f"{_unjudged(numbers)}",
+        report,
     )
+
+
+def _at_scale(numbers: GateNumbers) -> str:
+    return "" if numbers.scale == 1 else f" with {numbers.scale:g} of what was trained"
+
+
+def _unjudged(numbers: GateNumbers) -> str:
+    """The guards that had too little to judge by: a candidate that passes was not held against them."""
+    names = [guard.name for guard in numbers.guards if guard.best is None]
+    return f"; not guarded, for want of data: {', '.join(names)}" if names else ""
 
 
 def _problem(numbers: GateNumbers, limits: GateLimits) -> str | None:
@@ -81,7 +96,12 @@ def _problem(numbers: GateNumbers, limits: GateLimits) -> str | None:
             f"the win rate is {numbers.win_rate:.3f} and may be as low as {numbers.win_rate_low:.3f}; "
             f"it has to be above {limits.win_rate_low:.3f}"
         )
-    return _length_problem(numbers, limits)
+    return _length_problem(numbers, limits) or _guard_problem(numbers)
+
+
+def _guard_problem(numbers: GateNumbers) -> str | None:
+    refusing = [guard.sentence for guard in numbers.guards if guard.refuses]
+    return f"guarded against forgetting, {'; '.join(refusing)}" if refusing else None
 
 
 def _length_problem(numbers: GateNumbers, limits: GateLimits) -> str | None:

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deploy.guards import Guard
+
 
 class Probe(BaseModel):
     """A fixed prompt and answer with the trainer's logprobs (nats, T=1): the engine must reproduce them.
@@ -25,13 +27,15 @@ class GateNumbers(BaseModel):
 
     Win rates are over `prompts` held-out prompts, one answer of each policy per prompt, scored by the
     judging reward model; ties count half. KL is in nats per response; `high` is the upper end of its
-    one-sided 95% confidence interval, missing (None) in manifests of before.
+    one-sided 95% confidence interval, missing (None) in manifests of before. `scale`: what the trained
+    adapter's B matrices were multiplied by; the version has them so, and everything here is of that.
     """
 
     # A budget may be infinite; JSON has no word for that, so it is written as the string "Infinity".
     model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
 
     prompts: int = 0
+    scale: float = 1.0
     win_rate: float = 0.5
     win_rate_low: float = 0.0  # lower end of the one-sided 95% confidence interval
     kl_nats_base: float = 0.0
@@ -42,6 +46,7 @@ class GateNumbers(BaseModel):
     kl_budget_nats_live: float = float("inf")
     response_tokens: float = 0.0  # mean length of the candidate's answers
     response_tokens_live: float = 0.0
+    guards: list[Guard] = Field(default_factory=list)  # none in manifests of before
 
 
 class Manifest(BaseModel):

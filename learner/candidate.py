@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from deploy.engine import Sample
+from deploy.guards import Guard
 from deploy.manifest import GateNumbers, Manifest, Probe
 from deploy.registry import Registry, seq_of
 from learner.batching import Item
@@ -52,15 +53,20 @@ def compare(
     kl_nats: tuple[float, float],
     kl_high_nats: tuple[float, float],
     budgets_nats: tuple[float, float],
+    scale: float = 1.0,
+    guards: Sequence[Guard] = (),
 ) -> GateNumbers:
     """The numbers that the gate judges.
 
     scores: the judging model's scores (B,) of the candidate's and of live's answers; kl_nats, their
-    upper confidence bounds kl_high_nats, and budgets_nats: (to the base, to live), per response.
+    upper confidence bounds kl_high_nats, and budgets_nats: (to the base, to live), per response. scale: of
+    the candidate, see `learner.scaling`; guards: what they found of it.
     """
     rate, low = win_rate(*scores)
     return GateNumbers(
         prompts=len(candidate),
+        scale=scale,
+        guards=list(guards),
         win_rate=rate,
         win_rate_low=low,
         kl_nats_base=kl_nats[0],

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain
 
 from deploy.engine import Sample
+from feedback.events import BASE
 from feedback.importing import IMPORTED
 from learner.lengths import rollout_tokens, users_limit
 from learner.parts import Parts
@@ -14,6 +16,18 @@ from learner.watching import Owner
 
 COMPLETIONS_FOR_LENGTH = 2000
 """The newest in the log: their lengths say how long rollouts may be."""
+
+
+CHOOSING_LEAST = 16
+"""Prompts to choose a policy's scale by. With fewer it is judged as it was trained, on all that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatePrompts:
+    """Held-out prompts: those that a policy's scale is chosen by, maybe none, and others to judge it on."""
+
+    choosing: list[list[int]]
+    judging: list[list[int]]
 
 
 class Drawing:
@@ -39,6 +53,38 @@ class Drawing:
 
     def prompts(self, count: int, longest: int, *, held_out: bool) -> list[list[int]]:
         """Prompts of the log that leave room for an answer of `longest` tokens. Raises `EngineError`."""
+        return _drawn(self._pool(longest, held_out=held_out), count, self._draw_of(held_out=held_out))
+
+    def gate_prompts(self, longest: int) -> "GatePrompts":
+        """Held-out prompts for the gate, room for `longest` tokens; none where the log has none.
+
+        Raises `EngineError`.
+        """
+        settings = self._parts.settings
+        pool, draw = self._pool(longest, held_out=True), self._draw_of(held_out=True)
+        shuffled = draw.sample(pool, len(pool))
+        few = min(settings.gate_prompts // 2, len(pool) // 3)
+        if few < CHOOSING_LEAST or len(settings.gate_scales) < 2:
+            few = 0
+        return GatePrompts(shuffled[:few], _drawn(shuffled[few:], settings.gate_prompts, draw))
+
+    def tool_prompts(self, count: int, longest: int) -> list[list[int]]:
+        """Held-out prompts, each once, that somebody's answer called a tool for. Raises `EngineError`."""
+        called = {
+            answer.prompt_token_ids
+            for choices in self._parts.joiner.completions.values()
+            for answer in choices
+            if answer.finish_reason == "tool_calls"
+        }
+        pool = (
+            [each for each in self._pool(longest, held_out=True) if tuple(each) in called] if called else []
+        )
+        return _drawn(pool, min(count, len(pool)), self._draw_of(held_out=True))
+
+    def _draw_of(self, *, held_out: bool) -> random.Random:
+        return random.Random(f"{self._parts.settings.seed} {self._parts.place.rollouts} {held_out}")
+
+    def _pool(self, longest: int, *, held_out: bool) -> list[list[int]]:
         parts = self._parts
         asked = (choices[0] for choices in parts.joiner.completions.values() if choices)
         prompts = (
@@ -50,9 +96,7 @@ class Drawing:
         )
         distinct = distinct_prompts(prompts, held_out=held_out)
         use = "gate" if held_out else "rollouts"
-        pool = parts.askable.of(distinct, parts.sampler.room(longest), use)
-        draw = random.Random(f"{parts.settings.seed} {parts.place.rollouts} {held_out}")
-        return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []
+        return parts.askable.of(distinct, parts.sampler.room(longest), use)
 
     def owners(self) -> dict[Sequence[int], Owner]:
         """Tenant and user of every prompt in the log."""
@@ -87,6 +131,25 @@ class Drawing:
             live = pool.submit(self._of_live, prompts, longest, number)
             return self.of_policy(prompts, longest), live.result()
 
+    def of_anchor(self, version: str, prompts: list[list[int]], longest: int) -> list[Sample]:
+        """Answers of what the service began with: the base, or a version 0 that is the policy for now.
+
+        Raises as `of_policy`.
+        """
+        parts, batch = self._parts, f"anchor {self._parts.place.rollouts}"
+
+        def draw() -> list[Sample]:
+            if version == BASE:
+                return self._draw(BASE, prompts, batch, longest)
+            with parts.sampler.serving(parts.model.save_policy, parts.place.rollouts) as name:
+                return self._draw(name, prompts, batch, longest)
+
+        return parts.journal.once(f"{batch} {version}", prompts, draw)
+
+    def of_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
+        """Answers of the live policy to the prompts of the newest batch. Raises as `of_policy`."""
+        return self._of_live(prompts, longest, self._parts.place.rollouts)
+
     def _of_live(self, prompts: list[list[int]], longest: int, number: int) -> list[Sample]:
         batch, live = f"live {number}", self._parts.place.live
         name = f"{batch} {live}"
@@ -95,3 +158,8 @@ class Drawing:
     def _draw(self, name: str, prompts: list[list[int]], batch: str, longest: int) -> list[Sample]:
         seed = f"{self._parts.settings.seed} {batch}"
         return self._parts.sampler.sample(name, prompts, max_tokens=longest, seed=seed)
+
+
+def _drawn(pool: list[list[int]], count: int, draw: random.Random) -> list[list[int]]:
+    """`count` of the pool, each once where it has as many."""
+    return draw.sample(pool, count) if len(pool) >= count else draw.choices(pool, k=count) if pool else []

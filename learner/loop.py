@@ -31,6 +31,7 @@ from feedback.log import EventLog
 from feedback.opening import open_log
 from learner import checkpoint, stages
 from learner.drawing import Drawing
+from learner.guarding import Guarding
 from learner.improving import Improving
 from learner.leading import dismiss, follow, keep_waiting
 from learner.machine import keep_freed_memory
@@ -67,7 +68,8 @@ class Learner(Parts):
         self.scoring = Scoring(self)
         self.drawing = Drawing(self)
         self.improving = Improving(self, self.drawing, self.scoring)
-        self.offering = Offering(self, self.drawing, self.scoring, self.improving)
+        guarding = Guarding(self, self.drawing, self.scoring)
+        self.offering = Offering(self, self.drawing, self.scoring, self.improving, guarding)
         self.saving = Saving(self, self.scoring)
 
     def turn(self, wait_seconds: float) -> None:
@@ -164,7 +166,7 @@ class Learner(Parts):
             return
         action = self._next(Batch(found.limit_share, found.passed))
         if action == "publish":
-            self.offering.publish(found.numbers)
+            self.offering.publish(found.numbers, found.digest)
         elif action == "undo":
             self.improving.undo(found.measured)
         elif action == "refuse":

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from deploy.guards import Guard
 from learner.calibration import Report
 from learner.ladder import RewardLadder
 from learner.measuring import Measured
@@ -120,6 +121,23 @@ class LearnerMetrics:
         self.win_ratio = gauge(
             "hearken_win_ratio", "Judged win rate of the newest candidate against live, held-out prompts"
         )
+        self.candidate_scale = gauge(
+            "hearken_candidate_scale_ratio",
+            "Share of the trained change of the base that the newest compared policy had",
+        )
+        self.guard_figure = gauge(
+            "hearken_guard_figure", "What a guard against forgetting found of the newest candidate", "guard"
+        )
+        self.guard_best = gauge(
+            "hearken_guard_best", "The end of its interval that speaks for the candidate", "guard"
+        )
+        self.guard_limit = gauge("hearken_guard_limit", "What that must not be past", "guard")
+        self.guard_texts = gauge(
+            "hearken_guard_texts", "Texts or prompts that it judged by; 0 for too few of them", "guard"
+        )
+        self.guard_refusals = counter(
+            "hearken_guard_refusals", "Candidates that a guard was against", "guard"
+        )
         self.prompts_left_out = gauge(
             "hearken_learner_prompts_left_out",
             "Prompts that the engine has no room for or refused, when some were last drawn",
@@ -138,6 +156,19 @@ class LearnerMetrics:
             self.kl.labels(reference).set(getattr(measured, f"kl_nats_{reference}"))
             self.kl_high.labels(reference).set(getattr(measured, f"kl_nats_{reference}_high"))
             self.kl_budget.labels(reference).set(limit)
+
+    def show_guards(self, guards: Iterable[Guard]) -> None:
+        """Show what each guard found. Nothing stays of one that found nothing this time."""
+        for instrument in (self.guard_figure, self.guard_best, self.guard_limit, self.guard_texts):
+            instrument.clear()
+        for guard in guards:
+            self.guard_limit.labels(guard.name).set(guard.limit)
+            self.guard_texts.labels(guard.name).set(0 if guard.best is None else guard.count)
+            if guard.figure is not None and guard.best is not None:
+                self.guard_figure.labels(guard.name).set(guard.figure)
+                self.guard_best.labels(guard.name).set(guard.best)
+            if guard.refuses:
+                self.guard_refusals.labels(guard.name).inc()
 
     def show_step(self, step: StepMetrics) -> None:
         """Show what a step was like."""

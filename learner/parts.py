@@ -26,6 +26,7 @@ from learner.optimisers import find
 from learner.ranks import Ranks
 from learner.reader import Reader
 from learner.rollouts import Journal, RolloutSampler
+from learner.scaling import scale_policy
 from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
 from learner.stages import LearnerState, Limits
@@ -109,6 +110,18 @@ class Parts:
             self.labels.lose(vote.event_id, vote.revision)
             self.metrics.votes_lost.inc()
         self.joiner.lost.clear()
+
+    def take_scale(self, scale: float) -> None:
+        """The policy is what is offered of it. Steps can be undone only where it is as they left it."""
+        if scale != 1:
+            scale_policy(self.model, scale)
+            self.earlier = []
+
+    def take_published(self, version: str) -> None:
+        """The policy is a version that was published just before the learner was killed."""
+        self.model.load_adapter(self.registry.path(version), POLICY)
+        if self.registry.manifest(version).gate.scale != 1:
+            self.earlier = []
 
     def go_back_to_live(self) -> None:
         """The policy becomes live's copy, and nothing of its way is left that would lead it there again."""

@@ -113,8 +113,8 @@ class Reading:
             event = parse(record.value)
             if erasure := parse_erasure(record.value):
                 self._forget(erasure)
-            elif isinstance(event, Candidate):  # ours, or published just before a crash
-                parts.state = stages.published(parts.state, event.version)
+            elif isinstance(event, Candidate):
+                self._take_candidate(event.version)
             elif isinstance(event, Decision):
                 rise = self._rise_nats(event)
                 if event.table is not None and event.table.epoch > parts.place.table_epoch:
@@ -131,6 +131,13 @@ class Reading:
         parts.unread.clear()
         parts.askable.forget()
         parts.watch.forget((erasure.tenant, erasure.user))
+
+    def _take_candidate(self, version: str) -> None:
+        """A candidate of ours; one that is news was published just before a crash, or long ago."""
+        parts = self._parts
+        if version != parts.state.trial and version in parts.registry.versions():
+            parts.take_published(version)
+        parts.state = stages.published(parts.state, version)
 
     def _take_table(self, table: RoutingTable) -> None:
         parts = self._parts

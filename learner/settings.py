@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from deploy.gate import GateLimits
+from deploy.guards import GuardLimits
 from learner.optimisers import check_name
 from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
@@ -272,6 +273,12 @@ class LearnerSettings:
         0.25
     )
     gate_prompts: Annotated[int, "held-out prompts of the offline comparison"] = 128
+    gate_scales: Annotated[
+        tuple[float, ...],
+        "shares of its adapter's change of the base with which an offered policy is tried, on half as many "
+        "further prompts; the best within the KL limits is compared with live and published. 1 alone tries "
+        "nothing else",
+    ] = (1.0, 0.75, 0.5)
     reward: Annotated[RewardSettings, "what the reward model takes votes for"] = field(
         default_factory=RewardSettings
     )
@@ -286,6 +293,10 @@ class LearnerSettings:
     gate: Annotated[GateLimits, "what a candidate must reach to be offered"] = field(
         default_factory=GateLimits
     )
+    guards: Annotated[
+        GuardLimits | None,
+        "what a candidate may lose against what the service began with; without it nothing is guarded",
+    ] = field(default_factory=GuardLimits)
     trust: Annotated[TrustRules, "when votes wait, and how agreement counts"] = field(
         default_factory=TrustRules
     )
@@ -312,6 +323,11 @@ class LearnerSettings:
             )
         if self.kl_budget_nats <= 0 or self.kl_publish_nats <= 0:
             raise ValueError("kl_budget_nats and kl_publish_nats must be above 0 nats per response")
+        if 1.0 not in self.gate_scales or not all(0 < scale <= 1 for scale in self.gate_scales):
+            raise ValueError(
+                f"gate_scales is {list(self.gate_scales)}; shares above 0, at most 1, are needed, "
+                "and 1 among them: the policy as it was trained"
+            )
         if not self.kl_refill_nats >= 0:
             raise ValueError(f"kl_refill_nats is {self.kl_refill_nats}; it must not be below 0")
         counts = (

@@ -40,6 +40,7 @@ SETTINGS = {
     # Whether five small steps please the judges is not the question here, and depends on the machine's bits.
     "gate": {"win_rate_low": 0.0},
     "self_check": None,
+    "guards": None,
 }
 
 

@@ -229,7 +229,7 @@ def offer(learner: Learner, kl_nats_base: float) -> str:
         learner.model.flat[POLICY].weights.add_(0.01)
     learner.state = stages.advance(learner.state, "finished")
     numbers = GateNumbers(kl_nats_base=kl_nats_base, kl_budget_nats_base=6.0, kl_budget_nats_live=4.0)
-    learner.offering.publish(numbers)
+    learner.offering.publish(numbers, learner.model.policy_digest)
     assert learner.state.trial is not None
     return learner.state.trial
 
