@@ -13,6 +13,7 @@ from deploy.engine import PromptsRefused, Sample
 from deploy.guards import Guard, GuardLimits
 from feedback.events import BASE
 from learner.batching import Item
+from learner.candidate import win_rate
 from learner.drawing import Drawing
 from learner.features import Kind
 from learner.forgetting import clusters, highest_win_rate, perplexity_ratio, rise
@@ -108,7 +109,7 @@ class Guarding:
             *self._texts(limits),
             self._tool_calls(limits, longest),
             self._refusals(limits, ours, anchors),
-            *self._clusters(limits, prompts, ours, anchors),
+            *self._clusters(limits, prompts, ours, anchors, longest),
         ]
         return _judged(evidence, limits)
 
@@ -250,20 +251,27 @@ class Guarding:
         )
 
     def _clusters(
-        self, limits: GuardLimits, prompts: list[list[int]], ours: list[Sample], anchors: list[Sample]
+        self,
+        limits: GuardLimits,
+        prompts: list[list[int]],
+        ours: list[Sample],
+        anchors: list[Sample],
+        longest: int,
     ) -> list[_Evidence]:
+        """A floor for each cluster; where live is below it, because taste has turned since, live's own."""
         what, limit = "the judged win rate against the anchor", limits.cluster_win_rate
         features = self._parts.features.of_items([(prompt[:1], prompt) for prompt in prompts], PROMPTS)
         groups = clusters(features, limits.clusters, limits.least)
         if not groups:
             lacks = f"{len(prompts)} prompts are too few, {limits.least} are needed"
             return [_Evidence("prompt clusters", what, limit, "at least", len(prompts), None, lacks)]
-        scores, anchor_scores = self._scoring.judged(ours), self._scoring.judged(anchors)
+        live = self._drawing.of_live(prompts, longest)  # as the gate has them
+        scores, live_scores, anchor_scores = map(self._scoring.judged, (ours, live, anchors))
         return [
             _Evidence(
                 f"prompt cluster {number}",
                 what,
-                limit,
+                min(limit, win_rate(live_scores[rows], anchor_scores[rows])[0]),
                 "at least",
                 len(rows),
                 lambda z, rows=rows: highest_win_rate(scores[rows], anchor_scores[rows], z),  # type: ignore[misc]

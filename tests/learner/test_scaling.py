@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,19 +109,21 @@ class TwoPolicies(PolicysEngine):
         super().__init__(learner)
         self.asked: list[tuple[str, list[list[int]]]] = []
         self.left = batches
+        self._one_at_a_time = threading.Lock()  # as there is one policy to answer with
 
     def sample(self, model: str, prompts: list[list[int]], **options: Any) -> list[Sample]:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
         self.asked.append((model, prompts))
-        ours = self._model.adapter_state(POLICY)
-        if not model.startswith("rollout-"):
-            self._model.copy_adapter(LIVE, POLICY)
-        try:
-            return policys_answers(self._model, len(prompts), seed=len(prompts), asked=prompts)
-        finally:
-            self._model.load_adapter_state(POLICY, ours)
+        with self._one_at_a_time:
+            ours = self._model.adapter_state(POLICY)
+            if not model.startswith("rollout-"):
+                self._model.copy_adapter(LIVE, POLICY)
+            try:
+                return policys_answers(self._model, len(prompts), seed=len(prompts), asked=prompts)
+            finally:
+                self._model.load_adapter_state(POLICY, ours)
 
 
 HELD_OUT = [prompt for i in range(900) if is_held_out(prompt := [1, 100 + i, 2])][:100]
@@ -160,7 +163,7 @@ def offering(
         with torch.no_grad():
             weights = learner.model.flat[POLICY].weights
             weights.add_(torch.randn(len(weights), generator=torch.Generator().manual_seed(1)), alpha=0.1)
-        learner.earlier = [learner.ppo.snapshot()]
+        learner.earlier = [learner.optimiser.snapshot()]
         learner.state = stages.advance(learner.state, "finished")
         learner.save()
     return learner
@@ -169,7 +172,7 @@ def offering(
 def kl_high_nats(learner: Learner, scale: float, prompts: list[list[int]]) -> float:
     with scaled(learner.model, scale):
         answers = policys_answers(learner.model, len(prompts), seed=len(prompts), asked=prompts)
-        return learner.ppo.measure(answers).kl_nats_live_high
+        return learner.optimiser.measure(answers).kl_nats_live_high
 
 
 @pytest.fixture
@@ -225,7 +228,7 @@ def test_a_policy_past_a_limit_is_offered_part_of_the_way_home(
     learners = learner.model.answer_logprobs(items, POLICY, exact=True)
     torch.testing.assert_close(again.answer_logprobs(items, POLICY, exact=True), learners, rtol=0, atol=0)
     assert sum(len(each.token_ids) for each in answers) / 32 == manifest.gate.response_tokens
-    assert learner.ppo.measure(answers).kl_nats_live_high == manifest.gate.kl_nats_live_high
+    assert learner.optimiser.measure(answers).kl_nats_live_high == manifest.gate.kl_nats_live_high
     found = probe_items(again.name, again.vocab_size, again.context)
     logprobs = again.answer_logprobs(found, POLICY, exact=True)
     for probe, row in zip(manifest.probes, logprobs, strict=True):
