@@ -1,7 +1,6 @@
 """What is wrong with a model is said in one line, from its small files alone, before anything is started."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from hearken import vllm_flags
 from hearken.cli import main
 from hearken.engine import resolve_model
 from hearken.errors import UsageError
-from hearken.model_checks import check_base_bits, check_context
+from hearken.model_checks import check_context
 from hearken.model_shape import position_limit
 from tests.servers import free_ports
 
@@ -176,34 +175,3 @@ def test_which_gguf_is_meant(tmp_path: Path) -> None:
 def test_a_folder_with_other_weights_keeps_them(tmp_path: Path) -> None:
     (model(tmp_path) / "q4.gguf").write_bytes(WHOLE)
     assert resolve_model(str(tmp_path)) == tmp_path.resolve()
-
-
-# ---- in how many bits it is trained
-
-
-def bits_refusal(folder: Path, bits: int, products: str = "auto", on_card: bool = False) -> str:
-    with pytest.raises(UsageError) as refused:
-        check_base_bits(folder, bits, products, on_card=on_card)
-    assert refused.value.code == 2
-    said = str(refused.value)
-    assert "\n" not in said
-    return said
-
-
-def test_a_base_in_few_bits_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = model(tmp_path)
-    check_base_bits(folder, 4, "auto", on_card=False)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    said = bits_refusal(folder, 4)
-    assert 'learner.base_bits is 4, which needs bitsandbytes: pip install "hearken[quant]"' in said
-    check_base_bits(folder, 16, "auto", on_card=False)
-
-
-def test_what_cannot_be_had_in_few_bits(tmp_path: Path) -> None:
-    folder = model(tmp_path / "plain")
-    assert "it must be one of 16, 8, 4" in bits_refusal(folder, 3)
-    assert "leave learner.products at auto" in bits_refusal(folder, 8, "bfloat16")
-    check_base_bits(folder, 8, "bfloat16", on_card=True)
-    packed = model(tmp_path / "packed", {**LLAMA, "quantization_config": {"quant_method": "gptq"}})
-    assert "packed is quantized already" in bits_refusal(packed, 4)
-    check_base_bits(packed, 16, "bfloat16", on_card=False)
