@@ -12,6 +12,7 @@ from feedback.join import Answer, Joiner
 from feedback.log import EventLog, Record
 from feedback.opening import open_sealer
 from feedback.usage import Usage
+from learner.ages import Fading
 from learner.askable import Askable
 from learner.features import AnswerFeatures
 from learner.judge import JudgingModel
@@ -28,6 +29,7 @@ from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
 from learner.stages import LearnerState, Limits
 from learner.trust import Agreement, Standing
+from learner.turns import TurnDetector
 from learner.watching import Watch
 
 FETCH_SECONDS = 5.0
@@ -84,6 +86,8 @@ class Parts:
         self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
         self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
+        self.fading = Fading(self.features, settings.reward, seed=settings.seed + 1)
+        self.turns = TurnDetector(settings.reward.turn_alpha, settings.reward.turn_share)
         self.ppo = LeadingPPO(model, settings.ppo, seed=settings.seed + 3, ranks=ranks)
         self.agreement = Agreement(self.memory.raters)
         self.standings: dict[str, Standing] = {}

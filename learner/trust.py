@@ -2,19 +2,38 @@
 
 Weight follows from agreement. Before the reward model is fitted to a vote, it predicts it; a rater whose
 votes are predicted as well as everyone's has weight 1, one whose votes agree no better than chance has 0.
-Agreement is shrunk towards everyone's, so that a few votes change little. Disagreeing more than chance earns
-no negative weight: who is always wrong is not to be trusted backwards either.
+Agreement is shrunk towards everyone's, so that a few votes change little, and only what chance does not
+explain counts against anybody. Disagreeing more than chance earns no negative weight: who is always wrong is
+not to be trusted backwards either.
+
+Who changes their mind is no liar. Where most raters disagree with the model more than it expected, votes are
+judged against others of the same update: taste has turned, and nobody is at fault. And who was shown to agree
+with others keeps that; what they say differently later is their opinion.
 
 Votes wait in quarantine while their rater is new, when they come in a burst, and when many raters fall upon
 one answer that none of them asked for. Waiting votes are kept, and train again once the reason is gone.
 """
 
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, median
 from typing import Annotated, Any
 
 from feedback.labels import Label
+
+CHANCE = 3.0
+"""Standard errors by which a rater's agreement may fall short of everyone's by chance."""
+
+PROOF_VOTES = 20
+"""Votes of a rater from which on they can be shown to agree."""
+
+KEPT = 0.95
+"""Weight above which who was shown to agree does not lose any."""
+
+SHIFT_RATERS = 10
+"""Raters who are credited with having found what was expected, when it is asked whether taste has turned."""
 
 NEW, BURST, BRIGADE = REASONS = ("new rater", "burst", "brigade")
 
@@ -69,20 +88,40 @@ class Agreement:
         self._seen: dict[str, int] = {}  # event id -> revision
         self._in_memory = sums is None
         self._sums: Sums = {} if sums is None else sums
-        self._everyone = (0.0, 0)  # the same for all raters together
+        self._everyone = (0.0, 0, 0.0)  # for all raters together, and the sum of the agreements' squares
 
     def unseen(self, labels: Iterable[Label]) -> list[Label]:
         """The labels that were not scored yet."""
         return [label for label in labels if self._seen.get(label.event_id) != label.revision]
 
     def add(self, labels: Sequence[Label], predicted: Sequence[float]) -> None:
-        """Score votes. `predicted[i]`: the probability that the vote's value is 1, before it was known."""
+        """Score the votes of one update. `predicted[i]`: the probability that the vote's value is 1, before
+        it was known."""
+        agreed: dict[str, list[float]] = defaultdict(list)
+        beyond: dict[str, list[float]] = defaultdict(list)
         for label, p in zip(labels, predicted, strict=True):
             self._seen[label.event_id] = label.revision
-            agreed = label.value * p + (1 - label.value) * (1 - p)
-            total, votes = self._sums.get(label.rater, (0.0, 0))
-            self._sums[label.rater] = (total + agreed, votes + 1)
-            self._everyone = (self._everyone[0] + agreed, self._everyone[1] + 1)
+            agreed[label.rater].append(label.value * p + (1 - label.value) * (1 - p))
+            beyond[label.rater].append(agreed[label.rater][-1] - p * p - (1 - p) * (1 - p))
+        turned = _turned([fmean(found) for found in beyond.values()])
+        for rater, found in agreed.items():
+            self._add(rater, [each + turned for each in found])
+
+    def _add(self, rater: str, agreed: Sequence[float]) -> None:
+        total, votes = self._sums.get(rater, (0.0, 0))
+        after, count = total + sum(agreed), votes + len(agreed)
+        if self.is_proven(rater):
+            level = min(total / votes, 0.5 + KEPT * (self.mean - 0.5))
+            after = max(after, count * max(level, _proof(count)))
+        self._sums[rater] = (after, count)
+        of_all, all_votes, squares = self._everyone
+        squares += sum(each * each for each in agreed)
+        self._everyone = (of_all + sum(agreed), all_votes + len(agreed), squares)
+
+    def is_proven(self, rater: str) -> bool:
+        """Whether a rater was shown to agree with others, beyond chance."""
+        total, votes = self._sums.get(rater, (0.0, 0))
+        return votes >= PROOF_VOTES and total / votes >= _proof(votes)
 
     def forget_others(self, labels: Iterable[Label]) -> None:
         """Remember which votes were scored of these only: of others nobody asks any more. Sums stay."""
@@ -97,15 +136,22 @@ class Agreement:
     @property
     def mean(self) -> float:
         """Everyone's agreement; 0.5 before there is any."""
-        total, votes = self._everyone
+        total, votes, _ = self._everyone
         return total / votes if votes else 0.5
+
+    def _by_chance(self, rater: str, rules: TrustRules) -> float:
+        """How far `of` may fall short of everyone's by chance."""
+        votes, (_, all_votes, squares) = self._sums.get(rater, (0.0, 0))[1], self._everyone
+        variance = max(0.0, squares / all_votes - self.mean**2) if all_votes else 0.0
+        return CHANCE * math.sqrt(variance * votes) / (rules.prior_votes + votes)
 
     def weight(self, rater: str, rules: TrustRules) -> float:
         """A rater's weight in [0, 1]."""
         mean = self.mean
         if mean < rules.least_agreement:
             return 1.0
-        return min(1.0, max(0.0, (self.of(rater, rules) - 0.5) / (mean - 0.5)))
+        agreement = self.of(rater, rules) + self._by_chance(rater, rules)
+        return min(1.0, max(0.0, (agreement - 0.5) / (mean - 0.5)))
 
     def state(self) -> dict[str, Any]:
         """All of it as JSON types; without the sums of raters where a file holds them."""
@@ -119,11 +165,25 @@ class Agreement:
             self._sums.clear()
             self._sums.update({rater: (float(of), int(n)) for rater, (of, n) in state["sums"].items()})
         if "everyone" in state:
-            total, votes = state["everyone"]
+            total, votes, *squares = state["everyone"]
         else:  # of a checkpoint of before
             total = sum(of for of, _ in state["sums"].values())
-            votes = sum(count for _, count in state["sums"].values())
-        self._everyone = (float(total), int(votes))
+            votes, squares = sum(count for _, count in state["sums"].values()), []
+        self._everyone = (float(total), int(votes), float(squares[0] if squares else total))
+
+
+def _proof(votes: int) -> float:
+    """The mean agreement of so many votes that chance does not explain: two standard errors, as large as they
+    can be, above 0.5."""
+    return 0.5 + 1 / math.sqrt(votes)
+
+
+def _turned(beyond: Sequence[float]) -> float:
+    """How much less most raters agree with the model than it expected. beyond: of each rater of one update,
+    the mean difference."""
+    if not beyond:
+        return 0.0
+    return max(0.0, -median(beyond)) * len(beyond) / (len(beyond) + SHIFT_RATERS)
 
 
 def quarantine(labels: Sequence[Label], rules: TrustRules, now: float) -> dict[str, str]:
