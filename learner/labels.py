@@ -12,7 +12,6 @@ from learner.label_rows import label_of, row_of
 from learner.reservoir import surplus
 from learner.signals import Tokenize, signals
 
-CAPACITY = 20_000
 DIGEST_MODULUS = 2**256
 
 
@@ -35,9 +34,7 @@ class LabelStore:
     now stay as they are, for those who can. `tokenize` gives the token ids of an answer that a rater wrote.
     """
 
-    def __init__(
-        self, judge_share: float, capacity: int = CAPACITY, tokenize: Tokenize | None = None
-    ) -> None:
+    def __init__(self, judge_share: float, capacity: int = 20_000, tokenize: Tokenize | None = None) -> None:
         self._judge_share = judge_share
         self._capacity = capacity
         self._tokenize = tokenize

@@ -81,7 +81,8 @@ class Parts:
         self.joins = self.memory.joins(fetch, self.sealer, settings.join_window)
         self.joiner = Joiner(sealer=self.sealer, joins=self.joins)
         self.joiner.refused = self._bury
-        self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
+        tokenize = AnswerTokenizer(settings.model)
+        self.labels = LabelStore(settings.judge_share, settings.labels_kept, tokenize)
         reader = Reader(model, settings.reward) if READER in model.adapters else None
         self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)

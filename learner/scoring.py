@@ -13,7 +13,8 @@ from feedback.labels import Label
 from feedback.usage import usage_events
 from learner import stages
 from learner.parts import Parts
-from learner.trust import quarantine, standings, trusted
+from learner.quarantine import quarantine
+from learner.trust import standings, trusted
 from learner.turns import GROUP
 
 logger = logging.getLogger("hearken.learner")
@@ -85,6 +86,7 @@ class Scoring:
         parts.metrics.taste_evidence.set(parts.turns.evidence)
         if turned:
             parts.fading.shorten(parts.turns.began)
+            parts.agreement.crowd.clear()  # they were the first
             parts.watch.rejudge()
             parts.metrics.taste_turns.inc()
             logger.warning(
@@ -139,12 +141,14 @@ class Scoring:
         votes, rules = parts.labels.votes, parts.settings.trust
         now = max((vote.at for vote in votes), default=0.0)  # the log's time: a replay comes to the same
         waiting = quarantine(votes, rules, now)
-        parts.labels.hold(waiting)
+        parts.labels.hold(parts.agreement.waiting() | waiting)
         new = parts.agreement.unseen(parts.labels.teaching)
         if parts.state.updates:
             self._foresee(new)
             parts.agreement.add(new, parts.reward.predictions(new))
         parts.agreement.forget_others(votes)
+        waiting = parts.agreement.waiting() | waiting
+        parts.labels.hold(waiting)
         parts.standings = standings(votes, waiting, parts.agreement, rules)
         parts.metrics.show_waiting(waiting.values())
 

@@ -273,6 +273,11 @@ class LearnerSettings:
         "newest completions that a vote may still be about, and votes whose revisions are known; about 100 "
         "bytes of disk each",
     ] = 2_000_000
+    labels_kept: Annotated[
+        int,
+        "labels that the learner remembers: the newest half of them, and a sample by day and rater of those "
+        "before",
+    ] = 20_000
     judge_share: Annotated[float, "share of raters who judge candidates and never train the reward model"] = (
         0.25
     )
@@ -311,6 +316,7 @@ class LearnerSettings:
         counts = (
             *("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate", "max_tokens"),
             "join_window",
+            "labels_kept",
         )
         for name in counts:
             if getattr(self, name) < 1:

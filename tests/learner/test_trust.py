@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from feedback.labels import Label
-from learner.trust import BRIGADE, BURST, NEW, Agreement, TrustRules, quarantine, standings, trusted
+from learner.quarantine import quarantine
+from learner.trust import BRIGADE, BURST, CROWD, NEW, Agreement, TrustRules, standings, trusted
 from learner.weighing import vote_weights
 from tests.learner.test_labels import label
 
@@ -107,6 +108,37 @@ def test_liars_are_found_beside_people_who_change_their_minds() -> None:
         turning(agreement, {f"u_{i}": i < 2 or (i < 20 and update >= 8) for i in range(40)})
     assert max(agreement.weight(f"u_{i}", RULES) for i in range(2)) < 0.2
     assert min(agreement.weight(f"u_{i}", RULES) for i in range(2, 40)) >= 0.9
+
+
+def test_a_crowd_of_new_raters_waits_until_they_are_known() -> None:
+    agreement = Agreement()
+    for _ in range(8):
+        turning(agreement, dict.fromkeys((f"u_{i}" for i in range(40)), False))
+    known = [vote(90_000 + i, f"u_{i % 40}", 0.0, value=float(i % 7 > 0)) for i in range(200)]
+    fine = [vote(91_000 + i, f"fine_{i}", 0.0, value=float(i % 6 > 0)) for i in range(40)]
+    agreement.add([*known, *fine], [0.85] * 240)
+    assert agreement.waiting() == {}
+    mob = [vote(92_000 + i, f"mob_{i}", 0.0, value=float(i % 6 == 0)) for i in range(40)]
+    again = [dataclasses.replace(each, event_id=f"again-{each.event_id}") for each in known]
+    agreement.add([*again, *mob], [0.85] * 240)
+    assert agreement.waiting() == {each.event_id: CROWD for each in mob if not each.value}
+    restored = Agreement()
+    restored.restore(agreement.state())
+    assert restored.waiting() == agreement.waiting()
+    for i in range(40):
+        restored.add([vote(93_000 + i, "mob_1", 0.0)], [0.95])
+    assert "fb-92001" not in restored.waiting()  # one of them is known by now
+    restored.forget_others(mob[:5])
+    assert set(restored.crowd) == {each.event_id for each in mob[1:5]}
+
+
+def test_all_who_turn_together_are_no_crowd() -> None:
+    agreement = Agreement()
+    for _ in range(8):
+        turning(agreement, dict.fromkeys((f"u_{i}" for i in range(40)), False))
+    votes = [vote(90_000 + i, f"u_{i % 40}" if i % 2 else f"new_{i}", 0.0, value=0.0) for i in range(200)]
+    agreement.add(votes, [0.85] * 200)
+    assert agreement.waiting() == {}
 
 
 def test_a_model_that_foresees_nothing_judges_nobody() -> None:
