@@ -166,7 +166,7 @@ def measure(folder: Path, size: int) -> dict[str, Any]:
     found["late_votes_joined"] = learner.labels.used - before
     bench.fill()
     started = time.process_time()
-    learner._weigh_raters()
+    learner.scoring._weigh_raters()
     for labels in (learner.labels.training, learner.labels.judging):
         trust.trusted(labels, learner.agreement, bench.settings.trust)
     found["update_seconds"] = time.process_time() - started
@@ -205,7 +205,8 @@ def written() -> int:
 def strangers() -> float:
     """CPU seconds of the quarantine of many strangers' votes on one answer."""
     from feedback.labels import Answer, Label
-    from learner.trust import TrustRules, quarantine
+    from learner.quarantine import quarantine
+    from learner.trust import TrustRules
 
     answer = Answer(
         *(

@@ -1,8 +1,8 @@
 """An ensemble of linear heads on the answers' features, fitted to votes about one objective.
 
 Each head has a normal prior and is fitted to the votes' likelihoods: a convex problem, solved anew at every
-update. So a head follows from the labels alone, old ones included, whatever the order they came in; nothing
-is forgotten and nothing can drift.
+update. So a head follows from the labels and their weights alone, whatever the order they came in; it cannot
+drift, and forgets no more than their weights say.
 
 The heads differ in their bootstrap of the votes and in where their priors are centred (anchored ensembling,
 Pearce et al. 2020), so they disagree where votes contradict each other and where there are none: that is what

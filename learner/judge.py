@@ -34,10 +34,10 @@ class JudgingModel:
         kind = STATES if self._climbed.model.kind is WORDS else WORDS
         return self._kinds[kind.name]
 
-    def update(self, labels: Sequence[Label]) -> None:
+    def update(self, labels: Sequence[Label], *, tastes: Sequence[Label] | None = None) -> None:
         """Fit both kinds, see `RewardModel.update`."""
         for model in self._kinds.values():
-            model.update(labels)
+            model.update(labels, tastes=tastes)
 
     def rewards(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """What it thinks of answers, see `RewardModel.rewards`."""

@@ -3,16 +3,16 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from feedback.labels import Answer, Label
 from feedback.usage import State
+from learner.label_rows import label_of, row_of
+from learner.reservoir import surplus
 from learner.signals import Tokenize, signals
 
-CAPACITY = 20_000
 DIGEST_MODULUS = 2**256
-_LABEL_FIELDS = tuple(field.name for field in dataclasses.fields(Label))
-_ANSWER_FIELDS = tuple(field.name for field in dataclasses.fields(Answer))
 
 
 def vote_number(event_id: str, revision: int) -> int:
@@ -26,15 +26,15 @@ def judges(rater: str, share: float) -> bool:
 
 
 class LabelStore:
-    """The newest `capacity` labels by event id. A revised vote replaces its earlier revision.
+    """At most `capacity` labels by event id: the newest, and a sample of those before (`learner.reservoir`).
+
+    A revised vote replaces its earlier revision.
 
     A retracted vote stays as a mark that it must not come back; comments and what else nobody can train on
     now stay as they are, for those who can. `tokenize` gives the token ids of an answer that a rater wrote.
     """
 
-    def __init__(
-        self, judge_share: float, capacity: int = CAPACITY, tokenize: Tokenize | None = None
-    ) -> None:
+    def __init__(self, judge_share: float, capacity: int = 20_000, tokenize: Tokenize | None = None) -> None:
         self._judge_share = judge_share
         self._capacity = capacity
         self._tokenize = tokenize
@@ -70,12 +70,19 @@ class LabelStore:
             self._news[label.event_id] = label.revision
             self._lost.discard(label.event_id)
             changed.append(label)
-        while len(self._labels) > self._capacity:
-            oldest = next(iter(self._labels))
-            self._news[oldest] = self._labels.pop(oldest).revision
-            self._signals.pop(oldest, None)
-            del self._numbers[oldest]
+            if len(self._labels) > self._capacity:
+                self._make_room()
         return changed
+
+    def _make_room(self) -> None:
+        """Let go of a tenth of what there is room for, so that this is rare; none of the newest half."""
+        newest = (self._capacity + 1) // 2
+        older = islice(self._labels.values(), len(self._labels) - newest)
+        votes = [(label.event_id, label.rater, label.at) for label in older]
+        for event_id in surplus(votes, self._capacity - self._capacity // 10 - newest):
+            self._news[event_id] = self._labels.pop(event_id).revision
+            self._signals.pop(event_id, None)
+            del self._numbers[event_id]
 
     def _number(self, event_id: str) -> None:
         self._numbers[event_id] = self._next_number
@@ -152,19 +159,24 @@ class LabelStore:
             yield from signal.answers
 
     @property
+    def teaching(self) -> list[Label]:
+        """What all raters say, as signals, oldest first."""
+        known = (found for event_id, found in self._signals.items() if event_id not in self._waiting)
+        return [signal for found in known for signal in found]
+
+    @property
     def training(self) -> list[Label]:
         """What the raters who train the reward model say, as signals, oldest first."""
-        return [signal for signal in self._teaching() if not self.is_judging(signal)]
+        return [signal for signal in self.teaching if not self.is_judging(signal)]
 
     @property
     def judging(self) -> list[Label]:
         """What the raters who judge candidates say, as signals, oldest first."""
-        return [signal for signal in self._teaching() if self.is_judging(signal)]
+        return [signal for signal in self.teaching if self.is_judging(signal)]
 
-    def _teaching(self) -> Iterator[Label]:
-        for event_id, found in self._signals.items():
-            if event_id not in self._waiting:
-                yield from found
+    def number(self, label: Label) -> int:
+        """A number that is higher the later the store learned of a label as it is now."""
+        return self._numbers[label.event_id]
 
     def take_news(self) -> list[tuple[str, int, State]]:
         """The votes whose state changed since the last call, as (event id, revision, state now)."""
@@ -209,7 +221,7 @@ class LabelStore:
         Labels are in the order of their numbers.
         """
         changed = [
-            (self._numbers[event_id], _row(label))
+            (self._numbers[event_id], row_of(label))
             for event_id, label in self._labels.items()
             if self._saved.get(event_id) is not label
         ]
@@ -219,7 +231,7 @@ class LabelStore:
 
     def state(self) -> dict[str, Any]:
         """A JSON-able copy of everything."""
-        return {"labels": [_row(label) for label in self._labels.values()], **self.summary()}
+        return {"labels": [row_of(label) for label in self._labels.values()], **self.summary()}
 
     def summary(self) -> dict[str, Any]:
         """The same without the labels, for those who have them from `changes`."""
@@ -242,7 +254,7 @@ class LabelStore:
         self._waiting = dict(state.get("waiting", {}))
         self._lost = set(state.get("lost", ()))
         for number, row in enumerate(state["labels"], 1) if rows is None else rows:
-            label = _label(row)
+            label = label_of(row)
             self._numbers[label.event_id] = number
             self._keep(label)
         self._next_number = max(self._numbers.values(), default=0) + 1
@@ -257,35 +269,3 @@ class LabelStore:
 def _without_texts(label: Label) -> Label:
     answers = tuple(answer.without_text() for answer in label.answers)
     return dataclasses.replace(label, answers=answers, text=None, comment=None, tags=())
-
-
-def _row(label: Label) -> dict[str, Any]:
-    """A label as JSON types; `dataclasses.asdict` copies every token, which takes twenty times as long."""
-    row = {name: getattr(label, name) for name in _LABEL_FIELDS}
-    row["answers"] = [{name: getattr(answer, name) for name in _ANSWER_FIELDS} for answer in label.answers]
-    return row
-
-
-def _label(row: dict[str, Any]) -> Label:
-    """A label from its JSON."""
-    answers = tuple(
-        Answer(
-            **{
-                **answer,
-                "prompt_token_ids": tuple(answer["prompt_token_ids"]),
-                "token_ids": tuple(answer["token_ids"]),
-            }
-        )
-        for answer in row["answers"]
-    )
-    lists: dict[str, Any] = {name: tuple(row.get(name, ())) for name in ("presented", "reasons", "tags")}
-    scale = row.get("scale")
-    return Label(
-        **{
-            **row,
-            **lists,
-            "answers": answers,
-            "scale": None if scale is None else tuple(scale),
-            "groups": tuple(tuple(group) for group in row.get("groups", ())),
-        }
-    )

@@ -77,12 +77,19 @@ class RewardLadder:
         changed, self.serving = chosen != self.serving, chosen
         return changed
 
-    def update(self, labels: Sequence[Label], steps: int = 60) -> RewardMetrics:
+    def update(
+        self, labels: Sequence[Label], steps: int = 60, *, tastes: Sequence[Label] | None = None
+    ) -> RewardMetrics:
         """Fit all rungs, see `RewardModel.update`; the reader learns from what is new before."""
         found: dict[str, RewardMetrics] = {}
         for rung in self.rungs:
-            if votes := self._let_read(labels) if rung.kind is READ else labels:
-                found[rung.kind.name] = rung.update(votes, steps)
+            votes, counting = labels, tastes
+            if rung.kind is READ:
+                votes = self._let_read(labels)
+                read = {label.event_id for label in votes}
+                counting = None if tastes is None else [each for each in tastes if each.event_id in read]
+            if votes:
+                found[rung.kind.name] = rung.update(votes, steps, tastes=counting)
         return found.get(self.model.kind.name, found[WORDS.name])
 
     def _let_read(self, labels: Sequence[Label]) -> Sequence[Label]:
@@ -97,9 +104,11 @@ class RewardLadder:
             self.features.forget_scores()
         return newest
 
-    def calibrate(self, labels: Sequence[Label]) -> Report:
+    def calibrate(self, labels: Sequence[Label], *, tastes: Sequence[Label] | None = None) -> Report:
         """Calibrate all rungs, see `RewardModel.calibrate`; the report is about the serving one."""
-        found = {rung.kind.name: rung.calibrate(labels) for rung in self.rungs if rung.is_fitted}
+        found = {
+            rung.kind.name: rung.calibrate(labels, tastes=tastes) for rung in self.rungs if rung.is_fitted
+        }
         return found[self.model.kind.name] if self.model.is_fitted else self.model.calibrate(labels)
 
     def mean_losses(self) -> dict[str, float]:

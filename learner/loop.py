@@ -81,6 +81,7 @@ class Learner(Parts):
         self._read(wait_seconds if self.waits or not self.reading.caught_up else 0.0)
         try:
             self.reading.reopen()
+            self.scoring.listen()
             acted = self._act(self._next())
             self.metrics.show_stage(self.state.stage)
             if not acted:
@@ -108,6 +109,7 @@ class Learner(Parts):
         concern = self.watch.concern()
         measured = Measured(
             labels=len(self.labels.training),
+            half_life=self.fading.half_life,
             behind=not self.reading.caught_up,
             is_live=self.improving.is_live,
             undoable=len(self.earlier),

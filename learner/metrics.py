@@ -63,6 +63,16 @@ class LearnerMetrics:
             "Mean loss of a held-out rater's vote, foreseen before the update, of each kind of reward model",
             "rung",
         )
+        self.half_life = gauge(
+            "hearken_reward_half_life_votes", "Newer votes after which a vote weighs half as much"
+        )
+        self.taste_turns = counter(
+            "hearken_taste_turns", "Alarms that people like something else than the reward model expects"
+        )
+        self.taste_evidence = gauge(
+            "hearken_taste_turn_evidence",
+            "Capital of who bets on that, 1 at first; an alarm at 1 / turn_alpha",
+        )
         self.judge_agreement = gauge(
             "hearken_judge_agreement_ratio",
             "Share of pairs of the newest rollouts that reward model and judging model put in the same order",

@@ -12,6 +12,7 @@ from feedback.join import Answer, Joiner
 from feedback.log import EventLog, Record
 from feedback.opening import open_sealer
 from feedback.usage import Usage
+from learner.ages import Fading
 from learner.askable import Askable
 from learner.features import AnswerFeatures
 from learner.judge import JudgingModel
@@ -31,6 +32,7 @@ from learner.settings import LearnerSettings
 from learner.signals import AnswerTokenizer
 from learner.stages import LearnerState, Limits
 from learner.trust import Agreement, Standing
+from learner.turns import TurnDetector
 from learner.watching import Watch
 
 FETCH_SECONDS = 5.0
@@ -82,11 +84,14 @@ class Parts:
         self.joins = self.memory.joins(fetch, self.sealer, settings.join_window)
         self.joiner = Joiner(sealer=self.sealer, joins=self.joins)
         self.joiner.refused = self._bury
-        self.labels = LabelStore(settings.judge_share, tokenize=AnswerTokenizer(settings.model))
+        tokenize = AnswerTokenizer(settings.model)
+        self.labels = LabelStore(settings.judge_share, settings.labels_kept, tokenize)
         reader = Reader(model, settings.reward) if READER in model.adapters else None
         self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
         self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
+        self.fading = Fading(self.features, settings.reward, seed=settings.seed + 1)
+        self.turns = TurnDetector(settings.reward.turn_alpha, settings.reward.turn_share)
         self.optimiser: Optimiser = lead(find(settings.optimiser).of(model, settings, ranks))
         self.agreement = Agreement(self.memory.raters)
         self.standings: dict[str, Standing] = {}

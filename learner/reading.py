@@ -12,7 +12,6 @@ from feedback.join import Label
 from feedback.joins import CompletionsUnavailable
 from feedback.log import Record
 from learner import stages
-from learner.labels import CAPACITY
 from learner.model import LIVE
 from learner.parts import Parts
 from learner.reopening import reopened
@@ -22,8 +21,9 @@ logger = logging.getLogger("hearken.learner")
 READ_LIMIT = 2000
 """Records of one read."""
 
-FAR_BEHIND = 4 * CAPACITY
-"""Unread records, of which some half may be votes, from which on most answers need not be opened."""
+FAR_BEHIND = 4
+"""Times `labels_kept`: unread records, of which some half may be votes, from which on most answers need not
+be opened."""
 
 
 class Reading:
@@ -31,7 +31,7 @@ class Reading:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self.far_behind = FAR_BEHIND
+        self.far_behind = FAR_BEHIND * parts.settings.labels_kept
         self._has_bare = True  # whether there may be labels whose answers were not opened
         self._behind = 0  # records that the log had, and that were not read, at the last look
         self.caught_up = False

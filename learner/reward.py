@@ -64,11 +64,19 @@ class RewardModel:
         """Whether there was an update."""
         return self._heads["helpful"].is_fitted
 
+    @property
+    def taste(self) -> Heads:
+        """The heads that say whether an answer is liked."""
+        return self._heads["helpful"]
+
     # ---- learning
 
-    def update(self, labels: Sequence[Label], steps: int = 60) -> RewardMetrics:
+    def update(
+        self, labels: Sequence[Label], steps: int = 60, *, tastes: Sequence[Label] | None = None
+    ) -> RewardMetrics:
         """Fit all heads to `labels` (all that count, not only new ones) in at most `steps` L-BFGS iterations.
 
+        tastes: the labels as they count for what people like, where their age matters (`learner.ages`).
         Raises `ValueError` for no labels, or one whose kind or number of answers cannot be.
         """
         if not labels:
@@ -76,7 +84,8 @@ class RewardModel:
         check(labels)
         losses = dict.fromkeys(OBJECTIVES, 0.0)
         for name, heads in self._heads.items():
-            votes = votes_on(name, labels, self.settings.implied_weight)
+            counting = labels if tastes is None or name != "helpful" else tastes
+            votes = votes_on(name, counting, self.settings.implied_weight)
             if votes:
                 losses[name] = heads.fit(votes, steps)
             else:
@@ -93,23 +102,30 @@ class RewardModel:
         )
 
     @torch.no_grad()
-    def calibrate(self, labels: Sequence[Label]) -> Report:
+    def calibrate(self, labels: Sequence[Label], *, tastes: Sequence[Label] | None = None) -> Report:
         """Fit the temperatures to votes that the model was not fitted to, and say how well it foresaw them.
 
-        Each objective has one temperature, fitted to the votes that speak of it; the report's errors are
-        about whether answers are liked.
+        Each objective has one temperature, fitted to the votes that speak of it; the report is about whether
+        answers are liked. Votes count by their weights. tastes: see `update`.
         """
+        tastes = labels if tastes is None else tastes
         check(labels)
         error = error_before = 0.0
         for name, heads in self._heads.items():
             heads.temperature = 1.0
-            said = said_of(name, labels)
+            said = said_of(name, tastes if name == "helpful" else labels)
             found = outcomes(heads, said) if heads.is_fitted else []
             if not any(len(values) for _, values in found):
                 continue
             logits, values = (torch.cat(column) for column in zip(*found, strict=True))
             counts = [len(values) for _, values in found]
-            weights = torch.tensor([1 / count for count in counts for _ in range(count)])
+            weights = torch.tensor(
+                [
+                    label.weight / count
+                    for label, count in zip(said, counts, strict=True)
+                    for _ in range(count)
+                ]
+            )
             heads.temperature = fit_temperature(logits, values, weights)
             if name == "helpful":
                 half = [
@@ -119,14 +135,14 @@ class RewardModel:
                 ]
                 error_before = calibration_error(torch.sigmoid(logits), values, weights)
                 error = held_out_error(logits, values, weights, torch.tensor(half))
-        sources = sorted({label.source for label in labels})
+        sources = sorted({label.source for label in tastes})
         return Report(
-            votes=len(labels),
-            accuracy=self.accuracy(labels),
+            votes=len(tastes),
+            accuracy=self.accuracy(tastes),
             error=error,
             error_before=error_before,
             temperature=self._heads["helpful"].temperature,
-            by_source={s: self.accuracy([label for label in labels if label.source == s]) for s in sources},
+            by_source={s: self.accuracy([label for label in tastes if label.source == s]) for s in sources},
         )
 
     # ---- use
@@ -183,13 +199,14 @@ class RewardModel:
         return expected
 
     def accuracy(self, labels: Sequence[Label]) -> float:
-        """The share of votes that are foreseen: the winner of a comparison, the side of a thumb or rating,
-        of a ranking more pairs than not. Ties do not count; 0.5 when nothing does."""
+        """The share of votes, by weight, that are foreseen: the winner of a comparison, the side of a thumb
+        or rating, of a ranking more pairs than not. Ties do not count; 0.5 when nothing does."""
         votes = [label for label in labels if label.value != 0.5]
         if not votes:
             return 0.5
         pairs = zip(votes, self.predictions(votes), strict=True)
-        return sum((p > 0.5) == (label.value > 0.5) for label, p in pairs) / len(votes)
+        right = sum(label.weight * ((p > 0.5) == (label.value > 0.5)) for label, p in pairs)
+        return right / sum(label.weight for label in votes)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an update changes."""

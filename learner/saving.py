@@ -40,6 +40,7 @@ class Saving:
             "adapters": {name: parts.model.adapter_state(name) for name in ADAPTERS},
             "reward": parts.reward.state_dict(),
             "judge": parts.judge.state_dict(),
+            "fading": parts.fading.state_dict(),
             "optimiser": parts.optimiser.snapshot(),
             "earlier": parts.earlier,
             "scores": parts.features.scores_state(),
@@ -50,6 +51,7 @@ class Saving:
             "joiner": parts.joiner.state(),
             "labels": parts.labels.summary(),
             "agreement": parts.agreement.state(),
+            "turns": parts.turns.state(),
             **parts.watch.state(),
             "untold": [event.model_dump(mode="json") for event in parts.untold],
         }
@@ -94,11 +96,15 @@ class Saving:
             parts.model.load_adapter_state(name, weights)
         parts.optimiser.restore(tensors["optimiser"] if "optimiser" in tensors else tensors["ppo"])
         parts.earlier = tensors["earlier"]
+        if "turns" in state:  # not before votes had an age
+            parts.turns.restore(state["turns"])
         answers = chain.from_iterable(map(parts.labels.answers_of, parts.labels.votes))
         parts.unread = deque(answer for answer in answers if not parts.features.knows(answer))
         try:
             parts.reward.load_state_dict(tensors["reward"])
             parts.judge.load_state_dict(tensors["judge"])
+            if "fading" in tensors:
+                parts.fading.load_state_dict(tensors["fading"], [rung.kind for rung in parts.reward.rungs])
         except ValueError as error:
             logger.warning(
                 "the checkpoint's reward models are of another kind, they are fitted anew: %s", error

@@ -1,21 +1,29 @@
 """From votes to scores: whom to believe, the reward models' updates, and what they say of answers."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 
 from deploy.engine import Sample
+from feedback.labels import Label
 from feedback.usage import usage_events
 from learner import stages
 from learner.parts import Parts
-from learner.trust import quarantine, standings, trusted
+from learner.quarantine import quarantine
+from learner.trust import standings, trusted
+from learner.turns import GROUP
 
 logger = logging.getLogger("hearken.learner")
 
 READ_AHEAD = 16
 """Voted answers that the base reads at a time while the learner waits: a second or two of a small model."""
+
+LISTEN = 16
+"""Times as many that it reads at most between two things that the learner does."""
 
 
 class Scoring:
@@ -36,6 +44,59 @@ class Scoring:
         if len(unread) >= READ_AHEAD:
             features.read([unread.popleft() for _ in range(READ_AHEAD)])
 
+    def listen(self) -> None:
+        """Hear the votes since the last update, in whole groups, and have the next update made at once when
+        people like something else than the reward model expects."""
+        parts = self._parts
+        if not parts.state.updates or parts.state.turned:
+            return
+        for _ in range(LISTEN):
+            if len(parts.unread) >= READ_AHEAD:
+                self.read_ahead()
+        new = parts.agreement.unseen(parts.labels.teaching)
+        if len(new) < GROUP:
+            return
+        rules = dataclasses.replace(parts.settings.trust, newcomer_seconds=0.0)
+        waiting = quarantine(new, rules, max(vote.at for vote in new))
+        known = list(takewhile(self._was_read, new))
+        known = [label for label in known if label.event_id not in waiting]
+        groups = _groups(self._unheard(known))
+        for group in groups:
+            if len(group) == GROUP and self._hear(group):
+                parts.state = stages.turned(parts.state)
+                break
+
+    def _was_read(self, label: Label) -> bool:
+        return all(map(self._parts.features.knows, label.answers))
+
+    def _unheard(self, labels: Sequence[Label]) -> list[Label]:
+        number, heard = self._parts.labels.number, self._parts.turns.heard
+        return sorted((each for each in labels if number(each) > heard), key=number)
+
+    def _hear(self, group: Sequence[Label]) -> bool:
+        """Let the detector hear votes; when it gives alarm, they age fastest from then on."""
+        parts = self._parts
+        votes = [
+            (label.rater, label.value, chance)
+            for label, chance in zip(group, parts.reward.predictions(group), strict=True)
+            if label.kind != "ranking"  # whose value says nothing by itself
+        ]
+        proven = {rater: parts.agreement.is_proven(rater) for rater, _, _ in votes}
+        turned = parts.turns.hear(votes, proven, parts.labels.number(group[-1]))
+        parts.metrics.taste_evidence.set(parts.turns.evidence)
+        if turned:
+            parts.fading.shorten(parts.turns.began)
+            parts.agreement.crowd.clear()  # they were the first
+            parts.watch.rejudge()
+            parts.metrics.taste_turns.inc()
+            logger.warning(
+                "people like something else by now: more than %.0f%% of votes say the opposite of what is "
+                "expected. A vote's weight halves with every %g newer ones, until votes show what is better",
+                100 * parts.settings.reward.turn_share,
+                parts.fading.half_life,
+            )
+        return turned
+
     def update(self) -> None:
         """Weigh the raters and fit the reward models to all votes."""
         parts = self._parts
@@ -45,39 +106,63 @@ class Scoring:
         parts.state = stages.fitted(parts.state, parts.limits)
         updates = parts.state.updates
         parts.metrics.show_rungs(parts.reward)
-        logger.info("reward update %d: %s", updates, parts.reward.describe())
+        parts.metrics.half_life.set(parts.fading.half_life)
+        logger.info(
+            "reward update %d: %s; half-life %g votes",
+            updates,
+            parts.reward.describe(),
+            parts.fading.half_life,
+        )
         parts.askable.forget()
         parts.untold += usage_events(updates, time.time(), parts.place.cursor, parts.labels.take_news())
         parts.metrics.reward_updates.inc()
 
     def fit(self) -> None:
-        """Fit the reward models to the votes that are trusted."""
+        """Fit the reward models to the votes that are trusted, each as its age lets it count."""
         parts = self._parts
-        training, judging = (
-            trusted(labels, parts.agreement, parts.settings.trust)
-            for labels in (parts.labels.training, parts.labels.judging)
-        )
+        labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
+        numbers = [parts.labels.number(label) for label in labels]
+        pairs = list(zip(labels, parts.fading.ages(labels, numbers), strict=True))
+        training = [pair for pair in pairs if not parts.labels.is_judging(pair[0])]
+        judging = [pair for pair in pairs if parts.labels.is_judging(pair[0])]
         if training:
-            parts.reward.update(training)
+            votes, ages = map(list, zip(*training, strict=True))
+            parts.reward.update(votes, tastes=parts.fading.of(votes, ages))
+            parts.fading.update(votes, ages, parts.reward.model.kind)
         if judging:
-            parts.metrics.show_calibration(parts.reward.calibrate(judging))
-            parts.judge.update(judging)
+            votes, ages = map(list, zip(*judging, strict=True))
+            tastes = parts.fading.of(votes, ages)
+            parts.metrics.show_calibration(parts.reward.calibrate(votes, tastes=tastes))
+            parts.judge.update(votes, tastes=tastes)
 
     def _weigh_raters(self) -> None:
-        """See which votes have to wait, and how well the others were foreseen."""
+        """See which votes have to wait, how well the others were foreseen, and what foresees them best."""
         parts = self._parts
         votes, rules = parts.labels.votes, parts.settings.trust
         now = max((vote.at for vote in votes), default=0.0)  # the log's time: a replay comes to the same
         waiting = quarantine(votes, rules, now)
-        parts.labels.hold(waiting)
-        new = parts.agreement.unseen([*parts.labels.training, *parts.labels.judging])
+        parts.labels.hold(parts.agreement.waiting() | waiting)
+        new = parts.agreement.unseen(parts.labels.teaching)
         if parts.state.updates:
-            if parts.reward.foresee([label for label in new if parts.labels.is_judging(label)]):
-                parts.watch.rejudge()
+            self._foresee(new)
             parts.agreement.add(new, parts.reward.predictions(new))
         parts.agreement.forget_others(votes)
+        waiting = parts.agreement.waiting() | waiting
+        parts.labels.hold(waiting)
         parts.standings = standings(votes, waiting, parts.agreement, rules)
         parts.metrics.show_waiting(waiting.values())
+
+    def _foresee(self, new: Sequence[Label]) -> None:
+        """Choose by new votes how fast votes age, and what kind of reward model serves."""
+        parts = self._parts
+        parts.features.read([answer for label in new for answer in label.answers])  # all in one company
+        turned = parts.state.turned or any(map(self._hear, _groups(self._unheard(new))))
+        parts.turns.heard = max(map(parts.labels.number, new), default=parts.turns.heard)
+        if not turned:
+            believed = trusted(new, parts.agreement, parts.settings.trust)
+            parts.fading.foresee(believed, parts.reward.model)
+        if parts.reward.foresee([label for label in new if parts.labels.is_judging(label)]):
+            parts.watch.rejudge()
 
     def scores(self, samples: Sequence[Sample]) -> torch.Tensor:
         """What the reward model that PPO climbs says of answers, (B,)."""
@@ -90,3 +175,8 @@ class Scoring:
     def judged(self, samples: Sequence[Sample]) -> torch.Tensor:
         """What the judging model, which nobody climbs, says of answers, (B,)."""
         return self._parts.judge.rewards([sample.judged for sample in samples])[0]
+
+
+def _groups(votes: Sequence[Label]) -> list[Sequence[Label]]:
+    """Votes in groups of `GROUP`, the last of which may be smaller."""
+    return [votes[i : i + GROUP] for i in range(0, len(votes), GROUP)]

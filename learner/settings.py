@@ -163,6 +163,19 @@ class RewardSettings:
     rung_confidence: Annotated[
         float, "and foresaw them better than the serving one by so many standard errors of the advantage"
     ] = 1.0
+    half_life_min: Annotated[
+        float,
+        "newer votes after which a vote weighs half as much, when tastes move fastest; which of 1, 4, 16 "
+        "times as many, or never, is chosen by how well new votes are foreseen; inf for votes without an age",
+    ] = 250.0
+    turn_share: Annotated[
+        float,
+        "when more than this share of votes says the opposite of what is expected, people's taste has "
+        "turned: votes age fastest from then on, and the learner does not wait for labels_per_update",
+    ] = 0.15
+    turn_alpha: Annotated[
+        float, "chance that this is ever said while it is not so; 0 for never saying it"
+    ] = 0.01
     reader_tokens: Annotated[
         int,
         "the newest votes of so many tokens, prompts included, are what the reward model with an adapter of "
@@ -174,6 +187,10 @@ class RewardSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.noise < 0.5:
             raise ValueError(f"noise is {self.noise}; it must lie between 0 and 0.5")
+        if not 0 < self.turn_share < 1:
+            raise ValueError(f"turn_share is {self.turn_share}; it must lie between 0 and 1")
+        if not 0 <= self.turn_alpha < 1:
+            raise ValueError(f"turn_alpha is {self.turn_alpha}; it must be below 1, and 0 or above")
         for name in (
             "heads",
             "prior_std",
@@ -184,6 +201,7 @@ class RewardSettings:
             "veto_odds",
             "veto_floor",
             "rung_votes",
+            "half_life_min",
             "reader_votes",
             "reader_learning_rate",
         ):
@@ -269,6 +287,11 @@ class LearnerSettings:
         "newest completions that a vote may still be about, and votes whose revisions are known; about 100 "
         "bytes of disk each",
     ] = 2_000_000
+    labels_kept: Annotated[
+        int,
+        "labels that the learner remembers: the newest half of them, and a sample by day and rater of those "
+        "before",
+    ] = 20_000
     judge_share: Annotated[float, "share of raters who judge candidates and never train the reward model"] = (
         0.25
     )
@@ -333,6 +356,7 @@ class LearnerSettings:
         counts = (
             *("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate", "max_tokens"),
             "join_window",
+            "labels_kept",
         )
         for name in counts:
             if getattr(self, name) < 1:

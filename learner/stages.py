@@ -74,7 +74,8 @@ class LearnerState:
     updates: of the reward models; used: the update whose votes were used up; new_labels: training labels
     since the newest update; batches: of rollouts since training began, or since half of it after a refusal;
     refusals: by the gate since new votes; pace: share of the learning rate; limit_share: of the KL limit
-    that is nearer, used by the policy before its newest step; live_nats: KL of live to the base per response,
+    that is nearer, used by the policy before its newest step; turned: whether people like something else than
+    the reward models know; live_nats: KL of live to the base per response,
     None before it is measured; spent_nats: of the KL budget to the base, by what went live.
     """
 
@@ -83,6 +84,7 @@ class LearnerState:
     updates: int = 0
     used: int = 0
     new_labels: int = 0
+    turned: bool = False
     batches: int = 0
     refusals: int = 0
     pace: float = 1.0
@@ -128,6 +130,11 @@ def voted(state: LearnerState) -> LearnerState:
     return replace(state, new_labels=state.new_labels + 1)
 
 
+def turned(state: LearnerState) -> LearnerState:
+    """Votes are not what the reward models expect any more."""
+    return replace(state, turned=True)
+
+
 def met_live(state: LearnerState, live_nats: float | None) -> LearnerState:
     """Live's KL to the base was measured, or (None) another policy is live now."""
     return replace(state, live_nats=live_nats)
@@ -141,6 +148,7 @@ def fitted(state: LearnerState, limits: Limits) -> LearnerState:
         "fitted",
         updates=state.updates + 1,
         new_labels=0,
+        turned=False,
         refusals=0,
         spent_nats=max(0.0, state.spent_nats - refilled),
     )

@@ -8,6 +8,7 @@ Only new votes take these back. A candidate and a training that was given up use
 (`used`), and nothing begins before there are more.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,9 @@ UPDATE_SHARE = 0.15
 """New labels as a share of all that start an update of the reward models during training and trials: a fit
 reads all. One that waits has the time, and would wait ever longer for a share of ever more."""
 
+AGED_SHARE = 0.25
+"""New labels as a share of a half-life that start one, too: where votes age fast, few are much."""
+
 FAR = 1.5
 """Times a KL limit. From further out no step leads home; from nearer, the KL's price does it."""
 
@@ -56,12 +60,14 @@ class Batch:
 class Measured:
     """What the learner sees right now.
 
-    labels: that train; behind: whether the log has much that was not read; is_live: whether the policy is
-    live's copy; undoable: PPO steps that can be undone; runs_away, fails: whether the self-check finds that
-    the policy moves too fast, or anything else against it.
+    labels: that train; half_life: newer votes after which a vote weighs half as much; behind: whether the log
+    has much that was not read; is_live: whether the policy is live's copy; undoable: PPO steps that can be
+    undone; runs_away, fails: whether the self-check finds that the policy moves too fast, or anything else
+    against it.
     """
 
     labels: int
+    half_life: float = math.inf
     behind: bool = False
     is_live: bool = False
     undoable: int = 0
@@ -92,11 +98,15 @@ def next_action(state: LearnerState, measured: Measured, limits: Limits) -> Acti
 
 
 def _rewards_are_due(state: LearnerState, measured: Measured, limits: Limits) -> bool:
-    """After a number of new labels. A learner that has other things to do waits for a fair share of all."""
+    """After a number of new labels, or some when taste has turned. A learner that has other things to do
+    waits for a fair share of all."""
+    if state.turned and state.new_labels:
+        return True
     if state.stage == "collecting" and state.new_labels and measured.labels >= limits.min_labels:
         return True
     share = 0.0 if state.stage in ("collecting", "waiting") else UPDATE_SHARE
-    return state.new_labels >= max(limits.labels_per_update, share * measured.labels)
+    fair = max(limits.labels_per_update, share * measured.labels)
+    return state.new_labels >= min(fair, AGED_SHARE * measured.half_life)
 
 
 def _after_batch(state: LearnerState, measured: Measured, batch: Batch) -> Action:

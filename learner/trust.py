@@ -1,22 +1,46 @@
-"""How much each rater's votes weigh in training, and which votes wait, and why.
+"""How much each rater's votes weigh in training, and why.
 
 Weight follows from agreement. Before the reward model is fitted to a vote, it predicts it; a rater whose
 votes are predicted as well as everyone's has weight 1, one whose votes agree no better than chance has 0.
-Agreement is shrunk towards everyone's, so that a few votes change little. Disagreeing more than chance earns
-no negative weight: who is always wrong is not to be trusted backwards either.
+Agreement is shrunk towards everyone's, so that a few votes change little, and only what chance does not
+explain counts against anybody. Disagreeing more than chance earns no negative weight: who is always wrong is
+not to be trusted backwards either.
 
-Votes wait in quarantine while their rater is new, when they come in a burst, and when many raters fall upon
-one answer that none of them asked for. Waiting votes are kept, and train again once the reason is gone.
+Who changes their mind is no liar. Where most raters disagree with the model more than it expected, votes are
+judged against others of the same update: taste has turned, and nobody is at fault. And who was shown to agree
+with others keeps that; what they say differently later is their opinion.
+
+Votes wait, see `learner.quarantine`, while their rater is new, when they come in a burst, when many raters
+fall upon one answer that none of them asked for, and when raters of whom nothing is known contradict, as a
+crowd, those who are known. Waiting votes are kept, and train again once the reason is gone.
 """
 
-from collections import Counter, defaultdict, deque
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, median, stdev
 from typing import Annotated, Any
 
 from feedback.labels import Label
 
-NEW, BURST, BRIGADE = REASONS = ("new rater", "burst", "brigade")
+CHANCE = 3.0
+"""Standard errors by which a rater's agreement may fall short of everyone's by chance."""
+
+PROOF_VOTES = 20
+"""Votes of a rater from which on they can be shown to agree."""
+
+KEPT = 0.95
+"""Weight above which who was shown to agree does not lose any."""
+
+SHIFT_RATERS = 10
+"""Raters who are credited with having found what was expected, when it is asked whether taste has turned."""
+
+CROWD_RATERS, CROWD_SHORTFALL = 10, 0.1
+"""So many raters of whom nothing is known are a crowd when they agree with the model by so much less, and
+beyond chance, than as many who were shown to agree with others."""
+
+NEW, BURST, BRIGADE, CROWD = REASONS = ("new rater", "burst", "brigade", "crowd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,8 @@ Sums = MutableMapping[str, tuple[float, int]]
 class Agreement:
     """How well each rater's votes were predicted before they were trained on.
 
+    `crowd`: votes that contradict everyone's as a crowd's do, event id -> rater.
+
     Sums are kept by rater and for everyone, so that a vote costs the same however many raters there are.
     `sums` holds those by rater; a file may stand behind it, then `state` need not hold them too.
     """
@@ -69,25 +95,71 @@ class Agreement:
         self._seen: dict[str, int] = {}  # event id -> revision
         self._in_memory = sums is None
         self._sums: Sums = {} if sums is None else sums
-        self._everyone = (0.0, 0)  # the same for all raters together
+        self._everyone = (0.0, 0, 0.0)  # for all raters together, and the sum of the agreements' squares
+        self.crowd: dict[str, str] = {}
 
     def unseen(self, labels: Iterable[Label]) -> list[Label]:
         """The labels that were not scored yet."""
         return [label for label in labels if self._seen.get(label.event_id) != label.revision]
 
     def add(self, labels: Sequence[Label], predicted: Sequence[float]) -> None:
-        """Score votes. `predicted[i]`: the probability that the vote's value is 1, before it was known."""
+        """Score the votes of one update. `predicted[i]`: the probability that the vote's value is 1, before
+        it was known."""
+        agreed: dict[str, list[float]] = defaultdict(list)
+        beyond: dict[str, list[float]] = defaultdict(list)
         for label, p in zip(labels, predicted, strict=True):
             self._seen[label.event_id] = label.revision
-            agreed = label.value * p + (1 - label.value) * (1 - p)
-            total, votes = self._sums.get(label.rater, (0.0, 0))
-            self._sums[label.rater] = (total + agreed, votes + 1)
-            self._everyone = (self._everyone[0] + agreed, self._everyone[1] + 1)
+            agreed[label.rater].append(label.value * p + (1 - label.value) * (1 - p))
+            beyond[label.rater].append(agreed[label.rater][-1] - p * p - (1 - p) * (1 - p))
+        short = {rater: fmean(found) for rater, found in beyond.items()}
+        if crowd := self._crowd(short):
+            votes = zip(labels, predicted, strict=True)
+            against = (
+                label for label, p in votes if label.rater in crowd and (label.value > 0.5) != (p > 0.5)
+            )
+            self.crowd |= {label.event_id: label.rater for label in against}
+        turned = _turned([*short.values()])
+        for rater, found in agreed.items():
+            self._add(rater, [each + turned for each in found])
+
+    def _add(self, rater: str, agreed: Sequence[float]) -> None:
+        total, votes = self._sums.get(rater, (0.0, 0))
+        after, count = total + sum(agreed), votes + len(agreed)
+        if self.is_proven(rater):
+            level = min(total / votes, 0.5 + KEPT * (self.mean - 0.5))
+            after = max(after, count * max(level, _proof(count)))
+        self._sums[rater] = (after, count)
+        of_all, all_votes, squares = self._everyone
+        squares += sum(each * each for each in agreed)
+        self._everyone = (of_all + sum(agreed), all_votes + len(agreed), squares)
+
+    def _crowd(self, short: Mapping[str, float]) -> set[str]:
+        """The raters of whom nothing is known, if they contradict those who are known, as a crowd.
+
+        short: by how much more each rater of one update agreed with the model than it expected.
+        """
+        known = [by for rater, by in short.items() if self.is_proven(rater)]
+        others = {rater: by for rater, by in short.items() if not self.is_proven(rater)}
+        if min(len(known), len(others)) < CROWD_RATERS:
+            return set()
+        error = math.hypot(*(stdev(group) / math.sqrt(len(group)) for group in (known, [*others.values()])))
+        shortfall = fmean(known) - fmean(others.values())
+        return set(others) if shortfall > max(CROWD_SHORTFALL, CHANCE * error) else set()
+
+    def waiting(self) -> dict[str, str]:
+        """The votes of crowds, until their raters were shown to agree with others: event id -> reason."""
+        return {event_id: CROWD for event_id, rater in self.crowd.items() if not self.is_proven(rater)}
+
+    def is_proven(self, rater: str) -> bool:
+        """Whether a rater was shown to agree with others, beyond chance."""
+        total, votes = self._sums.get(rater, (0.0, 0))
+        return votes >= PROOF_VOTES and total / votes >= _proof(votes)
 
     def forget_others(self, labels: Iterable[Label]) -> None:
         """Remember which votes were scored of these only: of others nobody asks any more. Sums stay."""
         ids = {label.event_id for label in labels}
         self._seen = {event_id: revision for event_id, revision in self._seen.items() if event_id in ids}
+        self.crowd = {event_id: rater for event_id, rater in self.crowd.items() if event_id in ids}
 
     def of(self, rater: str, rules: TrustRules) -> float:
         """A rater's agreement in [0, 1], shrunk towards everyone's."""
@@ -97,99 +169,54 @@ class Agreement:
     @property
     def mean(self) -> float:
         """Everyone's agreement; 0.5 before there is any."""
-        total, votes = self._everyone
+        total, votes, _ = self._everyone
         return total / votes if votes else 0.5
+
+    def _by_chance(self, rater: str, rules: TrustRules) -> float:
+        """How far `of` may fall short of everyone's by chance."""
+        votes, (_, all_votes, squares) = self._sums.get(rater, (0.0, 0))[1], self._everyone
+        variance = max(0.0, squares / all_votes - self.mean**2) if all_votes else 0.0
+        return CHANCE * math.sqrt(variance * votes) / (rules.prior_votes + votes)
 
     def weight(self, rater: str, rules: TrustRules) -> float:
         """A rater's weight in [0, 1]."""
         mean = self.mean
         if mean < rules.least_agreement:
             return 1.0
-        return min(1.0, max(0.0, (self.of(rater, rules) - 0.5) / (mean - 0.5)))
+        agreement = self.of(rater, rules) + self._by_chance(rater, rules)
+        return min(1.0, max(0.0, (agreement - 0.5) / (mean - 0.5)))
 
     def state(self) -> dict[str, Any]:
         """All of it as JSON types; without the sums of raters where a file holds them."""
         sums = {rater: list(pair) for rater, pair in self._sums.items()} if self._in_memory else None
-        return {"seen": self._seen, "everyone": list(self._everyone), "sums": sums}
+        return {"seen": self._seen, "everyone": list(self._everyone), "sums": sums, "crowd": dict(self.crowd)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state` described."""
-        self._seen = dict(state["seen"])
+        self._seen, self.crowd = dict(state["seen"]), dict(state.get("crowd", {}))
         if state["sums"] is not None:
             self._sums.clear()
             self._sums.update({rater: (float(of), int(n)) for rater, (of, n) in state["sums"].items()})
         if "everyone" in state:
-            total, votes = state["everyone"]
+            total, votes, *squares = state["everyone"]
         else:  # of a checkpoint of before
             total = sum(of for of, _ in state["sums"].values())
-            votes = sum(count for _, count in state["sums"].values())
-        self._everyone = (float(total), int(votes))
+            votes, squares = sum(count for _, count in state["sums"].values()), []
+        self._everyone = (float(total), int(votes), float(squares[0] if squares else total))
 
 
-def quarantine(labels: Sequence[Label], rules: TrustRules, now: float) -> dict[str, str]:
-    """The votes that wait: event id -> reason. `now` is Unix time; imports and models never wait."""
-    people = [label for label in labels if label.source in ("end_user", "annotator", "app")]
-    waiting = dict.fromkeys(_brigades(people, rules), BRIGADE)
-    by_rater: dict[str, list[Label]] = defaultdict(list)
-    for label in people:
-        by_rater[label.rater].append(label)
-    for votes in by_rater.values():
-        votes.sort(key=lambda label: (label.at, label.event_id))
-        if now - votes[0].at < rules.newcomer_seconds:
-            waiting |= dict.fromkeys((label.event_id for label in votes), NEW)
-        waiting |= dict.fromkeys(_bursts(votes, rules), BURST)
-    return waiting
+def _proof(votes: int) -> float:
+    """The mean agreement of so many votes that chance does not explain: two standard errors, as large as they
+    can be, above 0.5."""
+    return 0.5 + 1 / math.sqrt(votes)
 
 
-def _bursts(votes: Sequence[Label], rules: TrustRules) -> list[str]:
-    """The votes of one rater, in order of time, that are too many at once."""
-    surplus: list[str] = []
-    recent: deque[float] = deque()
-    for label in votes:
-        while recent and label.at - recent[0] >= rules.burst_seconds:
-            recent.popleft()
-        if len(recent) >= rules.burst_votes:
-            surplus.append(label.event_id)
-        else:
-            recent.append(label.at)
-    return surplus
-
-
-def _brigades(labels: Sequence[Label], rules: TrustRules) -> list[str]:
-    """The votes of end users that fall upon others' answers together."""
-    strangers: dict[tuple[str, int], list[Label]] = defaultdict(list)
-    for label in labels:
-        if label.source == "end_user" and all(answer.user != label.rater for answer in label.answers):
-            for answer in label.answers:
-                strangers[answer.completion_id, answer.choice].append(label)
-    found: list[str] = []
-    for votes in strangers.values():
-        if len(votes) >= rules.brigade_raters:
-            votes.sort(key=lambda label: label.at)
-            found += _crowds(votes, rules)
-    return found
-
-
-def _crowds(votes: Sequence[Label], rules: TrustRules) -> list[str]:
-    """The votes, given in order of time, that lie within `brigade_seconds` of enough other raters'.
-
-    A window moves over them once, so many strangers on one answer cost no more than as many apart.
-    """
-    found: list[str] = []
-    raters: Counter[str] = Counter()  # of the votes in the window
-    first = told = 0  # the window's first vote, and the first that was not yet found
-    for i, last in enumerate(votes):
-        raters[last.rater] += 1
-        while last.at - votes[first].at >= rules.brigade_seconds and first < i:
-            raters[votes[first].rater] -= 1
-            if not raters[votes[first].rater]:
-                del raters[votes[first].rater]
-            first += 1
-        if len(raters) >= rules.brigade_raters:
-            told = max(told, first)
-            found += [label.event_id for label in votes[told : i + 1]]
-            told = i + 1
-    return found
+def _turned(beyond: Sequence[float]) -> float:
+    """How much less most raters agree with the model than it expected. beyond: of each rater of one update,
+    the mean difference."""
+    if not beyond:
+        return 0.0
+    return max(0.0, -median(beyond)) * len(beyond) / (len(beyond) + SHIFT_RATERS)
 
 
 def trusted(labels: Sequence[Label], agreement: Agreement, rules: TrustRules) -> list[Label]:

@@ -242,7 +242,7 @@ def test_answers_of_labels_that_stay_are_opened_once_a_learner_has_caught_up(
         while found.place.cursor.get("completions/0", 0) < VOTES + 2:
             found.saving.next_save = 0.0
             found.turn(0.0)
-        assert len(found.labels.votes) == 500
+        assert 450 <= len(found.labels.votes) <= 500
         ends.append((found.labels.state(), found.labels.training, found.labels.ledger()))
         found.memory.clear()
         found.memory.commit(0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from typing import get_args
 
@@ -46,6 +47,20 @@ def test_an_update_waits_for_a_fair_share_of_all_votes_unless_nothing_else_is_to
     waiting = dataclasses.replace(state, stage="waiting", used=1)
     assert next_action(waiting, Measured(labels=20_000), LIMITS) == "fit"
     assert next_action(dataclasses.replace(waiting, new_labels=49), Measured(labels=400), LIMITS) == "wait"
+
+
+def test_a_turn_of_taste_wakes_a_learner_and_so_do_few_votes_where_votes_age_fast() -> None:
+    waiting = LearnerState("waiting", updates=1, used=1, new_labels=7)
+    assert next_action(waiting, SEEN, LIMITS) == "wait"
+    turned = stages.turned(waiting)
+    assert next_action(turned, SEEN, LIMITS) == "fit"
+    assert next_action(dataclasses.replace(turned, new_labels=0), SEEN, LIMITS) == "wait"  # judges said it
+    state = stages.fitted(turned, LIMITS)
+    assert next_action(state, SEEN, LIMITS) == "begin"
+    assert not state.turned
+    many, few = dataclasses.replace(IMPROVING, new_labels=25), dataclasses.replace(IMPROVING, new_labels=24)
+    fast = Measured(labels=20_000, half_life=100.0)
+    assert (next_action(many, fast, LIMITS), next_action(few, fast, LIMITS)) == ("fit", "sample")
 
 
 def test_after_some_batches_the_policy_is_offered_once() -> None:
@@ -189,6 +204,7 @@ class History:
         self.draw, self.bad = draw, bad
         self.state = LearnerState()
         self.labels = 0
+        self.half_life = math.inf
         self.is_live, self.undoable = True, 0
         self.runs_away = self.fails = False
         self.ever_new = 0  # votes since the last candidate
@@ -201,6 +217,7 @@ class History:
     def measured(self, batch: Batch | None = None) -> Measured:
         return Measured(
             labels=self.labels,
+            half_life=self.half_life,
             is_live=self.is_live,
             undoable=self.undoable,
             runs_away=self.runs_away,
@@ -212,6 +229,9 @@ class History:
         self.labels += count
         self.ever_new += count
         self.state = dataclasses.replace(self.state, new_labels=self.state.new_labels + count)
+        if count and self.chance(0.2):
+            self.state = stages.turned(self.state)
+        self.half_life = self.draw.draw(st.sampled_from([10.0, 250.0, 4000.0, math.inf]))
 
     def restart(self) -> None:
         self.is_live, self.undoable, self.runs_away, self.fails = True, 0, False, False
