@@ -64,9 +64,10 @@ SUPPORT_DESK = World(
 
 # Two cores give some 200 tokens a second to users, rollouts and measurements together, so these are fewer:
 # one pass over fresh rollouts rather than several, and as many at a time as the engine makes at little more
-# than the price of a few. With lambda at .95 a twentieth of a reward reaches the first of 60 tokens, and the
-# critic, which would make up for that, has no time to learn here. An answer in twenty-five of the base never
-# ends: 512 tokens are enough of it, and 384 of a rollout, as the whole batch waits for its longest.
+# than the price of a few. The critic has no time to learn here. An answer in twenty-five of the base never
+# ends: 512 tokens are enough of it, and 256 of a rollout, as the whole batch waits for its longest. Steps that
+# are taken on a hundred votes lead anywhere, so they wait for two hundred. At an offer no other scales are
+# tried: that would cost as much as two steps.
 EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,
@@ -80,17 +81,17 @@ EVERYDAY = World(
     fresh_prompts=120,
     kl_samples=60,
     service={
-        "learner.min_labels": 80,
-        "learner.labels_per_update": 80,
+        "learner.min_labels": 200,
+        "learner.labels_per_update": 60,
         "learner.rollouts_per_step": 64,
-        "learner.max_tokens": 384,
-        "learner.steps_per_candidate": 5,
+        "learner.max_tokens": 256,
+        "learner.steps_per_candidate": 4,
         "learner.ppo.learning_rate": 8e-4,
         "learner.ppo.epochs": 1,
         "learner.ppo.minibatches": 4,
-        "learner.ppo.lam": 1.0,
         "learner.ppo.critic_warmup_steps": 0,
         "learner.ppo.warmup_steps": 1,
+        "learner.gate_scales": [1.0],
         "learner.gate_prompts": 48,
         "controller.max_seconds": 420.0,
     },

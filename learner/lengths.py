@@ -10,7 +10,7 @@ HEADROOM = 1.5
 """A rollout's limit over the log's long answers: a policy may learn to answer at greater length."""
 
 FEW_CUT_OFF = 0.05
-"""The share of a batch that may be cut off before the next one's answers may be longer."""
+"""The share of a batch that may be cut off before that costs anything, and the next one's may be longer."""
 
 FLOOR = 64
 """Tokens. A log of a few short answers says little about how long an answer may be."""
@@ -63,6 +63,15 @@ def users_limit(lengths: Sequence[int], cut_off: Sequence[bool], most: int) -> i
     longest = max(lengths, default=most)
     is_limit = any(cut for length, cut in zip(lengths, cut_off, strict=True) if length == longest)
     return min(longest, most) if is_limit else most
+
+
+def cut_off_penalty(most: float, cut_off_ratio: float) -> float:
+    """What each cut-off answer of a batch costs, in units of the score; near `most` where most are.
+
+    Every model leaves a few answers without an end. Fining those teaches nothing but to be short: they have
+    the most tokens, so their gradient is the largest.
+    """
+    return most * max(0.0, 1 - FEW_CUT_OFF / cut_off_ratio) if cut_off_ratio else 0.0
 
 
 def after_cut_off(limit: int, cut_off_ratio: float, most: int) -> int:

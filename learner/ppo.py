@@ -20,7 +20,7 @@ from torch import Tensor
 
 from learner.batching import Batch, Item, in_buckets
 from learner.critic import Critic, CriticTrainer
-from learner.lengths import default_lam, kl_limit
+from learner.lengths import cut_off_penalty, default_lam, kl_limit
 from learner.losses import (
     explained_variance,
     gae,
@@ -101,8 +101,8 @@ class PPO(Optimiser):
 
     def _worth(self, scores: Tensor, cut_off: Tensor) -> Tensor:
         """The scores (B,), without what an answer that was cut off (B,) may not have."""
-        penalty = self.settings.cut_off_penalty
-        if not penalty or bool(cut_off.all()):
+        penalty = cut_off_penalty(self.settings.cut_off_penalty, float(cut_off.float().mean()))
+        if not self.settings.cut_off_penalty or bool(cut_off.all()):
             return scores - penalty * cut_off
         stump = scores.clamp(max=float(scores[~cut_off].mean())) - penalty
         return torch.where(cut_off, stump, scores)

@@ -71,8 +71,9 @@ class PPOSettings:
     cut_off_penalty: Annotated[
         float,
         "an answer without its end counts as its batch's average whole one at most, less this, in units of "
-        "the score (Stiennon et al. 2020 give such answers a fixed low score): otherwise people who like "
-        "long answers teach a policy never to end one; at 0 it counts like any other",
+        "the score (Stiennon et al. 2020 give such answers a fixed low score), or less of it where few are "
+        "cut off (learner/lengths.py): otherwise people who like long answers teach a policy never to end "
+        "one; at 0 it counts like any other",
     ] = 1.0
     importance_cap: Annotated[
         float,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from learner.lengths import after_cut_off, default_lam, kl_limit, rollout_tokens, users_limit
+from learner.lengths import after_cut_off, cut_off_penalty, default_lam, kl_limit, rollout_tokens, users_limit
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,9 @@ def test_a_reward_at_the_end_reaches_the_first_token_of_long_answers_too() -> No
     for tokens in (26, 60, 500, 4000):
         assert default_lam(tokens) ** tokens > 0.25
     assert default_lam(20) == default_lam(0) == 0.95
+
+
+def test_few_answers_without_an_end_cost_nothing() -> None:
+    assert cut_off_penalty(2.0, 0.0) == cut_off_penalty(2.0, 0.05) == 0.0
+    assert cut_off_penalty(2.0, 0.1) == 1.0
+    assert cut_off_penalty(2.0, 1.0) == pytest.approx(1.9)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deploy.engine import Sample
 from learner.batching import make_batch
+from learner.lengths import cut_off_penalty
 from learner.losses import kl_k1
 from learner.model import LIVE, POLICY, SharedModel
 from learner.ppo import PPO, PPOMetrics
@@ -157,12 +158,13 @@ def plain_step(model: SharedModel, settings: PPOSettings, rollouts: list[Sample]
     policy, base = (model.answer_logprobs(items, name).double() for name in (POLICY, None))
     ends = [rollout.finish_reason == "stop" for rollout in rollouts]
     most = float(scores[torch.tensor(ends)].mean())
+    penalty = cut_off_penalty(settings.cut_off_penalty, 1 - sum(ends) / len(ends))
     advantages: list[list[float]] = []
     for row, rollout in enumerate(rollouts):
         length = len(rollout.token_ids)
         rewards = [-settings.kl_coefficient * float(policy[row, t] - base[row, t]) for t in range(length)]
         score = float(scores[row])
-        rewards[-1] += score if ends[row] else min(score, most) - settings.cut_off_penalty
+        rewards[-1] += score if ends[row] else min(score, most) - penalty
         advantages.append(
             [sum(rewards[k] * settings.lam ** (k - t) for k in range(t, length)) for t in range(length)]
         )
