@@ -113,6 +113,8 @@ class NativeTrunk:
 
     def _group(self, block: Block, index: int) -> _Group:
         base, (some, *_) = block.adapted(None, index), self._weights
+        if not isinstance(base.weight, Tensor):
+            raise Unsuitable("its base is held in fewer than 16 bits")
         sizes = [len(part) for part in block.adapted(some, index).up]
         outputs, inputs = base.weight.shape
         forward, backward = torch.empty(2, outputs * inputs, dtype=torch.bfloat16)
