@@ -166,6 +166,10 @@ class LabelStore:
             if event_id not in self._waiting:
                 yield from found
 
+    def is_news(self, label: Label) -> bool:
+        """Whether a vote came, or its state changed, since the last `take_news`."""
+        return label.event_id in self._news
+
     def take_news(self) -> list[tuple[str, int, State]]:
         """The votes whose state changed since the last call, as (event id, revision, state now)."""
         news = [(event_id, revision, self._state(event_id)) for event_id, revision in self._news.items()]

@@ -3,14 +3,17 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from deploy.engine import Sample
+from feedback.labels import Label
 from feedback.usage import usage_events
 from learner import stages
 from learner.parts import Parts
 from learner.trust import quarantine, standings, trusted
+from learner.weighing import vote_weights
 
 logger = logging.getLogger("hearken.learner")
 
@@ -49,6 +52,7 @@ class Scoring:
         parts.askable.forget()
         parts.untold += usage_events(updates, time.time(), parts.place.cursor, parts.labels.take_news())
         parts.metrics.reward_updates.inc()
+        parts.metrics.votes_usable.set(parts.teaching)
 
     def fit(self) -> None:
         """Fit the reward models to the votes that are trusted."""
@@ -62,6 +66,18 @@ class Scoring:
         if judging:
             parts.metrics.show_calibration(parts.reward.calibrate(judging))
             parts.judge.update(judging)
+
+    def votes_to_learn(self) -> list[Label]:
+        """What an optimiser may learn from votes themselves: those that train, with all that each weighs.
+
+        As of the newest update: raters are weighed then, and looked at for brigades and bursts.
+        """
+        parts = self._parts
+        known = [label for label in parts.labels.training if not parts.labels.is_news(label)]
+        votes = trusted(known, parts.agreement, parts.settings.trust)
+        rules = parts.settings.reward
+        weights = vote_weights(votes, rules.rater_cap, rules.model_vote_weight) if votes else []
+        return [replace(vote, weight=weight) for vote, weight in zip(votes, weights, strict=True)]
 
     def _weigh_raters(self) -> None:
         """See which votes have to wait, and how well the others were foreseen."""
