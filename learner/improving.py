@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from feedback.labels import Label
 from learner import stages
 from learner.batching import Item
 from learner.drawing import Drawing
+from learner.examples import draw
 from learner.lengths import after_cut_off, kl_limit
 from learner.measuring import Measured
 from learner.model import LIVE, POLICY
@@ -89,18 +91,27 @@ class Improving:
         parts.metrics.show_phase("ppo")
         parts.earlier = [*parts.earlier, parts.optimiser.snapshot()][-UNDO_STEPS:]
         report = parts.optimiser.step(
-            rollouts.measured, rollouts.scores, self._demonstrations(), parts.state.pace
+            rollouts.measured, rollouts.scores, self._demonstrations(), parts.state.pace, self._votes()
         )
         parts.place.steps += 1
         parts.state = stages.stepped(parts.state, rollouts.limit_share)
         parts.metrics.show_step(report)
 
+    def _votes(self) -> list[Label]:
+        """The votes that the optimiser learns from in its next step, as many as it asks for."""
+        parts = self._parts
+        count = parts.optimiser.votes_per_step
+        if not count:
+            return []
+        known = [vote for vote in self._scoring.votes_to_learn() if parts.optimiser.teaches(vote)]
+        return draw(known, count, parts.settings.seed, parts.place.steps)
+
     def _demonstrations(self) -> list[Item]:
         """Some of the answers that raters wrote, to be imitated: a quarter of a batch at most."""
         parts = self._parts
         known = parts.labels.demonstrations
-        draw = random.Random(f"{parts.settings.seed} {parts.place.steps} demonstrations")
-        return [*draw.sample(known, min(len(known), parts.settings.rollouts_per_step // 4))]
+        drawn = random.Random(f"{parts.settings.seed} {parts.place.steps} demonstrations")
+        return [*drawn.sample(known, min(len(known), parts.settings.rollouts_per_step // 4))]
 
     def undo(self, measured: Measured) -> None:
         """Go back before the newest step, which passed a KL limit; a nat of KL costs more from now on."""

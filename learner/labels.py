@@ -178,6 +178,10 @@ class LabelStore:
         """A number that is higher the later the store learned of a label as it is now."""
         return self._numbers[label.event_id]
 
+    def is_news(self, label: Label) -> bool:
+        """Whether a vote came, or its state changed, since the last `take_news`."""
+        return label.event_id in self._news
+
     def take_news(self) -> list[tuple[str, int, State]]:
         """The votes whose state changed since the last call, as (event id, revision, state now)."""
         news = [(event_id, revision, self._state(event_id)) for event_id, revision in self._news.items()]

@@ -38,7 +38,7 @@ from learner.machine import keep_freed_memory
 from learner.metrics import LearnerMetrics
 from learner.model import SharedModel
 from learner.offering import Offering
-from learner.optimisers import find
+from learner.optimisers import optimiser_of
 from learner.parts import Parts
 from learner.ranks import Ranks
 from learner.reading import Reading
@@ -108,7 +108,7 @@ class Learner(Parts):
         """What to do next; with the newest rollouts, what to do with the policy that made them."""
         concern = self.watch.concern()
         measured = Measured(
-            labels=len(self.labels.training),
+            labels=self.teaching,
             half_life=self.fading.half_life,
             behind=not self.reading.caught_up,
             is_live=self.improving.is_live,
@@ -201,6 +201,14 @@ def with_rank(settings: LearnerSettings) -> LearnerSettings:
     return dataclasses.replace(settings, rank=rank or None)
 
 
+def prepared(settings: LearnerSettings) -> LearnerSettings:
+    """The settings of a learner that this process is made ready for."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    keep_freed_memory()
+    return with_rank(settings)
+
+
 def run(settings: LearnerSettings) -> None:
     """Run a learner until SIGTERM or SIGINT; under torchrun, its part of one (see `learner.leading`).
 
@@ -210,13 +218,10 @@ def run(settings: LearnerSettings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    keep_freed_memory()
-    settings = with_rank(settings)
+    settings = prepared(settings)
     with Ranks.join() as ranks:
         if ranks.rank:  # signals are for rank 0, which says when to end
-            follow(find(settings.optimiser).of(SharedModel.of(settings), settings, ranks))
+            follow(optimiser_of(SharedModel.of(settings), settings, ranks))
         else:
             _lead(settings, ranks, stop)
 

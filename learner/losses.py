@@ -111,6 +111,38 @@ def bradley_terry_loss(scores_a: Tensor, scores_b: Tensor, preferred: Tensor) ->
     return binary_cross_entropy_with_logits(scores_a - scores_b, preferred, reduction="none")
 
 
+def dpo_loss(margins: Tensor, preferred: Tensor, beta: float) -> Tensor:
+    """The loss of direct preference optimisation per pair (Rafailov et al. 2023, arXiv:2305.18290, eq. 7):
+    `bradley_terry_loss` of the implicit rewards, beta log (policy / reference).
+
+    margins: (N,) the log ratio of policy to reference of the first answer less that of the second; preferred:
+    (N,) 1 where the first won, 0 where the second did, 0.5 for a tie, and between for votes that may be
+    mistaken (Mitchell 2023).
+    """
+    return binary_cross_entropy_with_logits(beta * margins, preferred, reduction="none")
+
+
+def ipo_loss(margins: Tensor, preferred: Tensor, tau: float) -> Tensor:
+    """The loss of identity preference optimisation per pair (Azar et al. 2023, arXiv:2310.12036, eq. 17):
+    the squared distance of the margin from 1 / (2 tau) for the winner, and from 0 for a tie.
+
+    margins, preferred: as for `dpo_loss`.
+    """
+    return (margins - (preferred - 0.5) / tau).square()
+
+
+def kto_loss(log_ratios: Tensor, good: Tensor, kl_nats: float, beta: float) -> Tensor:
+    """The loss of Kahneman-Tversky optimisation per answer (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8),
+    both lambdas 1: what is lost of a value that rises with the log ratio of a good answer above what is
+    usual, and falls with that of a bad one.
+
+    log_ratios: (N,) of policy to reference; good: (N,) 1 for a liked answer, 0 for a disliked one, or
+    between; kl_nats: KL(policy || reference) per response, which is the usual log ratio.
+    """
+    above = beta * (log_ratios - kl_nats)
+    return good * torch.sigmoid(-above) + (1 - good) * torch.sigmoid(above)
+
+
 def thumbs_loss(scores: Tensor, bias: Tensor, up: Tensor) -> Tensor:
     """Negative log likelihood per thumb under P(up) = sigmoid(score + bias).
 

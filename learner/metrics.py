@@ -11,6 +11,7 @@ from learner.ladder import RewardLadder
 from learner.measuring import Measured
 from learner.optimiser import StepMetrics
 from learner.ppo import PPOMetrics
+from learner.preferences import PreferenceMetrics
 from learner.self_check import REASONS as REFUSALS
 from learner.stages import STAGES, Stage
 from learner.trust import REASONS
@@ -36,6 +37,9 @@ class LearnerMetrics:
         self.labels = counter("hearken_labels", "Votes joined with their completions", "kind")
         self.dead_letters = counter(
             "hearken_learner_dead_letters", "Records and votes that make no sense to the learner, set aside"
+        )
+        self.votes_usable = gauge(
+            "hearken_learner_votes_usable", "Votes that train and that the optimiser can learn from"
         )
         self.votes_lost = counter(
             "hearken_learner_votes_lost", "Votes on what is no longer in the log, or never came"
@@ -122,6 +126,12 @@ class LearnerMetrics:
         self.explained_variance = gauge(
             "hearken_explained_variance_ratio", "Share of the returns' variance that the critic explains"
         )
+        self.preference_loss = gauge(
+            "hearken_preference_loss", "Mean loss of the votes that the newest step learned from itself"
+        )
+        self.preference_accuracy = gauge(
+            "hearken_preference_accuracy_ratio", "Share of these that the policy already put as the voter did"
+        )
         self.candidates = counter("hearken_candidates", "Candidates published")
         self.refused = counter(
             "hearken_candidates_refused", "Candidates that the learner did not publish", "reason"
@@ -199,6 +209,9 @@ class LearnerMetrics:
         if isinstance(step, PPOMetrics):
             self.clip_ratio.set(step.clip_ratio)
             self.explained_variance.set(step.explained_variance)
+        elif isinstance(step, PreferenceMetrics):
+            self.preference_loss.set(step.preference_loss)
+            self.preference_accuracy.set(step.preference_accuracy)
 
     def show_calibration(self, report: Report) -> None:
         """Show how well the reward model foresaw held-out raters' votes."""

@@ -84,12 +84,17 @@ class Moved:
 class Optimiser(ABC):
     """Trains `model`'s policy adapter. Deterministic on a CPU: the same calls give the same bits.
 
-    kind: the name of the way, by which a checkpoint of another one is told; votes_per_step: how many votes a
-    step asks for; announce: called before all ranks compute a method together, with what it is called with.
+    kind: the name of the way, by which a checkpoint of another one is told, the class's path unless it says
+    otherwise; votes_per_step: how many votes a step asks for; announce: called before all ranks compute a
+    method together, with what it is called with.
     """
 
     kind: ClassVar[str] = ""
     votes_per_step: int = 0
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.kind = cls.kind or f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self, model: SharedModel, settings: PPOSettings, seed: int = 0, ranks: Ranks | None = None
@@ -190,6 +195,10 @@ class Optimiser(ABC):
         order = torch.randperm(count, generator=self._generator).tolist()
         for start in range(0, count, size):
             yield order[start : start + size]
+
+    def zero_grad(self) -> Tensor:
+        """Set the gradient to 0; what a backward pass adds appears in the result, (N,)."""
+        return self._flat.zero_grad()
 
     def take(self, moved: Moved) -> None:
         """An update along the gradient; none, and counted, when that is not finite."""

@@ -12,9 +12,17 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from learner.model import SharedModel
     from learner.optimiser import Optimiser
+    from learner.ranks import Ranks
+    from learner.settings import LearnerSettings
 
-OPTIMISERS = {"ppo": "learner.ppo:PPO"}
+OPTIMISERS = {
+    "ppo": "learner.ppo:PPO",
+    "dpo": "learner.preferences:DPO",
+    "ipo": "learner.preferences:IPO",
+    "kto": "learner.preferences:KTO",
+}
 """Short name -> import path."""
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -64,6 +72,11 @@ def find(name: str) -> "type[Optimiser]":
     if missing := sorted(found.__abstractmethods__):
         raise ValueError(f"optimiser is {name!r}, and {class_name} must define {', '.join(missing)}")
     return found
+
+
+def optimiser_of(model: "SharedModel", settings: "LearnerSettings", ranks: "Ranks | None") -> "Optimiser":
+    """The optimiser of a learner. Raises `ValueError` as `find`."""
+    return find(settings.optimiser).of(model, settings, ranks)
 
 
 def main() -> int:

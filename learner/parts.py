@@ -23,7 +23,7 @@ from learner.memory import Memory
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, READER, SharedModel
 from learner.optimiser import Optimiser
-from learner.optimisers import find
+from learner.optimisers import optimiser_of
 from learner.ranks import Ranks
 from learner.reader import Reader
 from learner.rollouts import Journal, RolloutSampler
@@ -92,7 +92,7 @@ class Parts:
         self.judge = JudgingModel(self.features, settings.reward, self.reward, seed=settings.seed + 2)
         self.fading = Fading(self.features, settings.reward, seed=settings.seed + 1)
         self.turns = TurnDetector(settings.reward.turn_alpha, settings.reward.turn_share)
-        self.optimiser: Optimiser = lead(find(settings.optimiser).of(model, settings, ranks))
+        self.optimiser: Optimiser = lead(optimiser_of(model, settings, ranks))
         self.agreement = Agreement(self.memory.raters)
         self.standings: dict[str, Standing] = {}
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
@@ -104,6 +104,11 @@ class Parts:
     def limits(self) -> Limits:
         """When to do what."""
         return Limits.of(self.settings)
+
+    @property
+    def teaching(self) -> int:
+        """How many of the votes that train the optimiser can learn from."""
+        return sum(map(self.optimiser.teaches, self.labels.training))
 
     def _bury(self, record: Record, reason: str) -> None:
         self.metrics.dead_letters.inc()

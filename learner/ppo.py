@@ -142,7 +142,7 @@ class PPO(Optimiser):
         A demonstration's token counts like a rollout's, times `ptx_coefficient`. `moved` takes the sums that
         the step's metrics are made of.
         """
-        gradient = self._flat.zero_grad()
+        gradient = self.zero_grad()
         total = int(measured.mask[list(rows)].sum())
         sums = torch.zeros(4, dtype=torch.float64)  # KL, clipped tokens, demonstrations' loss and tokens
         mine = self.ranks.share(_by_length(rows, measured.items))

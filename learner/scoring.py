@@ -16,6 +16,7 @@ from learner.parts import Parts
 from learner.quarantine import quarantine
 from learner.trust import standings, trusted
 from learner.turns import GROUP
+from learner.weighing import vote_weights
 
 logger = logging.getLogger("hearken.learner")
 
@@ -116,13 +117,12 @@ class Scoring:
         parts.askable.forget()
         parts.untold += usage_events(updates, time.time(), parts.place.cursor, parts.labels.take_news())
         parts.metrics.reward_updates.inc()
+        parts.metrics.votes_usable.set(parts.teaching)
 
     def fit(self) -> None:
         """Fit the reward models to the votes that are trusted, each as its age lets it count."""
         parts = self._parts
-        labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
-        numbers = [parts.labels.number(label) for label in labels]
-        pairs = list(zip(labels, parts.fading.ages(labels, numbers), strict=True))
+        pairs = self._aged()
         training = [pair for pair in pairs if not parts.labels.is_judging(pair[0])]
         judging = [pair for pair in pairs if parts.labels.is_judging(pair[0])]
         if training:
@@ -134,6 +134,31 @@ class Scoring:
             tastes = parts.fading.of(votes, ages)
             parts.metrics.show_calibration(parts.reward.calibrate(votes, tastes=tastes))
             parts.judge.update(votes, tastes=tastes)
+
+    def votes_to_learn(self) -> list[Label]:
+        """What an optimiser may learn from votes themselves: those that train, with all that each weighs.
+
+        As of the newest update: raters are weighed then, and looked at for brigades and bursts.
+        """
+        parts = self._parts
+        pairs = [
+            (label, age)
+            for label, age in self._aged()
+            if not parts.labels.is_judging(label) and not parts.labels.is_news(label)
+        ]
+        if not pairs:
+            return []
+        labels, ages = map(list, zip(*pairs, strict=True))
+        votes, rules = parts.fading.of(labels, ages), parts.settings.reward
+        weights = vote_weights(votes, rules.rater_cap, rules.model_vote_weight)
+        return [dataclasses.replace(vote, weight=weight) for vote, weight in zip(votes, weights, strict=True)]
+
+    def _aged(self) -> list[tuple[Label, float]]:
+        """The votes that are trusted, with the trust they have for a weight, and how old each is, in votes."""
+        parts = self._parts
+        labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
+        numbers = [parts.labels.number(label) for label in labels]
+        return list(zip(labels, parts.fading.ages(labels, numbers), strict=True))
 
     def _weigh_raters(self) -> None:
         """See which votes have to wait, how well the others were foreseen, and what foresees them best."""

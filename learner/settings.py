@@ -113,6 +113,22 @@ class PPOSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PreferenceSettings:
+    """How dpo, ipo and kto go through the votes. What regularises them (beta of dpo and kto, tau of ipo) is
+    the price of KL, as rates and limits are, in [learner.ppo]; how many votes are mistaken, in
+    [learner.reward].
+    """
+
+    votes_per_step: Annotated[int, "votes of one step, which goes through them once"] = 128
+    votes_per_update: Annotated[int, "votes of one update in a step"] = 32
+
+    def __post_init__(self) -> None:
+        for name in ("votes_per_step", "votes_per_update"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class RewardSettings:
     """What the reward model takes votes for. Where no source is named, the value was measured on 400 to 900
     noisy votes about a small model's answers.
@@ -308,12 +324,16 @@ class LearnerSettings:
     )
     optimiser: Annotated[
         str,
-        "how the policy learns: ppo, or the import path of a class of your own, package.module:Class, which "
-        "is a subclass of learner.optimiser.Optimiser",
+        "how the policy learns: ppo from the reward model, dpo or ipo from votes on pairs, kto from "
+        "thumbs too; or the import path of a class of your own, package.module:Class, which is a subclass of "
+        "learner.optimiser.Optimiser",
     ] = "ppo"
     ppo: Annotated[
         PPOSettings, "hyperparameters of PPO; rates, limits and the price of KL are every optimiser's"
     ] = field(default_factory=PPOSettings)
+    preference: Annotated[PreferenceSettings, "how dpo, ipo and kto go through the votes"] = field(
+        default_factory=PreferenceSettings
+    )
     gate: Annotated[GateLimits, "what a candidate must reach to be offered"] = field(
         default_factory=GateLimits
     )

@@ -179,8 +179,8 @@ def test_what_is_shown_can_be_fed_back(tmp_path: Path) -> None:
         ("[gateway\n", "hearken.toml:1: not TOML: Expected ']' at the end of a table declaration "
          "(at line 1, column 9)"),
         ("[learner]\noptimiser = 'dpp'",
-         "hearken.toml:2: optimiser is 'dpp'; it must be ppo, or the import path of a class of your own, "
-         "package.module:Class"),
+         "hearken.toml:2: optimiser is 'dpp'; it must be ppo, dpo, ipo, kto, or the import path of a class "
+         "of your own, package.module:Class"),
         ("[learner]\n\noptimiser = 'no_such_package.ways:Mine'",
          "hearken.toml:3: optimiser is 'no_such_package.ways:Mine', and no_such_package.ways cannot be "
          "imported (ModuleNotFoundError: No module named 'no_such_package'); it must be a module that this "

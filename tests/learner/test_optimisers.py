@@ -26,12 +26,10 @@ from learner.ppo import PPO
 class Praise(Optimiser):
     """Makes the likelier what scored above the mean: REINFORCE."""
 
-    kind = "praise"
-
     def learn(self, lesson: Lesson) -> StepMetrics:
         moved = Moved()
         moved.learning_rate = self.set_learning_rate(lesson.pace, self.steps)
-        self._flat.zero_grad()
+        self.zero_grad()
         praise = lesson.scores - lesson.scores.mean()
         from learner.batching import make_batch
         for item, worth in zip(lesson.measured.items, praise, strict=True):
@@ -100,6 +98,7 @@ def test_ones_own_learns_is_saved_and_goes_on_where_another_was(own: str, tmp_pa
     make_random_model(tmp_path / "model")
     log = SqliteLog(tmp_path / "log.db")
     made = learner(tmp_path, log, f"{own}:Praise")
+    assert made.optimiser.kind == f"{own}:Praise"
     rollouts = sample(made.model, 16, seed=1)
     report = made.optimiser.step(made.optimiser.measure(rollouts), likes(rollouts))
     made.metrics.show_step(report)

@@ -61,13 +61,14 @@ def learner(log: SqliteLog, tmp_path: Path) -> Learner:
     return make(log, tmp_path)
 
 
-def make(log: SqliteLog, folder: Path) -> Learner:
+def make(log: SqliteLog, folder: Path, **told: Any) -> Learner:
     settings = LearnerSettings(
         data=folder,
         model=str(folder / "model"),
         engine="http://127.0.0.1:9",
         min_labels=20,
         labels_per_update=20,
+        **told,
     )
     return Learner(
         settings,
