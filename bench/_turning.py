@@ -85,7 +85,8 @@ class Life:
     """
 
     def __init__(self, folder: Path, model: SharedModel, **reward: Any) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        self._folder, self._model, self._reward = folder, model, reward
         settings = LearnerSettings(
             data=folder,
             model=model.name,
@@ -110,6 +111,15 @@ class Life:
                 learner.scoring.update()
                 for rater, standing in learner.standings.items():
                     self.weights[rater] = min(standing.weight, self.weights.get(rater, 1.0))
+
+    def reborn(self) -> "Life":
+        """The life that goes on after this one was saved and has died."""
+        self.learner.save()
+        self.learner.memory.close()
+        self.learner.log.close()
+        found = Life(self._folder, self._model, **self._reward)
+        assert found.learner.resume()
+        return found
 
     @property
     def alarms(self) -> int:

@@ -108,13 +108,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench ages", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 on; a minute of CPU each")
     arguments = parser.parse_args(argv)
-    from bench._shapes import TINY, make_model, make_tokenizer
+    from bench._shapes import make_random_model
     from learner.model import SharedModel
 
     with tempfile.TemporaryDirectory(prefix="hearken-bench-") as scratch:
         folder = Path(scratch)
-        make_tokenizer(folder / "model")
-        make_model(folder / "model", TINY)
+        make_random_model(folder / "model")
         model = SharedModel(str(folder / "model"), device="cpu")
         rows = []
         for seed in range(arguments.seeds):

@@ -68,15 +68,16 @@ def faded(labels: Sequence[Label], ages: Sequence[float], half_life: float) -> l
 class Fading:
     """The half-life of votes, in votes, infinite at first.
 
-    `turned_at`: the number of the newest vote before taste turned, 0 when it did not; `losses`: for each of
-    the newest votes its loss in nats by each of `half_lives`, NaN where none was fitted with it.
+    `fitted`: the number of the newest vote that the reward models were fitted to (see `LabelStore.number`);
+    `turned_at`: that of the newest before taste turned, 0 when it did not; `losses`: for each of the newest
+    votes its loss in nats by each of `half_lives`, NaN where none was fitted with it.
     """
 
     def __init__(self, features: AnswerFeatures, settings: RewardSettings, *, seed: int = 0) -> None:
         self._features, self._settings, self._seed = features, settings, seed
         self.half_lives = sorted({settings.half_life_min * step for step in STEPS})
         self.half_life = math.inf
-        self.turned_at = 0
+        self.fitted = self.turned_at = 0
         self.losses: deque[tuple[float, ...]] = deque(maxlen=WINDOW)
         self._rivals: dict[float, Heads] = {}
 
@@ -141,6 +142,7 @@ class Fading:
         kinds = {heads.kind.name for heads in self._rivals.values()}
         return {
             "half_life": self.half_life,
+            "fitted": self.fitted,
             "turned_at": self.turned_at,
             "losses": torch.tensor([*self.losses], dtype=torch.float64),
             "kind": next(iter(kinds), None),
@@ -150,6 +152,7 @@ class Fading:
     def load_state_dict(self, state: Mapping[str, Any], kinds: Sequence[Kind]) -> None:
         """Become what `state_dict` described; what is of other half-lives or kinds is forgotten."""
         self.half_life, self.turned_at, self._rivals = math.inf, 0, {}
+        self.fitted = state["fitted"]
         self.losses.clear()
         kind = next((each for each in kinds if each.name == state["kind"]), None)
         if not {state["half_life"], *state["rivals"]} <= set(self.half_lives):

@@ -1,5 +1,6 @@
 """What the learner shows to Prometheus."""
 
+import math
 from collections import Counter as Tally
 from collections.abc import Iterable
 
@@ -70,6 +71,7 @@ class LearnerMetrics:
         self.half_life = gauge(
             "hearken_reward_half_life_votes", "Newer votes after which a vote weighs half as much"
         )
+        self.half_life.set(math.inf)
         self.taste_turns = counter(
             "hearken_taste_turns", "Alarms that people like something else than the reward model expects"
         )

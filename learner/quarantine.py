@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from feedback.labels import Label
 from learner.trust import BRIGADE, BURST, NEW, TrustRules
 
+PEOPLE = ("end_user", "annotator", "app")
+"""Sources of votes that people give as they come; imports and models have no bursts."""
+
 
 def quarantine(labels: Sequence[Label], rules: TrustRules, now: float) -> dict[str, str]:
     """The votes that wait: event id -> reason. `now` is Unix time; imports and models never wait."""
-    people = [label for label in labels if label.source in ("end_user", "annotator", "app")]
+    people = [label for label in labels if label.source in PEOPLE]
     waiting = dict.fromkeys(_brigades(people, rules), BRIGADE)
     by_rater: dict[str, list[Label]] = defaultdict(list)
     for label in people:

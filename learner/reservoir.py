@@ -23,19 +23,25 @@ Vote = tuple[str, str, float]
 def surplus(votes: Sequence[Vote], room: int) -> list[str]:
     """The event ids of those votes that have to go for `room` of them to stay, oldest first."""
     raters = Counter(rater for _, rater, _ in votes)
-    most = max(int(RATER_SHARE * room), *shares(room, raters).values())
+    most = int(RATER_SHARE * room)
+    if max(raters.values(), default=0) > most:
+        most = max(most, *shares(room, raters).values())
     days: dict[int, dict[str, list[str]]] = defaultdict(dict)
     for rater, of_one in _by_day(votes).items():
-        count = min(most, raters[rater])
-        for day, quota in shares(count, {day: len(ids) for day, ids in of_one.items()}).items():
-            days[day][rater] = sorted(of_one[day], key=_lot)[:quota]
+        sizes = {day: len(ids) for day, ids in of_one.items()}
+        for day, quota in shares(min(most, raters[rater]), sizes).items():
+            days[day][rater] = _drawn(of_one[day], quota)
     kept: set[str] = set()
-    sizes = {day: sum(map(len, found.values())) for day, found in days.items()}
-    for day, quota in shares(room, sizes).items():
-        found = days[day]
-        for rater, count in shares(quota, {rater: len(ids) for rater, ids in found.items()}).items():
-            kept.update(found[rater][:count])
+    totals = {day: sum(map(len, found.values())) for day, found in days.items()}
+    for day, quota in shares(room, totals).items():
+        sizes_of = {rater: len(ids) for rater, ids in days[day].items()}
+        for rater, count in shares(quota, sizes_of).items():
+            kept.update(_drawn(days[day][rater], count))
     return [event_id for event_id, _, _ in votes if event_id not in kept]
+
+
+def _drawn(ids: list[str], count: int) -> list[str]:
+    return ids if count >= len(ids) else sorted(ids, key=_lot)[:count]
 
 
 def _by_day(votes: Sequence[Vote]) -> dict[str, dict[int, list[str]]]:
@@ -49,13 +55,18 @@ def _by_day(votes: Sequence[Vote]) -> dict[str, dict[int, list[str]]]:
 def shares(room: int, sizes: Mapping[Group, int]) -> dict[Group, int]:
     """How much of `room` each group gets: what it needs, and all that need more as much as each other.
 
-    Where the rest cannot be divided, some of the largest get one more, by lot.
+    Where the rest cannot be divided, some of these get one more, by lot.
     """
     found: dict[Group, int] = {}
-    ordered = sorted(sizes, key=lambda group: (sizes[group], _lot(str(group))))
-    for place, group in enumerate(ordered):
-        found[group] = min(sizes[group], room // (len(ordered) - place))
-        room -= found[group]
+    left = sorted(sizes, key=lambda group: sizes[group], reverse=True)
+    while left and sizes[left[-1]] <= room // len(left):
+        group = left.pop()
+        found[group] = sizes[group]
+        room -= sizes[group]
+    if left:
+        each, rest = divmod(room, len(left))
+        lucky = set(sorted(left, key=lambda group: _lot(str(group)))[:rest]) if rest else set()
+        found |= {group: each + (group in lucky) for group in left}
     return found
 
 

@@ -105,6 +105,7 @@ class Saving:
             parts.judge.load_state_dict(tensors["judge"])
             if "fading" in tensors:
                 parts.fading.load_state_dict(tensors["fading"], [rung.kind for rung in parts.reward.rungs])
+                parts.metrics.half_life.set(parts.fading.half_life)
         except ValueError as error:
             logger.warning(
                 "the checkpoint's reward models are of another kind, they are fitted anew: %s", error

@@ -12,8 +12,9 @@ from deploy.engine import Sample
 from feedback.labels import Label
 from feedback.usage import usage_events
 from learner import stages
+from learner.objectives import main_objective
 from learner.parts import Parts
-from learner.quarantine import quarantine
+from learner.quarantine import PEOPLE, quarantine
 from learner.trust import standings, trusted
 from learner.turns import GROUP
 from learner.weighing import vote_weights
@@ -71,8 +72,9 @@ class Scoring:
         return all(map(self._parts.features.knows, label.answers))
 
     def _unheard(self, labels: Sequence[Label]) -> list[Label]:
-        number, heard = self._parts.labels.number, self._parts.turns.heard
-        return sorted((each for each in labels if number(each) > heard), key=number)
+        number, parts = self._parts.labels.number, self._parts
+        known = max(parts.turns.heard, parts.fading.fitted)
+        return sorted((each for each in labels if number(each) > known), key=number)
 
     def _hear(self, group: Sequence[Label]) -> bool:
         """Let the detector hear votes; when it gives alarm, they age fastest from then on."""
@@ -81,6 +83,8 @@ class Scoring:
             (label.rater, label.value, chance)
             for label, chance in zip(group, parts.reward.predictions(group), strict=True)
             if label.kind != "ranking"  # whose value says nothing by itself
+            and label.source in PEOPLE
+            and main_objective(label) == "helpful"
         ]
         proven = {rater: parts.agreement.is_proven(rater) for rater, _, _ in votes}
         turned = parts.turns.hear(votes, proven, parts.labels.number(group[-1]))
@@ -125,6 +129,7 @@ class Scoring:
         pairs = self._aged()
         training = [pair for pair in pairs if not parts.labels.is_judging(pair[0])]
         judging = [pair for pair in pairs if parts.labels.is_judging(pair[0])]
+        parts.fading.fitted = max(numbers, default=parts.fading.fitted)
         if training:
             votes, ages = map(list, zip(*training, strict=True))
             parts.reward.update(votes, tastes=parts.fading.of(votes, ages))
@@ -181,10 +186,9 @@ class Scoring:
         """Choose by new votes how fast votes age, and what kind of reward model serves."""
         parts = self._parts
         parts.features.read([answer for label in new for answer in label.answers])  # all in one company
-        turned = parts.state.turned or any(map(self._hear, _groups(self._unheard(new))))
-        parts.turns.heard = max(map(parts.labels.number, new), default=parts.turns.heard)
-        if not turned:
-            believed = trusted(new, parts.agreement, parts.settings.trust)
+        if not (parts.state.turned or any(map(self._hear, _groups(self._unheard(new))))):
+            fresh = [label for label in new if parts.labels.number(label) > parts.fading.fitted]
+            believed = trusted(fresh, parts.agreement, parts.settings.trust)
             parts.fading.foresee(believed, parts.reward.model)
         if parts.reward.foresee([label for label in new if parts.labels.is_judging(label)]):
             parts.watch.rejudge()

@@ -138,8 +138,9 @@ class Agreement:
 
         short: by how much more each rater of one update agreed with the model than it expected.
         """
-        known = [by for rater, by in short.items() if self.is_proven(rater)]
-        others = {rater: by for rater, by in short.items() if not self.is_proven(rater)}
+        proven = {rater for rater in short if self.is_proven(rater)}
+        known = [by for rater, by in short.items() if rater in proven]
+        others = {rater: by for rater, by in short.items() if rater not in proven}
         if min(len(known), len(others)) < CROWD_RATERS:
             return set()
         error = math.hypot(*(stdev(group) / math.sqrt(len(group)) for group in (known, [*others.values()])))

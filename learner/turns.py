@@ -26,6 +26,9 @@ GROUP = 50
 TURNED = (0.25, 0.5, 1.0)
 """How many have turned under the alternatives, as shares of those beyond the null hypothesis."""
 
+SUREST = 1 - 1e-4
+"""Nothing is taken to be surer than this, so no vote ends a bet."""
+
 Foreseen = tuple[str, float, float]
 """A vote: its rater, its value in [0, 1], and what the value was expected to be."""
 
@@ -64,13 +67,13 @@ class TurnDetector:
             said[rater if proven[rater] else ""].append((value, chance))
         self._groups += 1
         money = log(1 / (self._groups * (self._groups + 1)) / len(self._shares))
-        for number, turned in enumerate(self._shares):
+        for place, turned in enumerate(self._shares):
             ratios = (
                 sum(likelihood_ratio(value, chance, self._share, turned) for value, chance in of_one)
                 / len(of_one)
                 for of_one in said.values()
             )
-            self._logs[number] = _log_sum(self._logs[number], money) + sum(map(log, ratios))
+            self._logs[place] = _log_sum(self._logs[place], money) + sum(map(log, ratios))
         if self.evidence < self._bound:
             return False
         self._reset()
@@ -99,7 +102,7 @@ def likelihood_ratio(value: float, chance: float, share: float, turned: float) -
     value: in [0, 1], that of a tie is 0.5; chance: what it was expected to be. Its mean is at most 1 when no
     more than `share` have turned, because it falls the more a vote sides with what was expected.
     """
-    sure = max(chance, 1 - chance)
+    sure = min(max(chance, 1 - chance), SUREST)
     agrees = value if chance >= 0.5 else 1 - value
     before, after = (sure - part * (2 * sure - 1) for part in (share, turned))
     return agrees * after / before + (1 - agrees) * (1 - after) / (1 - before)

@@ -168,6 +168,28 @@ def test_after_a_turn_600_votes_are_enough_and_nobody_loses_trust(life: Callable
     assert min(found.weights.values()) >= 0.9
 
 
+def test_a_learner_that_dies_on_the_way_comes_to_the_same(life: Callable[..., Life]) -> None:
+    crowd, whole, dying = Crowd(3), life(), life()
+    votes = [*crowd.votes(700), *crowd.votes(300, -1)]
+    whole.listen(votes[:500], 500)
+    dying.listen(votes[:500], 500)
+    alarms = 0
+    for start in range(500, 1000, 50):
+        whole.listen(votes[start : start + 50])
+        dying.listen(votes[start : start + 50])
+        alarms += dying.alarms
+        dying = dying.reborn()
+        assert dying.learner.state == whole.learner.state
+        assert dying.learner.turns.state() == whole.learner.turns.state()
+    assert alarms == whole.alarms == 1
+    assert dying.learner.agreement.state() == whole.learner.agreement.state()
+    ours, theirs = (each.learner.fading.state_dict() for each in (whole, dying))
+    assert same(ours["rivals"], theirs["rivals"])
+    assert (ours["half_life"], ours["turned_at"]) == (theirs["half_life"], theirs["turned_at"])
+    fresh = [each.answers[0].judged for each in crowd.truth(50)]
+    assert torch.equal(whole.learner.reward.rewards(fresh)[0], dying.learner.reward.rewards(fresh)[0])
+
+
 def test_without_a_turn_nothing_is_lost_and_who_changes_alone_is_trusted(life: Callable[..., Life]) -> None:
     losses = []
     for reward in ({}, {"half_life_min": math.inf, "turn_alpha": 0.0}):
