@@ -8,11 +8,13 @@ all, a quarter of them by raters who judge and never train. The learner is the s
 over the reward model, PPO with rollouts from vLLM and the KL limits to the offline gate; a candidate that
 passes it becomes live at once.
 
+Everything once with PPO and once with DPO (`dpo_*`) on the same kind of votes; `--optimiser` names others.
+
 `win_rate`: the share of 300 fresh questions, none like those before, to which the last live policy's answer
 has the higher utility, ties half; the mean of the seeds. `kl_nats`: KL(live || base) per response, the
 highest of the seeds, from what the engine samples and what it thinks of it under the base. `seconds`: the
 engine's start, and for every seed votes, training and evaluation. Then the same with thumbs alone, 2,000 of
-them (`thumbs_*`).
+them (`thumbs_*`), which say nothing to DPO.
 """
 
 import argparse
@@ -20,15 +22,18 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from learner.optimisers import OPTIMISERS
+
 NOISE = 0.1
 TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
 ROUNDS: dict[str, tuple[int, ...]] = {"comparisons": (600, 400), "thumbs": (1300, 700)}
-STEPS = 12  # of PPO in a round, at most
+ON_PAIRS = ("dpo", "ipo")  # learn nothing from thumbs
+STEPS = 12  # of the optimiser in a round, at most
 ROLLOUTS = 64  # of a step
 MAX_TOKENS = 96  # of an answer
 FRESH = 300
@@ -58,7 +63,7 @@ def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...
                 school.engine.unload(previous)
         print(
             f"  {count} votes; reward model predicts {accuracy(school):.2f} of the judging raters' votes; "
-            f"{learner.place.steps} PPO steps so far; live is {school.live}",
+            f"{learner.place.steps} steps so far; live is {school.live}",
             flush=True,
         )
 
@@ -69,7 +74,7 @@ def accuracy(school: Any) -> float:
     return found
 
 
-def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
+def one_seed(kind: str, optimiser: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
     """One learner from the base: win rate, its standard error and KL of what is live in the end."""
     from bench._raters import School, noisy_persona
     from hearken.conversation import asked
@@ -84,6 +89,7 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
             model=str(model),
             engine=url,
             seed=seed,
+            optimiser=optimiser,
             min_labels=400,  # of training raters; the first round brings 450
             rollouts_per_step=ROLLOUTS,
             steps_per_candidate=STEPS,
@@ -110,7 +116,7 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
             found = evaluate(school.engine, school.live, fresh, persona.utility, MAX_TOKENS, KL_SAMPLES)
             school.retire()
     print(
-        f"{kind}, seed {seed} ({persona.name}): win rate {found.win_rate.mean:.3f} "
+        f"{kind}, {optimiser}, seed {seed} ({persona.name}): win rate {found.win_rate.mean:.3f} "
         f"+- {found.win_rate.standard_error:.3f}, KL {found.kl_nats_base.mean:.2f} "
         f"+- {found.kl_nats_base.standard_error:.2f} nats, "
         f"utility {found.utility_base:.2f} -> {found.utility_live:.2f}",
@@ -119,12 +125,20 @@ def one_seed(kind: str, taste: str, seed: int, url: str, model: Path) -> dict[st
     return {"win_rate": found.win_rate.mean, "kl_nats": found.kl_nats_base.mean}
 
 
+def runs(only: str | None, optimisers: Sequence[str]) -> list[tuple[str, str]]:
+    """Kinds of votes with the optimisers that can learn from them."""
+    kinds = [kind for kind in ROUNDS if only in (None, kind)]
+    return [(k, o) for k in kinds for o in dict.fromkeys(optimisers) if k != "thumbs" or o not in ON_PAIRS]
+
+
 def main(argv: list[str]) -> int:
     """Train on comparisons, then on thumbs, and print what the policies are worth."""
     parser = argparse.ArgumentParser(prog="python -m bench learning", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--taste", choices=TASTES, default=TASTES[0])
     parser.add_argument("--only", choices=sorted(ROUNDS), help="leave the other kind of votes out")
+    text = "may be repeated (default: ppo and dpo)"
+    parser.add_argument("--optimiser", action="append", choices=tuple(OPTIMISERS), help=text)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
@@ -138,10 +152,9 @@ def main(argv: list[str]) -> int:
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     result: dict[str, Any] = {}
     with lonely_engine(arguments.threads) as url:
-        for kind, name in (("comparisons", ""), ("thumbs", "thumbs_")):
-            if arguments.only not in (None, kind):
-                continue
-            found = [one_seed(kind, arguments.taste, seed, url, model) for seed in seeds]
+        for kind, optimiser in runs(arguments.only, arguments.optimiser or ("ppo", "dpo")):
+            name = ("" if optimiser == "ppo" else f"{optimiser}_") + ("thumbs_" if kind == "thumbs" else "")
+            found = [one_seed(kind, optimiser, arguments.taste, seed, url, model) for seed in seeds]
             rates = [seed["win_rate"] for seed in found]
             result |= {
                 f"{name}win_rate": round(statistics.fmean(rates), 4),

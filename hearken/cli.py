@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hearken.commands import Command, config, data, keys, model, operate, roles, service
+from hearken.commands import Command, config, data, keys, learn, model, operate, roles, service
 from hearken.errors import UsageError
 
 COMMANDS: tuple[Command, ...] = (
     *service.COMMANDS,
     *model.COMMANDS,
     *roles.COMMANDS,
+    *learn.COMMANDS,
     *config.COMMANDS,
     *keys.COMMANDS,
     *data.COMMANDS,

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feedback.log import LogError
 from hearken.checks import check_port
@@ -17,6 +18,9 @@ from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 
+if TYPE_CHECKING:
+    from learner.settings import LearnerSettings
+
 
 def run_gateway(config: Config) -> int:
     """Run a gateway until SIGTERM."""
@@ -25,7 +29,7 @@ def run_gateway(config: Config) -> int:
 
     settings = _in_folder(config).build("gateway")
     check_port(settings.host, settings.port)
-    _log_to_stderr()
+    log_to_stderr()
     try:
         run(settings)
     except (LogError, KeysUnusable) as error:
@@ -39,7 +43,7 @@ def run_controller(config: Config) -> int:
 
     settings = _in_folder(config).build("controller")
     check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
-    _log_to_stderr()
+    log_to_stderr()
     try:
         run(settings)
     except (LogError, AlreadyRunning) as error:
@@ -47,8 +51,8 @@ def run_controller(config: Config) -> int:
     return 0
 
 
-def run_learner(config: Config) -> int:
-    """Run the learner until SIGTERM."""
+def learner_settings(config: Config) -> "LearnerSettings":
+    """The settings of a learner that can be started here. Raises UsageError for what cannot be."""
     from hearken.engine import context_length, resolve_model
     from hearken.fitting import fit_learner
 
@@ -56,11 +60,8 @@ def run_learner(config: Config) -> int:
         raise UsageError("the learner needs --model, the base model that its engine serves")
     config = _in_folder(config)
     model = resolve_model(config.get("learner.model").value, template=False)  # the engine has it
-    settings = config.over({"learner.model": Given(str(model), "--model")}).build("learner")
+    settings: LearnerSettings = config.over({"learner.model": Given(str(model), "--model")}).build("learner")
     check_optimiser(config)
-    if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
-        check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
-    _log_to_stderr()
     fit_learner(
         model,
         settings,
@@ -68,6 +69,15 @@ def run_learner(config: Config) -> int:
         check=config.build("service").memory_check,
         say=logging.getLogger("hearken.learner").warning,
     )
+    return settings
+
+
+def run_learner(config: Config) -> int:
+    """Run the learner until SIGTERM."""
+    log_to_stderr()
+    settings = learner_settings(config)
+    if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
+        check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     from learner.adapters import RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
@@ -91,7 +101,8 @@ def _in_folder(config: Config) -> Config:
     return config.over({"service.data": Given(data, "--data")})
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Where a process that is not the gateway says what it does, and why."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,

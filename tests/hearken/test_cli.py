@@ -16,7 +16,7 @@ from hearken.errors import UsageError
 from tests.servers import free_ports
 
 COMMANDS = (
-    *("up", "demo", "tiny", "gateway", "controller", "learner"),
+    *("up", "demo", "tiny", "gateway", "controller", "learner", "learn"),
     *("config", "keys", "status", "rollback", "pause", "resume", "version"),
 )
 HEAVY = ("torch", "transformers", "vllm", "fastapi", "aiohttp", "pydantic", "rich", "httpx", "kafka")
