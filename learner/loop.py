@@ -234,15 +234,8 @@ def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> Non
         log = open_log(settings.data, settings.kafka, "learner")
         engine = EngineClient(settings.engine, thoughts=thoughts_of(Path(settings.model)))
         try:
-            learner = Learner(
-                settings,
-                log,
-                engine,
-                Registry(settings.data / "adapters"),
-                SharedModel.of(settings),
-                metrics,
-                ranks,
-            )
+            registry, model = Registry(settings.data / "adapters"), SharedModel.of(settings)
+            learner = Learner(settings, log, engine, registry, model, metrics, ranks)
             if learner.resume():
                 logger.info("continuing from turn %d", learner.place.turn)
             while not stop.is_set():

@@ -129,6 +129,7 @@ class Scoring:
         pairs = self._aged()
         training = [pair for pair in pairs if not parts.labels.is_judging(pair[0])]
         judging = [pair for pair in pairs if parts.labels.is_judging(pair[0])]
+        numbers = [parts.labels.number(label) for label, _ in pairs]
         parts.fading.fitted = max(numbers, default=parts.fading.fitted)
         if training:
             votes, ages = map(list, zip(*training, strict=True))
