@@ -18,7 +18,9 @@ from feedback.events import Feedback, Target
 from feedback.ids import vote_id
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
+from learner.batching import Item
 from learner.candidate import make_probes, publish
+from learner.fine_tuning import gradient
 from learner.guarding import Guarding
 from learner.labels import judges
 from learner.loop import Learner
@@ -118,6 +120,16 @@ def found(learner: Learner, guarding: Guarding, prompts: list[list[int]] = HELD_
     return {guard.name: guard for guard in guarding.guards(prompts, ours, 64)}
 
 
+def forget(learner: Learner, items: list[Item]) -> None:
+    """Let the policy find these answers less likely."""
+    weights = learner.model.flat[POLICY].weights
+    for _ in range(5):
+        gradient(learner.model, items, 2048)
+        assert weights.grad is not None
+        with torch.no_grad():
+            weights.add_(weights.grad / weights.grad.norm())
+
+
 def test_demonstrations_that_no_policy_learned_from_are_guarded(
     log: SqliteLog, tmp_path: Path, model: Path
 ) -> None:
@@ -145,9 +157,13 @@ def test_a_policy_that_forgot_is_not_published_and_told_of(
     log: SqliteLog, tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     learner, _, guarding = learner_of(log, tmp_path / "one", model, demonstration_perplexity=1.01)
-    disturb(learner.model, POLICY)
+    learner.model.copy_adapter(LIVE, POLICY)
+    assert not guarding.forgets()
+    forget(learner, guarding._held_back())
     assert guarding.forgets()
-    learner.settings = dataclasses.replace(learner.settings, kl_publish_nats=1e6, kl_budget_nats=1e6)
+    learner.settings = dataclasses.replace(
+        learner.settings, kl_publish_nats=1e6, kl_budget_nats=1e6, gate_scales=(1.0,)
+    )
     learner.earlier = []
     with caplog.at_level(logging.INFO):
         learner.turn(0.0)
