@@ -65,9 +65,9 @@ SUPPORT_DESK = World(
 # Two cores give some 200 tokens a second to users, rollouts and measurements together, so these are fewer:
 # one pass over fresh rollouts rather than several, and as many at a time as the engine makes at little more
 # than the price of a few. The critic has no time to learn here. An answer in twenty-five of the base never
-# ends: 512 tokens are enough of it, and 256 of a rollout, as the whole batch waits for its longest. Steps that
-# are taken on a hundred votes lead anywhere, so they wait for two hundred. At an offer no other scales are
-# tried: that would cost as much as two steps.
+# ends: 512 tokens are enough of it, and 256 of a rollout, as the whole batch waits for its longest. Steps on
+# a hundred votes lead anywhere, so they wait for two hundred. At an offer no other scales are tried: that
+# would cost as much as two steps.
 EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,

@@ -160,7 +160,7 @@ class Scoring:
         return [dataclasses.replace(vote, weight=weight) for vote, weight in zip(votes, weights, strict=True)]
 
     def _aged(self) -> list[tuple[Label, float]]:
-        """The votes that are trusted, with the trust they have for a weight, and how old each is, in votes."""
+        """The votes that are trusted, weighed by that, and how old each is, in votes."""
         parts = self._parts
         labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
         numbers = [parts.labels.number(label) for label in labels]
