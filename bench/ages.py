@@ -25,7 +25,7 @@ from statistics import fmean
 from typing import Any
 
 OLD, NEW, MORE = 2000, 600, 1200
-NEVER = {"half_life_min": float("inf"), "turn_alpha": 0.0}
+NEVER: dict[str, Any] = {"half_life_min": float("inf"), "turn_alpha": 0.0}
 HELD_BACK = 1000
 
 

@@ -176,19 +176,26 @@ class Scoring:
         new = parts.agreement.unseen(parts.labels.teaching)
         if parts.state.updates:
             self._foresee(new)
-            parts.agreement.add(new, parts.reward.predictions(new))
+            for part in self._parted(new):
+                parts.agreement.add(part, parts.reward.predictions(part))
         parts.agreement.forget_others(votes)
         waiting = parts.agreement.waiting() | waiting
         parts.labels.hold(waiting)
         parts.standings = standings(votes, waiting, parts.agreement, rules)
         parts.metrics.show_waiting(waiting.values())
 
+    def _parted(self, votes: Sequence[Label]) -> tuple[list[Label], list[Label]]:
+        """Those that were there at the update before, as the first one's are, and those that came since."""
+        number, fitted = self._parts.labels.number, self._parts.fading.fitted
+        before = [label for label in votes if number(label) <= fitted]
+        return before, [label for label in votes if number(label) > fitted]
+
     def _foresee(self, new: Sequence[Label]) -> None:
         """Choose by new votes how fast votes age, and what kind of reward model serves."""
         parts = self._parts
         parts.features.read([answer for label in new for answer in label.answers])  # all in one company
         if not (parts.state.turned or any(map(self._hear, _groups(self._unheard(new))))):
-            fresh = [label for label in new if parts.labels.number(label) > parts.fading.fitted]
+            _, fresh = self._parted(new)
             believed = trusted(fresh, parts.agreement, parts.settings.trust)
             parts.fading.foresee(believed, parts.reward.model)
         if parts.reward.foresee([label for label in new if parts.labels.is_judging(label)]):

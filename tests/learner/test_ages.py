@@ -125,8 +125,7 @@ def test_a_restored_choice_goes_on_bit_for_bit(model: SharedModel) -> None:
         fading.foresee(parts[3], reward)
         fading.update(parts[3], ages_of(parts[3], 0.2), WORDS)
     assert kept.half_life == restored.half_life
-    losses = [fading.state_dict()["losses"] for fading in (kept, restored)]
-    torch.testing.assert_close(*losses, rtol=0, atol=0, equal_nan=True)  # NaN: of no rival
+    assert [*map(str, kept.losses)] == [*map(str, restored.losses)]  # some are NaN
     assert same(kept.state_dict()["rivals"], restored.state_dict()["rivals"])
     other = Fading(kept._features, RewardSettings(half_life_min=70.0))
     other.load_state_dict(kept.state_dict(), [WORDS])  # the setting was changed
@@ -141,7 +140,9 @@ def test_what_people_called_unsafe_does_not_fade(model: SharedModel) -> None:
     votes = [*complaints, *make_votes(UTILITIES["long"], 200, 0, seed=22)]
     tastes = faded(votes, ages_of(votes, 0.2), 10.0)
     assert len(tastes) < 100
-    aged, whole = RewardModel(AnswerFeatures(model)), RewardModel(AnswerFeatures(model))
+    features = AnswerFeatures(model)
+    features.read([each for label in votes for each in label.answers])
+    aged, whole = RewardModel(features), RewardModel(features)
     aged.update(votes, tastes=tastes)
     whole.update(votes)
     assert same(aged.state_dict()["safe"], whole.state_dict()["safe"])
@@ -170,12 +171,12 @@ def test_after_a_turn_600_votes_are_enough_and_nobody_loses_trust(life: Callable
 
 
 def test_a_learner_that_dies_on_the_way_comes_to_the_same(life: Callable[..., Life]) -> None:
-    crowd, whole, dying = Crowd(3), life(), life()
-    votes = [*crowd.votes(700), *crowd.votes(300, -1)]
-    whole.listen(votes[:500], 500)
-    dying.listen(votes[:500], 500)
+    crowd, whole, dying = Crowd(3, raters=12), life(), life()
+    votes = [*crowd.votes(900), *crowd.votes(250, -1)]
+    whole.listen(votes[:600], 600)
+    dying.listen(votes[:600], 600)
     alarms = 0
-    for start in range(500, 1000, 50):
+    for start in range(600, 1150, 50):
         whole.listen(votes[start : start + 50])
         dying.listen(votes[start : start + 50])
         alarms += dying.alarms
@@ -195,8 +196,8 @@ def test_without_a_turn_nothing_is_lost_and_who_changes_alone_is_trusted(life: C
     losses = []
     for reward in ({}, {"half_life_min": math.inf, "turn_alpha": 0.0}):
         crowd, found = Crowd(1), life(**reward)
-        found.listen(crowd.votes(1200), 1200)
-        found.listen(crowd.votes(800, against=("rater-0", "rater-1")), 200)
+        found.listen(crowd.votes(1600), 1600)
+        found.listen(crowd.votes(400, against=("rater-0", "rater-1")), 200)
         losses.append(found.loss_nats(crowd.votes(1000)))
         assert found.alarms == 0
         assert min(found.weights.values()) >= 0.9
