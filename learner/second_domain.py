@@ -23,7 +23,7 @@ def read_prompts(path: Path, model: str) -> list[list[int]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadPrompts(f"learner.guards.prompts cannot be read: {error}") from error
-    found = []
+    found: list[list[int]] = []
     for number, line in enumerate(lines, 1):
         if line.strip() and len(found) < MOST:
             try:
