@@ -494,16 +494,21 @@ class SharedModel:
 
     @cached_property
     def base_digest(self) -> str:
-        """sha256 (hex) over the bytes of the base's safetensors files, in the order of their names."""
+        """See `digest_of_base`."""
         path = Path(self.name)
-        if not path.is_dir():
-            path = Path(snapshot_download(self.name, local_files_only=True))
-        digest = hashlib.sha256()
-        for file in sorted(path.glob("*.safetensors")):
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return digest_of_base(
+            path if path.is_dir() else Path(snapshot_download(self.name, local_files_only=True))
+        )
+
+
+def digest_of_base(folder: Path) -> str:
+    """sha256 (hex) over the bytes of a base's safetensors files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _linear_names(base: Any) -> list[str]:
