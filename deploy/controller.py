@@ -9,7 +9,6 @@ import logging
 import signal
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from deploy.leases import held
 from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
 from deploy.registry import Registry, RegistryError, seq_of
-from deploy.releases import Candidate, Decision, History, entry, parse
+from deploy.releases import Candidate, Decision, History, decision_of, entry, parse
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
@@ -169,22 +168,7 @@ class Controller:
         for version in sorted(step.state.table.adapters - before.table.adapters):
             self._fleet.prepare(version, now)  # no table names what no engine has; mostly it has it already
         number = self._history.number + 1
-        decision = Decision(
-            event_id=f"decision-{number}-{uuid.uuid4().hex[:12]}",
-            at=now,
-            number=number,
-            outcome=step.outcome,
-            release_id=step.state.release_id,
-            stage_before=before.stage,
-            stage_after=step.state.stage,
-            version=step.version,
-            table=step.state.table if step.state.table.epoch != before.table.epoch else None,
-            sentence=step.sentence,
-            numbers=step.numbers,
-            answers=answers,
-            cursor=dict(self._cursor),
-            state=step.state,
-        )
+        decision = decision_of(step, before, number, now, answers=answers, cursor=self._cursor)
         self._log.append([entry(decision)]).result()
         self._unconfirmed.append(decision)
         self._history.apply(decision)

@@ -75,6 +75,25 @@ def begin(now: float, first: str = BASE) -> Step:
     )
 
 
+def rebase(state: ReleaseState, digest: str, now: float) -> Step:
+    """What was live is a part of a new base (`digest`: sha256 of its weights), which serves everybody by
+    itself. Versions of the old base are no way back."""
+    table = RoutingTable(epoch=state.table.epoch + 1, salt=state.table.salt, live=BASE)
+    return step(
+        state,
+        "rebased",
+        state.table.live,
+        f"Merged {state.table.live} into a new base, {digest[:12]}, which serves everybody.",
+        {"base_digest": digest},
+        table=table,
+        lives=(BASE,),
+        base=digest,
+        entered_at=now,
+        first_epoch=table.epoch,
+        evidence_epoch=None,
+    )
+
+
 # -- candidates -----------------------------------------------------------------------------------------
 
 

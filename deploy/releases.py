@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from deploy.stages import SETTLING, Action, Number, Outcome, ReleaseState, Stage
+from deploy.stages import SETTLING, Action, Number, Outcome, ReleaseState, Stage, Step
 from deploy.table import RoutingTable
 from feedback.events import RELEASES, Event
 from feedback.log import Entry, EventLog, Record
@@ -72,6 +72,34 @@ class Decision(Event):
     def settled(self) -> bool:
         """Whether the trial of `version` is over with this: promoted, refused or rolled back."""
         return self.outcome in SETTLING
+
+
+def decision_of(
+    step: Step,
+    before: ReleaseState,
+    number: int,
+    at: float,
+    *,
+    answers: str | None = None,
+    cursor: dict[str, int] | None = None,
+) -> Decision:
+    """A step as the decision of this number."""
+    return Decision(
+        event_id=f"decision-{number}-{uuid.uuid4().hex[:12]}",
+        at=at,
+        number=number,
+        outcome=step.outcome,
+        release_id=step.state.release_id,
+        stage_before=before.stage,
+        stage_after=step.state.stage,
+        version=step.version,
+        table=step.state.table if step.state.table.epoch != before.table.epoch else None,
+        sentence=step.sentence,
+        numbers=step.numbers,
+        answers=answers,
+        cursor=dict(cursor or {}),
+        state=step.state,
+    )
 
 
 ReleaseEvent = Candidate | Command | Decision
@@ -160,3 +188,13 @@ def read_history(log: EventLog, remembered: int = 50, wait_seconds: float = 30.0
             if event is not None:
                 history.apply(event)
     return history
+
+
+def append_step(
+    log: EventLog, history: History, step: Step, at: float, answers: str | None = None
+) -> ReleaseState:
+    """Make a step durable where no controller runs; gives the state after it. Raises `LogUnavailable`."""
+    decision = decision_of(step, history.state or ReleaseState(), history.number + 1, at, answers=answers)
+    log.append([entry(decision)]).result()
+    history.apply(decision)
+    return step.state

@@ -33,6 +33,7 @@ Outcome = Literal[
     "resumed",
     "not_done",
     "rejected",
+    "rebased",
 ]
 Action = Literal["rollback", "pause", "resume"]
 Number = float | int | str | None
@@ -46,6 +47,7 @@ TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("idle", "begun"): "idle",
     ("idle", "started"): "canary",
     ("idle", "rolled_back"): "idle",
+    ("idle", "rebased"): "idle",
     ("canary", "raised"): "canary",
     ("canary", "promoted"): "holdback",
     ("canary", "harmful"): "idle",
@@ -83,6 +85,7 @@ class ReleaseState(BaseModel):
     paused: bool = False
     entered_at: float = 0.0  # when this stage, and in a canary this rung, began
     first_epoch: int = 0  # guardrails count completions of this stage: from this table on
+    base: str = ""  # sha256 of a merged base's weights; "" for the base that the service began with
     evidence_epoch: int | None = None  # votes count on completions from this table on; None: not yet
     cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when this stage began
 

@@ -495,13 +495,18 @@ class SharedModel:
 
     @cached_property
     def base_digest(self) -> str:
-        """sha256 (hex) over the bytes of the base's safetensors files, in the order of their names."""
-        digest = hashlib.sha256()
-        for file in weight_files(self.name):
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        """See `digest_of_base`."""
+        return digest_of_base(self.name)
+
+
+def digest_of_base(folder: str | Path) -> str:
+    """sha256 (hex) over the bytes of a base's safetensors files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in weight_files(str(folder)):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _eos_token_ids(base: Any) -> tuple[int, ...]:

@@ -47,6 +47,8 @@ class Place:
     cursor: dict[str, int] = dataclasses.field(default_factory=dict)
     table_epoch: int = -1
     live: str = BASE
+    base_digest: str = ""  # of the base that all else in the checkpoint is about; "" in those of before
+    asked_base: str = ""  # which base the newest decision asks for; "" for any
     steps: int = 0  # of the optimiser, ever
     rollouts: int = 0  # batches ever
     rollout_tokens: int = 0  # the longest rollout, where batches with answers cut off raised it

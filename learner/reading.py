@@ -26,6 +26,10 @@ FAR_BEHIND = 4
 be opened."""
 
 
+class OtherBase(RuntimeError):
+    """The learner was started on another base than serves."""
+
+
 class Reading:
     """Takes in what is new."""
 
@@ -40,8 +44,18 @@ class Reading:
     def read(self, wait_seconds: float, until: float) -> None:
         """Take in all that is in the log, or what can be read until it is time to save (`until`, monotonic).
 
-        Waits for the first record only.
+        Waits for the first record only. Raises `OtherBase`.
         """
+        self._read_all(wait_seconds, until)
+        parts = self._parts
+        if self.caught_up and parts.place.asked_base not in ("", parts.model.base_digest):
+            raise OtherBase(
+                f"the service goes on from base {parts.place.asked_base[:12]}, which `hearken rebase` made, "
+                f"but {parts.model.name} is {parts.model.base_digest[:12]}; start all of it with that one's "
+                "folder as --model"
+            )
+
+    def _read_all(self, wait_seconds: float, until: float) -> None:
         while records := self._read_some(wait_seconds):
             wait_seconds = 0.0
             self.unsaved = True
@@ -116,6 +130,7 @@ class Reading:
             elif isinstance(event, Candidate):
                 self._take_candidate(event.version)
             elif isinstance(event, Decision):
+                parts.place.asked_base = event.state.base
                 rise = self._rise_nats(event)
                 if event.table is not None and event.table.epoch > parts.place.table_epoch:
                     self._take_table(event.table)

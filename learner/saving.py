@@ -34,6 +34,7 @@ class Saving:
         """Make everything up to here one checkpoint."""
         parts, started = self._parts, time.monotonic()
         parts.place.turn += 1
+        parts.place.base_digest = parts.model.base_digest
         parts.joiner.lost += parts.joins.sweep()
         parts.tell_lost()
         tensors = {
@@ -98,8 +99,19 @@ class Saving:
         parts.earlier = tensors["earlier"]
         if "turns" in state:  # not before votes had an age
             parts.turns.restore(state["turns"])
+        if parts.place.base_digest not in ("", parts.model.base_digest):
+            self._start_on_another_base()
         answers = chain.from_iterable(map(parts.labels.answers_of, parts.labels.votes))
         parts.unread = deque(answer for answer in answers if not parts.features.knows(answer))
+        if parts.place.base_digest in ("", parts.model.base_digest):
+            self._restore_rewards(tensors)
+        else:
+            self._scoring.fit()
+        self._tell()
+        return True
+
+    def _restore_rewards(self, tensors: Mapping[str, Any]) -> None:
+        parts = self._parts
         try:
             parts.reward.load_state_dict(tensors["reward"])
             parts.judge.load_state_dict(tensors["judge"])
@@ -111,8 +123,23 @@ class Saving:
                 "the checkpoint's reward models are of another kind, they are fitted anew: %s", error
             )
             self._scoring.fit()
-        self._tell()
-        return True
+
+    def _start_on_another_base(self) -> None:
+        """Forget what the old base made of answers, and a way that began at it. What is live, and from where
+        the policy starts, the log says, which is read before anything else is done."""
+        parts = self._parts
+        logger.warning(
+            "the checkpoint is of base %s, this one is %s: all voted answers are read anew with it",
+            parts.place.base_digest[:12],
+            parts.model.base_digest[:12],
+        )
+        parts.features.forget()
+        parts.memory.save_features(
+            *parts.features.changes()
+        )  # or what has the same key would stay in the file
+        parts.go_back_to_live()
+        parts.watch.of_live = []
+        parts.journal.clear()
 
     def _remember(self, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Take up what the memory has, or what a checkpoint has that is of before there was one."""

@@ -1,4 +1,4 @@
-"""`hearken tiny` and `hearken sft`: what a service starts from."""
+"""`hearken tiny`, `hearken sft` and `hearken rebase`: what a service starts from."""
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,9 @@ SFT = {
 }
 
 
+REBASE = {"--model": "service.model", "--data": "service.data", "--kafka": "service.kafka"}
+
+
 def _add_tiny(command: argparse.ArgumentParser) -> None:
     flag(command, "--folder", Path, None, "where to put it; without it ~/.cache/hearken/tiny")
     command.add_argument("--force", action="store_true", help="train it anew (default: keep it)")
@@ -25,6 +28,29 @@ def _add_tiny(command: argparse.ArgumentParser) -> None:
 def _add_sft(command: argparse.ArgumentParser) -> None:
     text = "JSON, JSON lines, CSV or Parquet of demonstrations, such as {prompt, completion}; may be repeated"
     command.add_argument("--demonstrations", type=Path, action="append", required=True, help=text)
+
+
+def _add_rebase(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", type=Path, metavar="FOLDER", help="where to put the new base")
+    text = "write the weights in float32 (default: as the base has them)"
+    command.add_argument("--float32", action="store_true", help=text)
+
+
+def _rebase(arguments: argparse.Namespace) -> int:
+    from hearken import flags
+    from hearken.importing import choose_model
+    from hearken.rebase import RebaseSettings, run
+
+    service = flags.configured(arguments, REBASE).build("service")
+    return run(
+        RebaseSettings(
+            model=choose_model(service.model),
+            target=arguments.target.expanduser().resolve(),
+            data=service.folder,
+            kafka=service.kafka,
+            float32=arguments.float32,
+        )
+    )
 
 
 def _tiny(arguments: argparse.Namespace) -> int:
@@ -73,5 +99,12 @@ COMMANDS = (
         _sft,
         SFT,
         _add_sft,
+    ),
+    Command(
+        "rebase",
+        "merge the live adapter into a new base, from which a stopped service goes on",
+        _rebase,
+        REBASE,
+        _add_rebase,
     ),
 )
