@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,7 @@ def vote_number(event_id: str, revision: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{event_id}.{revision}".encode()).digest())
 
 
+@lru_cache(maxsize=1 << 16)  # every turn asks it of every vote
 def judges(rater: str, share: float) -> bool:
     """Whether a rater judges candidates rather than trains the reward model: a stable split by hash."""
     return int.from_bytes(hashlib.sha256(f"judge\0{rater}".encode()).digest()[:8]) < share * 2**64
