@@ -91,7 +91,7 @@ EVERYDAY = World(
         "learner.ppo.minibatches": 4,
         "learner.ppo.critic_warmup_steps": 0,
         "learner.ppo.warmup_steps": 1,
-        "learner.gate_scales": [1.0],
+        "learner.gate_scales": (1.0,),
         "learner.gate_prompts": 48,
         "controller.max_seconds": 420.0,
     },

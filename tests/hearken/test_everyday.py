@@ -1,12 +1,13 @@
 """Everyday conversations are many, of several kinds and cleanly split; a world follows from the model."""
 
+import argparse
 import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from hearken import everyday, tiny
+from hearken import everyday, flags, tiny
 from hearken.demo import load_persona
 from hearken.everyday import is_held_out, prompts, subject
 from hearken.worlds import EVERYDAY, SUPPORT_DESK, World, world_of
@@ -63,3 +64,11 @@ def test_the_tiny_model_has_the_support_desk_and_others_have_everyday_life(tmp_p
 @pytest.mark.parametrize("world", [EVERYDAY, SUPPORT_DESK], ids=lambda world: world.name)
 def test_a_world_s_own_persona_is_shipped(world: World) -> None:
     assert load_persona(world.persona).name == world.persona
+
+
+@pytest.mark.parametrize("world", [EVERYDAY, SUPPORT_DESK], ids=lambda world: world.name)
+def test_a_world_s_pace_reaches_the_processes_that_it_is_told_to(world: World) -> None:
+    parser = argparse.ArgumentParser()
+    flags.add(parser, {})
+    config = flags.configured(parser.parse_args(flags.written(world.service)), {})
+    assert {path: config.get(path).value for path in world.service} == dict(world.service)
