@@ -46,6 +46,11 @@ OTHERS: dict[str, Any] = {
     "engine.max_cpu_loras": 24,
     "learner.self_check": None,
     "learner.optimiser": "somebodys.package:Way",
+    "learner.base_bits": 8,
+    "learner.gate_scales": (1.0, 0.9),
+    "learner.guards": None,
+    "learner.guards.demonstration_perplexity": 1.2,
+    "learner.guards.second_domain_perplexity": 1.2,
 }
 
 
