@@ -92,7 +92,7 @@ EVERYDAY = World(
         "learner.ppo.critic_warmup_steps": 0,
         "learner.ppo.warmup_steps": 1,
         "learner.gate_scales": (1.0,),
-        "learner.gate_prompts": 48,
+        "learner.gate_prompts": 80,
         "controller.max_seconds": 420.0,
     },
 )
