@@ -265,8 +265,10 @@ class Guarding:
         if not groups:
             lacks = f"{len(prompts)} prompts are too few, {limits.least} are needed"
             return [_Evidence("prompt clusters", what, limit, "at least", len(prompts), None, lacks)]
-        live = self._drawing.of_live(prompts, longest)  # as the gate has them
-        scores, live_scores, anchor_scores = map(self._scoring.judged, (ours, live, anchors))
+        scores, anchor_scores = self._scoring.judged(ours), self._scoring.judged(anchors)
+        live_scores = anchor_scores
+        if self._anchor != self._parts.place.live:
+            live_scores = self._scoring.judged(self._drawing.of_live(prompts, longest))
         return [
             _Evidence(
                 f"prompt cluster {number}",
