@@ -72,6 +72,11 @@ def make_batch(items: Sequence[Item], device: torch.device | str = "cpu") -> Bat
     return Batch(**{name: part.to(device) for name, part in parts.items()})
 
 
+def by_length(rows: Sequence[int], items: Sequence[Item]) -> list[int]:
+    """Some rows of `items`, the shortest first."""
+    return sorted(rows, key=lambda row: (len(items[row][0]) + len(items[row][1]), row))
+
+
 def in_buckets(
     items: Sequence[Item], max_tokens: int, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[list[int], Batch]]:
@@ -79,9 +84,8 @@ def in_buckets(
 
     Yields the items' indices with their batch; every item is in exactly one batch.
     """
-    order = sorted(range(len(items)), key=lambda i: (len(items[i][0]) + len(items[i][1]), i))
     bucket: list[int] = []
-    for index in order:
+    for index in by_length(range(len(items)), items):
         width = len(items[index][0]) + len(items[index][1])  # the longest so far, as the order is by length
         if bucket and width * (len(bucket) + 1) > max_tokens:
             yield bucket, make_batch([items[i] for i in bucket], device)

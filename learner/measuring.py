@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from deploy.engine import Sample
-from learner.batching import Item, in_buckets
+from learner.batching import Item, by_length, in_buckets
 from learner.critic import Critic
 from learner.losses import upper_bound
 from learner.model import LIVE, POLICY, SharedModel
@@ -149,8 +149,7 @@ def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tenso
     entropy = torch.zeros(1)
     place = torch.zeros(mask.shape, dtype=torch.long)
     place[mask] = torch.arange(len(states))
-    by_length = sorted(range(len(items)), key=lambda i: len(items[i][0]) + len(items[i][1]))
-    mine = ranks.share(by_length)
+    mine = ranks.share(by_length(range(len(items)), items))
     for rows, batch in in_buckets([items[i] for i in mine], model.max_tokens, model.device):
         where = torch.zeros_like(mask)
         chosen = torch.tensor([mine[row] for row in rows])

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from learner.batching import Batch, Item, in_buckets
+from learner.batching import Batch, Item, by_length, in_buckets
 from learner.critic import Critic, CriticTrainer
 from learner.lengths import cut_off_penalty, default_lam, kl_limit
 from learner.losses import (
@@ -145,7 +145,7 @@ class PPO(Optimiser):
         gradient = self.zero_grad()
         total = int(measured.mask[list(rows)].sum())
         sums = torch.zeros(4, dtype=torch.float64)  # KL, clipped tokens, demonstrations' loss and tokens
-        mine = self.ranks.share(_by_length(rows, measured.items))
+        mine = self.ranks.share(by_length(rows, measured.items))
         items = [measured.items[row] for row in mine]
         for places, batch in in_buckets(items, self.settings.update_tokens, self.model.device):
             part = [mine[place] for place in places]
@@ -193,10 +193,6 @@ class PPO(Optimiser):
         super()._resume(snapshot)
         self.critic.load_state_dict(snapshot["critic"])
         self._critic.optimizer.load_state_dict(copy.deepcopy(snapshot["critic_optimizer"]))
-
-
-def _by_length(rows: Sequence[int], items: Sequence[Item]) -> list[int]:
-    return sorted(rows, key=lambda row: (len(items[row][0]) + len(items[row][1]), row))
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from feedback.labels import Label
-from learner.batching import Batch, Item, in_buckets
+from learner.batching import Batch, by_length, in_buckets
 from learner.examples import Examples, is_pair, is_single, pairs, singles
 from learner.lengths import kl_limit
 from learner.losses import dpo_loss, ipo_loss, kl_k3, kto_loss
@@ -127,7 +127,7 @@ class PreferenceOptimiser(Optimiser):
         of each answer's log likelihood, times that.
         """
         gradient = self.zero_grad()
-        mine = self.ranks.share(_by_length(examples.items))
+        mine = self.ranks.share(by_length(range(len(examples.items)), examples.items))
         ratios = torch.zeros(len(examples.items))
         items = [examples.items[i] for i in mine]
         for rows, batch in in_buckets(items, self.model.max_tokens, self.model.device):
@@ -165,7 +165,7 @@ class PreferenceOptimiser(Optimiser):
     @torch.no_grad()
     def moved_nats(self, measured: Measured, rows: Sequence[int]) -> float:
         """KL (k3) of the policy of now to the one that made some rollouts, per response."""
-        mine = self.ranks.share(sorted(rows, key=lambda row: (_length(measured.items[row]), row)))
+        mine = self.ranks.share(by_length(rows, measured.items))
         total = torch.zeros(1, dtype=torch.float64)
         items = [measured.items[row] for row in mine]
         for places, batch in in_buckets(items, self.model.max_tokens, self.model.device):
@@ -249,11 +249,3 @@ class KTO(PreferenceOptimiser):
     def hits(self, log_ratios: Tensor, examples: Examples, kl_nats: float) -> Tensor:
         """Whether the policy has made a good answer likelier than usual, and a bad one less likely."""
         return ((log_ratios[:, 0] - kl_nats).sign() * (examples.value - 0.5).sign() + 1) / 2
-
-
-def _length(item: Item) -> int:
-    return len(item[0]) + len(item[1])
-
-
-def _by_length(items: Sequence[Item]) -> list[int]:
-    return sorted(range(len(items)), key=lambda i: (_length(items[i]), i))
