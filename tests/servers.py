@@ -65,15 +65,12 @@ _JAVA = ("java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _STARTUP_SECONDS = 180.0
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on, below those that the system gives out."""
+    """The first of so many TCP ports in a row that nobody listens on, below those that the system gives out.
+
+    Between the question and the use anybody may be given one of those, and whoever keeps connecting to one
+    where nobody listens ends up connected to itself.
+    """
     for first in random.sample(range(20_000, 32_000, count), 1000):
         with contextlib.ExitStack() as stack:
             try:
@@ -83,6 +80,11 @@ def free_ports(count: int) -> int:
                 continue
             return first
     raise AssertionError(f"no {count} free ports in a row")
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on, nor is given by the system."""
+    return free_ports(1)
 
 
 def fetch_kafka() -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -17,18 +16,6 @@ _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
 
 
-def port_of_no_client() -> int:
-    """A free port below those that outgoing connections get.
-
-    Whoever keeps connecting to one of those, while nobody listens there, ends up connected to itself.
-    """
-    while True:
-        with socket.socket() as probe:
-            port = random.randrange(20_000, 30_000)
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-
-
 class GatewayProcess:
     """A gateway on `data`, started and killed as often as needed; its port stays."""
 
@@ -36,7 +23,7 @@ class GatewayProcess:
         self, data: Path, engine: str, *flags: str, environment: dict[str, str] | None = None
     ) -> None:
         self.data = data
-        self.port = port_of_no_client()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = data.with_name(data.name + "-gateway.out")
         self.environment = environment or {}

@@ -198,7 +198,7 @@ def two_ranks(engine: Engine, votes: Path, tmp_path: Path) -> Iterator[tuple[sub
     try:
         records, cursor = log.read([RELEASES], {}, 10, 1.0)
         while not records:
-            assert process.poll() is None, output.read_text()[-3000:]
+            assert process.poll() is None, output.read_text()
             records, cursor = log.read([RELEASES], cursor, 10, 1.0)
         event = parse(records[0].value)
         assert isinstance(event, Candidate)
