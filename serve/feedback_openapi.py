@@ -54,6 +54,10 @@ _SPAN: Schema = {
     "maxItems": 2,
     "description": "[lowest, highest]",
 }
+_DIRECTION: Schema = {
+    "enum": ["higher", "lower"],
+    "description": "Which way is better. Needed unless the name tells, as latency (lower) and accuracy do.",
+}
 _COMMON: Schema = {
     "user": {
         "type": "string",
@@ -138,7 +142,7 @@ VOTE: Schema = {
                 "name": _text(64, pattern=_PRINTABLE),
                 "value": {"type": ["number", "boolean"]},
                 "range": _SPAN,
-                "direction": {"enum": ["higher", "lower"]},
+                "direction": _DIRECTION,
             },
         ),
     ]
@@ -301,6 +305,7 @@ FEEDBACK_PATHS: Schema = {
                                     "additionalProperties": {"type": "string"},
                                 },
                                 "dryrun": {"type": ["boolean", "null"]},
+                                "direction": {"anyOf": [_DIRECTION, _NULL]},
                             },
                         )
                     }

@@ -2,7 +2,9 @@
 
     {"metric_name": "resolved", "inference_id": "chatcmpl-..", "value": true, "tags": {"page": "help"}}
 
-becomes a vote of ours: a comment, a correction (`demonstration`), or a metric of any other name.
+becomes a vote of ours: a comment, a correction (`demonstration`), or a metric of any other name. Whether more of
+a metric is better, theirs say in a configuration that is not ours: a name that does not tell (see
+`feedback.directions`) needs the field `direction`, or the tag of that name, which their clients can send.
 """
 
 from typing import Any
@@ -12,7 +14,7 @@ from serve.errors import BadRequest
 
 Json = dict[str, Any]
 
-_FIELDS = frozenset({"metric_name", "inference_id", "episode_id", "value", "tags", "dryrun"})
+_FIELDS = frozenset({"metric_name", "inference_id", "episode_id", "value", "tags", "dryrun", "direction"})
 _TEXTS = {"comment": "comment", "demonstration": "correction"}
 
 
@@ -35,10 +37,18 @@ def translate(body: Json) -> Json:
     if kind is None:
         if type(value) not in (bool, int, float):
             raise BadRequest(f"value of {name!r:.80} must be a number, true or false.", param="value")
-        return {**vote, "kind": "metric", "name": name, "value": value}
+        return {**vote, "kind": "metric", "name": name, "value": value, "direction": _direction(body)}
+    if body.get("direction") is not None:
+        raise BadRequest(f"A {name} has no direction.", param="direction")
     if type(value) is not str:
         raise BadRequest(f"value of a {name} must be a text.", param="value")
     return {**vote, "kind": kind, "text": value}
+
+
+def _direction(body: Json) -> Any:
+    tags = body.get("tags")
+    tagged = tags.get("direction") if type(tags) is dict else None
+    return body.get("direction") or tagged
 
 
 def _about(body: Json) -> Json:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from feedback.directions import HOW, direction_of
 from feedback.events import EPISODE, EXTERNAL, Source, VoteKind
 from serve import fields
 from serve.errors import BadRequest
@@ -383,7 +384,9 @@ def _metric(body: Json) -> Read:
     if amount is None:
         fields.missing("value", "send a number")
     scale = fields.span(body, "range") or ((0.0, 1.0) if type(value) is bool else None)
-    direction = fields.one_of(body, "direction", _DIRECTIONS) or "higher"
+    direction = fields.one_of(body, "direction", _DIRECTIONS) or direction_of(name)
+    if direction is None:
+        fields.missing("direction", f"the name {name!r} does not tell; {HOW}")
     said: Json = {"value": 0.5, "label": "measured", "name": name, "amount": amount, "direction": direction}
     if scale is not None:
         low, high = scale

@@ -77,7 +77,7 @@ def test_corrections_comments_and_metrics(gateway: Gateway) -> None:
     assert event.value == 0.25
     assert logged(gateway, METRIC).value == 0.5  # nobody knows what is much
     assert logged(gateway, METRIC | {"value": True}).value == 1.0
-    clicks = logged(gateway, METRIC | {"name": "clicks"})
+    clicks = logged(gateway, METRIC | {"name": "clicks", "direction": "higher"})
     assert clicks.event_id != event.event_id  # another outcome of the same answer
 
 
@@ -162,6 +162,7 @@ TOO_LONG: dict[str, Any] = COMMENT | {"text": "x" * 10_001}
         (METRIC | {"name": "a\nb"}, "name"),
         (METRIC | {"value": 9, "range": [0, 1]}, "value"),
         (METRIC | {"direction": "up"}, "direction"),
+        (METRIC | {"name": "clicks"}, "direction"),
         (THUMBS | {"completion_id": ""}, "completion_id"),
         (THUMBS | {"external_id": "msg-1"}, "completion_id"),
         ({"kind": "thumbs", "value": "up", "episode_id": "chat-1", "choice": 1}, "choice"),

@@ -1,0 +1,89 @@
+"""Whether more of a metric is better, by its name: harm has names that everybody knows, and so has good.
+
+A name is read word by word (`Toxicity-Score`, `errorRate`, `latency_ms`). What is on neither list, and what
+has a word of both (`complaint_resolution`), says nothing: whoever sends such a metric says its direction.
+"""
+
+import re
+from functools import lru_cache
+
+from feedback.events import Direction
+
+HARMS = frozenset(
+    """
+    abandon abandoned abandonment abuse abusive bias biased bug burden churn churned complain complained
+    complaint cost costly crash crashed cut danger dangerous defect delay delayed deviation difficulty dislike
+    disliked distance downtime downvote downvoted duration effort error errored escalate escalated escalation
+    expense fabricated fabrication fail failed failing failure false fault faulty flag flagged frustrated
+    frustration fraud hallucinate hallucinated hallucination harm harmful hate hateful illegal inaccuracy
+    inaccurate incorrect insult jailbreak jailbroken latency leak leakage leaked loss misinformation mistake
+    offensive overrefusal penalty perplexity plagiarism price profanity racism racist refusal
+    refuse refused regenerate regenerated regeneration reject rejected rejection reopen reopened repetition
+    repetitive retried retry risk risky rude rudeness sexism sexist spam stereotype sycophancy sycophantic
+    threat thumbsdown timeout toxic toxicity ttft unhelpful unsafe unsolved untrue verbosity violation violence
+    violent vulgar wait waiting wrong
+    """.split()
+)
+"""Words of metrics of which less is better."""
+
+GOODS = frozenset(
+    """
+    accept acceptance accepted accuracy accurate answered clarity clear coherence coherent completeness
+    completed completion compliance concise conciseness conversion converted convincing copied correct
+    correctness creativity csat effectiveness empathy engagement engaging factual factuality faithful
+    faithfulness f1 fluency followed goodness grounded groundedness happiness happy harmless harmlessness
+    helpful helpfulness honest honesty informative kept liked like loyalty nps passed polite politeness
+    precision preference preferred purchase purchased quality recall relevance relevancy relevant reliability
+    reliable resolution resolved retention revenue reward robustness safe safety satisfaction satisfied
+    solved success successful thumbsup trust trustworthiness truthful truthfulness upvote upvoted useful
+    usefulness win winrate won
+    """.split()
+)
+"""Words of metrics of which more is better."""
+
+SCALES = frozenset("score rating grade mark star thumb thumbs feedback vote".split())
+"""Words of metrics of which more is better where nothing but a plain word stands beside them."""
+
+PLAIN = frozenset(
+    """
+    a agent ai all annotator answer assistant average avg bot chat conversation count customer eval
+    evaluation evaluator final general human in is judge level llm max mean median min model ms my number
+    overall p50 p90 p95 p99 per percent percentage rate ratio response s sec second seconds step the total
+    turn user users value was
+    """.split()
+)
+"""Words that say nothing of the direction."""
+
+_TURNS = frozenset("anti avoid avoidance avoided few free less low no non not prevented un without".split())
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+[0-9]*|[0-9]+")
+
+HOW = 'say which way is better: direction "higher" or "lower"'
+"""What is right where a name says nothing."""
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a column's or a metric's name in small letters: `errorRate` has "error" and "rate"."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+@lru_cache(maxsize=4096)
+def direction_of(name: str) -> Direction | None:
+    """Which way a metric is better by its name; None where the name does not tell."""
+    words = words_of(name)
+    harmful = any(_is(word, HARMS) for word in words)
+    good = any(_is(word, GOODS) for word in words)
+    if any(word in _TURNS for word in words) or (harmful and good):
+        return None
+    if harmful:
+        return "lower"
+    if good:
+        return "higher"
+    scaled = any(_is(word, SCALES) for word in words)
+    return "higher" if scaled and all(_is(word, SCALES | PLAIN) for word in words) else None
+
+
+def _is(word: str, of: frozenset[str]) -> bool:
+    """Whether a word, or what it is the plural of, is one of some."""
+    if word in of:
+        return True
+    return word.endswith("s") and (word[:-1] in of or word[:-2] in of or f"{word[:-3]}y" in of)
