@@ -11,7 +11,7 @@ from feedback.labels import Answer, Label
 from feedback.usage import State
 from learner.label_rows import label_of, row_of
 from learner.reservoir import surplus
-from learner.signals import Tokenize, signals
+from learner.signals import Tokenize, shows, signals
 
 DIGEST_MODULUS = 2**256
 
@@ -199,23 +199,36 @@ class LabelStore:
             return "erased"
         if label.retracted:
             return "retracted"
-        if event_id not in self._signals:
+        if event_id not in self._signals and not self._is_demonstration(label):
             return "kept"
         if event_id in self._waiting:
             return "waiting"
+        if event_id not in self._signals:
+            return "training"  # the policy imitates it
         return "judging" if self.is_judging(label) else "training"
 
     @property
     def demonstrations(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Contexts, and the answers that raters who train the reward model wrote there, oldest first."""
-        corrections = (
-            s.answers[0]
-            for event_id, found in self._signals.items()
-            if self._labels[event_id].kind == "correction" and event_id not in self._waiting
-            for s in found
-            if not self.is_judging(s) and s.answers[1].judged[1]  # else it would come in an open thought
-        )
-        return [answer.judged for answer in corrections]
+        """Contexts, and the answers to imitate there, oldest first: those that raters who train the reward
+        model wrote, and all that were shown to be right as they are (`shows`)."""
+        found = []
+        for event_id, label in self._labels.items():
+            if label.kind != "correction" or event_id in self._waiting:
+                continue
+            if self._is_demonstration(label):
+                found.append(label.answers[0].judged)
+            elif not self.is_judging(label):
+                found += [
+                    signal.answers[0].judged
+                    for signal in self._signals.get(event_id, ())
+                    if signal.answers[1].judged[1]  # else it would come in an open thought
+                ]
+        return found
+
+    def _is_demonstration(self, label: Label) -> bool:
+        """Whether a label shows an answer. What was imported judges nobody, whoever brought it; a rater who
+        judges candidates must not also say what they imitate."""
+        return shows(label) and (label.source == "import" or not self.is_judging(label))
 
     def ledger(self) -> dict[str, Any]:
         """How many votes were used and the order-independent digest of them (see `vote_number`)."""

@@ -2,7 +2,8 @@
 
 thumbs, comparison, rating   themselves; that both answers are bad is a tie
 ranking                      itself, with the value 1: that it is right
-correction                   the written answer and its original, of which the written one wins
+correction                   the written answer and its original, of which the written one wins; one that leaves
+                             the answer as it is shows it to be right: no signal, the policy imitates it
 metric                       with a scale and a name that `learner.objectives` lists, a rating; else nothing
 comment, and any vote on a whole episode: nothing yet; the label store keeps them
 """
@@ -51,6 +52,18 @@ def _correction(label: Label, text: str, tokenize: Tokenize) -> tuple[Label, ...
         sampling_plain=False,
     )
     return (replace(label, answers=(written, original), value=1.0, label="a"),)
+
+
+def shows(label: Label) -> bool:
+    """Whether a label is a demonstration: a whole answer of which it says that it is right as it is."""
+    if label.kind != "correction" or label.retracted or not label.text or len(label.answers) != 1:
+        return False
+    (answer,) = label.answers
+    return (
+        label.text == answer.text
+        and answer.finish_reason == "stop"  # one that was cut off would teach to stop anywhere
+        and bool(answer.prompt_token_ids and answer.judged[1])
+    )
 
 
 class AnswerTokenizer:
