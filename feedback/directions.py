@@ -9,7 +9,12 @@ from functools import lru_cache
 
 from feedback.events import Direction
 
-HARMS = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+HARMS = _words(
     """
     abandon abandoned abandonment abuse abusive bias biased bug burden churn churned complain complained
     complaint cost costly crash crashed cut danger dangerous defect delay delayed deviation difficulty dislike
@@ -20,16 +25,16 @@ HARMS = frozenset(
     offensive overrefusal penalty perplexity plagiarism price profanity racism racist refusal
     refuse refused regenerate regenerated regeneration reject rejected rejection reopen reopened repetition
     repetitive retried retry risk risky rude rudeness sexism sexist spam stereotype sycophancy sycophantic
-    threat thumbsdown timeout toxic toxicity ttft unhelpful unsafe unsolved untrue verbosity violation violence
-    violent vulgar wait waiting wrong
-    """.split()
+    threat thumbsdown timeout toxic toxicity ttft unhelpful unsafe unsolved untrue verbosity violation
+    violence violent vulgar wait waiting wrong
+    """
 )
 """Words of metrics of which less is better."""
 
-GOODS = frozenset(
+GOODS = _words(
     """
     accept acceptance accepted accuracy accurate answered clarity clear coherence coherent completeness
-    completed completion compliance concise conciseness conversion converted convincing copied correct
+    completed compliance concise conciseness conversion converted convincing copied correct
     correctness creativity csat effectiveness empathy engagement engaging factual factuality faithful
     faithfulness f1 fluency followed goodness grounded groundedness happiness happy harmless harmlessness
     helpful helpfulness honest honesty informative kept liked like loyalty nps passed polite politeness
@@ -37,24 +42,30 @@ GOODS = frozenset(
     reliable resolution resolved retention revenue reward robustness safe safety satisfaction satisfied
     solved success successful thumbsup trust trustworthiness truthful truthfulness upvote upvoted useful
     usefulness win winrate won
-    """.split()
+    """
 )
 """Words of metrics of which more is better."""
 
-SCALES = frozenset("score rating grade mark star thumb thumbs feedback vote".split())
+SCALES = _words("score rating grade mark star thumb thumbs feedback vote")
 """Words of metrics of which more is better where nothing but a plain word stands beside them."""
 
-PLAIN = frozenset(
+PLAIN = _words(
     """
     a agent ai all annotator answer assistant average avg bot chat conversation count customer eval
     evaluation evaluator final general human in is judge level llm max mean median min model ms my number
     overall p50 p90 p95 p99 per percent percentage rate ratio response s sec second seconds step the total
     turn user users value was
-    """.split()
+    """
 )
 """Words that say nothing of the direction."""
 
-_TURNS = frozenset("anti avoid avoidance avoided few free less low no non not prevented un without".split())
+_TURNS = _words(
+    """
+    anti avoid avoidance avoided change decrease delta difference drop few free gap improvement lack less low
+    missing no non not poor prevented reduction un variance without
+    """
+)
+_TIMES = _words("day hour minute ms s sec second time to until")  # to something good, the less the better
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 
 HOW = 'say which way is better: direction "higher" or "lower"'
@@ -77,7 +88,7 @@ def direction_of(name: str) -> Direction | None:
     if harmful:
         return "lower"
     if good:
-        return "higher"
+        return None if any(_is(word, _TIMES) for word in words) else "higher"
     scaled = any(_is(word, SCALES) for word in words)
     return "higher" if scaled and all(_is(word, SCALES | PLAIN) for word in words) else None
 

@@ -19,10 +19,10 @@ PART = 2000
 """Votes named in one event: about 100 kB."""
 
 State = Literal["training", "judging", "waiting", "kept", "evicted", "retracted", "erased", "discarded"]
-"""training: the update was fitted to it, or the policy imitates it. judging: it measures candidates instead (its rater is one of those
-who judge). waiting: in quarantine (see `learner.trust`). kept: known, but nothing is learned from its kind.
-evicted: newer votes took its place. retracted: its rater took it back. erased: a user whom it concerns was
-erased. discarded: what it is about is no longer in the log, or never came."""
+"""training: the update was fitted to it, or the policy imitates it. judging: it measures candidates instead
+(its rater is one of those who judge). waiting: in quarantine (see `learner.trust`). kept: known, but nothing
+is learned from its kind. evicted: newer votes took its place. retracted: its rater took it back. erased: a
+user whom it concerns was erased. discarded: what it is about is no longer in the log, or never came."""
 
 
 class Usage(Event):

@@ -85,7 +85,7 @@ EVERYDAY = World(
         "learner.labels_per_update": 60,
         "learner.rollouts_per_step": 64,
         "learner.max_tokens": 256,
-        "learner.steps_per_candidate": 4,
+        "learner.steps_per_candidate": 5,
         "learner.ppo.learning_rate": 8e-4,
         "learner.ppo.epochs": 1,
         "learner.ppo.minibatches": 4,

@@ -43,7 +43,7 @@ class Kind:
     gains: Mapping[Block, float]
 
 
-WORDS = Kind("words", {"tokens": 0.2, "length": 0.2, "middle": 0.5})
+WORDS = Kind("words", {"tokens": 0.25, "length": 0.2, "middle": 0.5})
 STATES = Kind("states", {"length": 0.2, "means": 1.0, "lasts": 1.0})
 READ = Kind("reader", {**STATES.gains, "reader": 1.0})
 

@@ -2,8 +2,8 @@
 
 thumbs, comparison, rating   themselves; that both answers are bad is a tie
 ranking                      itself, with the value 1: that it is right
-correction                   the written answer and its original, of which the written one wins; one that leaves
-                             the answer as it is shows it to be right: no signal, the policy imitates it
+correction                   the written answer and its original, of which the written one wins; one that
+                             leaves the answer as it is shows it to be right: the policy imitates it
 metric                       with a scale and a name that `learner.objectives` lists, a rating; else nothing
 comment, and any vote on a whole episode: nothing yet; the label store keeps them
 """

@@ -2,8 +2,8 @@
 
     {"metric_name": "resolved", "inference_id": "chatcmpl-..", "value": true, "tags": {"page": "help"}}
 
-becomes a vote of ours: a comment, a correction (`demonstration`), or a metric of any other name. Whether more of
-a metric is better, theirs say in a configuration that is not ours: a name that does not tell (see
+becomes a vote of ours: a comment, a correction (`demonstration`), or a metric of any other name. Whether more
+of a metric is better, theirs say in a configuration that is not ours: a name that does not tell (see
 `feedback.directions`) needs the field `direction`, or the tag of that name, which their clients can send.
 """
 

@@ -8,7 +8,16 @@ from feedback.directions import GOODS, HARMS, PLAIN, SCALES, direction_of
 @pytest.mark.parametrize(
     "name",
     [
-        *("toxicity", "Toxicity", "toxicity_score", "errorRate", "error-rate", "errors", "refusals", "LATENCY_MS"),
+        *(
+            "toxicity",
+            "Toxicity",
+            "toxicity_score",
+            "errorRate",
+            "error-rate",
+            "errors",
+            "refusals",
+            "LATENCY_MS",
+        ),
         *("hallucination rate", "bias", "user.complaints", "cost", "avg_cost_per_chat", "thumbs_down_failed"),
         *("HarmScore", "p95_latency", "is_toxic", "retries", "crashes", "losses"),
     ],
@@ -20,8 +29,24 @@ def test_harm_is_better_when_there_is_less(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("score", "user_rating", "helpfulness", "answerAccuracy", "quality", "customer satisfaction", "resolved"),
-        *("harmlessness", "faithfulness", "user-feedback", "overall_score", "conversion_rate", "win_rate", "CSAT"),
+        *(
+            "score",
+            "user_rating",
+            "helpfulness",
+            "answerAccuracy",
+            "quality",
+            "customer satisfaction",
+            "resolved",
+        ),
+        *(
+            "harmlessness",
+            "faithfulness",
+            "user-feedback",
+            "overall_score",
+            "conversion_rate",
+            "win_rate",
+            "CSAT",
+        ),
     ],
 )
 def test_good_is_better_when_there_is_more(name: str) -> None:
@@ -33,6 +58,7 @@ def test_good_is_better_when_there_is_more(name: str) -> None:
     [
         *("clicks", "minutes", "x", "", "readability_score", "sentiment", "rate", "café", "length"),
         *("complaint_resolution", "error_recovery_success", "cost_effectiveness"),  # a word of both
+        *("resolution_time", "seconds_to_success", "accuracy_drop", "error_reduction", "completion_tokens"),
         *("no_errors", "nonToxic non toxic", "bias_free", "not_helpful", "without refusal"),
     ],
 )

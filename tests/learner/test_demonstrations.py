@@ -30,7 +30,9 @@ def imported(examples: list[Example]) -> list[Label]:
 
 
 def shown(i: int, rater: str | None = None) -> Example:
-    return Example("demonstration", ({"role": "user", "content": f"ask {i}"},), (f"say {i}",), 1.0, rater=rater)
+    return Example(
+        "demonstration", ({"role": "user", "content": f"ask {i}"},), (f"say {i}",), 1.0, rater=rater
+    )
 
 
 @pytest.mark.parametrize("rater", [None, "ada"])
@@ -63,7 +65,13 @@ def said(source: str = "end_user", rater: str = "u_a", **changed: object) -> Lab
     (answer,) = about.answers
     answer: Answer = dataclasses.replace(answer, **changed)  # type: ignore[arg-type]
     return dataclasses.replace(
-        about, kind="correction", label="corrected", source=source, rater=rater, text="Hello.", answers=(answer,)
+        about,
+        kind="correction",
+        label="corrected",
+        source=source,
+        rater=rater,
+        text="Hello.",
+        answers=(answer,),
     )
 
 
