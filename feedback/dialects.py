@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from feedback.directions import words_of
 from feedback.examples import Example, Kind, Message
 from feedback.ids import PREFIX as COMPLETION_PREFIX
 
@@ -25,6 +26,39 @@ _SHAREGPT_ROLES = {
     "observation": "tool",
 }
 _MORE = ("name", "tool_calls", "tool_call_id")  # what OpenAI's messages have besides role and content
+_JUDGEMENTS = frozenset(
+    (
+        *(
+            "score",
+            "scores",
+            "rating",
+            "ratings",
+            "rated",
+            "grade",
+            "stars",
+            "label",
+            "labels",
+            "value",
+            "verdict",
+        ),
+        *(
+            "feedback",
+            "thumb",
+            "thumbs",
+            "vote",
+            "votes",
+            "upvotes",
+            "downvotes",
+            "liked",
+            "likes",
+            "dislikes",
+        ),
+        *("reward", "rewards", "rank", "ranking", "preference", "preferred", "chosen", "rejected", "winner"),
+        *("correct", "correctness", "helpfulness", "quality", "toxicity", "accepted", "approved"),
+    )
+)
+"""Words of columns that say how good an answer is."""
+
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -47,11 +81,26 @@ def parse(row: Row, layout: str) -> Example:
     """The example in a row. `layout`: one of `LAYOUTS`, or "auto". Raises Misfit."""
     reader = LAYOUTS[detect(row) if layout == "auto" else layout]
     try:
-        return reader(row)
+        example = reader(row)
+        if example.kind == "demonstration" and reader is not _own:
+            _check_unjudged(row)
+        return example
     except Misfit:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise Misfit(f"{type(error).__name__}: {error}") from error
+
+
+def _check_unjudged(row: Row) -> None:
+    """A demonstration is imitated, so an answer that somebody may have judged to be bad must not be read as
+    one. Raises Misfit."""
+    for name, found in row.items():
+        if found not in (None, "", [], {}) and not _JUDGEMENTS.isdisjoint(words_of(str(name))):
+            raise Misfit(
+                f"its column {str(name)!r} looks like a judgement that is not understood here: give "
+                "prompt and completion with rating, or prompt and completion or messages with label (true "
+                "or false); leave the column out if the answer is to be imitated"
+            )
 
 
 # Pairs

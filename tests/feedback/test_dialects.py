@@ -1,6 +1,7 @@
 """Rows of other tools' files become the judgement that they say, or are refused with the reason."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -301,3 +302,35 @@ def test_real_files_are_read_whole(file: str, kind: str, rows: int) -> None:
         pytest.skip(f"the preference data is not at {REAL}")
     examples = [parse(row, "auto") for _, row, _ in read_rows(REAL / file) if row is not None]
     assert [example.kind for example in examples] == [kind] * rows
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"prompt": "Hi?", "completion": "No.", "score": 0.0}, "score"),
+        (
+            {
+                "messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}],
+                "rating": -1,
+            },
+            "rating",
+        ),
+        ({"instruction": "Say hi.", "output": "No.", "userFeedback": "bad"}, "userFeedback"),
+        (
+            {
+                "conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "No."}],
+                "vote": 0,
+            },
+            "vote",
+        ),
+    ],
+)
+def test_an_answer_with_a_judgement_that_is_not_understood_is_not_imitated(
+    row: dict[str, Any], column: str
+) -> None:
+    with pytest.raises(Misfit, match=f"'{column}' looks like a judgement .* label"):
+        parse(row, "auto")
+    assert (
+        parse({name: found for name, found in row.items() if name != column}, "auto").kind == "demonstration"
+    )
+    assert parse(row | {column: None}, "auto").kind == "demonstration"
