@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from feedback.directions import words_of
+from feedback.directions import has_word, words
 from feedback.examples import Example, Kind, Message
 from feedback.ids import PREFIX as COMPLETION_PREFIX
 
@@ -26,36 +26,12 @@ _SHAREGPT_ROLES = {
     "observation": "tool",
 }
 _MORE = ("name", "tool_calls", "tool_call_id")  # what OpenAI's messages have besides role and content
-_JUDGEMENTS = frozenset(
-    (
-        *(
-            "score",
-            "scores",
-            "rating",
-            "ratings",
-            "rated",
-            "grade",
-            "stars",
-            "label",
-            "labels",
-            "value",
-            "verdict",
-        ),
-        *(
-            "feedback",
-            "thumb",
-            "thumbs",
-            "vote",
-            "votes",
-            "upvotes",
-            "downvotes",
-            "liked",
-            "likes",
-            "dislikes",
-        ),
-        *("reward", "rewards", "rank", "ranking", "preference", "preferred", "chosen", "rejected", "winner"),
-        *("correct", "correctness", "helpfulness", "quality", "toxicity", "accepted", "approved"),
-    )
+_JUDGEMENTS = words(
+    """
+    score rating rated grade stars label value verdict feedback thumb thumbs vote upvotes downvotes liked
+    likes dislikes reward rank ranking preference preferred chosen rejected winner correct correctness helpfulness
+    quality toxicity accepted approved
+    """
 )
 """Words of columns that say how good an answer is."""
 
@@ -95,7 +71,7 @@ def _check_unjudged(row: Row) -> None:
     """A demonstration is imitated, so an answer that somebody may have judged to be bad must not be read as
     one. Raises Misfit."""
     for name, found in row.items():
-        if found not in (None, "", [], {}) and not _JUDGEMENTS.isdisjoint(words_of(str(name))):
+        if found not in (None, "", [], {}) and has_word(str(name), _JUDGEMENTS):
             raise Misfit(
                 f"its column {str(name)!r} looks like a judgement that is not understood here: give "
                 "prompt and completion with rating, or prompt and completion or messages with label (true "

@@ -10,11 +10,12 @@ from functools import lru_cache
 from feedback.events import Direction
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a list, for `has_word`."""
     return frozenset(text.split())
 
 
-HARMS = _words(
+HARMS = words(
     """
     abandon abandoned abandonment abuse abusive bias biased bug burden churn churned complain complained
     complaint cost costly crash crashed cut danger dangerous defect delay delayed deviation difficulty dislike
@@ -31,7 +32,7 @@ HARMS = _words(
 )
 """Words of metrics of which less is better."""
 
-GOODS = _words(
+GOODS = words(
     """
     accept acceptance accepted accuracy accurate answered clarity clear coherence coherent completeness
     completed compliance concise conciseness conversion converted convincing copied correct
@@ -46,10 +47,10 @@ GOODS = _words(
 )
 """Words of metrics of which more is better."""
 
-SCALES = _words("score rating grade mark star thumb thumbs feedback vote")
+SCALES = words("score rating grade mark star thumb thumbs feedback vote")
 """Words of metrics of which more is better where nothing but a plain word stands beside them."""
 
-PLAIN = _words(
+PLAIN = words(
     """
     a agent ai all annotator answer assistant average avg bot chat conversation count customer eval
     evaluation evaluator final general human in is judge level llm max mean median min model ms my number
@@ -59,38 +60,41 @@ PLAIN = _words(
 )
 """Words that say nothing of the direction."""
 
-_TURNS = _words(
+_TURNS = words(
     """
     anti avoid avoidance avoided change decrease delta difference drop few free gap improvement lack less low
     missing no non not poor prevented reduction un variance without
     """
 )
-_TIMES = _words("day hour minute ms s sec second time to until")  # to something good, the less the better
+_TIMES = words("day hour minute ms s sec second time to until")  # to something good, the less the better
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 
 HOW = 'say which way is better: direction "higher" or "lower"'
 """What is right where a name says nothing."""
 
 
-def words_of(name: str) -> list[str]:
-    """The words of a column's or a metric's name in small letters: `errorRate` has "error" and "rate"."""
+def has_word(name: str, of: frozenset[str]) -> bool:
+    """Whether a word of a column's or a metric's name, or what it is the plural of, is one of some."""
+    return any(_is(word, of) for word in _words_of(name))
+
+
+def _words_of(name: str) -> list[str]:
+    """The words of a name in small letters: `errorRate` has "error" and "rate"."""
     return [word.lower() for word in _WORD.findall(name)]
 
 
 @lru_cache(maxsize=4096)
 def direction_of(name: str) -> Direction | None:
     """Which way a metric is better by its name; None where the name does not tell."""
-    words = words_of(name)
-    harmful = any(_is(word, HARMS) for word in words)
-    good = any(_is(word, GOODS) for word in words)
-    if any(word in _TURNS for word in words) or (harmful and good):
+    harmful, good = has_word(name, HARMS), has_word(name, GOODS)
+    if (harmful and good) or not _TURNS.isdisjoint(_words_of(name)):
         return None
     if harmful:
         return "lower"
     if good:
-        return None if any(_is(word, _TIMES) for word in words) else "higher"
-    scaled = any(_is(word, SCALES) for word in words)
-    return "higher" if scaled and all(_is(word, SCALES | PLAIN) for word in words) else None
+        return None if has_word(name, _TIMES) else "higher"
+    scaled = has_word(name, SCALES)
+    return "higher" if scaled and all(_is(word, SCALES | PLAIN) for word in _words_of(name)) else None
 
 
 def _is(word: str, of: frozenset[str]) -> bool:

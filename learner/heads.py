@@ -108,10 +108,10 @@ class Heads:
         )
         weights = torch.tensor(rows)[:, None] * draws
         weights /= weights.sum(0)
-        spread = torch.full((self._width, 1), self.prior_std)
+        spread = prior = torch.full((self._width, 1), self.prior_std)
         for _ in range(ROUNDS if "tokens" in self.kind.gains else 0):
             self._maximise(votes, inputs, weights, sum(rows), max(steps // 2, 1), spread)
-            spread = self._spread()
+            spread = self._likeliest(prior)
         loss = self._maximise(votes, inputs, weights, sum(rows), steps, spread)
         self._doubt_length(inputs)
         raw = self.raw(features).mean(1)
@@ -135,12 +135,12 @@ class Heads:
             spread = part.std(0, unbiased=False).clamp(min=floor)
             self._divisor[columns] = spread * math.sqrt(part.shape[1]) / gain
 
-    def _spread(self) -> Tensor:
-        """The likeliest standard deviations (F, 1) of the weights' priors, given the mean head."""
-        spread = torch.full((self._width, 1), self.prior_std)
-        columns = self._columns["tokens"]
+    def _likeliest(self, prior: Tensor) -> Tensor:
+        """The standard deviations (F, 1) of the weights' priors, those of tokens as the mean head has them
+        likeliest. prior: (F, 1), before anything was fitted."""
+        spread, columns = prior.clone(), self._columns["tokens"]
         found = self._weights[columns].mean(1, keepdim=True) ** 2
-        spread[columns] = ((FREEDOM * self.prior_std**2 + found) / (FREEDOM + 1)).sqrt()
+        spread[columns] = ((FREEDOM * prior[columns] ** 2 + found) / (FREEDOM + 1)).sqrt()
         return spread
 
     def _maximise(

@@ -199,13 +199,12 @@ class LabelStore:
             return "erased"
         if label.retracted:
             return "retracted"
-        if event_id not in self._signals and not self._is_demonstration(label):
+        is_imitated = self._is_demonstration(label)
+        if event_id not in self._signals and not is_imitated:
             return "kept"
         if event_id in self._waiting:
             return "waiting"
-        if event_id not in self._signals:
-            return "training"  # the policy imitates it
-        return "judging" if self.is_judging(label) else "training"
+        return "judging" if not is_imitated and self.is_judging(label) else "training"
 
     @property
     def demonstrations(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
