@@ -28,9 +28,9 @@ _SHAREGPT_ROLES = {
 _MORE = ("name", "tool_calls", "tool_call_id")  # what OpenAI's messages have besides role and content
 _JUDGEMENTS = words(
     """
-    score rating rated grade stars label value verdict feedback thumb thumbs vote upvotes downvotes liked
-    likes dislikes reward rank ranking preference preferred chosen rejected winner correct correctness helpfulness
-    quality toxicity accepted approved
+    score rating rated grade stars label value verdict feedback thumb thumbs vote upvotes downvotes
+    liked likes dislikes reward rank ranking preference preferred chosen rejected winner correct
+    correctness helpfulness quality toxicity accepted approved
     """
 )
 """Words of columns that say how good an answer is."""
