@@ -99,12 +99,16 @@ def next_action(state: LearnerState, measured: Measured, limits: Limits) -> Acti
 
 def _rewards_are_due(state: LearnerState, measured: Measured, limits: Limits) -> bool:
     """After a number of new labels, or some when taste has turned. A learner that has other things to do
-    waits for a fair share of all."""
+    waits for a fair share of all; one that can begin, begins: where votes come faster than a fit takes, there
+    are always new ones, and fits would never end."""
     if state.turned and state.new_labels:
         return True
+    idle = state.stage in ("collecting", "waiting")
+    if idle and state.updates > state.used and measured.labels - state.new_labels >= limits.min_labels:
+        return False
     if state.stage == "collecting" and state.new_labels and measured.labels >= limits.min_labels:
         return True
-    share = 0.0 if state.stage in ("collecting", "waiting") else UPDATE_SHARE
+    share = 0.0 if idle else UPDATE_SHARE
     fair = max(limits.labels_per_update, share * measured.labels)
     return state.new_labels >= min(fair, AGED_SHARE * measured.half_life)
 

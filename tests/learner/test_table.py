@@ -40,6 +40,18 @@ def test_votes_are_read_then_fitted_then_trained_on() -> None:
     assert next_action(stages.begun(state), Measured(labels=100), LIMITS) == "sample"
 
 
+@pytest.mark.parametrize("stage", ["collecting", "waiting"])
+@pytest.mark.parametrize("during_a_fit", [1, 60, 1000])
+def test_votes_that_come_faster_than_a_fit_takes_do_not_keep_a_learner_from_training(
+    stage: str, during_a_fit: int
+) -> None:
+    state, labels, fits = LearnerState(stage, new_labels=100), 100, 0  # type: ignore[arg-type]
+    while (action := next_action(state, Measured(labels=labels), LIMITS)) == "fit" and fits < 10:
+        state, fits, labels = stages.fitted(state, LIMITS), fits + 1, labels + during_a_fit
+        state = dataclasses.replace(state, new_labels=during_a_fit)
+    assert (action, fits) == ("begin", 1)
+
+
 def test_an_update_waits_for_a_fair_share_of_all_votes_unless_nothing_else_is_to_do() -> None:
     state = dataclasses.replace(IMPROVING, new_labels=60)
     assert next_action(state, Measured(labels=400), LIMITS) == "fit"
