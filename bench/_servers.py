@@ -1,6 +1,7 @@
 """Real servers for benchmarks: an engine and a gateway as child processes, each kept on chosen cores."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -125,10 +126,14 @@ def broker(folder: Path, port: int, *, cores: Collection[int]) -> Iterator[Serve
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nobody listens on, below those that the system gives to everybody."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
 
 
 def split_cores() -> tuple[set[int], set[int]]:

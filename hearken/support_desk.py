@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -264,7 +264,7 @@ def demonstrations(n: int, seed: int) -> Iterator[dict[str, Any]]:
     """Yield `n` exchanges {"prompt": text or messages, "completion": text}; one in eight is a second turn."""
     rng = random.Random(f"demonstrations {seed}")
     for _ in range(n):
-        question, topic = _ask(rng, held_out=False)
+        question, topic = _ask(rng, TOPICS.values(), held_out=False)
         answer = _answer(topic, rng)
         if rng.random() < 0.125:
             next_topic = rng.choice(list(FOLLOW_UPS.values()))
@@ -280,7 +280,7 @@ def answer_pairs(n: int, seed: int) -> Iterator[tuple[str, str, str]]:
     """Yield `n` questions with two different answers each, in manners drawn at random."""
     rng = random.Random(f"answer pairs {seed}")
     for _ in range(n):
-        question, topic = _ask(rng, held_out=False)
+        question, topic = _ask(rng, TOPICS.values(), held_out=False)
         first = second = _answer(topic, rng)
         while second == first:
             second = _answer(topic, rng)
@@ -293,13 +293,14 @@ def write_demonstrations(path: Path, n: int, seed: int) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def prompts(n: int, seed: int, *, held_out: bool = False) -> list[str]:
-    """`n` users' questions; the same `seed` gives the same ones.
+def prompts(n: int, seed: int, *, held_out: bool = False, about: Collection[str] = TOPICS) -> list[str]:
+    """`n` users' questions about some of the topics; the same `seed` gives the same ones.
 
     Those with `held_out` never meet the others nor the demonstrations, whatever the seeds are.
     """
     rng = random.Random(f"prompts {seed}")
-    return [_ask(rng, held_out=held_out)[0] for _ in range(n)]
+    topics = [topic for name, topic in TOPICS.items() if name in about]
+    return [_ask(rng, topics, held_out=held_out)[0] for _ in range(n)]
 
 
 def is_held_out(question: str) -> bool:
@@ -317,12 +318,12 @@ def traits(answer: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _ask(rng: random.Random, *, held_out: bool) -> tuple[str, Topic]:
+def _ask(rng: random.Random, topics: Iterable[Topic], *, held_out: bool) -> tuple[str, Topic]:
     """A question on the wanted side of the held-out split, and what it is about.
 
     Bare greetings and the like are too few to be split: they are never held out.
     """
-    topics = [topic for topic in TOPICS.values() if topic.dressed or not held_out]
+    topics = [topic for topic in topics if topic.dressed or not held_out]
     while True:
         topic = rng.choice(topics)
         slots = {"item": rng.choice(ITEMS), "day": rng.choice(DAYS), "order": rng.randrange(1000, 10_000)}
