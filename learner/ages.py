@@ -26,6 +26,7 @@ from learner.features import AnswerFeatures, Kind
 from learner.heads import Heads
 from learner.ladder import WINDOW, choose, log_loss
 from learner.objectives import main_objective, votes_on
+from learner.reliability import MODEL
 from learner.reward import RewardModel, outcomes
 from learner.settings import RewardSettings
 from learner.weighing import vote_weights
@@ -45,12 +46,12 @@ LEAP = 4
 
 
 def ages_of(labels: Sequence[Label], cap: float) -> list[float]:
-    """The age of each label, of which the oldest is first, in votes. cap: most of all votes' weight that one
-    rater may have."""
+    """The age of each label, of which the oldest is first, in votes of people. cap: most of all votes' weight
+    that one rater may have."""
     ages, age = [], 0.0
-    for weight in reversed(vote_weights(labels, cap) if labels else []):
+    for label, weight in zip(reversed(labels), reversed(vote_weights(labels, cap)), strict=True):
         ages.append(age)
-        age += weight
+        age += 0.0 if label.source == MODEL else weight
     return ages[::-1]
 
 

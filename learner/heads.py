@@ -102,7 +102,7 @@ class Heads:
         features = self.features.of_answers(votes.answers, self.kind)
         self._normalise(features)
         inputs = (features - self._mean) / self._divisor
-        rows = vote_weights(votes.labels, self.settings.rater_cap, self.settings.model_vote_weight)
+        rows = vote_weights(votes.labels, self.settings.rater_cap)
         draws = torch.tensor(
             [bootstrap(self.seed, label.event_id, self.settings.heads) for label in votes.labels]
         )

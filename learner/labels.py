@@ -10,6 +10,7 @@ from typing import Any
 from feedback.labels import Answer, Label
 from feedback.usage import State
 from learner.label_rows import label_of, row_of
+from learner.reliability import MODEL
 from learner.reservoir import surplus
 from learner.signals import Tokenize, shows, signals
 
@@ -148,8 +149,8 @@ class LabelStore:
         return not self._erased.isdisjoint((label.tenant, user) for user in users)
 
     def is_judging(self, label: Label) -> bool:
-        """Whether a label belongs to the judging side of the split."""
-        return judges(label.rater, self._judge_share)
+        """Whether a label belongs to the judging side of the split; what models say never does."""
+        return label.source != MODEL and judges(label.rater, self._judge_share)
 
     def teaches(self, label: Label) -> bool:
         """Whether the reward model can be fitted to a label, which must be the newest of its event id."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -13,6 +13,7 @@ from learner.measuring import Measured
 from learner.optimiser import StepMetrics
 from learner.ppo import PPOMetrics
 from learner.preferences import PreferenceMetrics
+from learner.reliability import Reliability
 from learner.self_check import REASONS as REFUSALS
 from learner.stages import STAGES, Stage
 from learner.trust import REASONS
@@ -82,6 +83,11 @@ class LearnerMetrics:
         self.judge_agreement = gauge(
             "hearken_judge_agreement_ratio",
             "Share of pairs of the newest rollouts that reward model and judging model put in the same order",
+        )
+        self.model_agreement = gauge(
+            "hearken_model_agreement_ratio",
+            "How often a model that votes agrees with people; its votes weigh twice what is above a half",
+            "rater",
         )
         self.reward_disagreement = gauge(
             "hearken_reward_disagreement", "Mean spread of the reward model's heads on the newest rollouts"
@@ -230,6 +236,11 @@ class LearnerMetrics:
             self.reward_rung.labels(rung.kind.name).set(rung is ladder.model)
         for name, nats in ladder.mean_losses().items():
             self.reward_rung_loss.labels(name).set(nats)
+
+    def show_models(self, found: Mapping[str, Reliability]) -> None:
+        """Show how far each model that votes is to be relied on."""
+        for rater, each in found.items():
+            self.model_agreement.labels(rater).set(each.agreement)
 
     def show_waiting(self, reasons: Iterable[str]) -> None:
         """Show how many votes are in quarantine, and why."""

@@ -15,6 +15,7 @@ from learner import stages
 from learner.objectives import main_objective
 from learner.parts import Parts
 from learner.quarantine import PEOPLE, quarantine
+from learner.reliability import MODEL, reliabilities, weighed
 from learner.trust import standings, trusted
 from learner.turns import GROUP
 from learner.weighing import vote_weights
@@ -55,7 +56,7 @@ class Scoring:
         for _ in range(LISTEN):
             if len(parts.unread) >= READ_AHEAD:
                 self.read_ahead()
-        new = parts.agreement.unseen(parts.labels.teaching)
+        new = parts.agreement.unseen(_of_people(parts.labels.teaching))
         if len(new) < GROUP:
             return
         rules = dataclasses.replace(parts.settings.trust, newcomer_seconds=0.0)
@@ -156,13 +157,14 @@ class Scoring:
             return []
         labels, ages = map(list, zip(*pairs, strict=True))
         votes, rules = parts.fading.of(labels, ages), parts.settings.reward
-        weights = vote_weights(votes, rules.rater_cap, rules.model_vote_weight)
+        weights = vote_weights(votes, rules.rater_cap)
         return [dataclasses.replace(vote, weight=weight) for vote, weight in zip(votes, weights, strict=True)]
 
     def _aged(self) -> list[tuple[Label, float]]:
         """The votes that are trusted, weighed by that, and how old each is, in votes."""
-        parts = self._parts
+        parts, rules = self._parts, self._parts.settings.reward
         labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
+        labels = weighed(labels, reliabilities(labels, rules.model_vote_weight), rules.rater_cap)
         numbers = [parts.labels.number(label) for label in labels]
         return list(zip(labels, parts.fading.ages(labels, numbers), strict=True))
 
@@ -173,7 +175,7 @@ class Scoring:
         now = max((vote.at for vote in votes), default=0.0)  # the log's time: a replay comes to the same
         waiting = quarantine(votes, rules, now)
         parts.labels.hold(parts.agreement.waiting() | waiting)
-        new = parts.agreement.unseen(parts.labels.teaching)
+        new = parts.agreement.unseen(_of_people(parts.labels.teaching))
         if parts.state.updates:
             self._foresee(new)
             for part in self._parted(new):
@@ -183,6 +185,18 @@ class Scoring:
         parts.labels.hold(waiting)
         parts.standings = standings(votes, waiting, parts.agreement, rules)
         parts.metrics.show_waiting(waiting.values())
+        self._weigh_models()
+
+    def _weigh_models(self) -> None:
+        """See how often models agree with people."""
+        parts = self._parts
+        labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
+        found = reliabilities(labels, parts.settings.reward.model_vote_weight)
+        for rater, each in found.items():
+            before = parts.standings[rater]
+            parts.standings[rater] = dataclasses.replace(before, agreement=each.agreement, weight=each.weight)
+        parts.unreliable = frozenset(rater for rater, each in found.items() if not each.weight)
+        parts.metrics.show_models(found)
 
     def _parted(self, votes: Sequence[Label]) -> tuple[list[Label], list[Label]]:
         """Those that were there at the update before, as the first one's are, and those that came since."""
@@ -212,6 +226,11 @@ class Scoring:
     def judged(self, samples: Sequence[Sample]) -> torch.Tensor:
         """What the judging model, which nobody climbs, says of answers, (B,)."""
         return self._parts.judge.rewards([sample.judged for sample in samples])[0]
+
+
+def _of_people(votes: Sequence[Label]) -> list[Label]:
+    """Those that no model gave: people are weighed, and heard, among themselves."""
+    return [vote for vote in votes if vote.source != MODEL]
 
 
 def _groups(votes: Sequence[Label]) -> list[Sequence[Label]]:

@@ -5,20 +5,22 @@ import math
 from collections.abc import Sequence
 
 from feedback.labels import Label
+from learner.reliability import MODEL
 
 
-def vote_weights(labels: Sequence[Label], cap: float, model_vote_weight: float = 1.0) -> list[float]:
-    """What each vote weighs: its own weight, less for a model's, and no rater more than `cap` of all.
+def vote_weights(labels: Sequence[Label], cap: float) -> list[float]:
+    """What each vote weighs: its own weight, but nobody has more than the share `cap` of all people's.
 
-    With fewer than 1 / cap raters, all have the same share.
+    With fewer than 1 / cap raters, all have the same share. What models weigh is `learner.reliability`'s.
     """
-    rows = [label.weight * (model_vote_weight if label.source == "model" else 1.0) for label in labels]
     totals: dict[str, float] = {}
-    for label, weight in zip(labels, rows, strict=True):
-        totals[label.rater] = totals.get(label.rater, 0.0) + weight
-    limit = vote_limit(list(totals.values()), cap)
+    for label in labels:
+        if label.source != MODEL:
+            totals[label.rater] = totals.get(label.rater, 0.0) + label.weight
+    limit = vote_limit(list(totals.values()), cap) if totals else 0.0
     return [
-        weight * min(1.0, limit / totals[label.rater]) for label, weight in zip(labels, rows, strict=True)
+        label.weight if label.source == MODEL else label.weight * min(1.0, limit / totals[label.rater])
+        for label in labels
     ]
 
 
