@@ -22,6 +22,7 @@ PACES: Mapping[Pace, Mapping[str, Any]] = {
         "learner.min_labels": 150,
         "learner.labels_per_update": 50,
         "learner.rollouts_per_step": 64,
+        "learner.logged_rollouts": 192,
         "learner.steps_per_candidate": 16,
     },
 }

@@ -4,14 +4,15 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 from deploy.engine import Sample
 from feedback.events import BASE
 from feedback.importing import IMPORTED
+from feedback.labels import Answer
 from learner.lengths import rollout_tokens, users_limit
 from learner.parts import Parts
-from learner.rollouts import distinct_prompts
+from learner.rollouts import distinct_prompts, is_held_out
 from learner.watching import Owner
 
 COMPLETIONS_FOR_LENGTH = 2000
@@ -121,6 +122,31 @@ class Drawing:
         parts.place.rollouts = number
         return samples
 
+    def logged(self, count: int, longest: int) -> list[Sample]:
+        """The newest `count` answers of live that users got, as if they were rollouts of its copy; fewer when
+        the log has fewer.
+
+        They were sampled as rollouts are. Nobody voted on them, for the reward model knows more of those that
+        it learned from, and no held-out prompt is among them. The engine's logprobs of them are not known
+        here, and those that were cut off before `longest` tokens would have been longer as rollouts.
+        """
+        parts = self._parts
+        voted = {(a.completion_id, a.choice) for vote in parts.labels.votes for a in vote.answers}
+        newest = reversed([*parts.joiner.completions.values()])
+        fit = (
+            _as_rollout(answer, longest)
+            for answer in chain.from_iterable(newest)
+            if answer.policy_version == parts.place.live
+            and answer.sampling_plain
+            and answer.token_ids
+            and (answer.finish_reason != "length" or len(answer.token_ids) >= longest)
+            and (answer.completion_id, answer.choice) not in voted
+            and not is_held_out(answer.prompt_token_ids)
+            and not parts.labels.is_erased(answer.tenant, answer.user)
+            and parts.model.knows((*answer.prompt_token_ids, *answer.token_ids))
+        )
+        return list(islice(fit, count))
+
     def of_both(self, prompts: list[list[int]], longest: int) -> tuple[list[Sample], list[Sample]]:
         """Answers of the policy and of live to the same prompts. Raises as `of_policy`.
 
@@ -158,6 +184,19 @@ class Drawing:
     def _draw(self, name: str, prompts: list[list[int]], batch: str, longest: int) -> list[Sample]:
         seed = f"{self._parts.settings.seed} {batch}"
         return self._parts.sampler.sample(name, prompts, max_tokens=longest, seed=seed)
+
+
+def _as_rollout(answer: Answer, longest: int) -> Sample:
+    """What a rollout of at most `longest` tokens would have been."""
+    is_cut_off = answer.finish_reason == "length" or len(answer.token_ids) > longest
+    return Sample(
+        list(answer.prompt_token_ids),
+        list(answer.token_ids[:longest]),
+        [],
+        answer.text,
+        "length" if is_cut_off else "stop",
+        min(answer.answer_start, longest),
+    )
 
 
 def _drawn(pool: list[list[int]], count: int, draw: random.Random) -> list[list[int]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from deploy.engine import Sample
 from feedback.labels import Label
 from learner import stages
 from learner.batching import Item
@@ -61,22 +62,35 @@ class Improving:
         return max(_share(measured.kl_nats_base_high, to_base), _share(measured.kl_nats_live_high, to_live))
 
     def sample(self) -> Rollouts | None:
-        """Fresh rollouts of the policy, measured and scored; None when the log has no prompts.
+        """Rollouts of the policy, measured and scored; None when the log has no prompts.
 
         Raises `PromptsRefused` and `EngineError`.
         """
         parts, longest = self._parts, self._drawing.longest()
-        prompts = self._drawing.prompts(parts.settings.rollouts_per_step, longest, held_out=False)
-        if not prompts:
-            return None
         parts.metrics.show_phase("rollout")
-        samples = self._drawing.of_policy(prompts, longest)
+        samples = self._logged(longest) or self._fresh(longest)
+        if not samples:
+            return None
         measured = parts.optimiser.measure(samples)
         parts.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, parts.settings.max_tokens)
         if self.is_live and parts.state.live_nats is None:
             parts.state = stages.met_live(parts.state, measured.kl_nats_base)
         parts.metrics.show_rollouts(measured, self.kl_limits(measured.response_tokens))
         return Rollouts(measured, self._scoring.scores(samples), self.limit_share(measured))
+
+    def _logged(self, longest: int) -> list[Sample]:
+        """What users got of live while the policy is its copy: rollouts that need no engine. None where there
+        are fewer than an ordinary step has."""
+        parts, settings = self._parts, self._parts.settings
+        if not (settings.logged_rollouts and self.is_live):
+            return []
+        most = settings.logged_rollouts if parts.optimiser.learns_from_rollouts else 0
+        found = self._drawing.logged(max(most, settings.rollouts_per_step), longest)
+        return found if len(found) >= settings.rollouts_per_step else []
+
+    def _fresh(self, longest: int) -> list[Sample]:
+        prompts = self._drawing.prompts(self._parts.settings.rollouts_per_step, longest, held_out=False)
+        return self._drawing.of_policy(prompts, longest) if prompts else []
 
     def observe(self, rollouts: Rollouts) -> None:
         """Show a batch to the self-check."""
@@ -86,15 +100,24 @@ class Improving:
         parts.metrics.judge_agreement.set(parts.watch.history[-1].judge_agreement)
 
     def step(self, rollouts: Rollouts) -> None:
-        """One step of the optimiser on measured rollouts."""
+        """One step of the optimiser on measured rollouts; two where there are many and the first one would
+        leave the policy where it is."""
         parts = self._parts
         parts.metrics.show_phase("ppo")
         parts.earlier = [*parts.earlier, parts.optimiser.snapshot()][-UNDO_STEPS:]
+        count, usual = len(rollouts.scores), parts.settings.rollouts_per_step
+        first = usual if parts.optimiser.warms_up and count >= 2 * usual else count
+        for start, end in ((0, first), (first, count)):
+            if start < end:
+                self._learn(rollouts.measured.part(start, end), rollouts.scores[start:end])
+        parts.state = stages.stepped(parts.state, rollouts.limit_share, max(1, round(count / usual)))
+
+    def _learn(self, measured: Measured, scores: torch.Tensor) -> None:
+        parts = self._parts
         report = parts.optimiser.step(
-            rollouts.measured, rollouts.scores, self._demonstrations(), parts.state.pace, self._votes()
+            measured, scores, self._demonstrations(), parts.state.pace, self._votes()
         )
         parts.place.steps += 1
-        parts.state = stages.stepped(parts.state, rollouts.limit_share)
         parts.metrics.show_step(report)
 
     def _votes(self) -> list[Label]:

@@ -1,7 +1,7 @@
 """What is known of rollouts before PPO learns from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -78,6 +78,21 @@ class Measured:
         """The mean length of an answer, without the thought."""
         return float((self.mask.sum(1) - self.answer_starts).float().mean())
 
+    def part(self, first: int, end: int) -> "Measured":
+        """Responses `first` to `end`; their entropy is taken for that of all."""
+        rows, tokens = slice(first, end), self.mask.sum(1)
+        before, within = int(tokens[:first].sum()), int(tokens[rows].sum())
+        tables = (
+            *("answer_starts", "cut_off", "mask", "base_kl_nats", "live_kl_nats"),
+            *("logprobs", "base_logprobs", "live_logprobs", "engine_logprobs"),
+        )
+        return replace(
+            self,
+            items=self.items[rows],
+            states=self.states[before : before + within],
+            **{name: getattr(self, name)[rows] for name in tables},
+        )
+
     @property
     def judged(self) -> list[Item]:
         """(context, answer): what is scored; a thought belongs to the context."""
@@ -98,7 +113,8 @@ def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Mea
     """Logprobs, states and KL of rollouts, which the present policy must have made.
 
     In the arithmetic that the policy is trained in: a ratio of PPO is 1 where the policy has not moved. The
-    engine's logprobs differ from these by what its own arithmetic does, which importance weights correct.
+    engine's logprobs differ from these by what its own arithmetic does, which importance weights correct;
+    where a rollout has none, these stand for them.
 
     Raises `ValueError` for no rollouts or one without tokens.
     """
@@ -107,9 +123,11 @@ def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Mea
     items: list[Item] = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
     lengths = torch.tensor([len(answer) for _, answer in items])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    engine = torch.zeros(mask.shape)
-    engine[mask] = torch.tensor([logprob for rollout in rollouts for logprob in rollout.logprobs])
     found = _passes(model, ranks, items, mask)
+    engine = found.policy.clone()
+    for row, rollout in enumerate(rollouts):
+        if rollout.logprobs:
+            engine[row, : len(rollout.logprobs)] = torch.tensor(rollout.logprobs)
     return Measured(
         items=items,
         answer_starts=torch.tensor([rollout.answer_start for rollout in rollouts]),

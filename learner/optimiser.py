@@ -85,11 +85,13 @@ class Optimiser(ABC):
     """Trains `model`'s policy adapter. Deterministic on a CPU: the same calls give the same bits.
 
     kind: the name of the way, by which a checkpoint of another one is told, the class's path unless it says
-    otherwise; votes_per_step: how many votes a step asks for; announce: called before all ranks compute a
-    method together, with what it is called with.
+    otherwise; learns_from_rollouts: whether a step learns more where there are more of them; votes_per_step:
+    how many votes a step asks for; announce: called before all ranks compute a method together, with what it
+    is called with.
     """
 
     kind: ClassVar[str] = ""
+    learns_from_rollouts: ClassVar[bool] = True
     votes_per_step: int = 0
 
     def __init_subclass__(cls) -> None:
@@ -127,6 +129,11 @@ class Optimiser(ABC):
     def teaches(self, vote: Label) -> bool:
         """Whether a step can learn from a vote, be it by way of the reward model."""
         return True
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether the next step leaves the policy where it is."""
+        return False
 
     def measure(self, rollouts: Sequence[Sample]) -> Measured:
         """Logprobs, states and KL of rollouts, which the present policy must have made.

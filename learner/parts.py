@@ -97,6 +97,7 @@ class Parts:
         self.optimiser: Optimiser = lead(optimiser_of(model, settings, ranks))
         self.agreement = Agreement(self.memory.raters)
         self.standings: dict[str, Standing] = {}
+        self.unreliable: frozenset[str] = frozenset()  # models whose votes weigh nothing
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
         self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
         self.earlier: list[Any] = []  # snapshots of the policy before its newest steps, newest last
@@ -109,8 +110,10 @@ class Parts:
 
     @property
     def teaching(self) -> int:
-        """How many of the votes that train the optimiser can learn from."""
-        return sum(map(self.optimiser.teaches, self.labels.training))
+        """How many of the votes that train the optimiser can learn from, without those of models that are no
+        better than a coin."""
+        none = self.unreliable
+        return sum(vote.rater not in none and self.optimiser.teaches(vote) for vote in self.labels.training)
 
     def _bury(self, record: Record, reason: str) -> None:
         self.metrics.dead_letters.inc()

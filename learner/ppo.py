@@ -13,7 +13,7 @@ al. 2017, arXiv:1707.06347):
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from learner.measuring import Measured
 from learner.model import SharedModel
 from learner.optimiser import Lesson, Moved, Optimiser, StepMetrics
 from learner.ranks import Ranks
-from learner.settings import PPOSettings
+from learner.settings import LearnerSettings, PPOSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,13 @@ class PPOMetrics(StepMetrics):
 
 
 class PPO(Optimiser):
-    """Learns from what the reward model says of rollouts; votes teach it by way of that model."""
+    """Learns from what the reward model says of rollouts; votes teach it by way of that model.
+
+    usual: rollouts of an ordinary step; one with more of them has more minibatches, not larger ones.
+    """
 
     kind: ClassVar[str] = "ppo"
+    usual: int | None = None
 
     def __init__(
         self, model: SharedModel, settings: PPOSettings, seed: int = 0, ranks: Ranks | None = None
@@ -66,6 +70,18 @@ class PPO(Optimiser):
         self._critic = CriticTrainer(
             self.critic, settings.critic_learning_rate, settings.critic_epochs, settings.value_clip
         )
+
+    @classmethod
+    def of(cls, model: SharedModel, settings: LearnerSettings, ranks: Ranks | None = None) -> Self:
+        """The optimiser of a learner with these settings."""
+        found = super().of(model, settings, ranks)
+        found.usual = settings.rollouts_per_step
+        return found
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether only the critic learns in the next step."""
+        return self.steps < self.settings.critic_warmup_steps
 
     def learn(self, lesson: Lesson) -> PPOMetrics:
         """Some epochs on the rollouts, and the critic's."""
@@ -81,7 +97,7 @@ class PPO(Optimiser):
             lam = default_lam(measured.response_tokens)
         advantages, returns = gae(rewards, values, mask, self.settings.gamma, lam)
         moved = _Moved()
-        if self.steps >= self.settings.critic_warmup_steps:
+        if not self.warms_up:
             self._improve(lesson, whiten(advantages, mask), moved)
         moved.skipped += self._critic.train(states, values[mask].to(device), returns[mask].to(device))
         return PPOMetrics(
@@ -112,21 +128,21 @@ class PPO(Optimiser):
         most = kl_limit(settings.kl_step_nats, measured.response_tokens)
         moved.learning_rate = self.set_learning_rate(lesson.pace, self.steps - settings.critic_warmup_steps)
         count = len(measured.items)
+        size = -(-min(count, self.usual or count) // settings.minibatches)
         for _ in range(settings.epochs):
-            portions = self._portions(len(demonstrations))
-            pairs = zip(self.minibatches(count, -(-count // settings.minibatches)), portions, strict=False)
-            for rows, shown in pairs:
+            portions = self._portions(len(demonstrations), -(-count // size))
+            for rows, shown in zip(self.minibatches(count, size), portions, strict=True):
                 self.gradient(measured, advantages, rows, [demonstrations[i] for i in shown], moved)
                 if moved.kl_nats > most:
                     return
                 self.take(moved)
             moved.epochs += 1
 
-    def _portions(self, count: int) -> Iterator[list[int]]:
-        """A minibatch's share of `count` demonstrations, for as long as one asks."""
+    def _portions(self, count: int, minibatches: int) -> Iterator[list[int]]:
+        """A minibatch's share of `count` demonstrations."""
         order = torch.randperm(count, generator=self._generator).tolist() if count else []
-        size = -(-count // self.settings.minibatches)
-        for index in range(self.settings.minibatches):
+        size = -(-count // minibatches)
+        for index in range(minibatches):
             yield order[index * size : (index + 1) * size]
 
     def gradient(

@@ -58,6 +58,8 @@ class _Moved(Moved):
 class PreferenceOptimiser(Optimiser):
     """Learns from votes. A subclass says which examples they give, and what the loss of each is."""
 
+    learns_from_rollouts = False
+
     def __init__(
         self,
         model: SharedModel,

@@ -53,6 +53,7 @@ class Saving:
             "labels": parts.labels.summary(),
             "agreement": parts.agreement.state(),
             "turns": parts.turns.state(),
+            "unreliable": sorted(parts.unreliable),
             **parts.watch.state(),
             "untold": [event.model_dump(mode="json") for event in parts.untold],
         }
@@ -97,6 +98,7 @@ class Saving:
             parts.model.load_adapter_state(name, weights)
         parts.optimiser.restore(tensors["optimiser"] if "optimiser" in tensors else tensors["ppo"])
         parts.earlier = tensors["earlier"]
+        parts.unreliable = frozenset(state.get("unreliable", ()))
         if "turns" in state:  # not before votes had an age
             parts.turns.restore(state["turns"])
         if parts.place.base_digest not in ("", parts.model.base_digest):

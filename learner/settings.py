@@ -140,7 +140,11 @@ class RewardSettings:
         float, "the same for safety and truth, where a single word may explain all complaints"
     ] = 3.0
     rater_cap: Annotated[float, "no rater has more than this share of all votes' weight"] = 0.2
-    model_vote_weight: Annotated[float, "weight of a vote that a model gave"] = 0.5
+    model_vote_weight: Annotated[
+        float,
+        "weight of a vote of a model that nothing is known of; then by how often it agrees with people about "
+        "the same two answers (see docs/learning.md)",
+    ] = 0.5
     leniency_std: Annotated[float, "how far raters' habits of liking differ a priori, in logits"] = 0.5
     noise: Annotated[
         float,
@@ -204,6 +208,8 @@ class RewardSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.noise < 0.5:
             raise ValueError(f"noise is {self.noise}; it must lie between 0 and 0.5")
+        if not 0 <= self.model_vote_weight <= 1:
+            raise ValueError(f"model_vote_weight is {self.model_vote_weight}; it must lie between 0 and 1")
         if not 0 < self.turn_share < 1:
             raise ValueError(f"turn_share is {self.turn_share}; it must lie between 0 and 1")
         if not 0 <= self.turn_alpha < 1:
@@ -229,7 +235,6 @@ class RewardSettings:
             "safe",
             "truthful",
             "length_doubt",
-            "model_vote_weight",
             "implied_weight",
             "rung_confidence",
             "reader_tokens",
@@ -286,6 +291,12 @@ class LearnerSettings:
     min_labels: Annotated[int, "training labels before the first PPO step"] = 500
     labels_per_update: Annotated[int, "new labels that start an update of the reward model, at least"] = 200
     rollouts_per_step: Annotated[int, "answers that are sampled for one PPO step"] = 128
+    logged_rollouts: Annotated[
+        int,
+        "answers of the live policy in the log, at temperature 1 and without a vote, that the first step "
+        "from it learns from at most, in place of fresh rollouts; it counts as so many batches as they make. "
+        "0 for fresh ones only",
+    ] = 384
     steps_per_candidate: Annotated[
         int, "batches of rollouts, for a PPO step each, before the policy is offered"
     ] = 24
@@ -372,6 +383,8 @@ class LearnerSettings:
                 f"gate_scales is {list(self.gate_scales)}; shares above 0, at most 1, are needed, "
                 "and 1 among them: the policy as it was trained"
             )
+        if self.logged_rollouts < 0:
+            raise ValueError(f"logged_rollouts is {self.logged_rollouts}; it must not be below 0")
         if not self.kl_refill_nats >= 0:
             raise ValueError(f"kl_refill_nats is {self.kl_refill_nats}; it must not be below 0")
         counts = (

@@ -159,9 +159,10 @@ def begun(state: LearnerState) -> LearnerState:
     return advance(state, "begun", batches=0, refusals=0, pace=min(1.0, 2 * state.pace))
 
 
-def stepped(state: LearnerState, limit_share: float) -> LearnerState:
-    """A PPO step was taken, from a policy that used `limit_share` of its nearer KL limit."""
-    return advance(state, "stepped", batches=state.batches + 1, limit_share=limit_share)
+def stepped(state: LearnerState, limit_share: float, batches: int = 1) -> LearnerState:
+    """A PPO step was taken, on so many batches' rollouts of a policy that used `limit_share` of its nearer KL
+    limit."""
+    return advance(state, "stepped", batches=state.batches + batches, limit_share=limit_share)
 
 
 def undone(state: LearnerState, *, is_live: bool) -> LearnerState:

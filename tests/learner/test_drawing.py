@@ -1,0 +1,110 @@
+"""What is drawn from the log: users' answers that stand for rollouts of live's copy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deploy.engine import EngineClient, Sample
+from deploy.registry import Registry
+from feedback.events import Completion, Sampling
+from feedback.log import Entry
+from feedback.sqlite_log import SqliteLog
+from learner.loop import Learner
+from learner.metrics import LearnerMetrics
+from learner.model import SharedModel
+from learner.ppo import PPO
+from learner.rollouts import is_held_out
+from learner.settings import LearnerSettings, PPOSettings
+from tests.feedback.examples import completion, record, thumb
+from tests.learner.conftest import make_random_model
+
+PROMPTS = [[1, number, 2] for number in range(10, 60) if not is_held_out([1, number, 2])]
+HELD_OUT = next([1, number, 2] for number in range(10, 99) if is_held_out([1, number, 2]))
+LONGEST = 6
+
+
+def answered(name: str, **changes: Any) -> Completion:
+    """An answer of the base to a prompt of its own."""
+    made = completion(name)
+    choice = made.choices[0].model_copy(
+        update={
+            "token_ids": changes.pop("token_ids", [5, 6, 7]),
+            "logprobs": [],
+            "finish_reason": changes.pop("finish_reason", "stop"),
+        }
+    )
+    usual = {"policy_version": "base", "prompt_token_ids": PROMPTS[0], "choices": [choice]}
+    return made.model_copy(update={**usual, **changes})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawing")
+    make_random_model(folder / "model", tokens=1024)
+    return folder
+
+
+def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_are(folder: Path) -> None:
+    fit = [answered(f"fit-{i}", prompt_token_ids=PROMPTS[i]) for i in range(3)]
+    others = [
+        answered("other-policy", policy_version="policy-1-0123abcd"),
+        answered("cold", sampling=Sampling(temperature=0.2)),
+        answered("held-out", prompt_token_ids=HELD_OUT),
+        answered("stopped-by-its-user", finish_reason="length", token_ids=[5, 6]),
+        answered("not-kept", token_ids=[]),
+        answered("voted"),
+    ]
+    long = answered("long", token_ids=[*range(10, 30)], prompt_token_ids=PROMPTS[3])
+    cut = answered("cut", token_ids=[*range(10, 16)], finish_reason="length", prompt_token_ids=PROMPTS[4])
+    log = SqliteLog(folder / "log.db")
+    made = [record(each) for each in (*fit, *others, long, cut)]
+    made.append(record(thumb("voted", 1.0, 1)))
+    log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
+    settings = LearnerSettings(data=folder, model=str(folder / "model"), engine="http://127.0.0.1:9")
+    model = SharedModel(settings.model, rank=8)
+    learner = Learner(
+        settings, log, EngineClient(settings.engine), Registry(folder / "adapters"), model, LearnerMetrics()
+    )
+    learner.turn(0.0)
+
+    found = learner.drawing.logged(10, LONGEST)
+    assert [each.prompt_token_ids for each in found] == [*PROMPTS[4:2:-1], *PROMPTS[2::-1]]  # newest first
+    assert [len(each.token_ids) for each in found] == [LONGEST, LONGEST, 3, 3, 3]
+    assert [each.finish_reason for each in found] == ["length", "length", "stop", "stop", "stop"]
+    assert learner.drawing.logged(2, LONGEST) == found[:2]
+    learner.labels.erase("default", "u_ada")
+    assert not learner.drawing.logged(10, LONGEST)
+    log.close()
+
+    measured = learner.optimiser.measure(found)
+    first, rest = measured.part(0, 2), measured.part(2, 5)
+    assert [*first.items, *rest.items] == measured.items
+    assert torch.equal(torch.cat([first.states, rest.states]), measured.states)
+    assert torch.equal(torch.cat([first.logprobs, rest.logprobs]), measured.logprobs)
+    assert torch.equal(measured.engine_logprobs, measured.logprobs)  # importance weights of 1
+    assert measured.kl_nats_live == 0
+
+
+def test_a_larger_step_has_more_minibatches_of_the_usual_size(folder: Path) -> None:
+    settings = LearnerSettings(
+        data=folder,
+        model=str(folder / "model"),
+        engine="http://127.0.0.1:9",
+        rollouts_per_step=16,
+        ppo=PPOSettings(epochs=1, minibatches=4, critic_warmup_steps=0),
+    )
+    ppo = PPO.of(SharedModel(settings.model, rank=8), settings)
+    sizes: list[int] = []
+    gradient = ppo.gradient
+
+    def counted(measured: Any, advantages: Any, rows: Any, *rest: Any) -> Any:
+        sizes.append(len(rows))
+        return gradient(measured, advantages, rows, *rest)
+
+    ppo.gradient = counted  # type: ignore[method-assign]
+    rollouts = [Sample(PROMPTS[i % 10], [5 + i, 6, 7], [], "", "stop") for i in range(48)]
+    measured = ppo.measure(rollouts)
+    ppo.step(measured, torch.randn(48, generator=torch.Generator().manual_seed(0)))
+    assert sizes == [4] * 12
