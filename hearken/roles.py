@@ -95,6 +95,17 @@ def run_learner(config: Config) -> int:
     return 0
 
 
+def run_judge(config: Config, *, once: bool) -> int:
+    """Let a model judge until SIGTERM, or with `once` what is in the log now."""
+    from hearken.judging import run
+
+    log_to_stderr()
+    try:
+        return run(_in_folder(config).build("judge"), once=once)
+    except LogError as error:
+        raise UsageError(f"the judge cannot go on: {error}", code=1) from error
+
+
 def _in_folder(config: Config) -> Config:
     """The same with the service's data folder, which must be one."""
     data: Path = config.build("service").folder

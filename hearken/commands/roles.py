@@ -50,6 +50,17 @@ LEARNER = {
 }
 
 
+JUDGE = {
+    **_SERVICE,
+    "--url": "judge.url",
+    "--model": "judge.model",
+    "--key-file": "judge.key_file",
+    "--principles": "judge.principles",
+    "--judge": "judge.judge",
+    "--name": "judge.name",
+}
+
+
 def _gateway(arguments: argparse.Namespace) -> int:
     from hearken import flags, roles
 
@@ -68,6 +79,16 @@ def _learner(arguments: argparse.Namespace) -> int:
     return roles.run_learner(flags.configured(arguments, LEARNER))
 
 
+def _add_judge(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--once", action="store_true", help="judge what is in the log now, and end")
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from hearken import flags, roles
+
+    return roles.run_judge(flags.configured(arguments, JUDGE), once=arguments.once)
+
+
 COMMANDS = (
     Command("gateway", "run one gateway: the HTTP API and the pages", _gateway, GATEWAY),
     Command(
@@ -77,4 +98,5 @@ COMMANDS = (
         CONTROLLER,
     ),
     Command("learner", "run the learner: reward model, PPO and candidates", _learner, LEARNER),
+    Command("judge", "let a model vote on the pairs of answers in the log", _judge, JUDGE, _add_judge),
 )

@@ -17,7 +17,7 @@ CHART_DECIDES = (
     *("controller.metrics_host", "controller.metrics_port"),
     *("learner.data", "learner.model", "learner.engine", "learner.kafka", "learner.seed"),
     *("learner.metrics_host", "learner.metrics_port"),
-    *("engine", "demo", "sft"),
+    *("engine", "demo", "sft", "judge"),
 )
 
 

@@ -17,7 +17,7 @@ class Tables:
     """
 
     classes: Mapping[str, type]
-    roles: tuple[str, ...] = ("gateway", "controller", "learner", "sft")
+    roles: tuple[str, ...] = ("gateway", "controller", "learner", "sft", "judge")
     renamed: Mapping[str, str] = field(default_factory=lambda: {"learner.engine": "service.engines"})
 
     @functools.cached_property
@@ -46,6 +46,7 @@ def _parts(path: str, kind: type) -> list[tuple[str, type]]:
 def tables() -> Tables:
     """Those of hearken."""
     from deploy.settings import ControllerSettings
+    from hearken.ai_judge import JudgeSettings
     from hearken.settings import DemoSettings, EngineSettings, ServiceSettings
     from learner.settings import FineTuningSettings, LearnerSettings
     from serve.settings import GatewaySettings
@@ -59,5 +60,6 @@ def tables() -> Tables:
             "engine": EngineSettings,
             "demo": DemoSettings,
             "sft": FineTuningSettings,
+            "judge": JudgeSettings,
         }
     )
