@@ -156,7 +156,7 @@ _QUESTION = """<conversation>
 Which answer is better, 1 or 2?"""
 _NUMBER = re.compile(r"\b([12])\b")
 _REFUSALS = (400, 404, 413, 422)
-_ALTERNATIVES = 5
+_LOGPROBS = {"logprobs": True, "top_logprobs": 5}
 
 
 class OpenAIJudge(PairJudge):
@@ -171,6 +171,7 @@ class OpenAIJudge(PairJudge):
                 headers["Authorization"] = f"Bearer {settings.key_file.read_text().strip()}"
             except OSError as error:
                 raise UsageError(f"judge.key_file cannot be read: {error}") from error
+        self._asks_logprobs = True
         self._http = httpx.Client(
             base_url=settings.url, headers=headers, timeout=settings.timeout_seconds, trust_env=False
         )
@@ -188,16 +189,16 @@ class OpenAIJudge(PairJudge):
             ],
             "temperature": 0,
             "max_tokens": self.settings.max_tokens,
-            "logprobs": True,
-            "top_logprobs": _ALTERNATIVES,
         }
         return _chance(self._ask(body))
 
     def _ask(self, body: dict[str, Any]) -> Mapping[str, Any]:
-        try:
-            answer = self._http.post("/chat/completions", json=body)
-        except httpx.HTTPError as error:
-            raise JudgeAway(f"{self.settings.url} does not answer: {error}") from error
+        asked_logprobs = self._asks_logprobs
+        answer = self._post(body | _LOGPROBS if asked_logprobs else body)
+        if asked_logprobs and answer.status_code in _REFUSALS:
+            answer = self._post(body)
+            if answer.is_success:  # a server that has none, or not for this key
+                self._asks_logprobs = False
         if answer.status_code in _REFUSALS:
             raise CannotJudge(f"{self.settings.url} answered {answer.status_code}: {answer.text[:200]}")
         if answer.is_error:
@@ -207,6 +208,12 @@ class OpenAIJudge(PairJudge):
         except (ValueError, LookupError, TypeError) as error:
             raise JudgeAway(f"{self.settings.url} did not answer as the OpenAI API does: {error}") from error
         return choice
+
+    def _post(self, body: dict[str, Any]) -> httpx.Response:
+        try:
+            return self._http.post("/chat/completions", json=body)
+        except httpx.HTTPError as error:
+            raise JudgeAway(f"{self.settings.url} does not answer: {error}") from error
 
 
 def _text(content: object) -> str:

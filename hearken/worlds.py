@@ -63,11 +63,11 @@ SUPPORT_DESK = World(
 )
 
 # Two cores give some 200 tokens a second to users, rollouts and measurements together, so these are fewer:
-# one pass over fresh rollouts rather than several, and as many at a time as the engine makes at little more
-# than the price of a few. The critic has no time to learn here. An answer in twenty-five of the base never
-# ends: 512 tokens are enough of it, and 256 of a rollout, as the whole batch waits for its longest. Steps on
-# a hundred votes lead anywhere, so they wait for two hundred. At an offer no other scales are tried: that
-# would cost as much as two steps.
+# the first step has answers of the log, one more has fresh ones, and as many at a time as the engine makes at
+# little more than the price of a few. The critic has no time to learn here. An answer in twenty-five of the
+# base never ends: 512 tokens are enough of it, and 256 of a rollout, as the whole batch waits for its longest.
+# Steps on a hundred votes lead anywhere, so they wait for two hundred. At an offer no other scales are tried:
+# that would cost as much as two steps.
 EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,
@@ -86,10 +86,10 @@ EVERYDAY = World(
         "learner.rollouts_per_step": 64,
         "learner.logged_rollouts": 192,
         "learner.max_tokens": 256,
-        "learner.steps_per_candidate": 5,
+        "learner.steps_per_candidate": 4,
         "learner.ppo.learning_rate": 1.2e-3,
         "learner.ppo.kl_step_nats": 1.5,
-        "learner.ppo.epochs": 1,
+        "learner.ppo.epochs": 2,
         "learner.ppo.minibatches": 4,
         "learner.ppo.critic_warmup_steps": 0,
         "learner.ppo.warmup_steps": 1,

@@ -107,6 +107,13 @@ class Improving:
         parts.earlier = [*parts.earlier, parts.optimiser.snapshot()][-UNDO_STEPS:]
         count, usual = len(rollouts.scores), parts.settings.rollouts_per_step
         first = usual if parts.optimiser.warms_up and count >= 2 * usual else count
+        logger.info(
+            "step %d on %d answers: mean score %.2f, KL %.2f nats to live",
+            parts.place.steps + 1,
+            count,
+            float(rollouts.scores.mean()),
+            rollouts.measured.kl_nats_live,
+        )
         for start, end in ((0, first), (first, count)):
             if start < end:
                 self._learn(rollouts.measured.part(start, end), rollouts.scores[start:end])

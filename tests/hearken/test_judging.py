@@ -37,7 +37,7 @@ class Server(ThreadingHTTPServer):
     """A chat API whose model prefers the answer with the longer word of praise."""
 
     asked: list[dict[str, Any]]
-    status, logprobs, always = 200, True, ""
+    status, logprobs, refuses_logprobs, always = 200, True, False, ""
 
     @property
     def url(self) -> str:
@@ -58,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
             top = [{"token": word, "logprob": -0.1}, {"token": "12"[word == "1"], "logprob": -2.4}]
             choice["logprobs"] = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": top}]}
         answer = json.dumps({"choices": [choice]} if self.server.status == 200 else {"error": "no"}).encode()
-        self.send_response(self.server.status)
+        refused = self.server.refuses_logprobs and "logprobs" in body
+        self.send_response(400 if refused else self.server.status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -155,6 +156,11 @@ def test_a_server_without_logprobs_is_taken_at_its_word(
     write(data, *pair(0))
     judge_of().turn(0.0)
     assert [vote.value for vote in votes(data)] == [1.0]
+    server.refuses_logprobs = True
+    write(data, *pair(1), *pair(2))
+    judge_of(concurrency=1).turn(0.0)
+    assert [vote.value for vote in votes(data)] == [1.0] * 3
+    assert sum("logprobs" in body for body in server.asked) == 2 + 1  # it asks for them no more
 
 
 def test_it_is_told_principles_model_and_key(
