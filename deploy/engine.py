@@ -66,6 +66,10 @@ ROLLOUT_PRIORITY = 10
 
 PROBE_PRIORITY = 0
 
+KEEP_ALIVE_SECONDS = 2.0
+"""A connection that is idle for longer is not used again: vLLM's server closes it after 5 s, and a request
+that is on its way then finds nobody."""
+
 REQUESTS = 64
 """Rollouts asked for at a time, where each is a request of its own."""
 
@@ -82,7 +86,9 @@ class EngineClient:
     def __init__(self, url: str, timeout: float = 120.0, thoughts: Thoughts | None = None) -> None:
         self.url = url.rstrip("/")
         self._thoughts = thoughts
-        limits = httpx.Limits(max_connections=256, max_keepalive_connections=64)
+        limits = httpx.Limits(
+            max_connections=256, max_keepalive_connections=64, keepalive_expiry=KEEP_ALIVE_SECONDS
+        )
         self._http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits)
         self._patient = httpx.Timeout(timeout, read=SAMPLE_SECONDS)
 

@@ -65,7 +65,7 @@ SUPPORT_DESK = World(
 # Two cores give some 200 tokens a second to users, rollouts and measurements together, so these are fewer:
 # the first step has answers of the log, one more has fresh ones, and as many at a time as the engine makes at
 # little more than the price of a few. The critic has no time to learn here. An answer in twenty-five of the
-# base never ends: 512 tokens are enough of it, and 256 of a rollout, as the whole batch waits for its longest.
+# base never ends: 512 tokens are enough of it, and 256 of a rollout, as all of a batch waits for its longest.
 # Steps on a hundred votes lead anywhere, so they wait for two hundred. At an offer no other scales are tried:
 # that would cost as much as two steps.
 EVERYDAY = World(
