@@ -20,6 +20,7 @@ from feedback.opening import open_sealer
 from feedback.redaction import load_redactor
 from feedback.shared import SharedStore
 from serve.access import Access
+from serve.blame import Blame
 from serve.caller import Caller, Scope
 from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
@@ -168,6 +169,7 @@ class Gateway:
             self._follower,
             self._fleet,
             self._upstream,
+            Blame(settings.model_name, self.metrics, self._metering.strike, 2 * settings.hang_seconds),
             self._recorder,
             self._leases,
             self._stored,

@@ -15,13 +15,14 @@ Only for as long as no byte of an answer has reached the client: what was begun 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from serve.upstream import Refused, UpstreamError
+from serve.upstream import EngineGone, PolicyMissing, Refused, UpstreamError
 
 if TYPE_CHECKING:
     from serve.watching import Engine
 
 MAX_ATTEMPTS = 3
-"""Of one request: one that kills engines must not go through the whole fleet."""
+MAX_BROKEN = 2
+"""Attempts of a request while connections break on which it was sent: it may be what kills the engines."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,10 +39,9 @@ class Want:
     tried: "set[Engine]" = field(default_factory=set)
 
     def may_try_again(self, failure: UpstreamError) -> bool:
-        """Whether another engine may do better. Not when the request is at fault: all would refuse it.
-
-        (404 is about the policy, which the gateway named, and not the client.)
+        """Whether another engine may do better. Not when one has answered, with a refusal or with an error:
+        a request that makes engines fail must not go through all of them.
         """
-        if isinstance(failure, Refused) and failure.status != 404 and failure.status < 500:
-            return False
-        return len(self.tried) < MAX_ATTEMPTS
+        if isinstance(failure, EngineGone | PolicyMissing):
+            return len(self.tried) < MAX_ATTEMPTS
+        return not isinstance(failure, Refused) and len(self.tried) < MAX_BROKEN

@@ -12,10 +12,10 @@ from deploy.thoughts import PROMPT_END, is_closed
 from feedback.ids import Signer
 from serve.answers import lacks_answer, take_as_answered
 from serve.attempts import Want
+from serve.blame import Blame
 from serve.caller import Caller
 from serve.completions import TextGeneration, TextRequest
 from serve.engines import Fleet
-from serve.errors import ApiError, engine_unavailable, from_upstream
 from serve.following import TableFollower
 from serve.generation import Generation, Json, Route, consents
 from serve.keeping import KeptGeneration
@@ -25,7 +25,7 @@ from serve.recording import Recorder
 from serve.requests import ChatRequest
 from serve.stored_api import StoredApi
 from serve.streaming import event
-from serve.upstream import CHAT_PATH, Refused, Upstream, UpstreamError
+from serve.upstream import CHAT_PATH, Upstream, UpstreamError
 from serve.watching import Engine
 
 
@@ -39,6 +39,7 @@ class Chat:
         follower: TableFollower,
         fleet: Fleet,
         upstream: Upstream,
+        blame: Blame,
         recorder: Recorder,
         leases: Leases,
         stored: StoredApi,
@@ -49,6 +50,7 @@ class Chat:
         self._follower = follower
         self._fleet = fleet
         self._upstream = upstream
+        self._blame = blame
         self._recorder = recorder
         self._leases = leases
         self._stored = stored
@@ -113,7 +115,7 @@ class Chat:
                         return await self._upstream.complete(engine.url, body, path)
             except UpstreamError as failure:
                 if not want.may_try_again(failure):
-                    raise self._translated(failure, asked, route) from failure
+                    raise await self._blame.told(failure, asked, route) from failure
 
     async def stream(self, asked: ChatRequest, route: Route) -> AsyncGenerator[bytes, None]:
         """Server-sent events for the client, as they come; those that arrived together leave together.
@@ -138,7 +140,7 @@ class Chat:
             end = b"data: [DONE]\n\n"
         except UpstreamError as failure:
             generation.unfinished = "error"
-            end = event(self._translated(failure, asked, route).as_dict())
+            end = event((await self._blame.told(failure, asked, route)).as_dict())
         finally:
             tokens = generation.is_worth_logging and generation.transcript.has_tokens
             if tokens and generation.unfinished == "abort":
@@ -167,14 +169,7 @@ class Chat:
                     return _Answering(engine, first, rest, attempt.pop_all())
             except UpstreamError as failure:
                 if not want.may_try_again(failure):
-                    raise self._translated(failure, asked, route) from failure
-
-    def _translated(self, failure: UpstreamError, asked: ChatRequest, route: Route) -> ApiError:
-        if isinstance(failure, Refused):
-            return from_upstream(
-                failure.status, failure.body, route.version, self._model_name, asked.body, asked.prompt_field
-            )
-        return engine_unavailable()
+                    raise await self._blame.told(failure, asked, route) from failure
 
 
 def _want(asked: ChatRequest, route: Route) -> Want:

@@ -15,7 +15,7 @@ from serve.attempts import Want
 from serve.errors import Unavailable, engine_unavailable, overloaded
 from serve.metrics import Metrics
 from serve.settings import GatewaySettings
-from serve.upstream import EngineLost, Refused, Upstream
+from serve.upstream import EngineGone, EngineLost, Failed, PolicyMissing, Refused, Upstream
 from serve.watching import BREAKER_NUMBERS, Engine, Watch
 
 _LOOK_SECONDS = 1.0  # how long a new routing table can wait for an engine that is slow to tell what it has
@@ -42,7 +42,9 @@ class Fleet:
     async def slot(self, want: Want) -> AsyncIterator[Engine]:
         """A place on an engine that has the version, never another version instead; waits for it if need be.
 
-        Raises Unavailable when there is none within the time limit, or no engine is left to try.
+        Raises Unavailable when there is none within the time limit, or no engine is left to try. What the
+        request raises inside goes on; an engine that failed it is asked a question of ours, and a `Failed`
+        brings the future that will tell which of the two is at fault.
         """
         if len(want.tried) == len(self.engines):
             raise engine_unavailable()
@@ -56,11 +58,19 @@ class Fleet:
             yield engine
             self._watch.note(engine, "ANSWERED")
         except EngineLost as error:
-            self._watch.note(engine, "LOST", error)
+            if isinstance(error, EngineGone):
+                self._watch.note(engine, "LOST", error)
+            self._watch.doubt(engine, want.version)
+            raise
+        except Failed as failure:
+            failure.fault = self._watch.doubt(engine, want.version)
+            raise
+        except PolicyMissing:
+            engine.policies -= {want.version}  # no request for it until it is listed again
             engine.ask_now.set()
             raise
-        except Refused as refusal:
-            self._take_refusal(engine, refusal, want.version)
+        except Refused:
+            self._watch.note(engine, "ANSWERED")  # that the request is wrong is an answer
             raise
         finally:
             self._give_back(engine)
@@ -87,16 +97,6 @@ class Fleet:
 
     def _give_back(self, engine: Engine) -> None:
         engine.in_flight -= 1
-
-    def _take_refusal(self, engine: Engine, refusal: Refused, version: str) -> None:
-        if refusal.status == 404:  # the policy is gone: no request for it until it is listed again
-            engine.policies -= {version}
-            engine.ask_now.set()
-        elif refusal.status >= 500:
-            self._watch.note(engine, "FAILED", refusal)
-            engine.ask_now.set()
-        else:
-            self._watch.note(engine, "ANSWERED")  # that the request is wrong is an answer
 
     def _anyone_has(self, want: Want) -> bool:
         return any(e.usable and want.version in e.policies and e not in want.tried for e in self.engines)

@@ -8,6 +8,7 @@ for properties a fifth of theirs, because there all of them have to be required.
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
@@ -32,6 +33,10 @@ def check_grammars(body: Json) -> None:
     for field, source in _sources(body):
         if len(orjson.dumps(source)) > MAX_BYTES:
             raise BadRequest(f"{field} may have at most {MAX_BYTES // 1024} kB.", param=field)
+        if any(_is_circular(schema) for schema in _schemas(field, source)):
+            raise BadRequest(
+                f"A schema in {field} refers to itself and to nothing else, so no value fits it.", param=field
+            )
         counts = _Counts(source)
         for count, most, what in (
             (counts.properties, MAX_PROPERTIES, "properties"),
@@ -77,19 +82,82 @@ def _sources(body: Json) -> Iterator[tuple[str, Any]]:
             yield "structured_outputs", orjson.loads(outputs["json"])
 
 
+def _schemas(field: str, source: Any) -> Iterator[Any]:
+    """The JSON Schemas in a field of `_SOURCES`."""
+    if field == "tools":
+        yield from (tool["function"].get("parameters") for tool in source)
+    elif field == "response_format":
+        yield (source.get("json_schema") or {}).get("schema")
+    elif isinstance(source, dict):
+        yield source.get("json", source)
+
+
+def _is_circular(root: Any) -> bool:
+    """Whether some schema of a document has to be what it is itself before anything is said of a value.
+
+    No value fits {"$ref": "#"}, and vLLM finds out when there is no token to sample. What is followed are
+    references and allOf; a schema that has itself inside of a value ({"items": {"$ref": "#"}}) is none.
+    """
+    done: set[int] = set()
+    within: set[int] = set()  # the schemas on the way to the one that is looked at
+    for schema in _objects(root):
+        way = [(schema, iter((schema,)))]
+        while way:
+            child = next(way[-1][1], None)
+            if child is None:
+                left = id(way.pop()[0])
+                within.discard(left)
+                done.add(left)
+            elif id(child) in within:
+                return True
+            elif id(child) not in done:
+                within.add(id(child))
+                way.append((child, iter(_musts(child, root))))
+    return False
+
+
+def _musts(schema: Json, root: Any) -> list[Json]:
+    """The schemas that a value has to fit as well when it fits a schema."""
+    parts = schema.get("allOf")
+    found = [_referred(schema.get("$ref"), root), *(parts if isinstance(parts, list) else ())]
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _objects(source: Any) -> Iterator[Json]:
+    """The objects in some JSON, however deep."""
+    rest = [source]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, list):
+            rest += each
+        elif isinstance(each, dict):
+            rest += each.values()
+            yield each
+
+
+def _referred(reference: Any, root: Any) -> Any:
+    """What a JSON pointer into a document means, None when there is no such thing."""
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return None
+    found = root
+    for step in unquote(reference[1:]).split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return None
+    return found
+
+
 class _Counts:
     """How much of what makes grammars large there is in some JSON, however deep."""
 
     def __init__(self, source: Any) -> None:
         self.properties = self.values = self.pattern_chars = 0
-        rest = [source]
-        while rest:
-            each = rest.pop()
-            if isinstance(each, list):
-                rest += each
-            elif isinstance(each, dict):
-                rest += each.values()
-                self._add(each)
+        for each in _objects(source):
+            self._add(each)
 
     def _add(self, schema: Json) -> None:
         if isinstance(schema.get("properties"), dict):

@@ -23,6 +23,9 @@ class Limits:
     concurrent_requests: Annotated[int | None, "requests at the same time, in each gateway; 0: no limit"] = (
         None
     )
+    unprocessable_requests_per_minute: Annotated[
+        int | None, "requests in a minute that engines cannot process though they answer others; 0: no limit"
+    ] = None
 
     def __post_init__(self) -> None:
         for name, number in asdict(self).items():
@@ -41,7 +44,11 @@ class Limits:
 NAMES = tuple(field.name for field in fields(Limits))
 UNSET = Limits()
 NO_LIMITS = Limits(
-    requests_per_minute=0, tokens_per_minute=0, user_requests_per_minute=0, concurrent_requests=0
+    requests_per_minute=0,
+    tokens_per_minute=0,
+    user_requests_per_minute=0,
+    concurrent_requests=0,
+    unprocessable_requests_per_minute=0,
 )
 # Far above what a product's users need, so that only a client that runs away meets them.
 KEY_DEFAULTS = Limits(
@@ -49,6 +56,7 @@ KEY_DEFAULTS = Limits(
     tokens_per_minute=3_000_000,
     user_requests_per_minute=120,
     concurrent_requests=512,
+    unprocessable_requests_per_minute=30,
 )
 
 

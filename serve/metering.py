@@ -19,7 +19,7 @@ class Metering:
         self._windows = windows
         self._metrics = metrics
         self._running: dict[str, int] = {}  # requests at work, by key
-        self._owed: dict[str, int] = {}  # tokens that are used, and not in the windows yet
+        self._owed: dict[str, int] = {}  # tokens and strikes that are not in the windows yet
         self._owing = asyncio.Event()
 
     async def admit(self, caller: Caller, scope: Scope, visit: Visit) -> None:
@@ -32,10 +32,17 @@ class Metering:
         if limits.concurrent_requests:
             self._enter(caller.key_id, limits.concurrent_requests, visit)
         token_limit = limits.tokens_per_minute if scope == "chat" else 0
-        if not (token_limit or limits.requests_per_minute):
+        strike_limit = limits.unprocessable_requests_per_minute if scope == "chat" else 0
+        if not (token_limit or strike_limit or limits.requests_per_minute):
             return
-        requests, tokens = f"requests/{caller.key_id}/{scope}", _tokens_of(caller)
-        made, used = await self._windows.look(requests, tokens)
+        requests, tokens, strikes = (
+            f"requests/{caller.key_id}/{scope}",
+            _tokens_of(caller),
+            _strikes_of(caller),
+        )
+        made, used, struck = await self._windows.look(requests, tokens, strikes)
+        if strike_limit:
+            self._check_strikes(struck.plus(self._owed.get(strikes, 0)), strike_limit)
         if token_limit:
             self._check_tokens(used.plus(self._owed.get(tokens, 0)), token_limit, visit)
         if limits.requests_per_minute:
@@ -59,9 +66,16 @@ class Metering:
     def charge(self, caller: Caller, tokens: int) -> None:
         """Put the tokens of an answer and its prompt on the key's account. Never waits."""
         if caller.limits.tokens_per_minute and tokens:
-            name = _tokens_of(caller)
-            self._owed[name] = self._owed.get(name, 0) + tokens
-            self._owing.set()
+            self._owe(_tokens_of(caller), tokens)
+
+    def strike(self, caller: Caller) -> None:
+        """Count a request to its key that an engine could not process. Never waits."""
+        if caller.limits.unprocessable_requests_per_minute:
+            self._owe(_strikes_of(caller), 1)
+
+    def _owe(self, name: str, amount: int) -> None:
+        self._owed[name] = self._owed.get(name, 0) + amount
+        self._owing.set()
 
     async def settle(self) -> None:
         """Carry what is owed into the windows, for ever."""
@@ -98,6 +112,15 @@ class Metering:
                 "tokens", "tokens", f"{limit} tokens a minute of this key", window.wait(limit)
             )
 
+    def _check_strikes(self, window: Window, limit: int) -> None:
+        if window.used >= limit:
+            raise self._refusal(
+                "unprocessable",
+                "requests",
+                f"{limit} requests a minute of this key that the model server cannot process",
+                window.wait(limit),
+            )
+
     async def _take_request(self, name: str, made: Window, limit: int, visit: Visit) -> None:
         taken = await self._windows.take(name, limit)
         if not taken:
@@ -117,6 +140,10 @@ class Metering:
 
 def _tokens_of(caller: Caller) -> str:
     return f"tokens/{caller.key_id}"
+
+
+def _strikes_of(caller: Caller) -> str:
+    return f"strikes/{caller.key_id}"
 
 
 def _tell(visit: Visit, kind: str, limit: int, window: Window) -> None:

@@ -59,6 +59,12 @@ class Metrics:
         self.limited = Counter(
             "hearken_limited_total", "Requests refused because a limit was used up", ["limit"], registry=r
         )
+        self.unprocessable = Counter(
+            "hearken_unprocessable_requests_total",
+            "Requests that an engine failed with an error of its own although it answers others",
+            ["tenant"],
+            registry=r,
+        )
         self.limits_alone = Counter(
             "hearken_limits_alone_total",
             "Looks at limits that a gateway made alone, without Redis",

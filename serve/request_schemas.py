@@ -152,6 +152,8 @@ _SHARED: dict[str, Schema] = {
     "min_p": _or_null(_number(0, 1)),
     # Near 0 it makes infinite logits, and vLLM then fails requests with a grammar.
     "repetition_penalty": _or_null(_number(0.1, 2)),
+    # Beams are scored by length ** penalty, which is infinite, or 0, far outside of this.
+    "length_penalty": _number(-10, 10),
     "ignore_eos": _FLAG,
     "return_token_ids": _or_null(_FLAG),
 }

@@ -1,13 +1,14 @@
 """The client that carries requests to vLLM, and its answers back."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 
-from serve.wire import Connection, Pool, WireError
+from serve.wire import Connection, Deaf, Pool, WireError
 
 Json = dict[str, Any]
 
@@ -15,6 +16,7 @@ CHAT_PATH = "/v1/chat/completions"
 # vLLM's server drops idle connections after 5 s; a shorter memory here avoids writing into a closed one.
 _KEEP_ALIVE_SECONDS = 4.0
 _CONNECT_SECONDS = 5.0
+_MISSING = re.compile(rb"The model `[^`]*` does not exist")  # vLLM's words; nothing of a client's is in them
 
 
 class UpstreamError(Exception):
@@ -30,8 +32,26 @@ class Refused(UpstreamError):
         self.body = body
 
 
+class PolicyMissing(Refused):
+    """The engine has no such policy (404); that is the gateway's mistake, and not the client's."""
+
+
+class Failed(Refused):
+    """The engine answered with an error of its own (5xx), or with what is no answer (told as a 502).
+
+    That says nothing of the engine yet: a body can be made to do it. `fault` becomes true when the engine
+    fails a question of the gateway's own as well, false when it answers; whoever asked the engine sets it.
+    """
+
+    fault: asyncio.Future[bool] | None = None
+
+
 class EngineLost(UpstreamError):
     """The engine did not answer, or stopped in the middle of an answer."""
+
+
+class EngineGone(EngineLost):
+    """Nothing listens where the engine was: the request never reached it, and is not to blame."""
 
 
 class Upstream:
@@ -65,7 +85,7 @@ class Upstream:
         try:
             answer: Json = orjson.loads(content)
         except orjson.JSONDecodeError as error:
-            raise EngineLost(f"{engine}: {error!r}") from error
+            raise Failed(502, b"an answer is not JSON: %r" % content[:100]) from error
         return answer
 
     @asynccontextmanager
@@ -98,7 +118,8 @@ class Upstream:
             if connection is not None:
                 self._pool.drop(connection)
             if isinstance(error, WireError):
-                raise EngineLost(f"{url}: {error}") from error
+                kind = EngineGone if isinstance(error, Deaf) else EngineLost
+                raise kind(f"{url}: {error}") from error
             raise
         self._pool.give_back(url, connection)
 
@@ -107,8 +128,15 @@ async def _accepted(connection: Connection) -> bytes:
     status = await connection.status()
     body = await connection.read_all()
     if status != 200:
-        raise Refused(status, body)
+        raise refusal(status, body)
     return body
+
+
+def refusal(status: int, body: bytes) -> Refused:
+    """What an error status of an engine means."""
+    if status >= 500:
+        return Failed(status, body)
+    return PolicyMissing(status, body) if _MISSING.search(body) and status == 404 else Refused(status, body)
 
 
 class _Chunks(AsyncIterator[list[Json]]):
@@ -143,9 +171,9 @@ class _Chunks(AsyncIterator[list[Json]]):
             try:
                 chunk = orjson.loads(line[5:])
             except orjson.JSONDecodeError as error:
-                raise EngineLost(f"an event is not JSON: {error}") from error
+                raise Failed(502, b"an event is not JSON: %r" % line[:100]) from error
             if "error" in chunk:
-                self._error = Refused(_status(chunk), orjson.dumps(chunk))
+                self._error = refusal(_status(chunk), orjson.dumps(chunk))
                 break
             chunks.append(chunk)
         return chunks

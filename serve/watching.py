@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _BURST_SECONDS = 0.02
 _APART_SECONDS = 0.1  # between two looks at one engine, however often they are asked for
 _POLICY_REST_SECONDS = 10.0  # before a policy that an engine lists, and failed with, is tried again
+_QUESTION_SECONDS = 0.5  # between two questions to an engine that failed requests, however many those are
 _TOKENS = re.compile(rb"^vllm:generation_tokens_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 BREAKER_NUMBERS: dict[State, int] = {"closed": 0, "half-open": 1, "open": 2}
 
@@ -42,6 +43,9 @@ class Engine:
     resting: dict[str, float] = field(default_factory=dict)  # policies that failed, and until when (s)
     ask_now: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # set at the end of each look
+    # By policy, since requests for it failed: becomes true when the engine fails our question as well.
+    doubts: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
+    questioned: float = -_QUESTION_SECONDS  # when it was last asked for that (monotonic seconds)
     _unanswered: set[asyncio.Timeout] = field(default_factory=set)
 
     @property
@@ -97,8 +101,11 @@ class Watch:
             await self._look(engine)
             engine.looked.set()
             looked_at = time.monotonic()
+            pause = self._settings.poll_seconds
+            if engine.doubts:
+                pause = min(pause, max(0.0, engine.questioned + _QUESTION_SECONDS - looked_at))
             try:
-                await asyncio.wait_for(engine.ask_now.wait(), self._settings.poll_seconds)
+                await asyncio.wait_for(engine.ask_now.wait(), pause)
             except TimeoutError:
                 continue
             # A burst of failures is one question, and requests that wait for a policy ask without end.
@@ -117,9 +124,60 @@ class Watch:
                 await self._try(engine, listed)
             elif engine.usable:
                 await self._keep(engine, listed)
+                if engine.doubts and time.monotonic() >= engine.questioned + _QUESTION_SECONDS:
+                    await self._question(engine)
         except UpstreamError as error:
-            self.note(engine, "FAILED" if isinstance(error, Refused) else "LOST", error)
+            self.note(engine, "LOST", error)
         self._more()
+
+    def doubt(self, engine: Engine, policy: str) -> asyncio.Future[bool]:
+        """A request for a policy failed: ask the engine a question of ours that begins after now.
+
+        The future becomes true when the engine fails it as well, false when it answers: then the request
+        was at fault, and nothing has moved. Many requests that fail together are one question.
+        """
+        fault = engine.doubts.get(policy)
+        if fault is None:
+            fault = asyncio.get_running_loop().create_future()
+            engine.ask_now.set()
+            if engine.usable:
+                engine.doubts[policy] = fault
+            else:
+                fault.set_result(True)  # it failed one already
+        return fault
+
+    async def _question(self, engine: Engine) -> None:
+        """Ask for a token of the base, and of each policy that is in doubt. One task asks, so one at a time.
+
+        A policy that fails on an engine that is well leaves it, and the others stay. Raises UpstreamError.
+        """
+        doubts, engine.doubts = engine.doubts, {}
+        engine.questioned = time.monotonic()
+        try:
+            await self._has_token(engine, BASE)
+            for policy, fault in doubts.items():
+                try:
+                    if policy != BASE:
+                        await self._has_token(engine, policy)
+                except Refused as refusal:
+                    self._let_rest(engine, policy, refusal)
+                else:
+                    fault.set_result(False)
+        finally:
+            _convict(doubts)
+
+    async def _has_token(self, engine: Engine, model: str) -> None:
+        """Raises UpstreamError when an engine has no token of a model for us, nor any for others.
+
+        Where users have filled it, our token may wait behind theirs for longer than `hang_seconds`.
+        """
+        try:
+            await self._warm_up(engine, model, self._settings.hang_seconds)
+        except EngineLost:
+            tokens = await self._tokens(engine)
+            if tokens is None or tokens == engine.tokens:
+                raise
+            engine.tokens = tokens
 
     async def _listed(self, engine: Engine) -> frozenset[str]:
         """What a healthy engine says that it serves. Raises UpstreamError."""
@@ -188,10 +246,14 @@ class Watch:
         try:
             await self._warm_up(engine, policy, None)
         except Refused as refusal:
-            log.warning("engine %s lists %s and has no token of it: %s", engine.url, policy, refusal)
-            engine.resting[policy] = time.monotonic() + _POLICY_REST_SECONDS
+            self._let_rest(engine, policy, refusal)
             return False
         return True
+
+    def _let_rest(self, engine: Engine, policy: str, refusal: Refused) -> None:
+        log.warning("engine %s lists %s and has no token of it: %s", engine.url, policy, refusal)
+        engine.policies -= {policy}
+        engine.resting[policy] = time.monotonic() + _POLICY_REST_SECONDS
 
     async def _warm_up(self, engine: Engine, model: str, limit_seconds: float | None) -> None:
         try:
@@ -218,7 +280,16 @@ class Watch:
             log.warning("engine %s is out of use: %s", engine.url, error)
             policies, engine.policies, engine.tokens = engine.policies, frozenset(), None
             engine.resting.clear()
+            doubts, engine.doubts = engine.doubts, {}
+            _convict(doubts)
             self._lost(engine, policies)
+
+
+def _convict(doubts: dict[str, asyncio.Future[bool]]) -> None:
+    """What was not answered is the engine's fault."""
+    for fault in doubts.values():
+        if not fault.done():
+            fault.set_result(True)
 
 
 def _one_token(model: str) -> bytes:

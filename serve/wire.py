@@ -25,6 +25,10 @@ class WireError(Exception):
     """The other side cannot be reached, went away, fell silent, or does not speak HTTP."""
 
 
+class Deaf(WireError):
+    """Nothing listens there: the connection was refused, before anything was sent."""
+
+
 class Unheard(WireError):
     """The connection ended before a byte of the answer came."""
 
@@ -281,6 +285,8 @@ class Pool:
                     place.port,
                     ssl=_tls() if place.tls else None,
                 )
+        except ConnectionRefusedError as error:
+            raise Deaf(f"cannot connect: {error!r}") from error
         except (OSError, TimeoutError) as error:
             raise WireError(f"cannot connect: {error!r}") from error
         self._all.add(connection)

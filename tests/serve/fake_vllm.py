@@ -37,6 +37,8 @@ class Trouble:
     TOO_LONG = "too long"  # 400, context length
     REFUSED = "refused"  # 400, a validation error
     CRASH = "crash"  # 500
+    GARBLE = "garble"  # 200, and no JSON
+    STATUS = "status "  # and its number: an error about something of the request
     BREAK = "break at once"  # the connection breaks before any byte
     UNPAIRED = "unpaired"  # one logprob is missing
     LONG = "long"  # 600 tokens
@@ -63,6 +65,11 @@ class FakeVllm:
         self.warm_ups = 0
         self.broken: set[str] = set()  # models that fail with every request
         self.immune = False  # whether every trouble is answered like any other message
+        self.has_tokens_for_us = threading.Event()  # unless it is set, the gateway's own questions wait
+        self.has_tokens_for_us.set()
+        self.tells_cached = False  # --enable-prompt-tokens-details
+        self._cached: set[str] = set()  # whole prompts, each with its policy and its salt
+        self.sick = False  # whether everything that wants a token fails, and health is well
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -147,15 +154,18 @@ class FakeVllm:
         if body.get("messages") == [{"role": "user", "content": "Hello"}] and body.get("max_tokens") == 1:
             self.warm_ups += 1
             assert body["logprobs"]
+            while not self.has_tokens_for_us.is_set():  # noqa: ASYNC110 (a test's thread sets it)
+                await asyncio.sleep(0.005)
         else:
             self.requests.append(body)
             self.headers.append(dict(request.headers))
         model = body["model"]
         if model != "base" and model not in self.adapters:
             return _error(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
-        if model in self.broken:
+        if model in self.broken or self.sick:
             return _error(500, "CUDA error", "InternalServerError", None)
         text = "prompt" in body
+        details = self._details(body)
         asked = "hi" if self.immune or text else str(body["messages"][-1].get("content"))
         if asked == Trouble.TOO_LONG:
             return _error(
@@ -177,16 +187,30 @@ class FakeVllm:
         if asked == Trouble.BREAK:
             assert request.transport is not None
             request.transport.abort()
+        if asked == Trouble.GARBLE:
+            return web.Response(text='{"choices": [', content_type="application/json")
+        if asked.startswith(Trouble.STATUS):
+            return _error(int(asked.removeprefix(Trouble.STATUS)), "The image is odd.", "Odd", "messages")
         if asked == Trouble.CRASH:
             return _error(500, "EngineCore encountered an issue", "InternalServerError", None)
         if body.get("stream"):
-            return await self._stream(request, body, asked)
+            return await self._stream(request, body, asked, details)
         if asked == Trouble.HOLD:
             await self._hold()
         if text:
             whole = _text_head(body) | {"choices": _text_choices(body), "usage": _text_usage(body)}
-            return web.json_response(whole)
-        return web.json_response(_whole(body, asked))
+        else:
+            whole = _whole(body, asked)
+        whole["usage"] |= details
+        return web.json_response(whole)
+
+    def _details(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What usage tells of the prefix cache, which from now on has this prompt."""
+        prompt = json.dumps([body["model"], body.get("cache_salt"), body.get("messages") or body["prompt"]])
+        cached = len(PROMPT) if prompt in self._cached else 0
+        self._cached.add(prompt)
+        details = {"cached_tokens": cached, "created_cache_tokens": None, "multimodal_tokens": None}
+        return {"prompt_tokens_details": details} if self.tells_cached else {}
 
     async def _hold(self) -> None:
         self.holding.set()
@@ -197,10 +221,14 @@ class FakeVllm:
             self.aborted.set()
             raise
 
-    async def _stream(self, request: web.Request, body: dict[str, Any], asked: str) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], asked: str, details: dict[str, Any]
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         for i, chunk in enumerate(_text_chunks(body) if "prompt" in body else _chunks(body, asked)):
+            if "usage" in chunk:
+                chunk["usage"] |= details
             if asked == Trouble.FAIL_FIRST or (asked == Trouble.FAIL and i == 4):
                 chunk = {
                     "error": {

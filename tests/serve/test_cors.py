@@ -69,7 +69,7 @@ def test_errors_can_be_read_too(start: Start, tmp_path: Path, fake: FakeVllm) ->
         401: post(),
         400: post(b"{", **key),
         413: post(b"x" * 2000, **key),
-        503: post(message=Trouble.CRASH, **key),
+        503: post(message=Trouble.BREAK, **key),
         404: gateway.http.get("/v1/nothing", headers={"origin": SHOP}),
         429: [post(**key), post(**key)][1],
     }

@@ -95,6 +95,7 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
             "missing_required_parameter",
         ),
         ({"structured_outputs": {"choice": ["a"] * 1001}}, "structured_outputs", "invalid_value"),
+        ({"use_beam_search": True, "length_penalty": 1e6}, "length_penalty", "invalid_value"),
     ],
 )
 def test_bad_fields_are_named(steady: Gateway, change: dict[str, object], param: str, code: str) -> None:
@@ -198,23 +199,25 @@ def test_what_vllm_refuses_is_told_in_words(steady: Gateway, stream: bool) -> No
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_failing_engine_is_a_503_to_try_again(steady: Gateway, stream: bool) -> None:
-    answer = steady.chat(Trouble.CRASH, stream=stream)
+def test_a_lost_engine_is_a_503_to_try_again(steady: Gateway, stream: bool) -> None:
+    answer = steady.chat(Trouble.BREAK, stream=stream)
     assert (answer.status_code, error_of(answer)["code"]) == (503, "engine_unavailable")
     assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_an_error_before_the_first_token_is_an_http_error(gateway: Gateway) -> None:
     answer = gateway.chat(Trouble.FAIL_FIRST, stream=True)
-    assert (answer.status_code, error_of(answer)["code"]) == (503, "engine_unavailable")
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "unprocessable_request")
     assert gateway.completions() == []
 
 
-@pytest.mark.parametrize("trouble", [Trouble.DIE, Trouble.FAIL])
-def test_an_error_in_mid_stream_is_an_event_and_the_end(gateway: Gateway, trouble: str) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "code"), [(Trouble.DIE, "engine_unavailable"), (Trouble.FAIL, "unprocessable_request")]
+)
+def test_an_error_in_mid_stream_is_an_event_and_the_end(gateway: Gateway, trouble: str, code: str) -> None:
     answer = gateway.chat(trouble, stream=True)
     *events, last = [json.loads(line[6:]) for line in answer.text.split("\n\n") if line]
-    assert last["error"]["code"] == "engine_unavailable"
+    assert last["error"]["code"] == code
     assert set(last["error"]) == {"message", "type", "param", "code"}
     (choice,) = gateway.completion(events[0]["id"]).choices
     assert (choice.finish_reason, choice.token_ids) == ("error", [100, 101, 102])

@@ -35,9 +35,26 @@ WITHIN = [
     {"structured_outputs": {"regex": "a" * MAX_PATTERN_CHARS}},
     {"structured_outputs": {"json": "not JSON at all"}},
     {"structured_outputs": 7},
+    formatted({"anyOf": [{"type": "string"}, {"$ref": "#"}]}),
+    formatted({"type": "object", "properties": {"next": {"$ref": "#"}}}),
+    formatted({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "string"}}}),
+    formatted({"$ref": "#/$defs/missing"}),
+    formatted({"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {}}}),
+    {"structured_outputs": {"json": {"$ref": "other.json#"}}},
+    formatted({"$ref": "#node", "$defs": {"a": {"$anchor": "node", "type": "string"}}}),
     {"bad_words": ["no"], "response_format": {"type": "text"}, "tool_choice": "auto", **called({})},
 ]
 BEYOND = [
+    (formatted({"$ref": "#"}), "response_format"),
+    (
+        formatted({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+        "response_format",
+    ),
+    (formatted({"type": "object", "allOf": [{"$ref": "#"}]}), "response_format"),
+    (formatted({"properties": {"x": {"$ref": "#/properties/x"}}, "required": ["x"]}), "response_format"),
+    (called({"$ref": "#"}), "tools"),
+    ({"structured_outputs": {"json": {"$ref": "#"}}}, "structured_outputs"),
+    ({"structured_outputs": {"json": '{"$ref": "#"}'}}, "structured_outputs"),
     (formatted(properties(MAX_PROPERTIES + 1)), "response_format"),
     (formatted({"anyOf": [properties(600), {"items": properties(600)}]}), "response_format"),
     (called({"enum": words(MAX_VALUES + 1)}), "tools"),
@@ -64,3 +81,13 @@ def test_what_is_not_is_named(body: Json, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
         check_grammars(body)
     assert caught.value.param == param
+
+
+def test_long_chains_and_many_ways_are_looked_at_once() -> None:
+    """A walk over every way would take 2^500 steps, a recursive one would end in its 1,000th call."""
+    names = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(500)}
+    chain = {f"c{i}": {"$ref": f"#/$defs/c{i + 1}"} for i in range(1500)}
+    check_grammars(formatted({"$ref": "#/$defs/d0", "$defs": names}))
+    check_grammars(formatted({"$ref": "#/$defs/c0", "$defs": chain}))
+    with pytest.raises(BadRequest, match="refers to itself"):
+        check_grammars(formatted({"$ref": "#/$defs/c0", "$defs": chain | {"c1500": {"$ref": "#"}}}))

@@ -118,7 +118,7 @@ def test_trouble_is_told_in_words_and_can_be_tried_again(page: Page, fake: FakeV
     ask(page, Trouble.DIE)
     expect(page.locator(".trouble", has_text="The answer broke off.")).to_be_visible()
     ask(page, Trouble.CRASH)
-    trouble = page.locator(".trouble", has_text="The model is not available right now.")
+    trouble = page.locator(".trouble", has_text="cannot process this request")
     expect(trouble).to_be_visible()
     expect(page.get_by_role("button", name="Try again")).to_have_count(1)
     asked = len(fake.requests)
