@@ -205,3 +205,4 @@ class Feedback(Event):
     groups: list[list[int]] | None = None
     presented: list[int] | None = None  # indices into targets in the order in which the rater saw them
     retracts: VoteKind | None = None
+    key_id: str = ""  # of the API key that sent it, or whose answer's token did; "": of an open service

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import urlencode
 
 import httpx
 
@@ -123,9 +124,10 @@ class FeedbackClient:
         answer: Json = self._request("GET", f"/v1/feedback/{feedback_id}").json()
         return answer
 
-    def retract(self, feedback_id: str) -> None:
-        """Take a vote back."""
-        self._request("DELETE", f"/v1/feedback/{feedback_id}")
+    def retract(self, feedback_id: str, user: str | None = None) -> None:
+        """Take a vote back. `user`: who voted; needed for a vote that was sent with another key."""
+        query = "" if user is None else "?" + urlencode({"user": user})
+        self._request("DELETE", f"/v1/feedback/{feedback_id}{query}")
 
     def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
         """Raises FeedbackError when the service refuses, or does not answer after all retries."""

@@ -6,6 +6,7 @@ Every flag here answers to something measured or read in vLLM 0.32:
   distribution that the tokens were drawn from, and no model-side default (top-k, top-p) changes it.
 - `--scheduling-policy priority`: users' chats go before the learner's rollouts.
 - `--max-cpu-loras`: live, previous, control, canary and the rollouts in flight stay in memory.
+- `--enable-prompt-tokens-details`: answers tell how much of their prompt was cached.
 - `--enable-auto-tool-choice` with the parser that the model's chat template calls for (`tool_parser`), and
   VLLM_ENFORCE_STRICT_TOOL_CALLING=0: a required or a named function is then called with arguments that the
   grammar of its schema allows, whatever the model. With vLLM's own default the arguments of a function
@@ -105,6 +106,7 @@ def engine_command(options: EngineOptions) -> list[str]:
         "--logprobs-mode", "processed_logprobs",
         "--generation-config", "vllm",
         "--scheduling-policy", "priority",
+        "--enable-prompt-tokens-details",
         "--enable-auto-tool-choice",
         "--tool-call-parser", options.tool_parser,
         "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}',

@@ -37,18 +37,27 @@ class Access:
     `path` is the key file. Where there is none, and none is `required`, the service is open to everyone who
     reaches it, until there is one. A file that can no longer be used, or is gone, is reported, and the keys
     that were read last stay in force: no mistake opens a service that had keys. `limits` and `consent` hold
-    where a key has none of its own.
+    where a key has none of its own. `blind`: those who may vote are blind, see serve/blinding.py.
 
     Raises KeysUnusable when made with a file that cannot be used.
     """
 
     def __init__(
-        self, path: Path, required: bool, limits: Limits, metrics: Metrics, consent: Consent = "given"
+        self,
+        path: Path,
+        required: bool,
+        limits: Limits,
+        metrics: Metrics,
+        consent: Consent = "given",
+        blind: bool = True,
     ) -> None:
         self._path = path
         self._defaults = limits.or_else(KEY_DEFAULTS)
         self._consent = consent
-        self._open = replace(OPEN, limits=limits.or_else(NO_LIMITS), consent=consent == "given")
+        self._blind = blind
+        self._open = replace(
+            OPEN, limits=limits.or_else(NO_LIMITS), consent=consent == "given", is_blind=blind
+        )
         self._metrics = metrics
         self._held: Mapping[str, _Held] | None = None
         self._seen: Signature | None = signature(path)
@@ -65,6 +74,17 @@ class Access:
     def is_open(self) -> bool:
         """Whether the service has no keys."""
         return self._held is None
+
+    def still_trusts(self, key_id: str) -> bool:
+        """Whether what a key was given is still good; "" is the caller of an open service.
+
+        A key that expired has come to its planned end, and what it was given ends in its own time. One that
+        was revoked, or is gone from the file, may have been stolen.
+        """
+        if self._held is None:
+            return True
+        held = self._held.get(key_id)
+        return held is not None and held.key.state(datetime.now(UTC)) != "revoked"
 
     def caller(self, request: Request, scope: Scope) -> Caller:
         """The sender of a request that needs `scope`. Raises Unauthorized (401) or Forbidden (403)."""
@@ -119,7 +139,8 @@ class Access:
     def _caller(self, key: Key) -> Caller:
         consent = (key.consent or self._consent) == "given"
         limits = key.limits.or_else(self._defaults)
-        return Caller(key.id, key.tenant, frozenset(key.scopes), limits, consent)
+        is_blind = self._blind and "feedback" in key.scopes and "operate" not in key.scopes
+        return Caller(key.id, key.tenant, frozenset(key.scopes), limits, consent, is_blind)
 
 
 def _invalid(message: str) -> Unauthorized:

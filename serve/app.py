@@ -21,6 +21,7 @@ from feedback.redaction import load_redactor
 from feedback.shared import SharedStore
 from serve.access import Access
 from serve.blame import Blame
+from serve.blinding import check_blind
 from serve.caller import Caller, Scope
 from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
@@ -151,7 +152,12 @@ class Gateway:
         self._settings = settings
         self._relay_lag = relay_lag
         self._access = Access(
-            settings.key_file, settings.keys is not None, settings.limits, self.metrics, settings.consent
+            settings.key_file,
+            settings.keys is not None,
+            settings.limits,
+            self.metrics,
+            settings.consent,
+            settings.blind_voters,
         )
         self._metering = Metering(_windows(settings, self.metrics), self.metrics)
         sealer = open_sealer(settings.data)
@@ -175,8 +181,8 @@ class Gateway:
             self._stored,
             self.metrics,
         )
-        self._comparisons = Comparisons(self._chat)
-        self._tokens = Tokens(signer)
+        self._comparisons = Comparisons(self._chat, signer)
+        self._tokens = Tokens(signer, self._access.still_trusts)
         self._receipts = Receipts(events, ReceiptStore(settings.data / "receipts.db"))
         self._users = Users(signer, sealer, self._recorder, self._receipts, stored)
         self._feedback = FeedbackApi(
@@ -188,7 +194,7 @@ class Gateway:
             self._receipts,
             settings.feedback_reasons or REASONS,
         )
-        self._receipt_api = ReceiptApi(self._receipts, self._recorder)
+        self._receipt_api = ReceiptApi(self._receipts, self._recorder, signer)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -233,6 +239,7 @@ class Gateway:
         return await self._answer(request, asked, caller)
 
     async def _answer(self, request: Request, asked: ChatRequest, caller: Caller) -> Response:
+        check_blind(asked, caller)
         route = self._chat.route(await self._user(request, caller, asked.user), caller)
         _show_operator(request, caller, route)
         token = self._token(request, caller, route.user, route.completion_id)
@@ -274,6 +281,7 @@ class Gateway:
     async def _compare(
         self, request: Request, asked: ChatRequest, caller: Caller
     ) -> tuple[Comparison, dict[str, object]]:
+        check_blind(asked, caller)
         user = await self._user(request, caller, asked.user)
         async with while_present(request.receive):
             compared = await self._comparisons.compare(asked, user, caller)
@@ -306,7 +314,8 @@ class Gateway:
     async def retraction(self, request: Request, feedback_id: str) -> Response:
         """DELETE /v1/feedback/{id}: the vote is taken back; answered when that is durable."""
         sender = await self._sender(request) or await self._granted(request, None)
-        return json_response(await self._receipt_api.retract(feedback_id, sender))
+        user = request.query_params.get("user")
+        return json_response(await self._receipt_api.retract(feedback_id, sender, user))
 
     async def policy_feedback(self, request: Request, version: str) -> Response:
         """GET /v1/policies/{version}/feedback: the votes that shaped a version."""
@@ -317,7 +326,7 @@ class Gateway:
 
     def _token(self, request: Request, caller: Caller, user: str, *ids: str) -> dict[str, object]:
         """The token to vote on answers with: in a header of the answer, and for its body."""
-        token, expires_at = self._tokens.issue(caller.tenant, user, list(ids), time.time())
+        token, expires_at = self._tokens.issue(caller, user, list(ids), time.time())
         visit_of(request.scope).headers[HEADER] = token
         return {"feedback_token": token, "feedback_token_expires_at": expires_at}
 

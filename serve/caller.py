@@ -18,6 +18,7 @@ class Caller:
     scopes: frozenset[Scope] = ALL_SCOPES
     limits: Limits = NO_LIMITS  # every number is set
     consent: bool = True  # what a request that says nothing of consent is taken to say
+    is_blind: bool = False  # it may vote, so it is told nothing that tells policies apart
 
     @property
     def is_operator(self) -> bool:

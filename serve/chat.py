@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -92,6 +92,7 @@ class Chat:
             await self._stored.keep(generation)
 
     async def _begin(self, asked: ChatRequest, route: Route) -> Generation:
+        route = replace(route, cache_salt=self._cache_salt(route.caller, asked))
         if asked.wants_storing and consents(asked, route):
             return KeptGeneration(asked, route, self._model_name)
         if not isinstance(asked, TextRequest):
@@ -99,6 +100,13 @@ class Chat:
         prompts = asked.prompts if asked.echo else ()
         echoed = [p if isinstance(p, str) else await self._detokenized(p, asked, route) for p in prompts]
         return TextGeneration(asked, route, self._model_name, echoed)
+
+    def _cache_salt(self, caller: Caller, asked: ChatRequest) -> str:
+        """What keeps a tenant's prompts apart from others' in an engine's prefix cache (CVE-2025-46570).
+
+        A client's own salt tells its users apart within the tenant; it can be no other tenant's.
+        """
+        return self._signer.sign("cache salt", f"{caller.tenant}\0{asked.body.get('cache_salt') or ''}")
 
     async def _detokenized(self, token_ids: list[int], asked: ChatRequest, route: Route) -> str:
         body = orjson.dumps({"model": route.version, "tokens": token_ids})

@@ -5,10 +5,10 @@ as its two choices, which any OpenAI client can show, with the ids to vote on in
 """
 
 import asyncio
-import hashlib
 import secrets
 from dataclasses import dataclass, replace
 
+from feedback.ids import Signer
 from serve.caller import Caller
 from serve.chat import Chat
 from serve.errors import BadRequest
@@ -49,21 +49,34 @@ class Comparison:
 class Comparisons:
     """Asks the user's arm and the live policy at the same time and hides which is which."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: Chat, signer: Signer) -> None:
         self._chat = chat
+        self._signer = signer
 
     async def compare(self, asked: ChatRequest, user: str, caller: Caller) -> Comparison:
         """Both answers, sides drawn at random; each is logged as a completion. Raises ApiError."""
         comparison_id = "cmp-" + secrets.token_hex(16)
         routes = [self._chat.route(user, caller), self._chat.reference_route(user, caller)]
         seed = asked.sampling.seed
+        seeds = [None if seed is None else self._seed_of_role(seed, route) for route in routes]
         sides = await self._both(
             asked,
-            [replace(r, comparison_id=comparison_id, seed=_seed_of_role(seed, r)) for r in routes],
+            [
+                replace(route, comparison_id=comparison_id, seed=seed)
+                for route, seed in zip(routes, seeds, strict=True)
+            ],
         )
         if secrets.randbits(1):
             sides.reverse()
         return Comparison(comparison_id, *sides)
+
+    def _seed_of_role(self, seed: int, route: Route) -> int:
+        """Each side its own seed, or equal policies would give equal answers; repeatable from the client's.
+
+        Without the secret nobody can ask for a side's answer again by a chat, and so tell whose it is.
+        """
+        said = f"{route.caller.tenant}\0{seed}/{route.role}"
+        return int(self._signer.sign("comparison seed", said)[:8], 16) >> 1
 
     async def _both(self, asked: ChatRequest, routes: list[Route]) -> list[Json]:
         """All answers, or the first error; an error cancels the other request."""
@@ -101,12 +114,8 @@ def _check_whole(asked: ChatRequest) -> None:
 def _sum(one: Json, other: Json) -> Json:
     """The usage of both: the prompt was read twice."""
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {name: one[name] + other[name] for name in names}
-
-
-def _seed_of_role(seed: int | None, route: Route) -> int | None:
-    """Each side its own seed, or equal policies would give equal answers; repeatable from the client's."""
-    if seed is None:
-        return None
-    digest = hashlib.sha256(f"{seed}/{route.role}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
+    summed = {name: one[name] + other[name] for name in names}
+    details = [usage["prompt_tokens_details"] for usage in (one, other) if "prompt_tokens_details" in usage]
+    if details:
+        summed["prompt_tokens_details"] = {"cached_tokens": sum(each["cached_tokens"] for each in details)}
+    return summed

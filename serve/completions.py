@@ -223,7 +223,8 @@ class TextGeneration(Generation):
 
     def request(self, tokens_per_event: int = 1) -> bytes:
         """The body for vLLM."""
-        body = passed_on(self.asked, self.route.version, self.route.seed)
+        route = self.route
+        body = passed_on(self.asked, route.version, route.cache_salt, route.seed)
         if not self.asked.wants_logprobs:
             body["logprobs"] = 0
         if self.asked.stream and not self.asked.wants_usage:

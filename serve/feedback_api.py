@@ -166,7 +166,7 @@ class FeedbackApi:
                     param=_param(body, completion_id),
                     code="completion_not_found",
                 )
-        tenant, rater = self._voters.voter(vote, sender)
+        tenant, rater, key_id = self._voters.voter(vote, sender)
         return vote, {
             "schema_version": 1,
             "event_id": vote_id(tenant, rater, vote.identity, vote.places),
@@ -174,6 +174,7 @@ class FeedbackApi:
             "tenant": tenant,
             "revision": self._recorder.stamp(),
             "rater": rater,
+            "key_id": key_id,
             **vote.event,
         }
 
@@ -192,9 +193,12 @@ class FeedbackApi:
         self._receipts.took(entries)
 
 
+_NOT_SHOWN = ("at", "revision", "event_id", "key_id")
+
+
 def _would_be(event: Json) -> Json:
     """The answer to a dry run: the event that would be stored, but for its time."""
-    stored = {name: value for name, value in event.items() if name not in ("at", "revision", "event_id")}
+    stored = {name: value for name, value in event.items() if name not in _NOT_SHOWN}
     return {"id": event["event_id"], "status": "valid", "dry_run": True, "event": stored}
 
 

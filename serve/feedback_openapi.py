@@ -282,6 +282,14 @@ FEEDBACK_PATHS: Schema = {
         "delete": {
             "operationId": "deleteFeedback",
             "summary": "Take a vote back",
+            "parameters": [
+                {
+                    "in": "query",
+                    "name": "user",
+                    "description": "Who voted: needed for a vote that came by another key.",
+                    "schema": {"type": "string", "maxLength": MAX_USER_CHARS},
+                }
+            ],
             "responses": _answers({"200": _answer("It is taken back, durably.")}, _404="No such vote."),
         },
     },

@@ -1,15 +1,15 @@
 """Tokens with which a browser votes on the answer that it was given, without any API key.
 
 A token is good for the completions that it names, for the rater that they were made for, and for a day: an
-answer is judged while it is on the screen, and a stolen token is one vote on one answer. Nothing is stored;
-the token says it all and is signed::
+answer is judged while it is on the screen, and a stolen token is one vote on one answer. It ends when the key
+that asked for the answer is revoked. Nothing is stored; the token says it all and is signed::
 
-    fbt_<base64url of [expires at, tenant, rater, [completion ids]] as JSON>.<32 hex digits of its HMAC>
+    fbt_<base64url of [expires at, tenant, rater, [completion ids], key id] as JSON>.<its HMAC, 32 hex digits>
 """
 
 import base64
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -32,17 +32,21 @@ BROWSER = Caller(
 )
 """What limits those who vote with tokens: each rater by themselves."""
 
-_PURPOSE = "feedback token"
+_PURPOSE = "feedback token of a key"
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token allows: votes of `rater` on these completions, until `expires_at` (Unix seconds)."""
+    """What a token allows: votes of `rater` on these completions, until `expires_at` (Unix seconds).
+
+    `key_id`: of the key that asked for the answer, "" in an open service.
+    """
 
     expires_at: int
     tenant: str
     rater: str
     completion_ids: frozenset[str]
+    key_id: str
 
 
 def presented(headers: Mapping[str, str]) -> str | None:
@@ -71,20 +75,21 @@ def with_token(event: bytes, token: dict[str, object]) -> bytes:
 
 
 class Tokens:
-    """Issues tokens and checks them."""
+    """Issues tokens and checks them. `is_trusted`: whether a key, by its id, was not revoked since."""
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, is_trusted: Callable[[str], bool]) -> None:
         self._signer = signer
+        self._is_trusted = is_trusted
 
-    def issue(self, tenant: str, rater: str, completion_ids: list[str], now: float) -> tuple[str, int]:
+    def issue(self, caller: Caller, rater: str, completion_ids: list[str], now: float) -> tuple[str, int]:
         """A token for votes on these completions, and when it expires (Unix seconds)."""
         expires_at = int(now) + GOOD_SECONDS
-        said = orjson.dumps([expires_at, tenant, rater, completion_ids])
+        said = orjson.dumps([expires_at, caller.tenant, rater, completion_ids, caller.key_id])
         payload = base64.urlsafe_b64encode(said).rstrip(b"=").decode()
         return f"{PREFIX}{payload}.{self._signer.sign(_PURPOSE, payload)}", expires_at
 
     def check(self, token: str, now: float) -> Grant:
-        """What a token allows. Raises Unauthorized when it is not ours or has expired."""
+        """What a token allows. Raises Unauthorized when it is not ours, or no longer good."""
         payload, _, signature = token.removeprefix(PREFIX).partition(".")
         ours = token.startswith(PREFIX) and token.isascii()
         if not ours or not hmac.compare_digest(self._signer.sign(_PURPOSE, payload), signature):
@@ -94,11 +99,19 @@ class Tokens:
                 code="invalid_feedback_token",
             )
         padded = payload + "=" * (-len(payload) % 4)
-        expires_at, tenant, rater, completion_ids = orjson.loads(base64.urlsafe_b64decode(padded))
+        expires_at, tenant, rater, completion_ids, key_id = orjson.loads(base64.urlsafe_b64decode(padded))
         if now >= expires_at:
             raise Unauthorized(
                 f"The feedback token has expired; it is good for {GOOD_SECONDS // 3600} hours.",
                 param="token",
                 code="feedback_token_expired",
             )
-        return Grant(expires_at, tenant, rater, frozenset(completion_ids))
+        if not self._is_trusted(key_id):
+            raise Unauthorized(
+                "The API key that asked for this answer was revoked, and the feedback token ended with it."
+                if key_id
+                else "The feedback token is of a time when this service had no API keys.",
+                param="token",
+                code="feedback_token_revoked",
+            )
+        return Grant(expires_at, tenant, rater, frozenset(completion_ids), key_id)

@@ -27,6 +27,7 @@ class Route:
     comparison_id: str | None = None
     seed: int | None = None  # overrides the client's
     caller: Caller = OPEN  # whose key asked
+    cache_salt: str = ""  # requests find in an engine's prefix cache only what has the same
 
 
 class Kept(Protocol):
@@ -82,10 +83,12 @@ class Generation:
 
     def request(self, tokens_per_event: int = 1) -> bytes:
         """The body for vLLM."""
-        return upstream_body(self.asked, self.route.version, self.route.seed, tokens_per_event)
+        route = self.route
+        return upstream_body(self.asked, route.version, route.cache_salt, route.seed, tokens_per_event)
 
     def take_chunk(self, chunk: Json) -> Json | None:
         """Keep a chunk of a stream; what the client sees of it, None for nothing."""
+        self._tell_cached(chunk)
         self._copy(chunk)
         self._tidy(chunk["choices"])
         self.transcript.add(chunk)
@@ -95,11 +98,22 @@ class Generation:
 
     def take_whole(self, answer: Json) -> Json:
         """Keep a whole answer; what the client sees of it."""
+        self._tell_cached(answer)
         self._copy(answer)
         self._tidy(answer["choices"])
         self.transcript.add(answer)
         self.unfinished = None
         return self._presentation.whole(answer)
+
+    def _tell_cached(self, answer: Json) -> None:
+        """Of the prompt's tokens tell how many were cached, as OpenAI does; not to who may vote.
+
+        What an engine has cached is of one policy: users who find each other's prompts there share an arm.
+        """
+        usage = answer.get("usage") or {}
+        details = usage.pop("prompt_tokens_details", None)
+        if details is not None and not self.route.caller.is_blind:
+            usage["prompt_tokens_details"] = {"cached_tokens": details.get("cached_tokens") or 0}
 
     def _copy(self, answer: Json) -> None:
         """Make each choice as many as were asked for, as if every one had been sampled."""

@@ -4,8 +4,10 @@ import time
 from typing import Any
 
 from feedback.events import FEEDBACK
+from feedback.ids import Signer
 from feedback.log import Entry, LogUnavailable
-from serve.errors import ApiError, BadRequest, NotFound, Unavailable
+from serve.caller import Caller
+from serve.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable
 from serve.receipt_store import Row
 from serve.receipts import Receipts, retraction
 from serve.recording import Recorder
@@ -19,7 +21,8 @@ MAX_PAGE = 1000
 class ReceiptApi:
     """Says what became of votes, and takes them back."""
 
-    def __init__(self, receipts: Receipts, recorder: Recorder) -> None:
+    def __init__(self, receipts: Receipts, recorder: Recorder, signer: Signer) -> None:
+        self._signer = signer
         self._receipts = receipts
         self._recorder = recorder
 
@@ -29,9 +32,20 @@ class ReceiptApi:
         operator = sender.grant is None and sender.caller.is_operator
         return await self._receipts.receipt(vote, operator=operator)
 
-    async def retract(self, event_id: str, sender: Sender) -> Json:
-        """Take a vote back, durably; once more does nothing. Raises as `receipt`, Unavailable as a vote."""
+    async def retract(self, event_id: str, sender: Sender, user: str | None) -> Json:
+        """Take a vote back, durably; once more does nothing. Raises as `receipt`, Unavailable as a vote.
+
+        Raises Forbidden for a vote that came by another key: unless the sender names its `user`, in whose
+        name it could vote as well, or is an operator.
+        """
         vote = await self._vote(event_id, sender)
+        if sender.grant is None and not self._may_retract(vote, sender.caller, user):
+            raise Forbidden(
+                "This vote came by another API key. Take it back with that key or with its feedback token, "
+                "name the user who voted (?user=..), or use a key with the scope operate.",
+                param="user",
+                code="feedback_of_another_key",
+            )
         if not vote["retracted"]:
             value, key = retraction(vote, self._recorder.stamp(), time.time())
             entries = [Entry(FEEDBACK, key, value)]
@@ -56,6 +70,11 @@ class ReceiptApi:
                 f"No policy version {version[:100]!r} was offered.", param="version", code="version_not_found"
             )
         return page
+
+    def _may_retract(self, vote: Row, caller: Caller, user: str | None) -> bool:
+        if not caller.key_id or caller.is_operator or vote["key_id"] == caller.key_id:
+            return True
+        return user is not None and bool(self._signer.pseudonym(caller.tenant, user) == vote["rater"])
 
     async def _vote(self, event_id: str, sender: Sender) -> Row:
         """The sender's own vote."""

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
 _SWEEP_EVERY = 50_000  # records
-_LAYOUT = 2  # a file of another layout is folded anew
+_LAYOUT = 3  # a file of another layout is folded anew
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -35,7 +35,8 @@ CREATE TABLE place (topic TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE votes (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, rater TEXT NOT NULL,
     kind TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL, first_at REAL NOT NULL,
-    at REAL NOT NULL, revisions INTEGER NOT NULL, retracted INTEGER NOT NULL, targets BLOB NOT NULL);
+    at REAL NOT NULL, revisions INTEGER NOT NULL, retracted INTEGER NOT NULL, targets BLOB NOT NULL,
+    key_id TEXT NOT NULL);
 CREATE TABLE uses (
     id TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER, revision INTEGER NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (id, since)) WITHOUT ROWID;
@@ -56,12 +57,13 @@ CREATE TABLE live (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NUL
 
 # A retraction is a revision too; what it takes back keeps its kind and targets.
 _VOTE = """
-INSERT INTO votes (id, tenant, rater, kind, source, revision, first_at, at, revisions, retracted, targets)
-VALUES (:id, :tenant, :rater, :kind, :source, :revision, :at, :at, 1, :retracted, :targets)
+INSERT INTO votes
+    (id, tenant, rater, kind, source, revision, first_at, at, revisions, retracted, targets, key_id)
+VALUES (:id, :tenant, :rater, :kind, :source, :revision, :at, :at, 1, :retracted, :targets, :key_id)
 ON CONFLICT (id) DO UPDATE SET
     revisions = revisions + 1, first_at = min(first_at, excluded.first_at), kind = excluded.kind,
     source = excluded.source, revision = excluded.revision, at = excluded.at,
-    retracted = excluded.retracted, targets = excluded.targets
+    retracted = excluded.retracted, targets = excluded.targets, key_id = excluded.key_id
 WHERE excluded.revision > revision
 """
 _COMPLETION = """
@@ -288,6 +290,7 @@ def _vote_row(event: Row) -> Row:
         "at": float(event["at"]),
         "retracted": retracted,
         "targets": orjson.dumps(event["targets"]),
+        "key_id": str(event.get("key_id", "")),
     }
 
 

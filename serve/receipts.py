@@ -163,6 +163,7 @@ class Receipts:
             "retracted": event.kind == "retraction",
             "targets": list(event.targets),
             "answers": [[] for _ in event.targets],
+            "key_id": event.key_id,
         }
 
     async def receipt(self, vote: Row, *, operator: bool) -> Json:
@@ -302,6 +303,7 @@ def retraction(vote: Row, revision: int, at: float) -> tuple[bytes, str]:
         "tenant": vote["tenant"],
         "revision": max(revision, vote["revision"] + 1),
         "rater": vote["rater"],
+        "key_id": vote["key_id"],
         "kind": "retraction",
         "retracts": vote["kind"],
         "targets": [target.model_dump(exclude_none=True) for target in vote["targets"]],

@@ -156,6 +156,7 @@ _SHARED: dict[str, Schema] = {
     "length_penalty": _number(-10, 10),
     "ignore_eos": _FLAG,
     "return_token_ids": _or_null(_FLAG),
+    "cache_salt": _or_null({"type": "string", "minLength": 1, "maxLength": 128}),
 }
 
 CHAT: Schema = _object(

@@ -177,14 +177,14 @@ def parse_chat(raw: bytes, model_name: str, default_max_tokens: int | None = Non
 
 
 def upstream_body(
-    asked: ChatRequest, version: str, seed: int | None = None, tokens_per_event: int = 1
+    asked: ChatRequest, version: str, cache_salt: str, seed: int | None = None, tokens_per_event: int = 1
 ) -> bytes:
     """The request for vLLM: the client's, for a policy version, with exact ids and logprobs reported.
 
-    `seed` overrides the client's; `tokens_per_event` of a stream does not, for a client that asks for its
-    own `stream_interval` (vLLM's word) knows why.
+    `seed` and `cache_salt` override the client's; `tokens_per_event` of a stream does not, for a client that
+    asks for its own `stream_interval` (vLLM's word) knows why.
     """
-    body = passed_on(asked, version, seed)
+    body = passed_on(asked, version, cache_salt, seed)
     body["logprobs"] = True
     if asked.stream and not asked.wants_usage:
         body["stream_options"] = {"include_usage": True}
@@ -193,10 +193,11 @@ def upstream_body(
     return orjson.dumps(body)
 
 
-def passed_on(asked: ChatRequest, version: str, seed: int | None) -> dict[str, Any]:
+def passed_on(asked: ChatRequest, version: str, cache_salt: str, seed: int | None) -> dict[str, Any]:
     """The fields of a request that vLLM gets, asking a policy version for its tokens' ids."""
     passed = {key: value for key, value in asked.body.items() if key not in _NOT_PASSED}
     passed["model"] = version
+    passed["cache_salt"] = cache_salt
     passed["return_token_ids"] = True
     if asked.copies > 1:
         passed["n"] = 1

@@ -89,7 +89,10 @@ _HEARKEN: Schema = {
 
 RESPONSES: dict[str, Schema] = {
     "Error": _object(error=_object(message=_STRING, type=_STRING, param=_TEXT, code=_STRING)),
-    "Usage": _object(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT),
+    "Usage": _optional(
+        _object(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT),
+        prompt_tokens_details=_object(cached_tokens=_COUNT),
+    ),
     "ChatCompletion": _optional(_ANSWER, hearken=_HEARKEN),
     "ChatCompletionChunk": _object(
         object=_const("chat.completion.chunk"),

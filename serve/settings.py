@@ -35,6 +35,10 @@ class GatewaySettings:
     consent: Annotated[
         Consent, "users' consent to keep their texts and learn from them: given, or asked of each request"
     ] = "given"
+    blind_voters: Annotated[
+        bool,
+        "callers who may vote get no logprobs and no counts of cached tokens, which tell policies apart",
+    ] = True
     redact: Annotated[
         str,
         "what texts go through before they are kept: none, patterns, presidio, or a function as module:name",

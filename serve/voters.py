@@ -44,8 +44,8 @@ class Voters:
         self._signer = signer
         self._tokens = tokens
 
-    def voter(self, vote: Vote, sender: Sender) -> tuple[str, str]:
-        """The tenant and the rater of a vote.
+    def voter(self, vote: Vote, sender: Sender) -> tuple[str, str, str]:
+        """The tenant and the rater of a vote, and the id of the key that it comes by.
 
         Raises Unauthorized for a token that is not good, Forbidden for one that is good for something else.
         """
@@ -54,9 +54,10 @@ class Voters:
             grant = self._tokens.check(vote.token, time.time())
         if grant is None:
             tenant = sender.caller.tenant
-            return tenant, self._signer.pseudonym(tenant, vote.user or f"anonymous-{sender.address}")
+            rater = self._signer.pseudonym(tenant, vote.user or f"anonymous-{sender.address}")
+            return tenant, rater, sender.caller.key_id
         self._check(vote, grant)
-        return grant.tenant, grant.rater
+        return grant.tenant, grant.rater, grant.key_id
 
     def _check(self, vote: Vote, grant: Grant) -> None:
         """Whether a token allows a vote."""

@@ -71,6 +71,7 @@ _SERVERS = frozenset(
         "event_id",
         "id",
         "rater",
+        "key_id",
         "tenant",
         "at",
         "label",

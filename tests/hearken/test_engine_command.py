@@ -41,6 +41,7 @@ def test_on_a_cpu() -> None:
     assert given["--logprobs-mode"] == "processed_logprobs"
     assert given["--generation-config"] == "vllm"
     assert given["--scheduling-policy"] == "priority"
+    assert "--enable-prompt-tokens-details" in given
     assert given["--max-model-len"] == "512"
     assert given["--dtype"] == "float32"
     assert given["--block-size"] == "32"

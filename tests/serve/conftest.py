@@ -250,12 +250,12 @@ def gateway(start: Start) -> Gateway:
 
 @pytest.fixture(scope="module")
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway for all tests of a file that leave nothing behind."""
+    """A gateway for all tests of a file that leave nothing behind. It shows logprobs to everyone."""
     data = tmp_path_factory.mktemp("steady")
     engine = FakeVllm().start()
     events = SqliteLog(data / "log.db")
     store = SqliteStore(data / "shared.db")
-    with serving(data, events, store, (engine.url,)) as gateway:
+    with serving(data, events, store, (engine.url,), blind_voters=False) as gateway:
         eventually(gateway.is_ready, "the gateway is ready")
         yield gateway
     store.close()

@@ -143,7 +143,9 @@ def test_the_engine_gets_the_clients_request(gateway: Gateway, fake: FakeVllm) -
     )
     assert answer.status_code == 200
     assert fake.requests == [
-        sent | {"model": "base", "logprobs": True, "return_token_ids": True},
+        sent
+        | {"model": "base", "logprobs": True, "return_token_ids": True}
+        | {"cache_salt": fake.requests[0]["cache_salt"]},  # see test_salts.py
     ]
     assert "X-Secret" not in fake.headers[0]
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,8 @@ from hearken.client import (
     rating,
     thumbs,
 )
-from tests.serve.conftest import Gateway
+from tests.serve.conftest import Gateway, Start
+from tests.serve.test_access import add_key
 
 
 @pytest.fixture
@@ -62,6 +64,20 @@ def test_many_votes_are_answered_in_order(client: FeedbackClient, gateway: Gatew
     assert answers[700]["error"]["code"] == "completion_not_found"
     gateway.votes()  # the first thousand; all were acknowledged after they were durable
     assert len({answer["id"] for answer in answers if "error" not in answer}) == 1499
+
+
+def test_another_key_takes_back_the_vote_of_a_user_whom_it_names(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    one, other = (add_key(file, ["feedback"]) for _ in range(2))
+    gateway = start()
+    user, about = "ada & bob=1 ü", gateway.signer.new_completion_id()
+    with FeedbackClient(gateway.url, one) as client:
+        vote = client.send(thumbs(about, "up", user=user))["id"]
+    with FeedbackClient(gateway.url, other) as client:
+        with pytest.raises(FeedbackError, match="another API key"):
+            client.retract(vote)
+        client.retract(vote, user)
+    assert [event.kind for event in gateway.votes()] == ["thumbs", "retraction"]
 
 
 def test_a_refusal_says_why(client: FeedbackClient, ids: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Two answers to one question: blind, from two arms, each logged."""
 
+import hashlib
 import re
 
 import openai
@@ -67,6 +68,19 @@ def test_a_seed_becomes_two_seeds_and_the_same_two_again(trial: Gateway, fake: F
     assert len(set(seeds)) == 2
     assert sorted(seeds[:2]) == sorted(seeds[2:])
     assert {event.sampling.seed for event in trial.completions()} == set(seeds)
+
+
+def test_nobody_without_the_secret_can_tell_the_seed_of_a_side(trial: Gateway, fake: FakeVllm) -> None:
+    """Or a chat with that seed would give the side's answer again, and so tell whose it is."""
+    trial.http.post("/v1/comparisons", json=BODY | {"seed": 5})
+    for role, seed in (("answer", 5), ("reference", 5)):
+        (sampled,) = [event.sampling.seed for event in trial.completions() if event.role == role]
+        said = f"default\0{seed}/{role}"
+        assert sampled == int(trial.signer.sign("comparison seed", said)[:8], 16) >> 1
+        for name in ("md5", "sha1", "sha256", "sha512", "blake2b"):
+            for text in (f"{seed}/{role}", said):
+                digest = hashlib.new(name, text.encode()).digest()
+                assert sampled != int.from_bytes(digest[:4], "big") >> 1
 
 
 @pytest.mark.parametrize(("field", "value"), [("stream", True), ("n", 2)])

@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from tests.serve.conftest import Gateway
+from tests.serve.conftest import Gateway, Start
 from tests.serve.fake_vllm import EOS, FakeVllm
 
 TEXT = "I am base, seed None."
@@ -102,7 +102,8 @@ def test_greedy_choices_are_made_once_for_each_prompt(gateway: Gateway, fake: Fa
     assert [c.token_ids for c in event.choices] == [IDS] * 4
 
 
-def test_an_echo_alone_samples_nothing(gateway: Gateway, fake: FakeVllm) -> None:
+def test_an_echo_alone_samples_nothing(start: Start) -> None:
+    gateway = start(blind_voters=False)
     answer = gateway.openai.completions.create(
         model="hearken", prompt="ab c", echo=True, max_tokens=0, logprobs=1
     )

@@ -27,7 +27,7 @@ def real(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
     """A gateway on the real engine, on the base model."""
     data = tmp_path_factory.mktemp("real")
     events, store = SqliteLog(data / "log.db"), SqliteStore(data / "shared.db")
-    with serving(data, events, store, (engine.url,)) as gateway:
+    with serving(data, events, store, (engine.url,), blind_voters=False) as gateway:
         eventually(gateway.is_ready, "the gateway is ready")
         yield gateway
     store.close()

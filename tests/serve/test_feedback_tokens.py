@@ -1,6 +1,7 @@
 """Voting without a key: with the token of an answer, on that answer, as the rater it was made for."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import orjson
 import pytest
 
 from feedback.ids import Signer
+from serve.caller import OPEN
 from serve.errors import Unauthorized
 from serve.feedback_tokens import GOOD_SECONDS, Tokens
-from tests.serve.conftest import SECRET, Gateway, Start
+from serve.keyfile import edit_keys
+from serve.keys import Key
+from tests.serve.conftest import SECRET, Gateway, Start, eventually
 from tests.serve.test_access import CHAT, add_key, bearer
 
 HEADER = "x-hearken-feedback-token"
@@ -124,14 +128,62 @@ def test_a_comparison_brings_one_token_for_both_answers(gateway: Gateway) -> Non
 
 
 def test_a_token_expires() -> None:
-    tokens = Tokens(Signer(SECRET))
-    token, expires_at = tokens.issue("default", "u_ada", ["chatcmpl-1"], now=1000.0)
+    tokens = Tokens(Signer(SECRET), lambda _: True)
+    token, expires_at = tokens.issue(OPEN, "u_ada", ["chatcmpl-1"], now=1000.0)
     assert expires_at == 1000 + GOOD_SECONDS
     assert tokens.check(token, expires_at - 1).rater == "u_ada"
     with pytest.raises(Unauthorized, match="expired"):
         tokens.check(token, expires_at)
     with pytest.raises(Unauthorized, match="not one of this"):
-        Tokens(Signer(b"another secret, long enough")).check(token, 1000.0)
+        Tokens(Signer(b"another secret, long enough"), lambda _: True).check(token, 1000.0)
+
+
+def test_a_token_ends_when_the_key_that_asked_is_revoked(start: Start, tmp_path: Path) -> None:
+    """And not when it comes to its planned end: who changes keys in time loses no vote."""
+    file = tmp_path / "keys.json"
+    shop = Guarded(start, tmp_path)
+    another = add_key(file, ["chat"], tenant="shop")
+    answer, kept = shop.chat("ada"), None
+
+    def from_another() -> bool:
+        nonlocal kept
+        sent = shop.gateway.http.post("/v1/chat/completions", json=CHAT, headers=bearer(another))
+        kept = sent.json() if sent.status_code == 200 else None
+        return kept is not None
+
+    eventually(from_another, "the other key is known")
+    token, good = answer["hearken"]["feedback_token"], kept["hearken"]["feedback_token"]  # type: ignore[index]
+    sent = vote(shop.gateway, thumb(answer["id"]), token)
+    assert sent.status_code == 202
+    now = datetime.now(UTC) - timedelta(seconds=1)
+
+    def end(keys: list[Key]) -> list[Key]:
+        revoked, expired = keys
+        return [
+            revoked.model_copy(update={"revoked": now}),
+            expired.model_copy(update={"expires": now}),
+        ]
+
+    edit_keys(file, end)
+    eventually(lambda: vote(shop.gateway, thumb(answer["id"]), token).status_code == 401, "it is revoked")
+    mine = f"{shop.gateway.url}/v1/feedback/{sent.json()['id']}"
+    for refused in (
+        vote(shop.gateway, thumb(answer["id"], token=token)),
+        httpx.get(mine, headers={HEADER: token}),
+        httpx.delete(mine, headers={HEADER: token}),
+    ):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "feedback_token_revoked")
+    assert vote(shop.gateway, thumb(kept["id"]), good).status_code == 202  # type: ignore[index]
+
+
+def test_a_token_of_an_open_service_ends_with_its_first_key(start: Start, tmp_path: Path) -> None:
+    gateway = start()
+    answer = gateway.chat().json()
+    token = answer["hearken"]["feedback_token"]
+    assert vote(gateway, thumb(answer["id"]), token).status_code == 202
+    add_key(tmp_path / "keys.json", ["chat"])
+    eventually(lambda: vote(gateway, thumb(answer["id"]), token).status_code == 401, "the service has a key")
+    assert "had no API keys" in vote(gateway, thumb(answer["id"]), token).text
 
 
 def test_plain_text_needs_a_token_in_the_body(gateway: Gateway) -> None:

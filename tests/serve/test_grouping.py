@@ -64,5 +64,5 @@ def test_a_busy_engine_whose_pace_is_known_is_asked_for_several(gateway: Gateway
 )
 def test_what_the_engine_is_asked_for(sent: dict[str, object], interval: int | None) -> None:
     raw = orjson.dumps({"model": "hearken", "messages": [{"role": "user", "content": "hi"}], **sent})
-    body = orjson.loads(upstream_body(parse_chat(raw, "hearken"), "base", None, 4))
+    body = orjson.loads(upstream_body(parse_chat(raw, "hearken"), "base", "salt", None, 4))
     assert body.get("stream_interval") == interval

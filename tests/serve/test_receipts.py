@@ -19,6 +19,7 @@ from feedback.usage import entry as usage_entry
 from serve.receipt_store import TOPICS, ReceiptStore
 from tests.feedback.examples import completion, record, thumb
 from tests.serve.conftest import SECRET, Gateway, Start, eventually
+from tests.serve.test_access import CHAT, add_key, bearer
 
 OURS = Signer(SECRET)
 
@@ -166,6 +167,67 @@ def test_a_vote_that_is_taken_back(gateway: Gateway) -> None:
     assert (gone_now["status"], gone_now["revisions"]) == ("retracted", 2)
     assert post(gateway, thumbs(completion_id, "down")) == event_id  # a change of mind
     receipt(gateway, event_id, "joined")
+
+
+def test_a_key_takes_back_what_came_by_it_and_what_it_could_have_sent(start: Start, tmp_path: Path) -> None:
+    """A product's servers vote for its users, with one key today and another tomorrow."""
+    file = tmp_path / "keys.json"
+    old, new = (add_key(file, ["chat", "feedback"], tenant="shop") for _ in range(2))
+    operator = add_key(file, ["feedback", "operate"], tenant="shop")
+    stranger = add_key(file, ["feedback", "operate"], tenant="elsewhere")
+    gateway = start()
+
+    def send(method: str, path: str, key: str, body: object = None, **query: str) -> httpx.Response:
+        return gateway.http.request(method, path, json=body, params=query, headers=bearer(key))
+
+    def voted(user: str | None, key: str = old) -> str:
+        answer = send("POST", "/v1/chat/completions", key, CHAT | {"user": user}).json()
+        vote = thumbs(answer["id"]) | {"user": user}
+        event_id: str = send("POST", "/v1/feedback", key, vote).json()["id"]
+        return f"/v1/feedback/{event_id}"
+
+    def told(answer: httpx.Response) -> object:
+        return (
+            answer.status_code if answer.is_success else (answer.status_code, answer.json()["error"]["code"])
+        )
+
+    def kinds() -> list[str]:
+        return [event.kind for event in gateway.votes()]
+
+    ada, bob, eve, carl = (voted(user) for user in ("ada", "bob", None, "carl"))
+    for vote in (ada, eve):
+        for query in ({}, {"user": "bob"}, {"user": ""}):
+            assert told(send("DELETE", vote, new, **query)) == (403, "feedback_of_another_key")
+        assert told(send("DELETE", vote, stranger)) == (404, "feedback_not_found")
+        assert send("GET", vote, new).status_code == 200  # to see it is one thing, to take it back another
+    assert kinds() == ["thumbs"] * 4
+    assert told(send("DELETE", ada, new, user="ada")) == 200
+    assert told(send("DELETE", bob, operator)) == 200
+    assert told(send("DELETE", eve, old)) == 200
+    assert kinds() == ["thumbs"] * 4 + ["retraction"] * 3
+
+    # A vote that another key sent anew is that key's.
+    answered = gateway.votes()[3].targets[0].completion_id
+    assert told(send("POST", "/v1/feedback", new, thumbs(answered, "down") | {"user": "carl"})) == 202
+    assert told(send("DELETE", carl, old)) == (403, "feedback_of_another_key")
+    assert told(send("DELETE", carl, new)) == 200
+
+    # A vote with an answer's token is of the key that asked for the answer.
+    answer = send("POST", "/v1/chat/completions", old, CHAT | {"user": "dan"}).json()
+    token = {"x-hearken-feedback-token": answer["hearken"]["feedback_token"]}
+    sent = gateway.http.post("/v1/feedback", json=thumbs(answer["id"]) | {"user": "dan"}, headers=token)
+    dan = f"/v1/feedback/{sent.json()['id']}"
+    assert told(send("DELETE", dan, new)) == (403, "feedback_of_another_key")
+    assert told(send("DELETE", dan, old)) == 200
+
+
+def test_votes_of_before_the_first_key_are_taken_back_by_user(start: Start, tmp_path: Path) -> None:
+    gateway = start()
+    vote = "/v1/feedback/" + post(gateway, thumbs(gateway.chat(user="ada").json()["id"]))
+    key = bearer(add_key(tmp_path / "keys.json", ["feedback"]))
+    eventually(lambda: gateway.http.get(vote).status_code == 401, "the service has a key")
+    assert gateway.http.delete(vote, headers=key).status_code == 403
+    assert gateway.http.delete(vote, headers=key, params={"user": "ada"}).status_code == 200
 
 
 def test_another_gateway_knows_votes_and_takes_them_back(start: Start) -> None:

@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from tests.serve.conftest import Gateway
+from tests.serve.conftest import Gateway, Start
 from tests.serve.fake_vllm import FakeVllm, Trouble
 
 MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [
@@ -18,7 +18,8 @@ def stored(gateway: Gateway, **fields: object) -> openai.types.chat.ChatCompleti
     return answer
 
 
-def test_a_stored_answer_can_be_read_again(gateway: Gateway) -> None:
+def test_a_stored_answer_can_be_read_again(start: Start) -> None:
+    gateway = start(blind_voters=False)
     answer = stored(gateway, metadata={"topic": "parcels"}, temperature=0.5, logprobs=True)
     again = gateway.openai.chat.completions.retrieve(answer.id)
     known = answer.model_dump(exclude={"hearken"})
@@ -31,7 +32,8 @@ def test_a_stored_answer_can_be_read_again(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("usage", [False, True])
-def test_a_stored_stream_is_the_whole_answer(gateway: Gateway, usage: bool) -> None:
+def test_a_stored_stream_is_the_whole_answer(start: Start, usage: bool) -> None:
+    gateway = start(blind_voters=False)
     whole = stored(gateway, logprobs=True, n=2)
     options = {"stream_options": {"include_usage": True}} if usage else {}
     chunks = list(stored(gateway, stream=True, logprobs=True, n=2, **options))  # type: ignore[call-overload]
