@@ -1,5 +1,8 @@
 """Rows survive every kind of file, and a bad line costs only itself."""
 
+import gzip
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,24 @@ def test_a_missing_file_and_an_unknown_suffix(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "none.csv"))
     with pytest.raises(UnreadableFile, match="ends in none of"):
         write_rows(tmp_path / "rows.xml", ROWS)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_packed_files_are_read_and_damaged_ones_are_told(tmp_path: Path, suffix: str) -> None:
+    rows = [{"number": random.Random(i).random(), "text": "ü" * (i % 50)} for i in range(3000)]
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if suffix == ".zst":
+        pack = pytest.importorskip("zstandard").ZstdCompressor().compress
+        packed = pack(text[:1000]) + pack(text[1000:])  # two frames
+    else:
+        packed = gzip.compress(text)
+    file = tmp_path / f"rows.jsonl{suffix}"
+    file.write_bytes(packed)
+    assert [row for _, row, _ in read_rows(file)] == rows
+    (tmp_path / f"page.json{suffix}").write_bytes(packed)
+    assert [row for _, row, _ in read_rows(tmp_path / f"page.json{suffix}")] == rows
+    half = packed[: len(packed) // 2]
+    for damaged in (half, half + b"\0" * 100, b"no archive"):
+        file.write_bytes(damaged)
+        with pytest.raises(UnreadableFile, match=rf"rows.jsonl{suffix} is no whole"):
+            list(read_rows(file))
