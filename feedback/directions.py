@@ -75,10 +75,10 @@ HOW = 'say which way is better: direction "higher" or "lower"'
 
 def has_word(name: str, of: frozenset[str]) -> bool:
     """Whether a word of a column's or a metric's name, or what it is the plural of, is one of some."""
-    return any(_is(word, of) for word in _words_of(name))
+    return any(_is(word, of) for word in words_of(name))
 
 
-def _words_of(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """The words of a name in small letters: `errorRate` has "error" and "rate"."""
     return [word.lower() for word in _WORD.findall(name)]
 
@@ -87,14 +87,14 @@ def _words_of(name: str) -> list[str]:
 def direction_of(name: str) -> Direction | None:
     """Which way a metric is better by its name; None where the name does not tell."""
     harmful, good = has_word(name, HARMS), has_word(name, GOODS)
-    if (harmful and good) or not _TURNS.isdisjoint(_words_of(name)):
+    if (harmful and good) or not _TURNS.isdisjoint(words_of(name)):
         return None
     if harmful:
         return "lower"
     if good:
         return None if has_word(name, _TIMES) else "higher"
     scaled = has_word(name, SCALES)
-    return "higher" if scaled and all(_is(word, SCALES | PLAIN) for word in _words_of(name)) else None
+    return "higher" if scaled and all(_is(word, SCALES | PLAIN) for word in words_of(name)) else None
 
 
 def _is(word: str, of: frozenset[str]) -> bool:

@@ -1,6 +1,7 @@
 """Examples as events: each answer becomes a completion that nobody served, each judgement a vote on it."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from feedback.events import BASE, Choice, Completion, Feedback, Target
@@ -30,6 +31,7 @@ class Importer:
         self._tenant = tenant
         self._encode = encode
         self._now = now
+        self._votes = count()  # of two on the same answers the later one is the newer one
 
     def events(self, example: Example) -> tuple[list[Completion], Feedback]:
         """The completions of an example's answers, and the vote. Raises what `encode` raises."""
@@ -77,7 +79,7 @@ class Importer:
             event_id=vote_id(self._tenant, rater, kind, [target.place for target in targets]),
             at=self._now,
             tenant=self._tenant,
-            revision=int(self._now * 1e6),
+            revision=int(self._now * 1e6) + next(self._votes),
             kind=kind,
             rater=rater,
             targets=targets,

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from deploy.manifest import GateNumbers
 from deploy.registry import Registry
+from feedback.dialects import Options
+from feedback.dialects.files import Survey
 from feedback.events import BASE, RELEASES
+from feedback.examples import Example
 from feedback.opening import open_log
-from feedback.tables import UnreadableFile
 from hearken.errors import UsageError
-from hearken.importing import Report, encoder, examples
+from hearken.importing import Report, encoder
 from learner.settings import FineTuningSettings
 
 Item = tuple[list[int], list[int]]
@@ -100,26 +102,28 @@ def _items(settings: SftSettings) -> tuple[list[Item], list[Report]]:
     """Demonstrations as (prompt, answer) token ids, and what became of the files' rows."""
     encode = encoder(settings.model)
     items: list[Item] = []
-    reports = []
-    for file in settings.demonstrations:
-        report = Report(str(file))
-        reports.append(report)
+    survey = Survey(settings.demonstrations, Options(layout=settings.layout))
+    files = zip(settings.demonstrations, survey.rows, strict=True)
+    reports = [Report(str(file), rows) for file, rows in files]
+    for found in survey.examples():
+        report, example = reports[found.file], found.said
+        if found.row == 0:
+            raise UsageError(str(example))
+        if not isinstance(example, Example):
+            report.skip(str(example), found.row)
+            continue
         try:
-            for number, example in examples(file, settings.layout, report):
-                try:
-                    prompt, answer = encode(example.messages, example.answers[0])
-                except ValueError as why:
-                    report.skip(str(why), number)
-                    continue
-                if example.kind not in ("demonstration", "correction"):
-                    report.skip(f"a {example.kind} is no demonstration", number)
-                elif len(prompt) + len(answer) > settings.training.max_tokens:
-                    report.skip(f"longer than {settings.training.max_tokens} tokens", number)
-                else:
-                    items.append((prompt, answer))
-                    report.imported[example.kind] += 1
-        except UnreadableFile as why:
-            raise UsageError(str(why)) from why
+            prompt, answer = encode(example.messages, example.answers[0])
+        except ValueError as why:
+            report.skip(str(why), found.row)
+            continue
+        if example.kind not in ("demonstration", "correction"):
+            report.skip(f"a {example.kind} is no demonstration", found.row)
+        elif len(prompt) + len(answer) > settings.training.max_tokens:
+            report.skip(f"longer than {settings.training.max_tokens} tokens", found.row)
+        else:
+            items.append((prompt, answer))
+            report.imported[example.kind] += 1
     if len(items) < 2:
         told = " ".join(line.strip() for report in reports for line in report.lines())
         raise UsageError(f"at least 2 demonstrations are needed. {told}")

@@ -6,20 +6,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from feedback.dialects import Misfit, parse
+from feedback.dialects import Options
+from feedback.dialects.files import Survey
 from feedback.events import COMPLETIONS, FEEDBACK, Event
 from feedback.examples import Example, Message
+from feedback.heard import Heard
 from feedback.ids import Signer
 from feedback.importing import Importer
 from feedback.log import Entry, EventLog, LogError, LogUnavailable
 from feedback.opening import open_log, open_sealer
 from feedback.sealing import Sealer
 from feedback.secret import load_secret
-from feedback.tables import UnreadableFile, count_rows, read_rows
 from hearken.engine import resolve_model
 from hearken.errors import UsageError
 
@@ -30,12 +31,12 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ImportSettings:
-    """What `hearken import` was told. `layout`: one of `dialects.LAYOUTS`, or "auto" to see row by row."""
+    """What `hearken import` was told. `options`: what was said about rows."""
 
     files: tuple[Path, ...]
     data: Path
     model: Path
-    layout: str = "auto"
+    options: Options = field(default_factory=Options)
     tenant: str = "default"
     kafka: str | None = None
     dry_run: bool = False
@@ -43,26 +44,35 @@ class ImportSettings:
 
 @dataclass(slots=True)
 class Report:
-    """What became of a file's rows."""
+    """What became of a file's rows. `problem`: why it could not be read to its end."""
 
     file: str
     rows: int = 0
     imported: Counter[str] = field(default_factory=Counter)  # kind -> how many
     repeated: int = 0
+    changed: int = 0
     skipped: dict[str, list[int]] = field(default_factory=dict)  # reason -> rows
+    problem: str = ""
 
     def skip(self, reason: str, row: int) -> None:
-        self.skipped.setdefault(reason, []).append(row)
+        if row == 0:
+            self.problem = reason
+        else:
+            self.skipped.setdefault(reason, []).append(row)
 
     def lines(self) -> list[str]:
         """For people."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.imported.items())) or "nothing"
         told = [f"{self.file}: {self.rows} rows, imported {kinds}"]
         if self.repeated:
-            told.append(f"  {self.repeated} said again what an earlier row said")
+            told.append(f"  {self.repeated} said again what another row said")
+        if self.changed:
+            told.append(f"  {self.changed} judged again what the same rater had judged: the newest counts")
         for reason, rows in sorted(self.skipped.items(), key=lambda item: -len(item[1])):
             shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", .." if len(rows) > ROWS_SHOWN else "")
             told.append(f"  {len(rows)} skipped: {reason} (row {shown})")
+        if self.problem:
+            told.append(f"  not read to its end: {self.problem}")
         return told
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,102 +83,103 @@ class Report:
             "rows": self.rows,
             "imported": dict(self.imported),
             "repeated": self.repeated,
+            "changed": self.changed,
             "skipped": skipped,
+            "problem": self.problem or None,
         }
 
 
-class Seen:
-    """The judgements that a file has made so far."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}
-
-    def new(self, example: Example) -> Example | None:
-        """The example, or None when an earlier row said it.
-
-        Two rows without a rater that judge the same answers differently are two people's: the second one is
-        given a rater of its own, the same one whenever the file is imported.
-        """
-        values = self._values.setdefault(example.identity, [])
-        value = example.value
-        if example.kind == "comparison" and example.answers[0] > example.answers[1]:
-            value = 1.0 - value  # the same whichever answer is named first
-        if value in values or (values and example.rater is not None):
-            return None
-        values.append(value)
-        if len(values) == 1:
-            return example
-        return replace(example, rater=f"{example.identity}#{len(values)}")
-
-
 def run(settings: ImportSettings, report_file: Path | None) -> int:
-    """Import every file; 1 when none of the rows could be used. Raises UsageError."""
-    encode = encoder(settings.model)
-    signer = Signer(load_secret(settings.data / "secret"))
-    importer = Importer(signer, settings.tenant, encode, time.time())
+    """Import every file; 1 when none of the rows could be used.
+
+    Raises UsageError, after all else is imported and reported, when a file could not be read.
+    """
+    reports = [Report(str(file)) for file in settings.files]
     try:
-        log = open_log(settings.data, settings.kafka, "operator")
-        try:
-            sealer = open_sealer(settings.data)
-            reports = [_import_file(file, settings, importer, sealer, log) for file in settings.files]
-            _settle(log)
-        finally:
-            log.close()
-    except UnreadableFile as error:
-        raise UsageError(str(error)) from error
+        _import(settings, reports)
     except LogError as error:
+        for report in reports:
+            report.problem = report.problem or "the log failed: not all of it is written, import it again"
         raise UsageError(f"the log cannot be written: {error}", code=1) from error
-    for report in reports:
-        print("\n".join(report.lines()))
-    if settings.dry_run:
-        print("nothing was written: this was a dry run")
-    if report_file is not None:
-        report_file.write_text(json.dumps([report.as_dict() for report in reports], indent=1) + "\n")
+    finally:
+        _tell(reports, settings.dry_run, report_file)
+    problems = [report.problem for report in reports if report.problem]
+    if problems:
+        raise UsageError("; ".join(problems))
     return 0 if any(report.imported or report.repeated for report in reports) else 1
 
 
-def _import_file(
-    file: Path, settings: ImportSettings, importer: Importer, sealer: Sealer, log: EventLog
-) -> Report:
-    report = Report(str(file))
-    seen = Seen()
-    waiting: list[Entry] = []
-    with _progress(file) as advance:
-        for number, said in examples(file, settings.layout, report):
-            example = seen.new(said)
-            if example is None:
-                report.repeated += 1
-            else:
-                try:
-                    completions, vote = importer.events(example)
-                except ValueError as error:
-                    report.skip(str(error), number)
-                    continue
-                report.imported[example.kind] += 1
-                waiting += [
-                    _entry(COMPLETIONS, vote.rater, sealer.seal(completion)) for completion in completions
-                ]
-                waiting.append(_entry(FEEDBACK, vote.rater, sealer.seal(vote)))
+def _tell(reports: list[Report], dry_run: bool, report_file: Path | None) -> None:
+    for report in reports:
+        print("\n".join(report.lines()))
+    if dry_run:
+        print("nothing was written: this was a dry run")
+    if report_file is not None:
+        report_file.write_text(json.dumps([report.as_dict() for report in reports], indent=1) + "\n")
+
+
+def _import(settings: ImportSettings, reports: list[Report]) -> None:
+    signer = Signer(load_secret(settings.data / "secret"))
+    importer = Importer(signer, settings.tenant, encoder(settings.model), time.time())
+    survey = Survey(settings.files, settings.options)
+    for report, rows in zip(reports, survey.rows, strict=True):
+        report.rows = rows
+    _check_columns(settings.options, reports)
+    log = open_log(settings.data, settings.kafka, "operator")
+    try:
+        sealer = open_sealer(settings.data)
+        waiting: list[Entry] = []
+        for entries in _entries(survey, reports, importer, sealer):
+            waiting += entries
             if len(waiting) >= ROWS_PER_APPEND and not settings.dry_run:
                 log.append(waiting).result()
                 waiting = []
-            advance(number)
-    if waiting and not settings.dry_run:
-        log.append(waiting).result()
-    return report
+        if waiting and not settings.dry_run:
+            log.append(waiting).result()
+        _settle(log)
+    finally:
+        log.close()
 
 
-def examples(file: Path, layout: str, report: Report) -> Iterator[tuple[int, Example]]:
-    """A file's examples with their row numbers; the report gets the rest. Raises UnreadableFile."""
-    for number, row, problem in read_rows(file):
-        report.rows += 1
-        if row is None:
-            report.skip(problem, number)
-            continue
-        try:
-            yield number, parse(row, layout)
-        except Misfit as misfit:
-            report.skip(str(misfit), number)
+def _check_columns(options: Options, reports: list[Report]) -> None:
+    """A misspelt --map must not go unnoticed. Raises UsageError."""
+    missing = sorted(options.columns.keys() - options.used)
+    if missing and any(report.rows for report in reports):
+        raise UsageError(f"--map names {', '.join(map(repr, missing))}, which no row has as a column")
+
+
+def _entries(
+    survey: Survey, reports: list[Report], importer: Importer, sealer: Sealer
+) -> Iterator[list[Entry]]:
+    """What goes into the log, an example at a time; the reports get the rest."""
+    heard = Heard(len(reports))
+    with _progress(sum(report.rows for report in reports)) as advance:
+        for found in survey.examples():
+            report = reports[found.file]
+            advance()
+            if not isinstance(found.said, Example):
+                report.skip(str(found.said), found.row)
+                continue
+            try:
+                example, news = heard.new(found.file, found.said)
+                entries = [] if example is None else _events(example, importer, sealer)
+            except ValueError as error:  # the template's refusal, or half a character of UTF-16
+                report.skip(str(error), found.row)
+                continue
+            if news == "new":
+                report.imported[found.said.kind] += 1
+            else:
+                report.repeated += news == "repeated"
+                report.changed += news == "changed"
+            yield entries
+
+
+def _events(example: Example, importer: Importer, sealer: Sealer) -> list[Entry]:
+    completions, vote = importer.events(example)
+    return [
+        *(_entry(COMPLETIONS, vote.rater, sealer.seal(completion)) for completion in completions),
+        _entry(FEEDBACK, vote.rater, sealer.seal(vote)),
+    ]
 
 
 def _entry(topic: str, key: str, event: Event) -> Entry:
@@ -233,17 +244,17 @@ def _plain_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(file: Path) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing anywhere else. The function takes the number of the row that is done."""
+def _progress(rows: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing anywhere else. The function says that one more judgement is done."""
     if not sys.stderr.isatty():
-        yield lambda _row: None
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(file.name, total=count_rows(file))
-        yield lambda row: bar.update(task, completed=row)
+        task = bar.add_task("import", total=rows)  # a row of several judgements fills it early
+        yield lambda: bar.advance(task)
 
 
 def choose_model(model: str | None) -> Path:

@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hearken.commands import Command, flag
+
+if TYPE_CHECKING:
+    from feedback.dialects import Options
 
 EXPORT = {"--data": "service.data", "--kafka": "service.kafka"}
 IMPORT = {**EXPORT, "--model": "service.model"}
@@ -13,10 +17,33 @@ def _add_import(command: argparse.ArgumentParser) -> None:
     from feedback.dialects import LAYOUTS
 
     command.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help=".json, .jsonl, .csv or .parquet"
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help=".json, .jsonl, .csv or .parquet, also .gz and .zst",
     )
-    text = "what a row looks like; auto tells by the fields that each row has"
+    text = "what a row looks like; auto tells by the columns that each row has"
     flag(command, "--layout", str, "auto", text, choices=("auto", *LAYOUTS))
+    several: dict[str, Any] = {"action": "append", "default": []}
+    command.add_argument(
+        "--scale",
+        **several,
+        metavar="[NAME=]LOWEST:HIGHEST",
+        help="the scale of ratings that do not say it, or of the column or score NAME alone, like 1:5",
+    )
+    command.add_argument(
+        "--map",
+        **several,
+        metavar="COLUMN=FIELD",
+        help="what a column is, like score=rating, or ignore; a.b is the column b in the column a",
+    )
+    command.add_argument(
+        "--direction",
+        **several,
+        metavar="NAME=WHICH",
+        help="which way a score is better whose name does not tell: higher or lower",
+    )
     flag(command, "--tenant", str, "default", "the tenant that they belong to")
     flag(command, "--report", Path, None, "write to this JSON file what became of every row")
     command.add_argument("--dry-run", action="store_true", help="read and report, write nothing")
@@ -39,12 +66,45 @@ def _import(arguments: argparse.Namespace) -> int:
         files=tuple(arguments.files),
         data=service.folder,
         model=importing.choose_model(service.model),
-        layout=arguments.layout,
+        options=_options(arguments),
         tenant=arguments.tenant,
         kafka=service.kafka,
         dry_run=arguments.dry_run,
     )
     return importing.run(settings, arguments.report)
+
+
+def _options(arguments: argparse.Namespace) -> "Options":
+    """What was said about rows. Raises UsageError."""
+    from feedback.dialects import Options
+    from hearken.errors import UsageError
+
+    scales = {}
+    for text in arguments.scale:
+        name, _, scale = text.rpartition("=")
+        low, colon, high = scale.partition(":")
+        try:
+            scales[name] = (float(low), float(high if colon else "?"))
+        except ValueError as error:
+            raise UsageError(f"--scale {text}: a scale is LOWEST:HIGHEST, like 1:5") from error
+    columns = dict(_named("--map", text) for text in arguments.map)
+    directions = dict(_named("--direction", text) for text in arguments.direction)
+    for name, which in directions.items():
+        if which not in ("higher", "lower"):
+            raise UsageError(f"--direction {name}={which}: a direction is higher or lower")
+    try:
+        return Options(layout=arguments.layout, scales=scales, columns=columns, directions=directions)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _named(flag: str, text: str) -> tuple[str, Any]:
+    name, equals, said = text.rpartition("=")
+    if not equals or not name or not said:
+        from hearken.errors import UsageError
+
+        raise UsageError(f"{flag} {text}: it must be {'COLUMN=FIELD' if flag == '--map' else 'NAME=WHICH'}")
+    return name, said
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -161,7 +161,7 @@ OPEN_WEBUI = {
                 "name": "user-feedback",
                 "source": "API",
                 "dataType": "NUMERIC",
-                "value": 1,
+                "value": 0.75,
                 "traceId": "chatcmpl-0123",
                 "observationId": None,
                 "authorUserId": None,
@@ -172,7 +172,7 @@ OPEN_WEBUI = {
                 "rating",
                 (),
                 (),
-                1.0,
+                0.75,
                 rater="ada",
                 at=1795132800.0,
                 comment="nice",
@@ -199,12 +199,32 @@ def test_a_row_says_what_it_says(layout: str, row: dict[str, object], expected: 
         ({"messages": [said("x")], "label": True}, "no question"),
         ({"conversations": [{"from": "martian", "value": "x"}]}, "unknown role"),
         ({"conversations": []}, "at least one message"),
-        ({"prompt": "x", "completion": "y", "rating": 7}, "from 0 to 1"),
+        ({"prompt": "x", "completion": "y", "rating": 7}, "'rating' .* --scale"),
+        ({"prompt": "x", "completion": "y", "rating": 1}, "'rating' has nothing but 0 and 1.* --scale"),
+        ({"prompt": "x", "completion": "y", "score": 0.0}, "'score' has nothing but 0 and 1.* --scale"),
+        ({"messages": [{"role": "user", "content": "x"}, said("y")], "rating": -1}, "'rating' .* --scale"),
+        ({"prompt": "x", "completion": "y", "rating": "fine"}, "'rating' has 'fine'.* --map rating=ignore"),
+        ({"prompt": "x", "completion": "y", "label": True, "score": 0.5}, "'label' and 'score' .*=ignore"),
+        ({"prompt": "x", "chosen": "a", "rejected": "b", "winner": "b"}, "'winner' .* --map winner=ignore"),
+        (
+            {"prompt": "x", "chosen": "a", "rejected": "b", "chosen_score": 1, "rejected_score": 2},
+            "worse one",
+        ),
+        ({"messages": [{"role": "user", "content": "x"}, said("y") | {"weight": 0}]}, "weight 0"),
+        ({"messages": [{"role": "user", "content": "x"}, said("y") | {"bad": True}]}, "'messages.bad'"),
+        (
+            {"prompt": "x", "completion": "y", "metadata": {"grade": 2}},
+            "'metadata.grade' .* --map metadata.gr",
+        ),
+        (
+            {"traceId": "chatcmpl-1", "name": "mood", "value": True, "dataType": "BOOLEAN"},
+            "--direction mood=higher",
+        ),
         ({"traceId": "t", "name": "n", "value": 1}, "no completion of this service"),
         ({"traceId": "t", "name": "n", "value": "red", "dataType": "CATEGORICAL"}, "categorical"),
         ({"traceId": "t", "name": "n", "stringValue": "red", "dataType": "CATEGORICAL"}, "categorical"),
         ({"traceId": "t", "name": "output", "value": 0, "dataType": "CORRECTION"}, "correction"),
-        ({"traceId": "t", "name": "n", "value": 10**400}, "too large"),
+        ({"traceId": "chatcmpl-1", "name": "helpful", "value": 10**400}, "too large"),
         (
             {"prompt": "x", "completion": [{"role": "assistant", "content": [IMAGE]}], "label": True},
             "not text",
@@ -307,14 +327,6 @@ def test_real_files_are_read_whole(file: str, kind: str, rows: int) -> None:
 @pytest.mark.parametrize(
     ("row", "column"),
     [
-        ({"prompt": "Hi?", "completion": "No.", "score": 0.0}, "score"),
-        (
-            {
-                "messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "No."}],
-                "rating": -1,
-            },
-            "rating",
-        ),
         ({"instruction": "Say hi.", "output": "No.", "userFeedback": "bad"}, "userFeedback"),
         (
             {
@@ -328,7 +340,7 @@ def test_real_files_are_read_whole(file: str, kind: str, rows: int) -> None:
 def test_an_answer_with_a_judgement_that_is_not_understood_is_not_imitated(
     row: dict[str, Any], column: str
 ) -> None:
-    with pytest.raises(Misfit, match=f"'{column}' looks like a judgement .* label"):
+    with pytest.raises(Misfit, match=f"'{column}' looks like a judgement .* --map {column}=label"):
         parse(row, "auto")
     assert (
         parse({name: found for name, found in row.items() if name != column}, "auto").kind == "demonstration"

@@ -198,6 +198,78 @@ def _unnamed(example: Example) -> Example:
     return Example(example.kind, example.messages, example.answers, example.value)
 
 
+def test_a_bad_file_ends_nothing_and_everything_is_in_the_report(
+    run: Run, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good, more = tmp_path / "bad.jsonl.gz", tmp_path / "good.jsonl", tmp_path / "nowhere.csv"
+    report, out = tmp_path / "report.json", tmp_path / "out.jsonl"
+    bad.write_bytes(b"no archive")
+    write_rows(good, [EXPORTS["trl-kto"](EXAMPLES[3])])
+    flags = ["--data", str(tmp_path / "one"), "--model", str(tiny_model), "--report", str(report)]
+    assert main(["import", str(bad), str(good), str(more), *flags]) == 2
+    errors = capsys.readouterr().err
+    assert "bad.jsonl.gz is no whole gzip file" in errors
+    assert "no file" in errors
+    first, second, third = json.loads(report.read_text())
+    assert (first["imported"], second["imported"], third["imported"]) == ({}, {"thumbs": 1}, {})
+    assert (bool(first["problem"]), second["problem"], bool(third["problem"])) == (True, None, True)
+    assert run("export", "one", out) == 0
+    assert said(read(out)) == said([Example("thumbs", TALK, ("No idea.",), 0.0)])
+
+
+def test_the_newest_vote_of_a_rater_counts_whichever_row_comes_first(run: Run, tmp_path: Path) -> None:
+    file, out, report = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "report.json"
+    votes = [("ada", 1.0, 9.0), ("ada", 0.0, 8.0), ("eve", 1.0, None), ("eve", 0.0, None)]
+    examples = [Example("thumbs", TALK, ("Here.",), value, rater=who, at=at) for who, value, at in votes]
+    write_rows(file, map(EXPORTS["hearken"], examples))
+    for _ in range(2):
+        assert run("import", "one", file, "--report", str(report)) == 0
+        (counted,) = json.loads(report.read_text())
+        assert (counted["imported"], counted["changed"]) == ({"thumbs": 2}, 2)
+    assert run("export", "one", out) == 0
+    assert {(e.at == 9.0, e.value) for e in read(out)} == {(True, 1.0), (False, 0.0)}
+
+
+def test_flags_say_what_columns_are(run: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"q": "x", "completion": "y", "toxicity": stars, "mood": 3, "more": {"n": 1}} for stars in (1, 4)]
+    write_rows(file, rows)
+    flags = (
+        "--map",
+        "q=prompt",
+        "--map",
+        "toxicity=rating",
+        "--map",
+        "mood=ignore",
+        "--map",
+        "more.n=ignore",
+    )
+    assert run("import", "one", file, *flags) == 1
+    assert run("import", "one", file, *flags, "--scale", "rating=1:5") == 0
+    assert run("export", "one", out) == 0
+    assert sorted(example.value for example in read(out)) == [0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--scale", "5"], "LOWEST:HIGHEST"),
+        (["--scale", "5:1"], "LOWEST:HIGHEST"),
+        (["--map", "score"], "COLUMN=FIELD"),
+        (["--map", "score=ratng"], "'ratng' is no field"),
+        (["--map", "scroe=rating"], "'scroe', which no row has"),
+        (["--direction", "mood=up"], "higher or lower"),
+    ],
+)
+def test_a_flag_that_says_nothing_is_refused(
+    run: Run, tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "in.jsonl"
+    write_rows(file, map(EXPORTS["hearken"], EXAMPLES))
+    assert run("import", "one", file, *flags) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
