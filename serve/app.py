@@ -12,6 +12,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from feedback.ids import Signer
@@ -28,7 +29,7 @@ from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
 from serve.completions import parse_text
 from serve.cors import allow_origins
 from serve.engines import Fleet
-from serve.errors import ApiError, MethodNotAllowed, NotFound, error_response, json_response
+from serve.errors import ApiError, ClientGone, MethodNotAllowed, NotFound, error_response, json_response
 from serve.feedback_api import FeedbackApi
 from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, MAX_BYTES, Tokens, found, presented, with_token
 from serve.following import TableFollower
@@ -36,11 +37,13 @@ from serve.generation import Route
 from serve.idempotency import Idempotency
 from serve.leases import Leases
 from serve.limits import NO_LIMITS
+from serve.listening import most_connections
 from serve.metering import Metering
 from serve.metrics import Metrics
 from serve.observing import Observe
 from serve.openapi import document
 from serve.privacy import Privacy
+from serve.protocol import Edge
 from serve.receipt_api import ReceiptApi
 from serve.receipt_store import ReceiptStore
 from serve.receipts import Receipts
@@ -129,7 +132,9 @@ def create_app(
     route("/feedback.js", _page("feedback.js", _WIDGET_HEADERS), methods=_READ)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_middleware(Observe, metrics=gateway.metrics)
+    app.state.edge = gateway.edge
     if settings.cors_origins:  # around everything else, so that pages of these origins can read errors too
         allow_origins(app, settings.cors_origins)
     return app
@@ -195,6 +200,12 @@ class Gateway:
             settings.feedback_reasons or REASONS,
         )
         self._receipt_api = ReceiptApi(self._receipts, self._recorder, signer)
+
+    @property
+    def edge(self) -> Edge:
+        """What the server in front needs to know."""
+        cut = self.metrics.connections_cut
+        return Edge(self._settings.bounds, cut, lambda: self._fleet.waiting > 0, most_connections())
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -461,6 +472,12 @@ def _page(name: str, headers: Mapping[str, str] = _PAGE_HEADERS) -> Callable[[],
 async def _on_api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error_response(error)
+
+
+async def _on_client_gone(_: Request, error: Exception) -> Response:
+    """Who leaves while sending is no failure of ours: a 499, without a traceback."""
+    assert isinstance(error, ClientDisconnect)
+    return error_response(ClientGone())
 
 
 def _methods(request: Request) -> set[str]:

@@ -36,6 +36,11 @@ class Fleet:
             metrics.engine_in_flight.labels(engine.url).set_function(partial(_in_flight, engine))
             metrics.engine_breaker.labels(engine.url).set(BREAKER_NUMBERS[engine.breaker.state])
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a place."""
+        return len(self._admission)
+
     # -- requests ---------------------------------------------------------------------------------------
 
     @asynccontextmanager

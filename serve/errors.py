@@ -71,6 +71,12 @@ class MethodNotAllowed(BadRequest):
     status = 405
 
 
+class TooSlow(BadRequest):
+    """408: the request did not come to its end in time."""
+
+    status = 408
+
+
 class BodyTooLarge(BadRequest):
     """413."""
 
@@ -81,6 +87,18 @@ class UnsupportedMediaType(BadRequest):
     """415: the body's content type is none that is understood."""
 
     status = 415
+
+
+class Misdirected(BadRequest):
+    """421: the Host header names a host that this service is not."""
+
+    status = 421
+
+
+class HeadersTooLarge(BadRequest):
+    """431."""
+
+    status = 431
 
 
 class StillRunning(BadRequest):

@@ -2,27 +2,22 @@
 
 import gc
 import logging
-import math
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
-
-import uvicorn
 
 from feedback.ids import Signer
 from feedback.opening import open_log, open_shared
 from feedback.retention import retention
 from feedback.secret import load_secret
 from serve.app import create_app
+from serve.listening import raise_file_limit, server
 from serve.settings import GatewaySettings
 from serve.stored_redis import open_stored
 
 SWITCH_SECONDS = 0.0005
-
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than load balancers keep theirs (often 60 s), for who closes
-first must not be the side that the next request comes to."""
+_NOT_STARTED = 3  # uvicorn's own exit status for a server that did not come up
 
 
 def run(settings: GatewaySettings) -> None:
@@ -32,6 +27,7 @@ def run(settings: GatewaySettings) -> None:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    raise_file_limit()
     settings.data.mkdir(parents=True, exist_ok=True)
     signer = Signer(load_secret(settings.data / "secret"))
     events = open_log(settings.data, settings.kafka, "gateway")
@@ -47,19 +43,10 @@ def run(settings: GatewaySettings) -> None:
         gc.collect()
         gc.freeze()
         with retention(events, settings.retention_days):
-            uvicorn.run(
-                app,
-                host=settings.host,
-                port=settings.port,
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                access_log=False,
-                server_header=False,
-                log_config=None,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
-            )
+            front = server(app, settings.host, settings.port, settings.drain_seconds)
+            front.run()
+            if not front.started:  # uvicorn has said why
+                sys.exit(_NOT_STARTED)
     finally:
         events.close()
         shared.close()

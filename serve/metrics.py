@@ -21,6 +21,12 @@ class Metrics:
         ProcessCollector(registry=r)
         GCCollector(registry=r)
         self.requests = Counter("hearken_requests_total", "Requests answered", ["route", "code"], registry=r)
+        self.connections_cut = Counter(
+            "hearken_connections_cut_total",
+            "Connections that were refused or cut at a bound, by the bound",
+            ["reason"],
+            registry=r,
+        )
         self.request_seconds = Histogram(
             "hearken_request_seconds",
             "From the request's headers to the answer's last byte",

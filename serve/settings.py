@@ -6,6 +6,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from feedback.redaction import load_redactor
+from serve.bounds import NORMAL_BOUNDS, Bounds
 from serve.keys import Consent
 from serve.limits import UNSET, Limits
 
@@ -51,6 +52,9 @@ class GatewaySettings:
     ] = None
     max_body_bytes: Annotated[int, "longest request body, well below what one entry of the log holds"] = (
         4 * 1024 * 1024
+    )
+    bounds: Annotated[Bounds, "bounds on requests' headers, on slow clients and on readers that stop"] = (
+        NORMAL_BOUNDS
     )
     poll_seconds: Annotated[float, "how often each engine is asked for its health and its adapters"] = 0.5
     engine_timeout_seconds: Annotated[float, "an engine that sends nothing for so long has failed"] = 300.0

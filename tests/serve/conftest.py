@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import openai
 import pytest
-import uvicorn
+from fastapi import FastAPI
 
 from deploy.releases import Decision, entry
 from deploy.stages import ReleaseState
@@ -25,6 +25,7 @@ from feedback.opening import open_sealer
 from feedback.shared import SharedStore, SqliteStore
 from feedback.sqlite_log import SqliteLog
 from serve.app import create_app
+from serve.listening import server
 from serve.settings import GatewaySettings
 from serve.stored_redis import open_stored
 from tests.serve.fake_vllm import FakeVllm
@@ -133,19 +134,8 @@ def ask_and_leave(gateway: Gateway, content: str, until: Callable[[], object], w
 class Server:
     """uvicorn in a thread, on a free port."""
 
-    def __init__(self, app: object) -> None:
-        config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            host="127.0.0.1",
-            port=0,
-            loop="uvloop",
-            http="httptools",
-            log_config=None,
-            lifespan="on",
-            timeout_keep_alive=75,  # as in serve/main.py
-            timeout_graceful_shutdown=2,
-        )
-        self._server = uvicorn.Server(config)
+    def __init__(self, app: FastAPI) -> None:
+        self._server = server(app, "127.0.0.1", 0, drain_seconds=2.0)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
     def __enter__(self) -> str:

@@ -42,6 +42,7 @@ class Trouble:
     BREAK = "break at once"  # the connection breaks before any byte
     UNPAIRED = "unpaired"  # one logprob is missing
     LONG = "long"  # 600 tokens
+    LARGE = "large"  # 600 tokens of 8 kB: more than what lies between a gateway and its reader
     THINK = "think"  # THOUGHT before the answer, as an engine with a reasoning parser tells it
     THINK_ON = "think on"  # nothing but THOUGHT, which never ends
     THINK_TWICE = "think twice"  # marks of a second, empty thought are left in the answer
@@ -271,6 +272,8 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
         return [part for char in EMOJI_TEXT for part in ([""] * (len(char.encode()) - 1) + [char])]
     if asked == Trouble.LONG:
         return ["on"] * 599
+    if asked == Trouble.LARGE:
+        return ["on" * 4096] * 599
     text = f"I am {body['model']}, seed {body.get('seed')}."
     words, thought = _words(text), [OPEN, *_words(THOUGHT)]
     return {
