@@ -45,6 +45,7 @@ NEVER_REACHED = Limits(
     requests_per_minute=10**9,
     tokens_per_minute=10**12,
     user_requests_per_minute=10**9,
+    votes_per_minute=10**9,
     concurrent_requests=10**6,
 )
 

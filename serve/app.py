@@ -31,7 +31,7 @@ from serve.cors import allow_origins
 from serve.engines import Fleet
 from serve.errors import ApiError, ClientGone, MethodNotAllowed, NotFound, error_response, json_response
 from serve.feedback_api import FeedbackApi
-from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, MAX_BYTES, Tokens, found, presented, with_token
+from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, Tokens, found, presented, with_token
 from serve.following import TableFollower
 from serve.generation import Route
 from serve.idempotency import Idempotency
@@ -198,6 +198,7 @@ class Gateway:
             Idempotency(shared),
             self._receipts,
             settings.feedback_reasons or REASONS,
+            self._take_votes,
         )
         self._receipt_api = ReceiptApi(self._receipts, self._recorder, signer)
 
@@ -301,7 +302,8 @@ class Gateway:
     async def feedback(self, request: Request) -> Response:
         """POST /v1/feedback: a vote (202) or a batch of them (207), answered when it is durable."""
         sender = await self._sender(request)
-        raw = await self._body(request, MAX_BYTES if sender is None else None)
+        by_key = sender is not None and sender.grant is None
+        raw = await self._body(request, None if by_key else self._settings.token_vote_bytes)
         if sender is None:
             sender = await self._granted(request, found(raw))
         content_type = request.headers.get("content-type", "")
@@ -325,6 +327,7 @@ class Gateway:
     async def retraction(self, request: Request, feedback_id: str) -> Response:
         """DELETE /v1/feedback/{id}: the vote is taken back; answered when that is durable."""
         sender = await self._sender(request) or await self._granted(request, None)
+        await self._take_votes(sender, 1)
         user = request.query_params.get("user")
         return json_response(await self._receipt_api.retract(feedback_id, sender, user))
 
@@ -360,6 +363,15 @@ class Gateway:
         grant = self._tokens.check(token, time.time())
         await self._metering.admit_user(BROWSER, grant.rater)
         return Sender(_address(request), grant=grant)
+
+    async def _take_votes(self, sender: Sender, votes: int) -> None:
+        """Count votes, before they are checked, for the key or token they come with. Raises 429, 413."""
+        if sender.grant is None:
+            limit = sender.caller.limits.votes_per_minute or 0
+            await self._metering.admit_votes(f"key/{sender.caller.key_id}", limit, votes)
+        else:
+            whose = f"token/{min(sender.grant.completion_ids)}"
+            await self._metering.admit_votes(whose, self._settings.token_votes_per_minute, votes)
 
     async def erase_user(self, request: Request, user: str) -> Response:
         """DELETE /v1/users/{user}: forget a user, for an operator."""

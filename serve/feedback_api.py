@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,7 @@ class FeedbackApi:
         idempotency: Idempotency,
         receipts: Receipts,
         reasons: tuple[str, ...],
+        take_votes: Callable[[Sender, int], Awaitable[None]],
     ) -> None:
         self._signer = signer
         self._voters = voters
@@ -59,6 +61,7 @@ class FeedbackApi:
         self._idempotency = idempotency
         self._receipts = receipts
         self._reasons = frozenset(reasons)
+        self._take_votes = take_votes  # counts so many against the sender's quota, or raises
 
     async def post(self, raw: bytes, content_type: str, key: str | None, sender: Sender) -> Reply:
         """Take one vote (202) or a batch of them (207 with an answer for each, in order).
@@ -70,8 +73,10 @@ class FeedbackApi:
         check_header(key)
         if batches.is_batch(raw, content_type):
             items = batches.split(raw, content_type)
+            await self._take_votes(sender, len(items))
             return await self._idempotency.once(sender.scope, key, raw, lambda: self._batch(items, sender))
         body = parse_object(raw)
+        await self._take_votes(sender, 1)
         vote, event = self._checked(body, self._rules(sender), sender)
         batches.check_plain_text(content_type, vote.token)
         if vote.dry_run:

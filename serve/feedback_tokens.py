@@ -23,7 +23,6 @@ PREFIX = "fbt_"
 HEADER = "x-hearken-feedback-token"
 EXTENSION = "hearken"  # the field of a completion's body that OpenAI does not have; clients ignore it
 GOOD_SECONDS = 24 * 3600
-MAX_BYTES = 256 * 1024  # of a body that nobody vouches for yet; a correction is the longest
 
 BROWSER = Caller(
     key_id="token",

@@ -20,6 +20,7 @@ class Limits:
     user_requests_per_minute: Annotated[
         int | None, "requests of each end user of the key in a minute; 0: no limit"
     ] = None
+    votes_per_minute: Annotated[int | None, "votes in a minute, each of a batch counted; 0: no limit"] = None
     concurrent_requests: Annotated[int | None, "requests at the same time, in each gateway; 0: no limit"] = (
         None
     )
@@ -47,6 +48,7 @@ NO_LIMITS = Limits(
     requests_per_minute=0,
     tokens_per_minute=0,
     user_requests_per_minute=0,
+    votes_per_minute=0,
     concurrent_requests=0,
     unprocessable_requests_per_minute=0,
 )
@@ -55,6 +57,7 @@ KEY_DEFAULTS = Limits(
     requests_per_minute=6_000,
     tokens_per_minute=3_000_000,
     user_requests_per_minute=120,
+    votes_per_minute=60_000,
     concurrent_requests=512,
     unprocessable_requests_per_minute=30,
 )

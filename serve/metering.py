@@ -4,7 +4,7 @@ import asyncio
 import math
 
 from serve.caller import Caller, Scope
-from serve.errors import TooManyRequests
+from serve.errors import BodyTooLarge, TooManyRequests
 from serve.metrics import Metrics
 from serve.visit import Visit
 from serve.windows import Window, Windows
@@ -61,6 +61,26 @@ class Metering:
             (window,) = await self._windows.look(name)
             raise self._refusal(
                 "user", "requests", f"{limit} requests a minute of this user", window.wait(limit)
+            )
+
+    async def admit_votes(self, whose: str, limit: int, votes: int) -> None:
+        """Let so many votes in together, and count them; `limit` is what may come in a minute, 0: no limit.
+
+        A batch is let in whole or not at all. Raises TooManyRequests, BodyTooLarge for a batch that never
+        could be.
+        """
+        if not limit:
+            return
+        if votes > limit:
+            raise BodyTooLarge(
+                f"The batch has {votes} votes, and at most {limit} are taken in a minute: send smaller ones.",
+                code="batch_too_large",
+            )
+        name = f"votes/{whose}"
+        if not await self._windows.take(name, limit, votes):
+            (window,) = await self._windows.look(name)
+            raise self._refusal(
+                "votes", "requests", f"{limit} votes a minute", window.wait(limit - votes + 1)
             )
 
     def charge(self, caller: Caller, tokens: int) -> None:

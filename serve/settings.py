@@ -30,6 +30,10 @@ class GatewaySettings:
     limits: Annotated[
         Limits, "limits of keys that have none of their own; without keys, of all callers together"
     ] = UNSET
+    token_votes_per_minute: Annotated[
+        int, "votes in a minute with one feedback token, each of a batch counted; 0: no limit"
+    ] = 20
+    token_vote_bytes: Annotated[int, "longest body of a vote with a feedback token"] = 64 * 1024
     cors_origins: Annotated[
         tuple[str, ...], "web pages of these origins may call the API: https://shop.example; *: all"
     ] = ()
@@ -108,6 +112,8 @@ class GatewaySettings:
                     f"default_max_tokens is {self.default_max_tokens}, more than max_model_len, "
                     f"{self.max_model_len}; an engine would refuse every chat"
                 )
+        if self.token_votes_per_minute < 0 or self.token_vote_bytes < 1:
+            raise ValueError("token_votes_per_minute must be 0 (no limit) or more, token_vote_bytes above 0")
         if self.keep_alive_seconds <= 0:
             raise ValueError("keep_alive_seconds must be above 0")
         if self.retention_days < 0:

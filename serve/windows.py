@@ -77,8 +77,8 @@ class Windows(Protocol):
         """Counters, as they stand."""
         ...
 
-    async def take(self, name: str, limit: int) -> bool:
-        """Count one more, unless `limit` is used up: then False, and nothing is counted."""
+    async def take(self, name: str, limit: int, amount: int = 1) -> bool:
+        """Count `amount` more, unless `limit` has no room for it: then False, and nothing is counted."""
         ...
 
     async def add(self, name: str, amount: int) -> None:
@@ -99,11 +99,11 @@ class LocalWindows:
         """See `Windows.look`."""
         return [self._look(name) for name in names]
 
-    async def take(self, name: str, limit: int) -> bool:
+    async def take(self, name: str, limit: int, amount: int = 1) -> bool:
         """See `Windows.take`."""
-        if self._look(name).used >= limit:
+        if self._look(name).used + amount - 1 >= limit:
             return False
-        self._add(name, 1)
+        self._add(name, amount)
         return True
 
     async def add(self, name: str, amount: int) -> None:
@@ -182,18 +182,18 @@ class RedisWindows:
 
         return await self._ask(shared, lambda: self._local.look(*names))
 
-    async def take(self, name: str, limit: int) -> bool:
+    async def take(self, name: str, limit: int, amount: int = 1) -> bool:
         """See `Windows.take`."""
 
         async def shared() -> bool:
-            taken = await self._storage.acquire_sliding_window_entry(name, limit, self._seconds, 1)
+            taken = await self._storage.acquire_sliding_window_entry(name, limit, self._seconds, amount)
             if taken:
-                self._note(name, 1)
+                self._note(name, amount)
             else:
                 self._seen.pop(name, None)  # others came in between: whoever looks now wants to know
             return taken
 
-        return await self._ask(shared, lambda: self._local.take(name, limit))
+        return await self._ask(shared, lambda: self._local.take(name, limit, amount))
 
     async def add(self, name: str, amount: int) -> None:
         """See `Windows.add`."""

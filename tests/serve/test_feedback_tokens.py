@@ -192,3 +192,23 @@ def test_plain_text_needs_a_token_in_the_body(gateway: Gateway) -> None:
         "/v1/feedback", content=orjson.dumps(thumb(completion_id)), headers={"content-type": "text/plain"}
     )
     assert answer.status_code == 415
+
+
+def test_votes_with_a_token_are_few_and_small(start: Start, tmp_path: Path) -> None:
+    shop = Guarded(start, tmp_path)
+    first, second = shop.chat("ada"), shop.chat("ada")
+
+    def post(answer: dict[str, Any], body: object) -> int:
+        headers = {HEADER: answer["hearken"]["feedback_token"]}
+        return httpx.post(shop.gateway.url + "/v1/feedback", json=body, headers=headers).status_code
+
+    few = [thumb(first["id"])] * 15
+    assert [post(first, body) for body in (few * 4, few, few, few[:5], few[0])] == [413, 207, 429, 207, 429]
+    assert post(second, thumb(second["id"])) == 202  # another answer's token
+    correction = {"kind": "correction", "completion_id": second["id"], "text": "a" * 70_000}
+    assert post(second, correction) == 413
+    assert post(second, correction | {"text": "a" * 60_000}) == 202
+    token = second["hearken"]["feedback_token"]
+    body = correction | {"token": token}
+    assert httpx.post(shop.gateway.url + "/v1/feedback", json=body).status_code == 413
+    assert len(shop.gateway.votes()) == 22

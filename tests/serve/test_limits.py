@@ -189,3 +189,23 @@ def test_a_refused_request_is_not_counted(start: Start, tmp_path: Path) -> None:
     for _ in range(3):
         refused(chat(gateway, secret), "tokens")
     assert chat(gateway, secret).headers.get("x-ratelimit-remaining-requests") in (None, "1")
+
+
+def test_each_vote_of_a_batch_counts(start: Start, tmp_path: Path) -> None:
+    secret = add_key(tmp_path / "keys.json", ["feedback", "operate"], limits=Limits(votes_per_minute=5))
+    gateway = start()
+    gateway.http.headers.update(bearer(secret))
+    vote = {"kind": "thumbs", "completion_id": gateway.signer.new_completion_id(), "value": "up"}
+
+    def post(count: int) -> httpx.Response:
+        return gateway.http.post("/v1/feedback", json=[vote] * count)
+
+    assert post(6).status_code == 413  # would never fit
+    assert post(4).status_code == 207
+    refused(post(2), "requests")
+    sent = gateway.http.post("/v1/feedback", json=vote)
+    assert sent.status_code == 202
+    refused(gateway.http.post("/v1/feedback", json=vote), "requests")
+    refused(gateway.http.delete(f"/v1/feedback/{sent.json()['id']}"), "requests")
+    assert len(gateway.votes()) == 5
+    assert gateway.metric('hearken_limited_total{limit="votes"}') == 3

@@ -46,6 +46,16 @@ def test_a_limit_is_taken_one_by_one_and_then_refused(make: Make) -> None:
     asyncio.run(story())
 
 
+def test_several_are_taken_together_or_not_at_all(make: Make) -> None:
+    async def story() -> None:
+        windows, name = make(), fresh()
+        assert [await windows.take(name, 10, amount) for amount in (6, 5, 4, 1)] == [True, False, True, False]
+        (window,) = await windows.look(name)
+        assert window.current == 10
+
+    asyncio.run(story())
+
+
 def test_what_is_added_counts_whatever_the_limit(make: Make) -> None:
     async def story() -> None:
         windows, name, other = make(), fresh(), fresh()
