@@ -98,6 +98,15 @@ class Access:
             )
         return held.caller
 
+    def is_operator(self, request: Request) -> bool:
+        """Whether a request has an operator's key. Never in the open service."""
+        if self._held is None:
+            return False
+        try:
+            return self.caller(request, "operate").is_operator
+        except (Unauthorized, Forbidden):
+            return False
+
     def _find(self, header: str | None, keys: Mapping[str, _Held]) -> _Held:
         kind, _, presented = (header or "").strip().partition(" ")
         presented = presented.strip()

@@ -21,23 +21,34 @@ from feedback.opening import open_sealer
 from feedback.redaction import load_redactor
 from feedback.shared import SharedStore
 from serve.access import Access
+from serve.addresses import Addresses
 from serve.blame import Blame
 from serve.blinding import check_blind
 from serve.caller import Caller, Scope
 from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
 from serve.completions import parse_text
-from serve.cors import allow_origins
+from serve.cors import allow_origins, is_of_another_page
 from serve.engines import Fleet
-from serve.errors import ApiError, ClientGone, MethodNotAllowed, NotFound, error_response, json_response
+from serve.errors import (
+    ApiError,
+    ClientGone,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    error_response,
+    json_response,
+)
 from serve.feedback_api import FeedbackApi
 from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, Tokens, found, presented, with_token
 from serve.following import TableFollower
 from serve.generation import Route
+from serve.hosts import TrustedHosts
 from serve.idempotency import Idempotency
 from serve.leases import Leases
 from serve.limits import NO_LIMITS
 from serve.listening import most_connections
+from serve.media import check_json
 from serve.metering import Metering
 from serve.metrics import Metrics
 from serve.observing import Observe
@@ -133,10 +144,10 @@ def create_app(
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
+    app.add_middleware(TrustedHosts, patterns=(settings.host, *settings.trusted_hosts))
     app.add_middleware(Observe, metrics=gateway.metrics)
+    allow_origins(app, settings.cors_origins)  # around everything else, so that pages can read errors too
     app.state.edge = gateway.edge
-    if settings.cors_origins:  # around everything else, so that pages of these origins can read errors too
-        allow_origins(app, settings.cors_origins)
     return app
 
 
@@ -164,6 +175,7 @@ class Gateway:
             settings.consent,
             settings.blind_voters,
         )
+        self._addresses = Addresses(settings.trusted_proxies)
         self._metering = Metering(_windows(settings, self.metrics), self.metrics)
         sealer = open_sealer(settings.data)
         privacy = Privacy(signer, sealer, load_redactor(settings.redact))
@@ -237,7 +249,7 @@ class Gateway:
         if request.method != "POST":
             return await self._stored_list(request)
         caller = await self._enter(request, "chat")
-        asked = self._parse_chat(await self._body(request))
+        asked = self._parse_chat(await self._json(request))
         if asked.wants_comparison:
             compared, token = await self._compare(request, one_of_two(asked), caller)
             answer = compared.as_choices()
@@ -247,7 +259,7 @@ class Gateway:
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions, OpenAI's older one."""
         caller = await self._enter(request, "chat")
-        asked = parse_text(await self._body(request), self._settings.model_name)
+        asked = parse_text(await self._json(request), self._settings.model_name)
         return await self._answer(request, asked, caller)
 
     async def _answer(self, request: Request, asked: ChatRequest, caller: Caller) -> Response:
@@ -270,7 +282,7 @@ class Gateway:
         caller = await self._enter(request, "chat")
         completion_id = request.path_params["completion_id"]
         if request.method == "POST":
-            raw = await self._body(request)
+            raw = await self._json(request)
             return json_response(await self._stored.change(caller.tenant, completion_id, raw))
         if request.method == "DELETE":
             return json_response(await self._stored.delete(caller.tenant, completion_id))
@@ -286,7 +298,7 @@ class Gateway:
     async def comparisons(self, request: Request) -> Response:
         """POST /v1/comparisons: two answers to choose from."""
         caller = await self._enter(request, "chat")
-        asked = self._parse_chat(await self._body(request))
+        asked = self._parse_chat(await self._json(request))
         compared, token = await self._compare(request, comparable(asked), caller)
         return json_response(compared.as_sides() | {EXTENSION: token})
 
@@ -314,9 +326,10 @@ class Gateway:
     async def tensorzero_feedback(self, request: Request) -> Response:
         """POST /feedback, in the shape of TensorZero's API."""
         caller = await self._enter(request, "feedback")
-        vote = orjson.dumps(translate(parse_object(await self._body(request))))
+        vote = orjson.dumps(translate(parse_object(await self._json(request))))
         key = request.headers.get("idempotency-key")
-        reply = await self._feedback.post(vote, "application/json", key, Sender(_address(request), caller))
+        sender = Sender(self._addresses.of(request), caller)
+        reply = await self._feedback.post(vote, "application/json", key, sender)
         return json_response({"feedback_id": reply.body["id"]})
 
     async def receipt(self, request: Request, feedback_id: str) -> Response:
@@ -347,22 +360,31 @@ class Gateway:
     async def _sender(self, request: Request) -> Sender | None:
         """Who votes: by a feedback token, or by what access says. Raises Unauthorized, Forbidden, 429.
 
-        None: a request that shows neither key nor token, where one is needed.
+        None: a request that shows neither key nor token, where one is needed. An open service knows nobody,
+        but a page of another origin is not to vote in the name of whoever looks at it.
         """
         token = presented(request.headers)
         if token is not None:
             return await self._granted(request, token)
-        if not self._access.is_open and "authorization" not in request.headers:
+        if self._access.is_open:
+            if is_of_another_page(request.headers, self._settings.cors_origins):
+                return None
+        elif "authorization" not in request.headers:
             return None
-        return Sender(_address(request), await self._enter(request, "feedback"))
+        return Sender(self._addresses.of(request), await self._enter(request, "feedback"))
 
     async def _granted(self, request: Request, token: str | None) -> Sender:
         """The sender who has a token. Raises Unauthorized when there is none of ours, or 429."""
         if token is None:
-            return Sender(_address(request), self._access.caller(request, "feedback"))  # which refuses
+            self._access.caller(request, "feedback")  # which refuses, but in an open service
+            raise Forbidden(
+                "A web page of another origin can vote with the answer's feedback token only, or when its "
+                "origin is allowed: --cors-origin.",
+                code="cross_site",
+            )
         grant = self._tokens.check(token, time.time())
         await self._metering.admit_user(BROWSER, grant.rater)
-        return Sender(_address(request), grant=grant)
+        return Sender(self._addresses.of(request), grant=grant)
 
     async def _take_votes(self, sender: Sender, votes: int) -> None:
         """Count votes, before they are checked, for the key or token they come with. Raises 429, 413."""
@@ -411,9 +433,12 @@ class Gateway:
             return json_response({"status": "a background task has ended"}, 503)
         return json_response({"status": "ok"})
 
-    async def readyz(self) -> Response:
-        """200 when an engine can serve everyone in the routing table, 503 with the reasons otherwise."""
-        problems = self._fleet.problems(self._follower.table)
+    async def readyz(self, request: Request) -> Response:
+        """200 when an engine can serve everyone in the routing table, 503 with the reasons otherwise.
+
+        Where engines are and what they said is for an operator's key.
+        """
+        problems = self._fleet.problems(self._follower.table, self._access.is_operator(request))
         if problems:
             return json_response({"status": "not ready", "reasons": problems}, 503, {"retry-after": "1"})
         return json_response({"status": "ready"})
@@ -440,13 +465,18 @@ class Gateway:
         Where keys tell callers apart, a user without a name is not limited as a user: behind one address may
         be a whole product.
         """
-        user = self._chat.pseudonym(caller, name, _address(request))
+        user = self._chat.pseudonym(caller, name, self._addresses.of(request))
         if caller.limits is not NO_LIMITS:
             await self._metering.admit_user(caller, user if name or not caller.key_id else None)
         return user
 
     def _parse_chat(self, raw: bytes) -> ChatRequest:
         return parse_chat(raw, self._settings.model_name, self._settings.default_max_tokens)
+
+    async def _json(self, request: Request) -> bytes:
+        """A body that says that it is JSON. Raises UnsupportedMediaType, BodyTooLarge."""
+        check_json(request.headers.get("content-type", ""))
+        return await self._body(request)
 
     async def _body(self, request: Request, limit: int | None = None) -> bytes:
         return await read_body(request, limit or self._settings.max_body_bytes)
@@ -468,10 +498,6 @@ def _show_operator(request: Request, caller: Caller, route: Route) -> None:
         headers = visit_of(request.scope).headers
         headers["x-hearken-arm"] = route.arm
         headers["x-hearken-policy-version"] = route.version
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"
 
 
 def _page(name: str, headers: Mapping[str, str] = _PAGE_HEADERS) -> Callable[[], Awaitable[Response]]:

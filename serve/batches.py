@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 
 from serve.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from serve.media import is_json, media_type, unsupported
 
 MAX_ITEMS = 1000
-_JSON = frozenset({"", "application/json", "text/json"})
 _PLAIN = "text/plain"  # what a browser may send to another origin without asking first
 _LINES = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
@@ -17,12 +17,14 @@ _LINES = frozenset(
 
 def is_batch(raw: bytes, content_type: str) -> bool:
     """Whether a body holds several votes. Raises UnsupportedMediaType for what is not JSON."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type in _LINES:
+    kind = media_type(content_type)
+    if kind in _LINES:
         return True
-    if media_type not in _JSON and media_type != _PLAIN and not media_type.endswith("+json"):
-        raise _unsupported(media_type)
-    return media_type != _PLAIN and raw.lstrip()[:1] == b"["
+    if kind == _PLAIN:
+        return False
+    if not is_json(content_type):
+        raise _unsupported(content_type)
+    return raw.lstrip()[:1] == b"["
 
 
 def check_plain_text(content_type: str, token: str | None) -> None:
@@ -30,17 +32,13 @@ def check_plain_text(content_type: str, token: str | None) -> None:
 
     Otherwise any web page could send votes in the name of whoever looks at it. Raises UnsupportedMediaType.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == _PLAIN and token is None:
-        raise _unsupported(media_type)
+    if media_type(content_type) == _PLAIN and token is None:
+        raise _unsupported(content_type)
 
 
-def _unsupported(media_type: str) -> UnsupportedMediaType:
-    return UnsupportedMediaType(
-        f"The content type {media_type[:80]!r} is not understood; send application/json, or "
-        "application/x-ndjson for one vote on each line.",
-        code="unsupported_media_type",
-    )
+def _unsupported(content_type: str) -> UnsupportedMediaType:
+    right = "send application/json, or application/x-ndjson for one vote on each line"
+    return unsupported(content_type, right)
 
 
 def split(raw: bytes, content_type: str) -> list[Any]:
@@ -48,7 +46,7 @@ def split(raw: bytes, content_type: str) -> list[Any]:
 
     Raises BadRequest when the body is no array or empty, BodyTooLarge for more than `MAX_ITEMS`.
     """
-    if content_type.partition(";")[0].strip().lower() in _LINES:
+    if media_type(content_type) in _LINES:
         items: list[Any] = [line for line in raw.split(b"\n") if line and not line.isspace()]
     else:
         try:

@@ -131,15 +131,20 @@ class Fleet:
 
     # -- engines ----------------------------------------------------------------------------------------
 
-    def problems(self, table: RoutingTable) -> list[str]:
-        """Why no single engine can serve the whole table; empty when one can."""
+    def problems(self, table: RoutingTable, detailed: bool) -> list[str]:
+        """Why no single engine can serve the whole table; empty when one can.
+
+        `detailed`: with the engines' URLs and words. Without, they are numbered, and only states are told.
+        """
         problems = []
-        for engine in self.engines:
+        for number, engine in enumerate(self.engines, 1):
+            name = engine.url if detailed else f"engine-{number}"
             missing = (table.adapters | {table.live}) - engine.policies
             if not engine.usable:
-                problems.append(f"{engine.url}: {engine.problem}")
+                problem = engine.problem or "out of use"
+                problems.append(f"{name}: {problem if detailed else problem.partition(':')[0]}")
             elif missing:
-                problems.append(f"{engine.url}: {len(missing)} of the table's policies not loaded yet")
+                problems.append(f"{name}: {len(missing)} of the table's policies not loaded yet")
             else:
                 return []
         return problems

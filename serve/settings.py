@@ -6,7 +6,9 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from feedback.redaction import load_redactor
+from serve.addresses import parse_networks
 from serve.bounds import NORMAL_BOUNDS, Bounds
+from serve.hosts import is_host_pattern
 from serve.keys import Consent
 from serve.limits import UNSET, Limits
 
@@ -36,6 +38,14 @@ class GatewaySettings:
     token_vote_bytes: Annotated[int, "longest body of a vote with a feedback token"] = 64 * 1024
     cors_origins: Annotated[
         tuple[str, ...], "web pages of these origins may call the API: https://shop.example; *: all"
+    ] = ()
+    trusted_hosts: Annotated[
+        tuple[str, ...],
+        "names that clients reach the service by, like chat.example.com or *.example.com; IP addresses and "
+        "names that nobody can register (localhost, without a dot, .local, .internal) always count; *: any",
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...], "proxies whose X-Forwarded-For tells users' addresses: addresses or networks"
     ] = ()
     consent: Annotated[
         Consent, "users' consent to keep their texts and learn from them: given, or asked of each request"
@@ -99,6 +109,12 @@ class GatewaySettings:
         for origin in self.cors_origins:
             if not _is_origin(origin):
                 raise ValueError(f"origin {origin!r} must be like https://example.com, without a path, or *")
+        for name in self.trusted_hosts:
+            if not is_host_pattern(name):
+                raise ValueError(
+                    f"trusted host {name!r} must be a name like chat.example.com or *.example.com, or *"
+                )
+        parse_networks(self.trusted_proxies)
         load_redactor(self.redact)
         if self.poll_seconds <= 0 or self.engine_timeout_seconds <= 0 or self.max_body_bytes <= 0:
             raise ValueError("poll_seconds, engine_timeout_seconds and max_body_bytes must be above 0")

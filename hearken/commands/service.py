@@ -28,6 +28,8 @@ UP = {
     "--keys": "gateway.keys",
     "--limit": "gateway.limits",
     "--cors-origin": "gateway.cors_origins",
+    "--trusted-host": "gateway.trusted_hosts",
+    "--trusted-proxy": "gateway.trusted_proxies",
     "--feedback-reason": "gateway.feedback_reasons",
     "--consent": "gateway.consent",
     "--redact": "gateway.redact",

@@ -57,6 +57,9 @@ app.kubernetes.io/part-of: hearken
 {{- if lt (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5) }}
 {{- fail (printf "lora.kept is %d: live, previous, control and canary and a rollout must stay loaded beside what a batch mixes; set at least lora.perBatch + 5 = %d" (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5)) }}
 {{- end }}
+{{- if dig "gateway" "trusted_hosts" "" .Values.config }}
+{{- fail "config.gateway.trusted_hosts would be passed over, because the chart adds the Service's own names: set access.trustedHosts" }}
+{{- end }}
 {{- with dig "learner" "rank" 0 .Values.config }}
 {{- if and (ne (toString .) "none") (gt (int .) (int $.Values.lora.maxRank)) }}
 {{- fail (printf "config.learner.rank is %d, more than engines accept (lora.maxRank is %d)" (int .) (int $.Values.lora.maxRank)) }}
@@ -130,6 +133,25 @@ checksum/config: {{ toToml . | sha256sum }}
 - --cors-origin
 - {{ . | quote }}
 {{- end }}
+{{- range .trustedProxies }}
+- --trusted-proxy
+- {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- /* The Service by its name in the namespace, and all names below it; shorter ones have no dot. */}}
+- --trusted-host
+- {{ printf "%s.%s" (include "hearken.fullname" .) .Release.Namespace | quote }}
+- --trusted-host
+- {{ printf "*.%s.svc" .Release.Namespace | quote }}
+{{- if .Values.ingress.enabled }}
+{{- range .Values.ingress.hosts }}
+- --trusted-host
+- {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- range .Values.access.trustedHosts }}
+- --trusted-host
+- {{ . | quote }}
 {{- end }}
 {{- end }}
 

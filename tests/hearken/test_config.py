@@ -38,6 +38,7 @@ SIZES = {
 OTHERS: dict[str, Any] = {
     "gateway.redact": "patterns",
     "gateway.cors_origins": ("https://shop.example",),
+    "gateway.trusted_proxies": ("10.0.0.0/8",),
     "gateway.engines": ("http://10.0.0.1:8000", "http://10.0.0.2:8000"),
     "controller.ladder": ((0.02, 5.0), (0.4, 6.0)),
     "controller.gate.length_ratio_low": 0.5,

@@ -18,6 +18,7 @@ from hearken.config.resolve import Config
 from hearken.config.schema import CHART_DECIDES, put_into, schema
 from hearken.config.tables import tables
 from hearken.engine import EngineOptions, engine_command, engine_environment
+from serve.hosts import is_trusted
 from serve.limits import Limits
 from tests.packaging.tools import NEWEST, OLDEST, ROOT, VALUES, Render, Resource, Run
 
@@ -304,6 +305,12 @@ def test_keys_limits_and_origins_reach_the_gateway_and_prometheus_has_a_key(
         requests_per_minute=1200, tokens_per_minute=3_000_000, concurrent_requests=0
     )
     assert settings.cors_origins == ("https://shop.example", "http://localhost:3000")
+    assert settings.trusted_proxies == ("10.0.0.0/8",)
+    services = [item["metadata"]["name"] for item in resources if item["kind"] == "Service"]
+    below = ("", ".chat", ".chat.svc", ".chat.svc.cluster.local")  # chat: the namespace
+    for host in ("chat.example.com", "chat.example.net", *(services[0] + end for end in below)):
+        assert is_trusted(host, settings.trusted_hosts), host
+    assert not is_trusted("evil.example.com", settings.trusted_hosts)
     (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "keys")
     assert "subPath" not in mount  # or changed keys would never arrive
     assert settings.keys == Path(mount["mountPath"]) / "keys.json"

@@ -1,15 +1,18 @@
 """Which web pages may call: none, unless their origin is listed; and listed ones can read errors too."""
 
+import json
 from pathlib import Path
 
 import httpx
 import pytest
 
+from serve.feedback_tokens import HEADER
 from serve.limits import Limits
 from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, Start
 from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.serve.test_access import CHAT, add_key, bearer
+from tests.serve.test_errors import JSON
 
 SHOP, OTHER = "https://shop.example", "https://other.example"
 ASKED = "authorization,content-type,x-stainless-lang,idempotency-key"
@@ -62,7 +65,7 @@ def test_errors_can_be_read_too(start: Start, tmp_path: Path, fake: FakeVllm) ->
     def post(content: bytes | None = None, message: str = "hi", **headers: str) -> httpx.Response:
         body = {**CHAT, "messages": [{"role": "user", "content": message}]}
         sent = {"content": content} if content is not None else {"json": body}
-        return gateway.http.post("/v1/chat/completions", headers={"origin": SHOP, **headers}, **sent)  # type: ignore[arg-type]
+        return gateway.http.post("/v1/chat/completions", headers={"origin": SHOP, **JSON, **headers}, **sent)  # type: ignore[arg-type]
 
     key = bearer(secret)
     answers = {
@@ -91,3 +94,71 @@ def test_every_origin_when_that_is_asked_for(start: Start) -> None:
 def test_what_is_no_origin(origin: str) -> None:
     with pytest.raises(ValueError, match="origin"):
         GatewaySettings(data=Path("x"), engines=("http://127.0.0.1:1",), cors_origins=(origin,))
+
+
+def asks_to_vote(gateway: Gateway, headers: str, path: str = "/v1/feedback") -> httpx.Response:
+    sent = {
+        "origin": OTHER,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": headers,
+    }
+    return gateway.http.options(path, headers=sent)
+
+
+@pytest.mark.parametrize("listed", [(), (SHOP,)])
+def test_votes_with_a_token_are_taken_from_every_page(start: Start, listed: tuple[str, ...]) -> None:
+    gateway = start(cors_origins=listed)
+    answer = gateway.chat()
+    vote = {"kind": "thumbs", "completion_id": answer.json()["id"], "value": "up"}
+    token = answer.headers[HEADER]
+    for headers in ({HEADER: token}, bearer(token)):
+        asked = asks_to_vote(gateway, ",".join(headers) + ",content-type")
+        assert (asked.status_code, may_read(asked, OTHER)) == (204, True)
+        sent = gateway.http.post("/v1/feedback", json=vote, headers={"origin": OTHER, **headers})
+        assert (sent.status_code, may_read(sent, OTHER)) == (202, True)
+        receipt = f"/v1/feedback/{sent.json()['id']}"
+        assert asks_to_vote(gateway, ",".join(headers), receipt).status_code == 204
+        for method in ("GET", "DELETE"):
+            done = gateway.http.request(method, receipt, headers={"origin": OTHER, **headers})
+            assert (done.status_code, may_read(done, OTHER)) == (200, True)
+    bad = gateway.http.post("/v1/feedback", json=vote, headers={"origin": OTHER, HEADER: "fbt_x.y"})
+    assert (bad.status_code, may_read(bad, OTHER)) == (401, True)
+    beacon = {"origin": OTHER, "content-type": "text/plain", "sec-fetch-site": "cross-site"}
+    left = gateway.http.post("/v1/feedback", content=json.dumps(vote | {"token": token}), headers=beacon)
+    assert left.status_code == 202
+
+
+def test_no_page_votes_without_a_token_in_its_visitors_name(start: Start) -> None:
+    """What a browser was once allowed to send it may send again with another content."""
+    gateway = start(cors_origins=(SHOP,))
+    vote = {"kind": "thumbs", "completion_id": gateway.signer.new_completion_id(), "value": "up"}
+    ours = gateway.url
+    foreign = (
+        {"origin": OTHER},
+        {"origin": "null"},
+        {"origin": OTHER, **bearer("junk")},
+        {"origin": ours, "sec-fetch-site": "cross-site"},
+        {"origin": "http://localhost:3000", "sec-fetch-site": "same-site"},
+    )
+    for headers in foreign:
+        for body in (vote, [vote]):
+            answer = gateway.http.post("/v1/feedback", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site"), headers
+            assert not may_read(answer, headers["origin"])
+        assert gateway.http.delete("/v1/feedback/fb-1", headers=headers).status_code == 403
+    assert gateway.votes() == []
+    for headers in (
+        {},
+        {"origin": ours},
+        {"origin": SHOP},
+        {"origin": OTHER, "sec-fetch-site": "same-origin"},
+    ):
+        assert gateway.http.post("/v1/feedback", json=vote, headers=headers).status_code == 202
+    for path, asked in (
+        ("/v1/feedback", "content-type"),
+        ("/v1/feedback", f"{HEADER},x-other"),
+        ("/v1/chat/completions", f"content-type,{HEADER}"),
+        ("/feedback", HEADER),
+    ):
+        refused = asks_to_vote(gateway, asked, path)
+        assert (refused.status_code >= 400, may_read(refused, OTHER)) == (True, False), (path, asked)

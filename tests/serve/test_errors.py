@@ -10,6 +10,7 @@ from serve.errors import from_upstream
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 
+JSON = {"content-type": "application/json"}
 OK = {"model": "hearken", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -111,7 +112,7 @@ def test_bad_fields_are_named(steady: Gateway, change: dict[str, object], param:
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback", "/v1/comparisons"])
 def test_bodies_that_are_not_json_objects(steady: Gateway, path: str, body: bytes) -> None:
-    answer = steady.http.post(path, content=body)
+    answer = steady.http.post(path, content=body, headers=JSON)
     assert answer.status_code == 400
     assert error_of(answer)["code"] in ("invalid_json", "empty_batch")
 
@@ -167,7 +168,7 @@ def test_large_bodies_are_refused(start: Start, declared: bool) -> None:
     gateway = start(max_body_bytes=10_000)
     body = b'{"x": "' + b"x" * 20_000 + b'"}'
     content = body if declared else iter([body[:9_000], body[9_000:]])
-    answer = gateway.http.post("/v1/chat/completions", content=content)
+    answer = gateway.http.post("/v1/chat/completions", content=content, headers=JSON)
     assert (answer.status_code, error_of(answer)["code"]) == (413, "request_too_large")
 
 
@@ -257,3 +258,27 @@ def test_requests_are_counted_by_route_and_code(gateway: Gateway) -> None:
     assert gateway.metric('hearken_requests_total{code="404",route="unknown"}') == 1
     assert gateway.metric('hearken_completions_total{arm="live"}') == 1
     assert gateway.metric('hearken_completion_tokens_total{arm="live"}') == 6
+
+
+def test_what_a_page_may_send_without_asking_is_refused(gateway: Gateway) -> None:
+    """Forms, plain texts and bodies without a type: any page can send them to an open service."""
+    completion_id = gateway.signer.new_completion_id()
+    bodies = {
+        "/v1/chat/completions": OK,
+        "/v1/completions": {"model": "hearken", "prompt": "hi"},
+        "/v1/comparisons": OK,
+        "/v1/feedback": {"kind": "thumbs", "completion_id": completion_id, "value": "up"},
+        "/feedback": {"metric_name": "resolved", "inference_id": completion_id, "value": True},
+        "/v1/chat/completions/chatcmpl-1": {"metadata": {}},
+    }
+    types = (None, "text/plain", "text/plain; application/json", "application/x-www-form-urlencoded")
+    for path, body in bodies.items():
+        for content_type in types:
+            headers = {} if content_type is None else {"content-type": content_type}
+            answer = gateway.http.post(path, content=json.dumps(body), headers=headers)
+            assert (answer.status_code, error_of(answer)["code"]) == (415, "unsupported_media_type")
+            assert "application/json" in answer.json()["error"]["message"]
+            foreign = headers | {"origin": "https://evil.example"}
+            assert gateway.http.post(path, content=json.dumps(body), headers=foreign).status_code >= 400
+    assert gateway.votes() == []
+    assert gateway.completions() == []

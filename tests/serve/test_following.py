@@ -8,6 +8,7 @@ from feedback.log import LogError
 from serve.following import load_table, save_table
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm
+from tests.serve.test_access import add_key, bearer
 
 LIVE = "policy-1-aaaaaaaa"
 
@@ -17,7 +18,7 @@ def test_not_ready_until_an_engine_is_up_and_warm(start: Start, fake: FakeVllm) 
     gateway = start(wait=False)
     answer = gateway.http.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["reasons"]
+    assert answer.json()["reasons"] == ["engine-1: does not answer"]
     assert gateway.http.get("/livez").status_code == 200
     assert gateway.chat().status_code == 503
     fake.start()
@@ -134,3 +135,21 @@ def test_a_damaged_table_file_is_ignored(tmp_path: Path) -> None:
     save_table(path, RoutingTable(epoch=4))
     assert load_table(path).epoch == 4
     assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_where_engines_are_and_what_they_say_is_for_operators(
+    start: Start, fake: FakeVllm, tmp_path: Path
+) -> None:
+    operator = add_key(tmp_path / "keys.json", ["operate"])
+    chatter = add_key(tmp_path / "keys.json", ["chat"])
+    fake.broken = {"base"}
+    gateway = start(wait=False)
+
+    def reasons(headers: dict[str, str]) -> str:
+        return " ".join(gateway.http.get("/readyz", headers=headers).json()["reasons"])
+
+    eventually(lambda: "refuses" in reasons({}), "the engine was asked")
+    for headers in ({}, bearer(chatter), bearer("junk")):
+        assert reasons(headers) == "engine-1: refuses"
+    assert fake.url in reasons(bearer(operator))
+    assert "CUDA error" in reasons(bearer(operator))

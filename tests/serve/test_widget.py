@@ -62,8 +62,7 @@ def shop(browser: Browser, site: ThreadingHTTPServer, start: Start, tmp_path: Pa
 
     def open_page() -> tuple[Page, Gateway]:
         key = add_key(tmp_path / "keys.json", ["chat"])
-        origin = f"http://127.0.0.1:{site.server_port}"
-        gateway = start(cors_origins=(origin,))
+        gateway = start()
         body = {"model": "hearken", "messages": [{"role": "user", "content": "hi"}], "user": "ada"}
         answer = gateway.http.post("/v1/chat/completions", json=body, headers=bearer(key)).json()
         handler: type[_Pages] = site.RequestHandlerClass  # type: ignore[assignment]
@@ -79,7 +78,7 @@ def shop(browser: Browser, site: ThreadingHTTPServer, start: Start, tmp_path: Pa
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
         opened.append((page, complaints))
-        page.goto(origin)
+        page.goto(f"http://127.0.0.1:{site.server_port}")
         return page, gateway
 
     yield open_page
