@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from deploy.engine_key import engine_headers
 from deploy.manifest import Probe
 from deploy.thoughts import PROMPT_END, Thoughts, after_thought, unfinished, without_marks
 from feedback.events import BASE
@@ -89,7 +90,7 @@ class EngineClient:
         limits = httpx.Limits(
             max_connections=256, max_keepalive_connections=64, keepalive_expiry=KEEP_ALIVE_SECONDS
         )
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits, headers=engine_headers())
         self._patient = httpx.Timeout(timeout, read=SAMPLE_SECONDS)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import httpx
 
 from deploy.engine import EngineClient, EngineDown, EngineError, Sample
+from deploy.engine_key import engine_headers
 from feedback.events import BASE
 from hearken.conversation import Conversation, last_question
 
@@ -82,7 +83,7 @@ def tokenize(engine_url: str, conversations: Sequence[Conversation]) -> list[lis
 
     Raises EngineError.
     """
-    with httpx.Client(base_url=engine_url, timeout=60.0, trust_env=False) as client:
+    with httpx.Client(base_url=engine_url, timeout=60.0, trust_env=False, headers=engine_headers()) as client:
 
         def one(conversation: Conversation) -> list[int]:
             body = {"model": BASE, "messages": conversation, "add_generation_prompt": True}

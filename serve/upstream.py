@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from deploy.engine_key import engine_headers
 from serve.wire import Connection, Deaf, Pool, WireError
 
 Json = dict[str, Any]
@@ -65,6 +66,7 @@ class Upstream:
             connect_seconds=_CONNECT_SECONDS,
             silence_seconds=self._timeout_seconds,
             idle_seconds=_KEEP_ALIVE_SECONDS,
+            headers="".join(f"{name}: {value}\r\n" for name, value in engine_headers().items()).encode(),
         )
 
     async def close(self) -> None:

@@ -80,12 +80,13 @@ class Connection(asyncio.Protocol):
 
     # What the user of the connection calls
 
-    def ask(self, place: Place, method: bytes, path: bytes, body: bytes) -> None:
-        """Send a request."""
+    def ask(self, place: Place, method: bytes, path: bytes, body: bytes, headers: bytes = b"") -> None:
+        """Send a request. `headers`: further ones, each with its line end."""
         self._reset()
         self._heard = self._loop.time()
         self._silence = self._loop.call_later(self._silence_seconds, self._check_silence)
         head = b"%b %b%b HTTP/1.1\r\nhost: %b\r\naccept: */*\r\n" % (method, place.path, path, place.name)
+        head += headers
         if body:
             head += b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self._transport.write(head + b"\r\n" + body)
@@ -209,7 +210,10 @@ class Pool:
     `connect_seconds` bounds connecting, `silence_seconds` every wait for the next byte of an answer.
     """
 
-    def __init__(self, *, connect_seconds: float, silence_seconds: float, idle_seconds: float) -> None:
+    def __init__(
+        self, *, connect_seconds: float, silence_seconds: float, idle_seconds: float, headers: bytes = b""
+    ) -> None:
+        self._headers = headers
         self._connect_seconds = connect_seconds
         self._silence_seconds = silence_seconds
         self._idle_seconds = idle_seconds
@@ -235,7 +239,7 @@ class Pool:
     ) -> Connection:
         """The connection, when its answer has a status. It is dropped on any failure."""
         try:
-            connection.ask(place, method, path, body)
+            connection.ask(place, method, path, body, self._headers)
             await connection.status()
         except BaseException:
             self.drop(connection)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from deploy.engine import EngineClient
+from deploy.engine_key import VARIABLE
 from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Candidate, entry
@@ -26,6 +27,8 @@ from learner.model import POLICY, SharedModel
 from tests.servers import free_ports
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
+
+ENGINE_KEY = "for the engines of this test"
 
 PASSES = GateNumbers(
     prompts=64, win_rate=0.8, win_rate_low=0.7, response_tokens=20.0, response_tokens_live=20.0
@@ -90,7 +93,11 @@ def service(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     command += ["--queue-seconds", "2"]  # less than any engine takes to start
     with output.open("w") as out:
         process = subprocess.Popen(
-            [*command, "--model", str(tiny_model)], stdout=out, stderr=out, start_new_session=True
+            [*command, "--model", str(tiny_model)],
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env={**os.environ, VARIABLE: ENGINE_KEY},
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         running = Running(process, data, port, http, output)
@@ -155,7 +162,9 @@ def test_a_killed_learner_loses_and_repeats_no_vote(service: Running) -> None:
     assert checked.labels_in_log == 20
 
 
-def test_a_killed_engine_comes_back_with_its_adapters(service: Running, tiny_model: Path) -> None:
+def test_a_killed_engine_comes_back_with_its_adapters(
+    service: Running, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = offer_a_candidate(service, tiny_model)
     engine = service.group_of(f"api_server .*--port {service.port + 1}")
     os.killpg(engine, signal.SIGKILL)
@@ -165,6 +174,8 @@ def test_a_killed_engine_comes_back_with_its_adapters(service: Running, tiny_mod
     assert int(refusal.headers["retry-after"]) >= 1
     assert refusal.json()["error"]["message"]
     eventually(lambda: service.http.get("/readyz").status_code == 200, "the engine is back")
+    assert httpx.get(service.engine_url + "/v1/models").status_code == 401
+    monkeypatch.setenv(VARIABLE, ENGINE_KEY)
     client = EngineClient(service.engine_url)
     assert version in client.models()
     client.close()

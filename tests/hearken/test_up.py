@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.engine_key import VARIABLE, draw_engine_key
 from deploy.registry import Registry
 from hearken import flags
 from hearken.cli import parser
@@ -228,3 +229,17 @@ print([name for name in ("torch", "transformers", "vllm", "numpy") if name in sy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_engines_have_a_key_that_only_the_service_knows(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    draw_engine_key()
+    key = os.environ[VARIABLE]
+    assert len(key) == 64
+    for child in children(settings(tmp_path), model, cuda=False).values():
+        assert child.env[VARIABLE] == key
+        assert key not in " ".join(child.command)
+    draw_engine_key()
+    assert os.environ[VARIABLE] == key  # one that there is stays

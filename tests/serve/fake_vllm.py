@@ -65,6 +65,7 @@ class FakeVllm:
         self.lora_requests = 0
         self.warm_ups = 0
         self.broken: set[str] = set()  # models that fail with every request
+        self.key: str | None = None  # that it asks for at /v1
         self.immune = False  # whether every trouble is answered like any other message
         self.has_tokens_for_us = threading.Event()  # unless it is set, the gateway's own questions wait
         self.has_tokens_for_us.set()
@@ -125,6 +126,9 @@ class FakeVllm:
     async def _maybe_silent(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         while request.path in self.silent:  # noqa: ASYNC110 (a test's thread ends it)
             await asyncio.sleep(0.005)
+        sent = request.headers.get("authorization")
+        if self.key is not None and request.path.startswith("/v1") and sent != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
         return await handler(request)
 
     async def _metrics(self, _: web.Request) -> web.Response:

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.engine import EngineClient, EngineError
+from deploy.engine_key import VARIABLE
 from deploy.table import RoutingTable
 from serve.affinity import SLACK
 from tests.serve.conftest import Gateway, Start, ask_and_leave, eventually
@@ -392,3 +394,20 @@ def test_adapters_cannot_be_loaded_from_outside(gateway: Gateway, fake: FakeVllm
         for method in ("POST", "GET", "PUT"):
             assert gateway.http.request(method, path, json=body).status_code == 404
     assert fake.lora_requests == 0
+
+
+def test_an_engine_with_a_key_gets_it(start: Start, fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.key = "secret of the engine"
+    monkeypatch.setenv(VARIABLE, fake.key)
+    gateway, client = start(), EngineClient(fake.url)
+    assert gateway.chat().status_code == 200
+    assert client.models() == ["base"]
+    client.close()
+    monkeypatch.setenv(VARIABLE, "another")
+    stranger = EngineClient(fake.url)
+    with pytest.raises(EngineError, match="401"):
+        stranger.models()
+    stranger.close()
+    monkeypatch.setenv(VARIABLE, "two\r\nlines")
+    with pytest.raises(ValueError, match=VARIABLE):
+        EngineClient(fake.url)
