@@ -222,6 +222,7 @@ _ERRORS = {
     "400": "A field is wrong.",
     "401": "No key or token that is good.",
     "403": "The key or token is not good for this.",
+    "421": "The Host header is no name of this service.",
     "429": "Too many requests.",
     "503": "The log cannot be used now.",
 }
@@ -324,6 +325,7 @@ FEEDBACK_PATHS: Schema = {
                 _404="No such completion.",
                 _409="The same request is being answered.",
                 _413="The body is too large.",
+                _415="Not JSON.",
                 _422="The idempotency key was used with another body.",
             ),
         }

@@ -17,10 +17,12 @@ _WORDS = {
     403: "The key does not have the scope that is needed.",
     404: "There is no such thing.",
     413: "The body is too large.",
+    415: "The body does not say that it is JSON.",
+    421: "The Host header is no name of this service.",
     429: "A limit is used up; Retry-After says when it is not.",
     503: "Not at the moment; Retry-After says when to try again.",
 }
-_ALWAYS = (400, 401, 403, 413, 429, 503)
+_ALWAYS = (400, 401, 403, 413, 415, 421, 429, 503)
 
 
 def document(model_name: str) -> Json:
