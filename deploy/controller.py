@@ -103,6 +103,7 @@ class Controller:
         self._tend(now)
         self._start_next(now)
         self._metrics.show(self.state, self._observation)
+        self._metrics.losses.show(self._log)
 
     def wait(self, seconds: float) -> None:
         """Wait for the next candidate or command, at most `seconds`. Raises `LogError`."""

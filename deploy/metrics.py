@@ -7,6 +7,7 @@ from deploy.observation import Observation
 from deploy.registry import seq_of
 from deploy.settings import ControllerSettings
 from deploy.stages import Outcome, ReleaseState
+from feedback.loss_metrics import LossMetrics
 
 STAGES = ("idle", "canary", "holdback")
 
@@ -60,6 +61,7 @@ class ControllerMetrics:
         self.dead_letters = Counter(
             "hearken_controller_dead_letters", "Records that make no sense, set aside", registry=self.registry
         )
+        self.losses = LossMetrics(self.registry)
         self.bound.labels("promote").set(settings.promote_bound)
         self.bound.labels("harm").set(settings.harm_bound)
         self.tolerance.set(settings.parity_tolerance_nats)

@@ -21,7 +21,9 @@ class ControllerSettings:
     metrics_port: Annotated[int, "port of the Prometheus metrics"] = 8003
     metrics_host: Annotated[str, "address of the Prometheus metrics"] = "127.0.0.1"
     kafka: Annotated[
-        str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
+        str | None,
+        "HOST:PORT[,HOST:PORT...] of Kafka, or a file of client settings (docs/kafka.md); without it the "
+        "embedded log is used",
     ] = None
     redis: Annotated[
         str | None, "URL of the Redis server in which gateways hold their leases; without it a local file"

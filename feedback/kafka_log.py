@@ -9,11 +9,14 @@ from concurrent.futures import Future
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from feedback.kafka_checks import KafkaRefused
 from feedback.kafka_reader import PATIENCE_SECONDS, KafkaReader, consumer, fetch
+from feedback.kafka_settings import KafkaSettings
 from feedback.kafka_topics import PARTITIONS, KafkaTopics
 from feedback.log import Cursor, Entry, LogUnavailable, Place, Record
+from feedback.losses import Losses, place
 from feedback.relay import Relay
 from feedback.sqlite_log import SqliteLog
 
@@ -28,24 +31,27 @@ class KafkaLog:
 
     `append` writes to this process's `outbox` only and is durable there; a relay moves it on, so a broker
     that is down, slow or absent at start neither fails nor delays an append. `read` needs the broker; while
-    it is away the answer is empty, after the wait. Takes over the outbox and closes it. `partitions`:
-    topic -> how many partitions to make where it is missing. `patience_seconds`: see `KafkaReader`.
+    it is away the answer is empty, after the wait. So it is where records between the cursor and what the
+    broker still has are lost, until somebody accepts that (see `losses`). Takes over the outbox and closes
+    it. `partitions`: topic -> how many partitions to make where it is missing. `patience_seconds`: see
+    `KafkaReader`.
     """
 
     def __init__(
         self,
         outbox: SqliteLog,
-        bootstrap: str,
+        settings: KafkaSettings,
         partitions: Mapping[str, int] = PARTITIONS,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         _quieten_client()
         self._outbox = outbox
         self._patience_seconds = patience_seconds
-        self._topics = KafkaTopics(bootstrap, partitions)
+        self._topics = KafkaTopics(settings, partitions)
+        self.losses = Losses(outbox.path.parent)
         self._relay = Relay(outbox, self._topics)
         self._closing = threading.Event()
-        self._away = False
+        self._away = ""  # why, as it was told
         self._lock = threading.Lock()  # guards the idle readers
         self._readers: list[KafkaReader] = []
         self._fetching = threading.Lock()  # guards the consumer of `fetch`, made when it is first wanted
@@ -65,13 +71,22 @@ class KafkaLog:
         for topic in topics:
             self._check_topic(topic)
         deadline = time.monotonic() + wait_seconds
+        refused = False
         while topics and not self._closing.is_set():
-            left = deadline - time.monotonic()
+            left = max(0.0, deadline - time.monotonic())
             try:
                 with self._reader(topics, cursor) as reader:
-                    records, after = reader.read(cursor, limit, max(0.0, left))
-                self._report(records)
-                return records, after
+                    start, losses = reader.start(cursor, left, refused=refused)
+                    if self.losses.may_pass(topics, losses):
+                        records, after = reader.read(start, limit, left)
+                        self._report(records)
+                        return records, after
+            except OffsetOutOfRangeError as error:
+                self._topics.refresh()
+                if not refused:  # look at once why, also for a caller who does not wait
+                    refused = True
+                    continue
+                self._report_away(error)
             except KafkaError as error:
                 self._topics.refresh()
                 self._report_away(error)
@@ -85,8 +100,8 @@ class KafkaLog:
         with self._fetching:
             try:
                 if self._fetcher is None:
-                    self._fetcher = consumer(self._topics.bootstrap)
-                found = fetch(self._fetcher, places, max(1.0, wait_seconds))
+                    self._fetcher = consumer(self._topics)
+                found = fetch(self._fetcher, self._topics, places, max(1.0, wait_seconds))
             except KafkaError as error:
                 self._end_fetcher()
                 raise LogUnavailable(f"Kafka at {self._topics.bootstrap} does not answer: {error}") from error
@@ -109,13 +124,17 @@ class KafkaLog:
             raise LogUnavailable(f"Kafka at {self._topics.bootstrap} does not answer: {error}") from error
 
     def _broker_end(self, topics: Sequence[str], seconds: float) -> dict[str, int]:
-        partitions = self._topics.partitions()
-        places = [TopicPartition(topic, n) for topic in topics for n in range(partitions[topic])]
-        with contextlib.closing(consumer(self._topics.bootstrap)) as client:
-            ends = client.end_offsets(places, timeout_ms=int(seconds * 1000))
-            starts = client.beginning_offsets(places, timeout_ms=int(seconds * 1000))
+        found = self._topics.found()
+        places = {
+            TopicPartition(self._topics.on_broker(topic), n): place(topic, n)
+            for topic in topics
+            for n in range(found[topic].partitions)
+        }
+        with contextlib.closing(consumer(self._topics)) as client:
+            ends = client.end_offsets(list(places), timeout_ms=int(seconds * 1000))
+            starts = client.beginning_offsets(list(places), timeout_ms=int(seconds * 1000))
         # Nothing to read up to where nothing is left: no record would ever take a reader there.
-        return {f"{p.topic}/{p.partition}": ends[p] for p in places if ends[p] > starts[p]}
+        return {name: ends[p] for p, name in places.items() if ends[p] > starts[p]}
 
     def lag(self) -> tuple[int, float]:
         """How many events wait for the broker in the outbox, and the age of the oldest in seconds."""
@@ -124,7 +143,7 @@ class KafkaLog:
     def behind(self, topics: Sequence[str], cursor: Cursor) -> tuple[int, float]:
         """See `EventLog.behind`: as of the last fetch of whoever read up to the cursor, else 0."""
         with self._lock:
-            readers = [r for r in self._readers if r.partitions.keys() == set(topics) and r.matches(cursor)]
+            readers = [r for r in self._readers if r.found.keys() == set(topics) and r.matches(cursor)]
             return readers[-1].behind() if readers else (0, 0.0)
 
     def release_hold(self, reader: str) -> "Future[None]":
@@ -164,15 +183,15 @@ class KafkaLog:
     @contextlib.contextmanager
     def _reader(self, topics: Sequence[str], cursor: Cursor) -> Iterator[KafkaReader]:
         """A reader for the time of one read: an idle one that stands at the cursor if there is one."""
-        known = self._topics.partitions()
-        partitions = {topic: known[topic] for topic in topics}
+        known = self._topics.found()
+        found = {topic: known[topic] for topic in topics}
         with self._lock:
-            fitting = [r for r in self._readers if r.partitions == partitions]
+            fitting = [r for r in self._readers if r.found == found]
             fitting.sort(key=lambda r: r.matches(cursor))
             reader = fitting[-1] if fitting else None
             if reader is not None:
                 self._readers.remove(reader)
-        reader = reader or KafkaReader(self._topics.bootstrap, partitions, self._patience_seconds)
+        reader = reader or KafkaReader(self._topics, found, self._patience_seconds)
         try:
             yield reader
         except BaseException:
@@ -190,16 +209,18 @@ class KafkaLog:
         if records or self._topics.answers():
             if self._away:
                 logger.info("Kafka at %s answers again", self._topics.bootstrap)
-            self._away = False
+            self._away = ""
         else:
             self._report_away(None)
 
     def _report_away(self, error: KafkaError | None) -> None:
-        if not self._away:
-            self._away = True
-            logger.warning(
-                "nothing can be read: Kafka at %s does not answer: %s", self._topics.bootstrap, error
-            )
+        """Say once that nothing can be read, and again when the broker has come to refuse it."""
+        why = str(error) if isinstance(error, KafkaRefused) else "away"
+        if self._away in ("", "away") and why != self._away:
+            at = self._topics.bootstrap
+            told = error if why != "away" else f"Kafka at {at} does not answer: {error}"
+            logger.warning("nothing can be read: %s", told)
+            self._away = why
 
 
 def _quieten_client() -> None:

@@ -11,16 +11,20 @@ from feedback.vault import Vault
 
 
 def open_log(data: Path, kafka: str | None, role: str) -> EventLog:
-    """The log of a process. `kafka`: bootstrap servers ("host:port,host:port"), or None for the embedded log.
+    """The log of a process. `kafka`: bootstrap servers ("host:port,host:port"), or the path of a file of
+    client settings, or None for the embedded log.
 
     `role` names the process ("gateway", "controller", "learner"): with Kafka each has an outbox of its own.
-    Raises `LogUnavailable` when the local file cannot be opened; a broker may be away.
+    Raises `LogUnavailable` when the local file cannot be opened, and `KafkaSettingsError` for client settings
+    that cannot be used; a broker may be away.
     """
     if kafka is None:
         return SqliteLog(data / "log.db")
     from feedback.kafka_log import KafkaLog  # only who uses Kafka loads its client
+    from feedback.kafka_settings import read_kafka
 
-    return KafkaLog(SqliteLog(data / f"outbox-{role}.db"), kafka)
+    settings = read_kafka(kafka)
+    return KafkaLog(SqliteLog(data / f"outbox-{role}.db"), settings)
 
 
 def open_shared(data: Path, redis: str | None) -> SharedStore:

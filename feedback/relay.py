@@ -14,7 +14,8 @@ from kafka.errors import (
     RecordListTooLargeError,
 )
 
-from feedback.kafka_topics import CLIENT, MAX_MESSAGE_BYTES, KafkaTopics
+from feedback.kafka_checks import MAX_MESSAGE_BYTES, KafkaRefused
+from feedback.kafka_topics import KafkaTopics
 from feedback.sqlite_log import SqliteLog
 from feedback.sqlite_rows import Stored
 
@@ -44,7 +45,7 @@ class Relay:
         self._give_up_at = float("inf")
         self._relayed_through = 0
         self._producer: Any = None
-        self._away = False
+        self._away = ""  # why, as it was told
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     def start(self) -> None:
@@ -94,7 +95,7 @@ class Relay:
         self._drop_producer()
 
     def _must_stop(self) -> bool:
-        return self._stopping.is_set() and (self._away or time.monotonic() > self._give_up_at)
+        return self._stopping.is_set() and (bool(self._away) or time.monotonic() > self._give_up_at)
 
     def _send(self, batch: list[Stored]) -> None:
         """Hand a batch to the producer, wait for its acks, discard it."""
@@ -125,8 +126,9 @@ class Relay:
     def _hand_over(self, producer: Any, stored: Stored) -> Any:
         """The future of the ack, or the error with which the client itself refuses the entry."""
         topic, key, value = stored.entry
+        at_ms = int(stored.at * 1000)
         try:
-            return producer.send(topic, value, key.encode(), timestamp_ms=int(stored.at * 1000))
+            return producer.send(self._topics.on_broker(topic), value, key.encode(), timestamp_ms=at_ms)
         except _REFUSED as error:
             return error
 
@@ -141,18 +143,18 @@ class Relay:
             except KafkaError as error:
                 if self._must_stop():
                     raise
-                if time.monotonic() - started > _SLOW_ACK_SECONDS:
-                    self._report_away(error)
+                if time.monotonic() - started > _SLOW_ACK_SECONDS and not self._away:
+                    self._report_away(self._topics.refusal() or error)
         if future.exception is None or isinstance(future.exception, _REFUSED):
             return future.exception is not None
         raise future.exception
 
     def _connected(self) -> Any:
         if self._producer is None:
-            self._topics.partitions()
+            self._topics.found()
             self._producer = KafkaProducer(
-                **CLIENT,
-                bootstrap_servers=self._topics.bootstrap,
+                **self._topics.client(),
+                compression_type=self._topics.settings.compression,
                 acks="all",
                 enable_idempotence=True,
                 delivery_timeout_ms=_NEVER_MS,  # a record that expired would let later ones overtake it
@@ -184,12 +186,14 @@ class Relay:
         self._outbox.set_aside(stored, str(error)).result()
 
     def _report_away(self, error: Exception) -> None:
-        if not self._away:
-            self._away = True
+        """Say once that events wait, and again when the broker has come to refuse this client."""
+        why = str(error) if isinstance(error, KafkaRefused) else "away"
+        if self._away in ("", "away") and why != self._away:
+            self._away = why
             where = self._topics.bootstrap
             logger.warning("Kafka at %s does not take events; they wait in the outbox: %s", where, error)
 
     def _report_back(self) -> None:
         if self._away:
-            self._away = False
+            self._away = ""
             logger.info("Kafka at %s takes events again", self._topics.bootstrap)

@@ -97,19 +97,25 @@ def check_redis(url: str) -> None:
         client.close()
 
 
-def kafka_warning(address: str) -> str | None:
-    """A line of warning when nothing listens at a Kafka address: that is allowed, the outbox bridges it.
+def kafka_warning(told: str) -> str | None:
+    """A line of warning when none of Kafka's brokers listens: that is allowed, the outbox bridges it.
 
-    Raises UsageError when `address` is not HOST:PORT.
+    `told`: addresses or a file of client settings. Raises UsageError when it is neither, or a wrong file.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UsageError(f"--kafka {address} is not an address; write HOST:PORT, such as localhost:9092")
+    from feedback.kafka_settings import KafkaSettingsError, read_kafka
+
     try:
-        socket.create_connection((host, int(port)), timeout=2.0).close()
-    except OSError as error:
-        return (
-            f"warning: no Kafka answers at {address} ({error.strerror or error}); starting anyway, "
-            "events wait in the outbox until it does"
-        )
-    return None
+        settings = read_kafka(told)
+    except KafkaSettingsError as error:
+        raise UsageError(f"--kafka: {error}") from error
+    why = None
+    for address in settings.addresses:
+        try:
+            socket.create_connection(address, timeout=2.0).close()
+            return None
+        except OSError as error:
+            why = error.strerror or error
+    return (
+        f"warning: no Kafka answers at {settings.bootstrap} ({why}); starting anyway, "
+        "events wait in the outbox until it does"
+    )

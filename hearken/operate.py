@@ -8,6 +8,7 @@ from typing import Any
 from deploy.releases import append_command, read_history
 from deploy.stages import Action
 from deploy.status import summary
+from feedback import losses
 from feedback.events import RELEASES
 from feedback.log import EventLog, LogError, LogUnavailable
 from feedback.opening import open_log
@@ -68,6 +69,19 @@ def command(data: Path, kafka: str | None, action: Action, reason: str) -> int:
     return 0
 
 
+def accept_loss(data: Path, code: str) -> int:
+    """Let the processes of a data folder read on without what they lost. `code`: as their log says it."""
+    if losses.CODE.fullmatch(code) is None:
+        raise UsageError(f"{code!r} is no code of a loss; it has 12 digits and letters, and the log says it")
+    folder = _service_folder(data)
+    try:
+        losses.accept(folder, code)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}", code=1) from error
+    print(f"accepted: who met the loss {code} on {folder} reads on within a few seconds")
+    return 0
+
+
 def describe(told: dict[str, Any]) -> list[str]:
     """The summary of releases in lines that people read, the newest decision last."""
     if told["stage"] is None:
@@ -86,12 +100,17 @@ def describe(told: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _open(data: Path, kafka: str | None) -> EventLog:
+def _service_folder(data: Path) -> Path:
     data = data.expanduser()
     if not (data / "secret").exists():
         raise UsageError(
             f"{data} is not a service's data folder; name the one of `hearken up` with --data DIR"
         )
+    return data
+
+
+def _open(data: Path, kafka: str | None) -> EventLog:
+    data = _service_folder(data)
     try:
         return open_log(data, kafka, "operator")
     except LogError as error:

@@ -125,4 +125,3 @@ def log_to_stderr() -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request to the engine
-    logging.getLogger("kafka").setLevel(logging.WARNING)

@@ -32,7 +32,9 @@ class ServiceSettings:
         "base URLs of the vLLM servers; `hearken up` runs its own instead; the learner takes the first",
     ] = (ENGINE_URL,)
     kafka: Annotated[
-        str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
+        str | None,
+        "HOST:PORT[,HOST:PORT...] of Kafka, or a file of client settings (docs/kafka.md); without it the "
+        "embedded log is used",
     ] = None
     redis: Annotated[str | None, "URL of a Redis server; without it a local file does its work"] = None
     pace: Annotated[
@@ -121,7 +123,8 @@ class DemoSettings:
     data: Annotated[Path | None, "folder of the demo's data; without it a fresh one under the cache"] = None
     kafka: Annotated[
         str | None,
-        "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used",
+        "HOST:PORT[,HOST:PORT...] of Kafka, or a file of client settings (docs/kafka.md); without it the "
+        "embedded log is used",
     ] = None
     redis: Annotated[str | None, "URL of a Redis server; without it a local file does its work"] = None
     pace: Annotated[

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from deploy.guards import Guard
+from feedback.loss_metrics import LossMetrics
 from learner.calibration import Report
 from learner.ladder import RewardLadder
 from learner.measuring import Measured
@@ -46,6 +47,7 @@ class LearnerMetrics:
         self.votes_lost = counter(
             "hearken_learner_votes_lost", "Votes on what is no longer in the log, or never came"
         )
+        self.losses = LossMetrics(self.registry)
         self.lag_events = gauge("hearken_learner_lag_events", "Events in the log that were not read yet")
         self.lag_seconds = gauge("hearken_learner_lag_seconds", "Age of the oldest event not read yet")
         self.reward_updates = counter("hearken_reward_updates", "Reward-model updates")

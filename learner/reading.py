@@ -68,6 +68,7 @@ class Reading:
     def _read_some(self, wait_seconds: float) -> list[Record]:
         parts, topics = self._parts, (COMPLETIONS, FEEDBACK, RELEASES)
         records, cursor = parts.log.read(topics, parts.place.cursor, READ_LIMIT, wait_seconds)
+        parts.metrics.losses.show(parts.log)
         votes = [record for record in records if record.topic != RELEASES]
         parts.joins.opens = self._behind < self.far_behind
         self._has_bare |= not parts.joins.opens

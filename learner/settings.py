@@ -253,7 +253,9 @@ class LearnerSettings:
     metrics_port: Annotated[int, "port of the Prometheus metrics"] = 8002
     metrics_host: Annotated[str, "address of the Prometheus metrics"] = "127.0.0.1"
     kafka: Annotated[
-        str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
+        str | None,
+        "HOST:PORT[,HOST:PORT...] of Kafka, or a file of client settings (docs/kafka.md); without it the "
+        "embedded log is used",
     ] = None
     seed: Annotated[int, "seed of everything random"] = 0
     threads: Annotated[int | None, "torch's CPU threads; without it torch's own choice"] = None

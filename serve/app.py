@@ -166,6 +166,7 @@ class Gateway:
         self.metrics = Metrics()
         self._background: list[asyncio.Task[None]] = []
         self._settings = settings
+        self._events = events
         self._relay_lag = relay_lag
         self._access = Access(
             settings.key_file,
@@ -450,6 +451,7 @@ class Gateway:
             lag_events, age_seconds = await asyncio.to_thread(self._relay_lag)
             self.metrics.relay_lag_events.set(lag_events)
             self.metrics.relay_age_seconds.set(age_seconds)
+            self.metrics.losses.show(self._events)
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _enter(self, request: Request, scope: Scope) -> Caller:

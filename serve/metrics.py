@@ -5,6 +5,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from deploy.table import RoutingTable, UserArm
+from feedback.loss_metrics import LossMetrics
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
@@ -121,6 +122,7 @@ class Metrics:
         self.relay_age_seconds = Gauge(
             "hearken_relay_age_seconds", "Age of the oldest event that waits for Kafka", registry=r
         )
+        self.losses = LossMetrics(r)
 
     def show_table(self, table: RoutingTable) -> None:
         """Export the table in force."""

@@ -23,7 +23,9 @@ class GatewaySettings:
     port: Annotated[int, "port to listen on"] = 8000
     model_name: Annotated[str, "the one model name that clients see"] = "hearken"
     kafka: Annotated[
-        str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
+        str | None,
+        "HOST:PORT[,HOST:PORT...] of Kafka, or a file of client settings (docs/kafka.md); without it the "
+        "embedded log is used",
     ] = None
     redis: Annotated[str | None, "URL of a Redis server; without it a local file does its work"] = None
     keys: Annotated[

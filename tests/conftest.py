@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.servers import free_port, kafka_bootstrap, redis_url
+from tests.servers import free_port, kafka_bootstrap, kafka_server, redis_url
 
-__all__ = ["kafka_bootstrap", "redis_url"]
+__all__ = ["kafka_bootstrap", "kafka_server", "redis_url"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

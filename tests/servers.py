@@ -27,6 +27,8 @@ import redis
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from tests.certificates import Authority
+
 KAFKA_VERSION = "4.1.0"
 KAFKA_HOME = Path(__file__).parent.parent / ".kafka"
 
@@ -49,8 +51,8 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 # The short session lets a broker that was killed come back at once: its old session must end first.
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 log.dirs={folder}/data
@@ -61,6 +63,24 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 """
+# One listener for clients with a password or a token (which nobody signs), one for those with a certificate.
+_SECURED = """listener.security.protocol.map={protocols}
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/tls/broker.chain
+ssl.truststore.type=PEM
+ssl.truststore.location={folder}/tls/ca.pem
+listener.name.ssl.ssl.client.auth=required
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl_ssl.plain.sasl.jaas.config={security}.plain.PlainLoginModule required \\
+  user_{user}="{password}";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={security}.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={security}.scram.ScramLoginModule required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config={security}.oauthbearer.OAuthBearerLoginModule required \\
+  unsecuredLoginStringClaim_sub="broker";
+"""
+_SECURITY = "org.apache.kafka.common.security"
+_PROTOCOLS = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL"
+KAFKA_USER, KAFKA_PASSWORD = "hearken", "correct-horse"
 _JAVA = ("java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _STARTUP_SECONDS = 180.0
 
@@ -104,12 +124,20 @@ def fetch_kafka() -> Path:
 
 
 class KafkaServer:
-    """One KRaft broker on loopback whose data lies in `folder`; it can be killed and started again."""
+    """One KRaft broker on loopback whose data lies in `folder`; it can be killed and started again.
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    secured: it also listens at `sasl_ssl` for clients with a password (`KAFKA_USER`, `KAFKA_PASSWORD`) or a
+    token, and at `ssl` for those with a certificate of `authority`.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None, *, secured: bool = False) -> None:
         self.folder = folder
-        self.port = port or free_port()
+        first = free_ports(4)
+        self.port = port or first
         self.bootstrap = f"127.0.0.1:{self.port}"
+        self._controller_port = first + 1
+        self.sasl_ssl, self.ssl = f"127.0.0.1:{first + 2}", f"127.0.0.1:{first + 3}"
+        self.authority = Authority(folder / "tls") if secured else None
         self._classpath = f"{fetch_kafka()}/*"
         self._process: subprocess.Popen[bytes] | None = None
         self._format()
@@ -117,12 +145,29 @@ class KafkaServer:
     def _format(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.folder / "server.properties"
-        text = _PROPERTIES.format(port=self.port, controller_port=free_port(), folder=self.folder)
-        settings.write_text(text)
+        settings.write_text(self._properties())
         if not (self.folder / "data" / "meta.properties").exists():
             tool = [*_JAVA, "-cp", self._classpath, "kafka.tools.StorageTool", "format"]
             arguments = ["-t", "hearken-local-cluster0", "-c", str(settings)]
+            if self.authority is not None:
+                for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                    user = f"[name={KAFKA_USER},password={KAFKA_PASSWORD}]"
+                    arguments += ["--add-scram", f"{mechanism}={user}"]
             subprocess.run([*tool, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    def _properties(self) -> str:
+        listeners = f"PLAINTEXT://{self.bootstrap}"
+        extra = ""
+        if self.authority is not None:
+            listeners += f",SASL_SSL://{self.sasl_ssl},SSL://{self.ssl}"
+            pair = self.authority.signed("broker", "DNS:localhost,IP:127.0.0.1")
+            (self.folder / "tls" / "broker.chain").write_bytes(b"".join(each.read_bytes() for each in pair))
+            told = {"user": KAFKA_USER, "password": KAFKA_PASSWORD}
+            told |= {"security": _SECURITY, "protocols": _PROTOCOLS}
+            extra = _SECURED.format(folder=self.folder, **told)
+        return extra + _PROPERTIES.format(
+            listeners=listeners, controller_port=self._controller_port, folder=self.folder
+        )
 
     def start(self) -> None:
         """Start the broker and wait until it answers. Raises `RuntimeError` when it ends before that."""
@@ -236,15 +281,21 @@ def cannot(reason: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers of a real broker that all tests share: use topics of your own."""
-    need("java", "mvn")
-    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A real broker, secured, that all tests share: use topics of your own."""
+    need("java", "mvn", "openssl")
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"), secured=True)
     try:
         server.start()
-        yield server.bootstrap
+        yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(kafka_server: KafkaServer) -> str:
+    """Where the shared broker listens without TLS and passwords."""
+    return kafka_server.bootstrap
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,16 @@ def _act(arguments: argparse.Namespace) -> int:
     return command(service.folder, service.kafka, arguments.action, arguments.reason)
 
 
+def _add_accept_loss(command: argparse.ArgumentParser) -> None:
+    command.add_argument("code", metavar="CODE", help="as the reader's log says it")
+
+
+def _accept_loss(arguments: argparse.Namespace) -> int:
+    from hearken.operate import accept_loss
+
+    return accept_loss(_service(arguments).folder, arguments.code)
+
+
 def _version(arguments: argparse.Namespace) -> int:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -65,5 +75,12 @@ COMMANDS = (
     Command("raters", "print the raters whose votes wait or weigh less, and why", _raters, _DATA, as_json),
     Command("status", "print which policies serve, and the last decisions", _status, _LOG, as_json),
     *(Command(name, text, _act, _LOG, partial(_add_action, name)) for name, text in _ACTIONS.items()),
+    Command(
+        "accept-loss",
+        "let a reader go on that lost records: they were gone from Kafka before it read them",
+        _accept_loss,
+        _DATA,
+        _add_accept_loss,
+    ),
     Command("version", "print the version", _version),
 )

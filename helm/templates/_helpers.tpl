@@ -40,8 +40,11 @@ app.kubernetes.io/part-of: hearken
 
 {{/* Mistakes that would only show in a running cluster, told before anything is made. */}}
 {{- define "hearken.check" -}}
-{{- if not .Values.kafka.bootstrapServers }}
-{{- fail "kafka.bootstrapServers is empty: several machines share no log file, so the chart needs Kafka. Set it to HOST:PORT[,HOST:PORT...]" }}
+{{- if not (or .Values.kafka.bootstrapServers .Values.kafka.clientSecret) }}
+{{- fail "kafka.bootstrapServers is empty: several machines share no log file, so the chart needs Kafka. Set it to HOST:PORT[,HOST:PORT...], or kafka.clientSecret to a Secret with a file of client settings" }}
+{{- end }}
+{{- if and .Values.kafka.bootstrapServers .Values.kafka.clientSecret }}
+{{- fail "kafka.bootstrapServers and kafka.clientSecret are both set: write bootstrap.servers into the Secret's file alone" }}
 {{- end }}
 {{- if and .Values.monitoring.engines .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) }}
 {{- fail "monitoring.engines needs networkPolicy.metricsFrom: engines serve metrics on the port that loads adapters, so say which pods are Prometheus, or let nobody in (monitoring.engines=false)" }}
@@ -83,9 +86,28 @@ app.kubernetes.io/part-of: hearken
 {{- end }}
 {{- end }}
 
+{{/* What --kafka is told: addresses, or the file of client settings. */}}
+{{- define "hearken.kafka" -}}
+{{- .Values.kafka.bootstrapServers | default (printf "/kafka/%s" .Values.kafka.key) }}
+{{- end }}
+
 {{- define "hearken.kafkaArgs" -}}
 - --kafka
-- {{ .Values.kafka.bootstrapServers | quote }}
+- {{ include "hearken.kafka" . | quote }}
+{{- end }}
+
+{{- define "hearken.kafkaMount" -}}
+{{- if .Values.kafka.clientSecret }}
+- {name: kafka, mountPath: /kafka, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* Readable for the pod's group alone: it holds a password, or a key. */}}
+{{- define "hearken.kafkaVolume" -}}
+{{- with .Values.kafka.clientSecret }}
+- name: kafka
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
 {{- end }}
 
 {{/* The file of settings: flags that the chart gives go over it. */}}

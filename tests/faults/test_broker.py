@@ -1,4 +1,7 @@
-"""A broker that ends, dies, hangs or is not there yet: every vote is taken, and arrives once it can."""
+"""A broker that ends, dies, hangs or is not there yet: every vote is taken, and arrives once it can.
+
+The broker is reached as companies do it: over TLS, with a password, beside another service on its cluster.
+"""
 
 import threading
 import time
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.events import RELEASES
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
 from feedback.log import Entry
 from feedback.opening import open_log
 from hearken.audit import audit, wait_until_read
@@ -16,7 +19,7 @@ from tests.faults.processes import GatewayProcess, LearnerNursery
 from tests.faults.scale import SCALE
 from tests.faults.traffic import Mix, Traffic
 from tests.serve.fake_vllm import FakeVllm
-from tests.servers import KafkaServer, need
+from tests.servers import KAFKA_PASSWORD, KAFKA_USER, KafkaServer, need
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1800)]
 
@@ -24,10 +27,22 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1800)]
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[KafkaServer]:
     """A broker of one's own, not started yet."""
-    need("java", "mvn")
-    server = KafkaServer(tmp_path / "kafka")
+    need("java", "mvn", "openssl")
+    server = KafkaServer(tmp_path / "kafka", secured=True)
     yield server
     server.kill()
+
+
+def client_settings(broker: KafkaServer, folder: Path, prefix: str) -> str:
+    """The file of a service whose topics have a prefix."""
+    assert broker.authority is not None
+    path = folder / f"{prefix}properties"
+    path.write_text(
+        f"bootstrap.servers={broker.sasl_ssl}\nsecurity.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\n"
+        f"sasl.username={KAFKA_USER}\nsasl.password={KAFKA_PASSWORD}\n"
+        f"ssl.ca.location={broker.authority.ca}\ntopic.prefix={prefix}\n"
+    )
+    return str(path)
 
 
 def away(broker: KafkaServer, how: str) -> None:
@@ -49,9 +64,13 @@ def test_votes_are_taken_whatever_the_broker_does(
     data: Path, engine: FakeVllm, model: str, broker: KafkaServer
 ) -> None:
     ledger = Ledger()
-    engine_log = open_log(data, broker.bootstrap, "engine")
-    gateway = GatewayProcess(data, engine.url, "--kafka", broker.bootstrap)
-    learners = LearnerNursery(data, model, kafka=broker.bootstrap)
+    kafka = client_settings(broker, data.parent, "chat.")
+    neighbour = open_log(data, client_settings(broker, data.parent, "shop."), "neighbour")
+    for topic in (COMPLETIONS, FEEDBACK, RELEASES):
+        neighbour.append([Entry(topic, f"k{n}", b"theirs") for n in range(50)]).result()
+    engine_log = open_log(data, kafka, "engine")
+    gateway = GatewayProcess(data, engine.url, "--kafka", kafka)
+    learners = LearnerNursery(data, model, kafka=kafka)
     gateway.start()
     gateway.wait_ready()
     learners.start()
@@ -69,8 +88,9 @@ def test_votes_are_taken_whatever_the_broker_does(
         gateway.wait_ready()
         engine_log.append([Entry(RELEASES, "nobody", b"{}")]).result()
         everything(engine_log, wait_seconds=60.0)
-        records = whole(data, broker, ledger, gateway)
-        log = open_log(data, broker.bootstrap, "tester")
+        records = whole(data, kafka, ledger, gateway)
+        assert {record.value for record in everything(neighbour, wait_seconds=60.0)} == {b"theirs"}
+        log = open_log(data, kafka, "tester")
         assert wait_until_read(log, data, 600.0, threading.Event()), learners.output.read_text()[-3000:]
         assert learners.end() == 0
         checked = audit(log, data)
@@ -79,6 +99,7 @@ def test_votes_are_taken_whatever_the_broker_does(
         gateway.kill()
         learners.close()
         engine_log.close()
+        neighbour.close()
     print(f"\n{len(records)} records, answers {dict(ledger.statuses)}")
     ledger.check(records, repeats=True)
     assert ledger.count("accepted") > 0
@@ -89,10 +110,10 @@ def test_votes_are_taken_whatever_the_broker_does(
     assert checked.labels_in_log == ledger.count("accepted")
 
 
-def whole(data: Path, broker: KafkaServer, ledger: Ledger, gateway: GatewayProcess) -> list[object]:
+def whole(data: Path, kafka: str, ledger: Ledger, gateway: GatewayProcess) -> list[object]:
     """Everything on the broker, once the gateway's outbox is empty."""
     assert gateway.end() == 0
-    outbox = open_log(data, broker.bootstrap, "gateway")  # relays what is left
+    outbox = open_log(data, kafka, "gateway")  # relays what is left
     try:
         return list(everything(outbox, wait_seconds=60.0))
     finally:

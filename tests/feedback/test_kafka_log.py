@@ -1,6 +1,7 @@
 """What is particular to Kafka: brokers that are absent, die and come back, and records they refuse."""
 
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -10,10 +11,15 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
+from feedback import losses
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.kafka_checks import KafkaRefused
 from feedback.kafka_log import KafkaLog
-from feedback.log import Entry, EventLog, LogUnavailable, Record
+from feedback.kafka_settings import KafkaSettings
+from feedback.kafka_topics import KafkaTopics
+from feedback.log import Entry, EventLog, LogUnavailable, Place, Record
 from feedback.opening import open_log
 from feedback.sqlite_log import SqliteLog
 from tests.servers import KafkaServer, need
@@ -123,7 +129,8 @@ def test_topics_are_made_once_and_an_operators_stay(kafka_bootstrap: str, tmp_pa
     admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     admin.create_topics({theirs: {"num_partitions": 3, "replication_factor": 1}})
     logs = [
-        KafkaLog(SqliteLog(tmp_path / f"{n}.db"), kafka_bootstrap, {mine: 2, theirs: 5}) for n in range(3)
+        KafkaLog(SqliteLog(tmp_path / f"{n}.db"), KafkaSettings(kafka_bootstrap), {mine: 2, theirs: 5})
+        for n in range(3)
     ]
     for log in logs:
         assert log.end([mine, theirs], wait_seconds=30.0) == {}
@@ -160,7 +167,7 @@ def test_a_record_that_the_broker_refuses_is_set_aside_and_blocks_nobody(
     small = {"num_partitions": 1, "replication_factor": 1, "configs": {"max.message.bytes": "1000"}}
     admin.create_topics({topic: small})
     admin.close()
-    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap, {topic: 1})
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), KafkaSettings(kafka_bootstrap), {topic: 1})
     values = [b"first", b"x" * 5000, b"last"]
     log.append([Entry(topic, "k", value) for value in values]).result()
     records = read_all(log, topic, {b"first", b"last"})
@@ -174,32 +181,124 @@ def test_a_record_that_the_broker_refuses_is_set_aside_and_blocks_nobody(
 
 def test_large_entries_go_through(kafka_bootstrap: str, tmp_path: Path) -> None:
     topic = f"large-{uuid.uuid4().hex[:8]}"
-    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap, {topic: 1})
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), KafkaSettings(kafka_bootstrap), {topic: 1})
     values = [bytes([i]) * (7 * 1024 * 1024) for i in range(3)]
     log.append([Entry(topic, "k", value) for value in values]).result()
     assert [record.value for record in read_all(log, topic, set(values))] == values
     log.close()
 
 
-def test_a_cursor_that_retention_overtook_goes_on_at_the_oldest_that_is_left(
-    kafka_bootstrap: str, tmp_path: Path
+def accept_what_was_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As the operator does who reads the log."""
+    (code,) = {match[1] for match in re.finditer(r"`hearken accept-loss (\w+) ", caplog.text)}
+    assert losses.CODE.fullmatch(code)
+    losses.accept(folder, code)
+    caplog.clear()
+
+
+def test_what_retention_deleted_before_it_was_read_stops_the_reader_until_it_is_accepted(
+    kafka_bootstrap: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = f"old-{uuid.uuid4().hex[:8]}"
-    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap, {topic: 1})
-    log.append([Entry(topic, "k", b"%d" % i) for i in range(10)]).result()
-    read_all(log, topic, {b"9"})
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), KafkaSettings(kafka_bootstrap), {topic: 1})
+    log.append([Entry(topic, "k", b"%d" % i) for i in range(1000)]).result()
+    log.end([topic], wait_seconds=60.0)
+    records, at_100 = log.read([topic], {}, limit=100, wait_seconds=30.0)
+    assert len(records) == 100
     admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-    admin.delete_records({TopicPartition(topic, 0): 7})
+    admin.delete_records({TopicPartition(topic, 0): 700})
     admin.close()
-    for cursor in ({}, {f"{topic}/0": 2}):
-        records, after = log.read([topic], cursor, wait_seconds=30.0)
-        assert [record.value for record in records] == [b"7", b"8", b"9"]
-        assert after == {f"{topic}/0": 10}
+    other = KafkaLog(SqliteLog(tmp_path / "other.db"), KafkaSettings(kafka_bootstrap), {topic: 1})
+    for wait in (0.0, 1.0):
+        assert other.read([topic], at_100, wait_seconds=wait) == ([], at_100)
+    assert other.losses.lost() == {topic: 600}
+    assert other.losses.standing() == {(topic, "retention")}
+    assert f"600 records of {topic} were deleted by the broker before they were read here" in caplog.text
+    begins, _ = other.read([topic], {}, wait_seconds=30.0)
+    assert begins[0].value == b"700"  # who begins begins with what is left
+    accept_what_was_told(tmp_path, caplog)
+    records, after = other.read([topic], at_100, wait_seconds=30.0)
+    assert [record.value for record in records] == [b"%d" % i for i in range(700, 1000)]
+    assert after[f"{topic}/0"] == 1000
+    assert other.losses.standing() == set()
+    log.close()
+    other.close()
+
+
+def test_a_topic_that_was_made_anew_stops_its_readers_until_that_is_accepted(
+    kafka_bootstrap: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = f"anew-{uuid.uuid4().hex[:8]}"
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), KafkaSettings(kafka_bootstrap), {topic: 1})
+    log.append([Entry(topic, "k", b"old %d" % i) for i in range(20)]).result()
+    log.end([topic], wait_seconds=60.0)
+    cursor: dict[str, int] = {}
+    while cursor.get(f"{topic}/0") != 20:
+        _, cursor = log.read([topic], cursor, wait_seconds=30.0)
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    admin.delete_topics([topic])
+    admin.close()
+    writer = KafkaLog(SqliteLog(tmp_path / "writer.db"), KafkaSettings(kafka_bootstrap), {topic: 1})
+    # More than were read of the old one: by the offsets alone nobody would see it.
+    writer.append([Entry(topic, "k", b"new %d" % i) for i in range(30)]).result()
+    writer.end([topic], wait_seconds=60.0)
+    writer.close()
+    anew = KafkaLog(SqliteLog(tmp_path / "anew.db"), KafkaSettings(kafka_bootstrap), {topic: 1})
+    assert anew.read([topic], cursor, wait_seconds=1.0) == ([], cursor)
+    assert anew.losses.standing() == {(topic, "made anew")}
+    assert anew.losses.lost()[topic] > 0
+    assert f"{topic} was deleted and made anew" in caplog.text
+    accept_what_was_told(tmp_path, caplog)
+    records, _ = anew.read([topic], cursor, wait_seconds=30.0)
+    assert [record.value for record in records] == [b"new %d" % i for i in range(30)]
+    anew.close()
     log.close()
 
 
+def test_two_services_share_a_cluster_by_their_prefixes(kafka_bootstrap: str, tmp_path: Path) -> None:
+    name = uuid.uuid4().hex[:8]
+    told = [KafkaSettings(kafka_bootstrap, prefix=f"{name}-{letter}.", partitions=3) for letter in "ab"]
+    for each in told:
+        log = KafkaLog(SqliteLog(tmp_path / f"{each.prefix}.db"), each)
+        log.append([Entry(FEEDBACK, f"k{n}", each.prefix.encode()) for n in range(10)]).result()
+        end = log.end([FEEDBACK], wait_seconds=60.0)
+        assert sum(end.values()) == 10
+        assert end.keys() <= {"feedback/0", "feedback/1", "feedback/2"}
+        log.close()
+    for each in told:
+        log = KafkaLog(SqliteLog(tmp_path / f"{each.prefix}.db"), each)
+        records, cursor = log.read([FEEDBACK], {}, wait_seconds=30.0)
+        assert {(record.topic, record.value) for record in records} == {(FEEDBACK, each.prefix.encode())}
+        assert log.fetch([Place(FEEDBACK, *record[1:3]) for record in records], 30.0) == records
+        assert sum(offset for at, offset in cursor.items() if at.startswith("feedback/")) == 10
+        log.close()
+
+
+def test_a_topic_in_which_votes_would_be_lost_is_refused_and_an_odd_one_is_told(
+    kafka_bootstrap: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix = f"{uuid.uuid4().hex[:8]}."
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    made = {"num_partitions": 1, "replication_factor": 1}
+    configs = {"max.message.bytes": "1000000", "retention.ms": "3600000"}
+    admin.create_topics({prefix + RELEASES: made | {"configs": configs}})
+    settings = KafkaSettings(kafka_bootstrap, prefix=prefix, replication=1, min_insync=1)
+    KafkaTopics(settings).found()
+    asked = [ConfigResource(ConfigResourceType.TOPIC, prefix + FEEDBACK, ["min.insync.replicas"])]
+    told = admin.describe_configs(asked, config_filter="all")["topic"][prefix + FEEDBACK]
+    assert told["min.insync.replicas"]["value"] == "1"
+    warnings = "\n".join(record.getMessage() for record in caplog.records)
+    assert "max.message.bytes=1000000: larger events are set aside" in warnings
+    assert "retention.ms=3600000: the state of releases is replayed from it" in warnings
+    prefix = f"{uuid.uuid4().hex[:8]}."
+    admin.create_topics({prefix + FEEDBACK: made | {"configs": {"cleanup.policy": "compact"}}})
+    with pytest.raises(KafkaRefused, match=r"cleanup\.policy=compact: compaction keeps one record"):
+        KafkaTopics(KafkaSettings(kafka_bootstrap, prefix=prefix)).found()
+    admin.close()
+
+
 def test_a_topic_that_the_log_does_not_have_is_an_error(kafka_bootstrap: str, tmp_path: Path) -> None:
-    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), kafka_bootstrap)
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), KafkaSettings(kafka_bootstrap))
     with pytest.raises(ValueError, match="no topic 'gossip'"):
         log.append([Entry("gossip", "k", b"v")])
     with pytest.raises(ValueError, match="no topic 'gossip'"):

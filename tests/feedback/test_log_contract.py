@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from feedback.kafka_log import KafkaLog
+from feedback.kafka_settings import KafkaSettings
 from feedback.log import Entry, EventLog, LogError, LogUnavailable, Record
 from feedback.log import Place as Spot
 from feedback.replay import replay
@@ -37,7 +38,7 @@ def open_kind(kind: str, path: str, bootstrap: str, topics: str) -> EventLog:
         return SqliteLog(Path(path))
     partitions = {name: int(count) for name, count in (t.split(":") for t in topics.split(","))}
     # Every partition answers in the end, and only with all of them is an order promised.
-    return KafkaLog(SqliteLog(Path(path)), bootstrap, partitions, patience_seconds=60.0)
+    return KafkaLog(SqliteLog(Path(path)), KafkaSettings(bootstrap), partitions, patience_seconds=60.0)
 
 
 @dataclass

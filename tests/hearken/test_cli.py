@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from feedback import losses
 from hearken import checks
 from hearken.cli import main, parser
 from hearken.errors import UsageError
@@ -166,8 +167,20 @@ def test_a_kafka_that_does_not_answer_is_only_a_warning(busy_port: int) -> None:
     assert warning.startswith("warning: no Kafka answers at 127.0.0.1:1")
     assert "events wait in the outbox" in warning
     assert checks.kafka_warning(f"127.0.0.1:{busy_port}") is None
-    with pytest.raises(UsageError, match="write HOST:PORT"):
+    assert checks.kafka_warning(f"127.0.0.1:1,127.0.0.1:{busy_port}") is None
+    with pytest.raises(UsageError, match="neither HOST:PORT, such as localhost:9092, nor a file of client"):
         checks.kafka_warning("localhost")
+
+
+def test_a_loss_is_accepted_by_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--data", str(tmp_path))
+    assert "is not a service's data folder" in complaint(capsys, "accept-loss", "0123456789ab", *where)
+    (tmp_path / "secret").write_bytes(bytes(32))
+    assert "'all' is no code of a loss" in complaint(capsys, "accept-loss", "all", *where)
+    for code in ("0123456789ab", "ba9876543210"):
+        assert main(["accept-loss", code, *where]) == 0
+        assert code in capsys.readouterr().out
+    assert (tmp_path / losses.FILE).read_text().split() == ["0123456789ab", "ba9876543210"]
 
 
 def test_a_broken_persona(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

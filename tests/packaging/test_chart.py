@@ -128,6 +128,7 @@ def test_the_check_itself_refuses_wrong_fields_and_unknown_kinds(
     [
         ([], "kafka.bootstrapServers is empty"),
         (["kafka.bootstrapServers=kafka"], "bootstrapServers"),
+        ([KAFKA, "kafka.clientSecret=client"], "kafka.bootstrapServers and kafka.clientSecret are both set"),
         ([KAFKA, "gateway.replicas=0"], "minimum"),
         ([KAFKA, "gateway.replica=3"], "replica"),
         ([KAFKA, "learner.rolloutEngine=1"], "numbered from 0 to 0"),
@@ -160,7 +161,7 @@ def test_hearken_understands_the_arguments_that_the_chart_gives_it(
     for name in {component(item) for item in workloads(resources)} - {"engine"}:
         settings = configured(resources, name, tmp_path).build(name)
         assert str(settings.data) == "/data"
-        assert ":9092" in settings.kafka
+        assert settings.kafka == ("/kafka/hearken.properties" if values == "everything" else "kafka:9092")
         urls[name] = settings.engine if name == "learner" else list(settings.engines)
         if name != "gateway":
             assert settings.metrics_host == "0.0.0.0"
@@ -173,6 +174,19 @@ def test_hearken_understands_the_arguments_that_the_chart_gives_it(
     assert urls["gateway"] == urls["controller"] == names
     if "learner" in urls:
         assert urls["learner"] == names[-1]
+
+
+def test_kafkas_client_settings_are_mounted_where_they_are_read_and_nowhere_else(render: Render) -> None:
+    resources = render("everything")
+    for item in workloads(resources):
+        pod = item["spec"]["template"]["spec"]
+        volumes = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "kafka"]
+        mounts = [m for c in pod["containers"] for m in c["volumeMounts"] if m["name"] == "kafka"]
+        if component(item) == "engine":
+            assert (volumes, mounts) == ([], [])
+        else:
+            assert volumes == [{"secretName": "kafka-client", "defaultMode": 0o440}]
+            assert mounts == [{"name": "kafka", "mountPath": "/kafka", "readOnly": True}]
 
 
 @pytest.mark.parametrize("values", ["default", "minimal"])
