@@ -137,8 +137,8 @@ class KafkaLog:
         return {name: ends[p] for p, name in places.items() if ends[p] > starts[p]}
 
     def lag(self) -> tuple[int, float]:
-        """How many events wait for the broker in the outbox, and the age of the oldest in seconds."""
-        return self._outbox.backlog()
+        """How many events wait for the broker in the outbox, and for how long the oldest has, in seconds."""
+        return self._relay.lag()
 
     def behind(self, topics: Sequence[str], cursor: Cursor) -> tuple[int, float]:
         """See `EventLog.behind`: as of the last fetch of whoever read up to the cursor, else 0."""

@@ -8,6 +8,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import (
     InvalidRecordError,
+    InvalidTimestampError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -16,6 +17,7 @@ from kafka.errors import (
 
 from feedback.kafka_checks import MAX_MESSAGE_BYTES, KafkaRefused
 from feedback.kafka_topics import KafkaTopics
+from feedback.sending_time import SendingTime
 from feedback.sqlite_log import SqliteLog
 from feedback.sqlite_rows import Stored
 
@@ -26,6 +28,7 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _SLOW_ACK_SECONDS = 5.0
 _NEVER_MS = 2**31 - 1
+_CLOCK = " (the clock of this machine, or of the broker, is wrong; put it right, and the events go on)"
 _REFUSED = (InvalidRecordError, InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeError)
 
 
@@ -35,7 +38,8 @@ class Relay:
     The producer is idempotent and never gives up on a record, so entries of a key keep their order through
     retries. After a crash or a fatal producer error the entries that were not discarded are sent again:
     duplicates are possible, a gap is not. An entry that the broker refuses for itself (too large, invalid)
-    would block all others for ever: it is set aside in the outbox file and reported.
+    would block all others for ever: it is set aside in the outbox file and reported. One that it refuses for
+    its time is sent again with a time that the broker takes (see `SendingTime`).
     """
 
     def __init__(self, outbox: SqliteLog, topics: KafkaTopics) -> None:
@@ -44,6 +48,8 @@ class Relay:
         self._stopping = threading.Event()
         self._give_up_at = float("inf")
         self._relayed_through = 0
+        self._moved = time.monotonic()  # when the outbox was last seen empty, or an entry left it
+        self._time = SendingTime()
         self._producer: Any = None
         self._away = ""  # why, as it was told
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -71,6 +77,15 @@ class Relay:
             seen = self._outbox.wait_for_write(seen, min(left, 0.1))
         return True
 
+    def lag(self) -> tuple[int, float]:
+        """How many entries wait, and for how long the oldest has waited, in seconds.
+
+        An entry's own time says how old it is, also over a restart, unless the clock was ahead when it came:
+        so the time for which none could leave counts as well.
+        """
+        count, age_seconds = self._outbox.backlog()
+        return (count, max(age_seconds, time.monotonic() - self._moved)) if count else (0, 0.0)
+
     def _run(self) -> None:
         failures = 0
         seen = -1
@@ -83,6 +98,7 @@ class Relay:
                 elif self._stopping.is_set():
                     break
                 else:
+                    self._moved = time.monotonic()
                     seen = self._outbox.wait_for_write(seen, 0.1)
             except (
                 Exception
@@ -99,14 +115,37 @@ class Relay:
 
     def _send(self, batch: list[Stored]) -> None:
         """Hand a batch to the producer, wait for its acks, discard it."""
-        producer = self._connected()
-        pending = [(stored, self._hand_over(producer, stored)) for stored in batch]
-        refused = [stored for stored, future in pending if self._is_refused(future)]
+        refused = self._offered(batch)
         guilty = self._find_guilty(refused) if refused else None
         self._relayed_through = guilty.id if guilty is not None else batch[-1].id
+        if guilty is None:
+            self._time.taken(max(stored.at for stored in batch), time.time(), time.monotonic())
+        self._moved = time.monotonic()
         self._report_back()
         # The position above already counts: when this fails (disk full) the next discard covers it.
         self._outbox.discard(self._relayed_through).result()
+
+    def _offered(self, batch: list[Stored]) -> list[Stored]:
+        """Send a batch and wait for its acks; those entries that are refused for themselves.
+
+        Raises `InvalidTimestampError` where the broker takes no time that is known here.
+        """
+        while True:
+            try:
+                return self._offer(batch)
+            except InvalidTimestampError:
+                if not self._time.refused():
+                    raise
+                self._drop_producer()
+
+    def _offer(self, batch: list[Stored]) -> list[Stored]:
+        producer = self._connected()
+        pending = [(stored, self._hand_over(producer, stored)) for stored in batch]
+        try:
+            return [stored for stored, future in pending if self._is_refused(future)]
+        except KafkaError as error:  # after one refusal the client fails all others, in other words
+            failed = (getattr(future, "exception", None) for _, future in pending)
+            raise next((e for e in failed if isinstance(e, InvalidTimestampError)), error) from None
 
     def _find_guilty(self, refused: list[Stored]) -> Stored | None:
         """Send what was refused again, one by one, up to the first that is refused alone; set that aside.
@@ -126,7 +165,7 @@ class Relay:
     def _hand_over(self, producer: Any, stored: Stored) -> Any:
         """The future of the ack, or the error with which the client itself refuses the entry."""
         topic, key, value = stored.entry
-        at_ms = int(stored.at * 1000)
+        at_ms = int(1000 * self._time.of(stored.at, time.time(), time.monotonic()))
         try:
             return producer.send(self._topics.on_broker(topic), value, key.encode(), timestamp_ms=at_ms)
         except _REFUSED as error:
@@ -187,11 +226,14 @@ class Relay:
 
     def _report_away(self, error: Exception) -> None:
         """Say once that events wait, and again when the broker has come to refuse this client."""
-        why = str(error) if isinstance(error, KafkaRefused) else "away"
+        why = str(error) if isinstance(error, KafkaRefused | InvalidTimestampError) else "away"
         if self._away in ("", "away") and why != self._away:
             self._away = why
+            clock = _CLOCK if isinstance(error, InvalidTimestampError) else ""
             where = self._topics.bootstrap
-            logger.warning("Kafka at %s does not take events; they wait in the outbox: %s", where, error)
+            logger.warning(
+                "Kafka at %s does not take events; they wait in the outbox: %s%s", where, error, clock
+            )
 
     def _report_back(self) -> None:
         if self._away:

@@ -120,7 +120,7 @@ class Metrics:
             "hearken_relay_lag_events", "Events that wait in the outbox for Kafka", registry=r
         )
         self.relay_age_seconds = Gauge(
-            "hearken_relay_age_seconds", "Age of the oldest event that waits for Kafka", registry=r
+            "hearken_relay_age_seconds", "For how long the oldest event has waited for Kafka", registry=r
         )
         self.losses = LossMetrics(r)
 
