@@ -5,6 +5,7 @@ votes since the cursor in the newest state; a controller that dies between any t
 next one.
 """
 
+import hashlib
 import logging
 import signal
 import threading
@@ -33,6 +34,7 @@ from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
 from feedback.files import Held, only_one
 from feedback.log import Cursor, EventLog, LogError, Record
 from feedback.opening import open_log, open_shared
+from feedback.secret import load_secret
 from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
@@ -318,6 +320,11 @@ def _alone(data: Path) -> Iterator[None]:
         ) from None
 
 
+def _own_name(data: Path) -> str:
+    """Six hexadecimal digits of a folder's controllers: one that follows a dead one tidies up for it."""
+    return hashlib.sha256(load_secret(data / "controller.id")).hexdigest()[:6]
+
+
 def run(settings: ControllerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `AlreadyRunning`, and `LogUnavailable` where it cannot write."""
     stop = threading.Event()
@@ -328,7 +335,7 @@ def run(settings: ControllerSettings) -> None:
         shared = open_shared(settings.data, settings.redis)
         registry = Registry(settings.data / "adapters")
         clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
-        fleet = Fleet(clients, registry, settings.parity_limits)
+        fleet = Fleet(clients, registry, settings.parity_limits, _own_name(settings.data))
         metrics = ControllerMetrics(settings)
         server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
         controller = Controller(log, registry, fleet, settings, metrics, shared)

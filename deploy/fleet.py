@@ -1,6 +1,7 @@
 """The engines of the service: which adapters they have, and bringing them the ones that they need."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PRIVATE = "probe-"
-"""An adapter is probed under this and its version. No table ever names such a model."""
+"""An adapter is probed under this, the controller's name and its version. No table names such a model."""
+
+_PRIVATE = re.compile("^" + PRIVATE + "(?:[0-9a-f]{6}-)?")
 
 PROOF_SECONDS = 600.0
 """How long a probe counts. An engine re-reads an adapter that it evicted, so what was right may change."""
@@ -110,10 +113,14 @@ class Fleet:
     than an engine's list of models, and a version that is not right never appears in one.
 
     An engine that does not answer is passed over and tended when it is back; nothing here waits for it.
-    Engines are spoken to in parallel, each by one thread at a time.
+    Engines are spoken to in parallel, each by one thread at a time. owner: six hexadecimal digits that tell
+    this controller's private names from another's, so that two of them do not refuse each other's candidates.
     """
 
-    def __init__(self, engines: Sequence[EngineClient], registry: Registry, limits: ParityLimits) -> None:
+    def __init__(
+        self, engines: Sequence[EngineClient], registry: Registry, limits: ParityLimits, owner: str = ""
+    ) -> None:
+        self._private = f"{PRIVATE}{owner}-" if owner else PRIVATE
         self._engines = [_Engine(client) for client in engines]
         self._registry = registry
         self._limits = limits
@@ -131,7 +138,7 @@ class Fleet:
     @property
     def versions(self) -> set[str]:
         """All versions that any engine has, and private names that a controller died with."""
-        return {v for e in self._engines for v in e.loaded or () if is_version(v.removeprefix(PRIVATE))}
+        return {v for e in self._engines for v in e.loaded or () if is_version(_PRIVATE.sub("", v))}
 
     def adapters_loaded(self) -> dict[str, int]:
         """Per engine URL, how many of our adapters it has."""
@@ -200,17 +207,26 @@ class Fleet:
             self._forget(engine, version)
             return Problem(engine.client.url, "its manifest has no probes, so no engine can be checked", {})
         if not engine.has(version):
-            private = PRIVATE + version
+            private = self._private + version
             self._forget(engine, private)  # of a controller that died between the lines below
             started = time.monotonic()
             engine.load(private, path)
             problem = self._probe(engine, private, manifest, now)
             if problem is not None:
                 return problem
-            engine.load(version, path)
+            self._load(engine, version, path)
             engine.unload(private)
             logger.info("loaded %s on %s in %.3f s", version, engine.client.url, time.monotonic() - started)
         return self._probe(engine, version, manifest, now)
+
+    def _load(self, engine: _Engine, version: str, path: str) -> None:
+        """Load a proven version under its name, unless another controller was faster."""
+        try:
+            engine.load(version, path)
+        except EngineError:
+            engine.look()
+            if not engine.has(version):
+                raise
 
     def _probe(self, engine: _Engine, name: str, manifest: Manifest, now: float) -> Problem | None:
         """Compare what an engine computes under a name with the manifest; unload the name if it differs."""

@@ -1,12 +1,15 @@
 """The controller against a real log, a real registry and engines on real sockets, with users who vote."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.engine import EngineClient
+from deploy.fleet import Fleet, Problem
 from deploy.manifest import Manifest
 from deploy.releases import append_command, entry
 from deploy.replay import audit
@@ -413,6 +416,37 @@ def test_a_private_name_that_a_dead_controller_left_is_unloaded(world: World) ->
         world.now += 1
         world.tick()
     assert list(engine.loaded) == [manifest.version]
+
+
+def test_two_controllers_refuse_none_of_each_others_candidates(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    fleets = [
+        Fleet(
+            [EngineClient(url, 5.0) for url in world.settings.engines],
+            world.registry,
+            world.settings.parity_limits,
+            owner,
+        )
+        for owner in ("0a1b2c", "0d1e2f")
+    ]
+    versions = [publish(world.registry, world.folder, b"weights %d" % n).version for n in range(10)]
+    together = threading.Barrier(len(fleets))
+
+    def bring(fleet: Fleet) -> list[Problem]:
+        found = []
+        for version in versions:
+            together.wait(30)
+            fleet.look()
+            found += fleet.prepare(version, world.now)
+        return found
+
+    with ThreadPoolExecutor(len(fleets)) as threads:
+        assert list(threads.map(bring, fleets)) == [[], []]
+    for engine in world.engines:
+        assert set(engine.loaded) == set(versions)  # each under its name, and nothing private is left
+    for fleet in fleets:
+        assert {version for _, version in fleet.proofs()} == set(versions)
+        fleet.close()
 
 
 def run_killing(world: World, every: int | None) -> list[str]:
