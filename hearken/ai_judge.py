@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import httpx
 
+from deploy.engine_key import engine_headers
 from hearken.conversation import shown
 from hearken.errors import UsageError
 from hearken.settings import ENGINE_URL
@@ -30,6 +31,8 @@ PRINCIPLES = (
 """What is judged by where no file says otherwise."""
 
 OURS = "openai"
+OWN_URL = f"{ENGINE_URL}/v1"
+"""Of the engine that `hearken up` runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,11 @@ class JudgeSettings:
         "who judges: openai asks a server with the OpenAI API; or the import path of a class of your own, "
         "package.module:Class, which is a subclass of hearken.ai_judge.PairJudge",
     ] = OURS
-    url: Annotated[str, "base URL of the server that has the judge model, up to /v1"] = f"{ENGINE_URL}/v1"
+    url: Annotated[str, "base URL of the server that has the judge model, up to /v1"] = OWN_URL
     model: Annotated[str, "name of the judge model there; base is the service's own"] = "base"
-    key_file: Annotated[Path | None, "file with the server's API key; without it none is sent"] = None
+    key_file: Annotated[
+        Path | None, "file with the server's API key; without it none is sent, but that of `hearken up`"
+    ] = None
     principles: Annotated[
         Path | None,
         "text file with a principle a line, by which answers are judged; without it four usual ones",
@@ -165,10 +170,10 @@ class OpenAIJudge(PairJudge):
 
     def __init__(self, settings: JudgeSettings, principles: Sequence[str]) -> None:
         super().__init__(settings, principles)
-        headers = {}
+        headers = engine_headers() if settings.url == OWN_URL else {}
         if settings.key_file is not None:
             try:
-                headers["Authorization"] = f"Bearer {settings.key_file.read_text().strip()}"
+                headers["authorization"] = f"Bearer {settings.key_file.read_text().strip()}"
             except OSError as error:
                 raise UsageError(f"judge.key_file cannot be read: {error}") from error
         self._asks_logprobs = True

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from deploy.engine_key import take_engine_key
 from hearken.config.check import check_optimiser
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
@@ -37,6 +38,7 @@ def run(config: Config, optimisers: Sequence[str], *, as_json: bool) -> int:
     for each in asked:
         check_optimiser(each)
     settings = learner_settings(asked[0])
+    take_engine_key(settings.data)
     from deploy.engine import EngineError
     from feedback.joins import CompletionsUnavailable
     from feedback.log import LogError

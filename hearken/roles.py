@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.engine_key import take_engine_key
 from feedback.log import LogError
 from hearken.checks import check_port
 from hearken.config.check import check_optimiser
@@ -100,8 +101,10 @@ def run_judge(config: Config, *, once: bool) -> int:
     from hearken.judging import run
 
     log_to_stderr()
+    settings = _in_folder(config).build("judge")
+    take_engine_key(settings.data)
     try:
-        return run(_in_folder(config).build("judge"), once=once)
+        return run(settings, once=once)
     except LogError as error:
         raise UsageError(f"the judge cannot go on: {error}", code=1) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from deploy.engine_key import draw_engine_key
+from deploy.engine_key import take_engine_key
 from hearken import access, checks, engine, flags, vllm_flags
 from hearken.config.check import check_optimiser
 from hearken.config.resolve import Config
@@ -162,7 +162,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
-        draw_engine_key()
+        take_engine_key(settings.data)
         self._children = children(settings, model, cuda, lay_out(settings, model, cuda, say))
         self._supervisor = Supervisor(report=say)
         self._waiting = waiting

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engine_key import VARIABLE, draw_engine_key
+from deploy.engine_key import VARIABLE, take_engine_key
 from deploy.registry import Registry
 from hearken import flags
 from hearken.cli import parser
@@ -235,11 +235,18 @@ def test_engines_have_a_key_that_only_the_service_knows(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "")
-    draw_engine_key()
+    take_engine_key(tmp_path)
     key = os.environ[VARIABLE]
-    assert len(key) == 64
+    assert len(key) == 32
     for child in children(settings(tmp_path), model, cuda=False).values():
         assert child.env[VARIABLE] == key
         assert key not in " ".join(child.command)
-    draw_engine_key()
+    monkeypatch.setenv(VARIABLE, "")
+    take_engine_key(tmp_path)
+    assert os.environ[VARIABLE] == key  # whoever has the folder has it as well
+    (other := tmp_path / "other").mkdir()
+    take_engine_key(other)
     assert os.environ[VARIABLE] == key  # one that there is stays
+    monkeypatch.setenv(VARIABLE, "")
+    take_engine_key(other)
+    assert os.environ[VARIABLE] != key
