@@ -24,10 +24,15 @@ class Candidate(Event):
     type: Literal["candidate"] = "candidate"
     version: str
     reward_updates: int | None = None  # of the reward model that it was trained with last
+    parent: str | None = None  # the version that its training went on from; None where that is not known
 
     @classmethod
     def announce(
-        cls, version: str, at: float | None = None, reward_updates: int | None = None
+        cls,
+        version: str,
+        at: float | None = None,
+        reward_updates: int | None = None,
+        parent: str | None = None,
     ) -> "Candidate":
         """The event for a version; the same one however often it is announced."""
         return cls(
@@ -35,6 +40,7 @@ class Candidate(Event):
             at=time.time() if at is None else at,
             version=version,
             reward_updates=reward_updates,
+            parent=parent,
         )
 
 

@@ -77,7 +77,7 @@ class FileJoins:
     ) -> None:
         self._db, self._fetch, self._opener = db, fetch, opener
         self.opens = True  # whether `answers` come with their texts, which takes most of the time
-        self._bare = Opener()
+        self._bare = opener.bare()
         self._keep, self._recent, self._most_waiting = keep, recent, most_waiting
         self._raw: OrderedDict[int, Record] = OrderedDict()  # by number
         self._raw_bytes = 0
@@ -91,7 +91,8 @@ class FileJoins:
         return self._row("SELECT 1 FROM completions WHERE key = ?", hash64(completion_id)) is not None
 
     def add(self, head: Head, record: Record) -> None:
-        """See `Joins.add`; its texts are not opened."""
+        """See `Joins.add`; its texts are not opened. Raises `VaultLost` when they can never be."""
+        self._opener.check(head)
         row = (hash64(head.completion_id), record.partition, record.offset)
         insert = "INSERT INTO completions (key, partition, offset) VALUES (?, ?, ?)"
         number = self._db.execute(insert, row).lastrowid

@@ -16,12 +16,13 @@ Name = tuple[str, str, str]
 
 
 class Head(NamedTuple):
-    """What finding a completion needs of it. `names`: those that a client gave it."""
+    """What finding a completion needs of it. `names`: those that a client gave it; `sealed`: its texts."""
 
     completion_id: str
     role: str
     at: float
     names: tuple[Name, ...]
+    sealed: str | None = None
 
 
 class Unreadable(ValueError):
@@ -33,10 +34,14 @@ class Unreadable(ValueError):
 
 
 class Opener:
-    """Reads records. With a `sealer` answers have their texts and token ids, without one only the rest."""
+    """Reads records. With a `sealer` answers have their texts and token ids, without one only the rest.
 
-    def __init__(self, sealer: Sealer | None = None) -> None:
-        self._sealer = sealer
+    opens: False leaves the texts sealed; that the vault of their keys is the one that is here is looked at
+    all the same. What reads raises `feedback.vault_keys.VaultUnavailable` when it is not.
+    """
+
+    def __init__(self, sealer: Sealer | None = None, *, opens: bool = True) -> None:
+        self._sealer, self._opens = sealer, opens
         self._token_ids: dict[int, int] = {}  # one int object per vocabulary entry, not per token
 
     def vote(self, value: bytes) -> Feedback:
@@ -75,12 +80,26 @@ class Opener:
             for choice in completion.choices
         )
 
+    def bare(self) -> "Opener":
+        """One that leaves texts sealed."""
+        return Opener(self._sealer, opens=False)
+
+    def check(self, head: Head) -> None:
+        """Raises `VaultLost` when the texts of a completion can never be opened here."""
+        if self._sealer is not None:
+            self._sealer.check(head.sealed)
+
     def shared(self, token_ids: Iterable[int]) -> tuple[int, ...]:
         """The same token ids, each number once in memory."""
         return tuple(self._token_ids.setdefault(i, i) for i in token_ids)
 
     def _opened(self, event: E) -> E:
-        return event if self._sealer is None else self._sealer.open(event)
+        if self._sealer is None:
+            return event
+        if not self._opens:
+            self._sealer.check(event.sealed)
+            return event
+        return self._sealer.open(event)
 
 
 def head_of(value: bytes) -> Head:
@@ -90,15 +109,18 @@ def head_of(value: bytes) -> Head:
         completion_id, role, at = event["completion_id"], event.get("role", "answer"), event["at"]
         tenant, choices = event.get("tenant", "default"), event["choices"]
         given = {kind: event.get(f"{kind}_id") for kind in ("external", "episode")}
+        sealed = event.get("sealed")
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a completion lacks {error}") from error
     texts = (completion_id, role, tenant, *(name for name in given.values() if name is not None))
     if not all(isinstance(text, str) for text in texts) or not isinstance(at, int | float):
         raise ValueError("a completion has an id, a role, a tenant or a time of the wrong type")
+    if not isinstance(sealed, str | None):
+        raise ValueError("a completion's seal is no text")
     if not isinstance(choices, list) or not completion_id:
         raise ValueError("a completion has no list of choices, or an empty id")
     names = [(kind, tenant, name) for kind, name in given.items() if name is not None] if choices else []
-    return Head(completion_id, role, float(at), tuple(names))
+    return Head(completion_id, role, float(at), tuple(names), sealed)
 
 
 def name_of(tenant: str, target: Target) -> Name:

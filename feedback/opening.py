@@ -36,5 +36,13 @@ def open_shared(data: Path, redis: str | None) -> SharedStore:
 
 
 def open_sealer(data: Path) -> Sealer:
-    """What seals and opens the texts of events, with the users' keys under `data / "vault"`."""
-    return Sealer(Vault(data / "vault", load_secret(data / "secret")))
+    """What seals and opens the texts of events, with the users' keys under `data / "vault"`.
+
+    Nothing is made or looked at before it is needed. `data / "vault-id"` remembers which vault was used.
+    """
+    return Sealer(open_vault(data))
+
+
+def open_vault(data: Path) -> Vault:
+    """The users' keys of a service. `data / "vault-before"` may have those of one that moves here."""
+    return Vault(data / "vault", load_secret(data / "secret"), data / "vault-id", data / "vault-before")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hearken.commands import Command, config, data, keys, learn, model, operate, roles, service
+from hearken.commands import Command, config, data, keys, learn, model, operate, roles, service, vault
 from hearken.errors import UsageError
 
 COMMANDS: tuple[Command, ...] = (
@@ -16,6 +16,7 @@ COMMANDS: tuple[Command, ...] = (
     *config.COMMANDS,
     *keys.COMMANDS,
     *data.COMMANDS,
+    *vault.COMMANDS,
     *operate.COMMANDS,
 )
 

@@ -48,6 +48,10 @@ class LearnerMetrics:
             "hearken_learner_votes_lost", "Votes on what is no longer in the log, or never came"
         )
         self.losses = LossMetrics(self.registry)
+        self.vault_lost = gauge(
+            "hearken_learner_vault_lost",
+            "1 while the users' keys cannot be used: nothing is read, learned or saved",
+        )
         self.lag_events = gauge("hearken_learner_lag_events", "Events in the log that were not read yet")
         self.lag_seconds = gauge("hearken_learner_lag_seconds", "Age of the oldest event not read yet")
         self.reward_updates = counter("hearken_reward_updates", "Reward-model updates")

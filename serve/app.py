@@ -5,12 +5,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -97,6 +99,15 @@ _READ = ["GET", "HEAD"]  # load balancers look with HEAD
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
+class _Name(PathConvertor):
+    """All that is left of a path, line ends too: a user's name may have any character."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("name", _Name())
+
+
 def create_app(
     settings: GatewaySettings,
     events: EventLog,
@@ -126,7 +137,9 @@ def create_app(
     route("/v1/feedback/{feedback_id}", gateway.receipt, methods=["GET"])
     route("/v1/feedback/{feedback_id}", gateway.retraction, methods=["DELETE"])
     route("/v1/policies/{version}/feedback", gateway.policy_feedback, methods=["GET"])
-    route("/v1/users/{user:path}", gateway.erase_user, methods=["DELETE"])
+    for path in ("/v1/users", "/v1/users/{user:name}"):
+        route(path, gateway.show_user, methods=["GET"])
+        route(path, gateway.erase_user, methods=["DELETE"])
     route("/v1/models", gateway.models, methods=_READ)
     route("/v1/models/{model:path}", gateway.model, methods=_READ)
     route("/openapi.json", gateway.openapi, methods=_READ)
@@ -165,6 +178,7 @@ class Gateway:
     ) -> None:
         self.metrics = Metrics()
         self._background: list[asyncio.Task[None]] = []
+        self._complaint: str | None = None  # of the vault
         self._settings = settings
         self._events = events
         self._relay_lag = relay_lag
@@ -178,8 +192,8 @@ class Gateway:
         )
         self._addresses = Addresses(settings.trusted_proxies)
         self._metering = Metering(_windows(settings, self.metrics), self.metrics)
-        sealer = open_sealer(settings.data)
-        privacy = Privacy(signer, sealer, load_redactor(settings.redact))
+        self._sealer = sealer = open_sealer(settings.data)
+        self._privacy = privacy = Privacy(signer, sealer, load_redactor(settings.redact))
         self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
         self._leases = Leases(shared)
         self._stored = StoredApi(stored, privacy)
@@ -225,6 +239,7 @@ class Gateway:
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Runs the background tasks while the application serves."""
         await self._upstream.open()
+        await asyncio.to_thread(self._lacks_vault)
         work = [
             self._follower.follow(),
             self._leases.renew(),
@@ -243,31 +258,34 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             self._receipts.close()
+            await asyncio.to_thread(self._sealer.close)  # what waits for a key is in the log then
             await self._upstream.close()
 
     async def chat_completions(self, request: Request) -> Response:
         """POST /v1/chat/completions, OpenAI's; GET lists those that were stored."""
         if request.method != "POST":
             return await self._stored_list(request)
+        since = self._privacy.instant()
         caller = await self._enter(request, "chat")
         asked = self._parse_chat(await self._json(request))
         if asked.wants_comparison:
-            compared, token = await self._compare(request, one_of_two(asked), caller)
+            compared, token = await self._compare(request, one_of_two(asked), caller, since)
             answer = compared.as_choices()
             return json_response(answer | {EXTENSION: answer[EXTENSION] | token})
-        return await self._answer(request, asked, caller)
+        return await self._answer(request, asked, caller, since)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions, OpenAI's older one."""
+        since = self._privacy.instant()
         caller = await self._enter(request, "chat")
         asked = parse_text(await self._json(request), self._settings.model_name)
-        return await self._answer(request, asked, caller)
+        return await self._answer(request, asked, caller, since)
 
-    async def _answer(self, request: Request, asked: ChatRequest, caller: Caller) -> Response:
+    async def _answer(self, request: Request, asked: ChatRequest, caller: Caller, since: int) -> Response:
         check_blind(asked, caller)
-        route = self._chat.route(await self._user(request, caller, asked.user), caller)
+        route = self._chat.route(await self._user(request, caller, asked.user), caller, since)
         _show_operator(request, caller, route)
-        token = self._token(request, caller, route.user, route.completion_id)
+        token = self._token(request, caller, since, route.user, route.completion_id)
         if asked.stream:
             events, mark = self._chat.stream(asked, route), partial(with_token, token=token)
             return EventStream(events, _STREAM_HEADERS, mark, self._settings.keep_alive_seconds)
@@ -298,27 +316,30 @@ class Gateway:
 
     async def comparisons(self, request: Request) -> Response:
         """POST /v1/comparisons: two answers to choose from."""
+        since = self._privacy.instant()
         caller = await self._enter(request, "chat")
         asked = self._parse_chat(await self._json(request))
-        compared, token = await self._compare(request, comparable(asked), caller)
+        compared, token = await self._compare(request, comparable(asked), caller, since)
         return json_response(compared.as_sides() | {EXTENSION: token})
 
     async def _compare(
-        self, request: Request, asked: ChatRequest, caller: Caller
+        self, request: Request, asked: ChatRequest, caller: Caller, since: int
     ) -> tuple[Comparison, dict[str, object]]:
         check_blind(asked, caller)
         user = await self._user(request, caller, asked.user)
         async with while_present(request.receive):
-            compared = await self._comparisons.compare(asked, user, caller)
-        return compared, self._token(request, caller, user, compared.a["id"], compared.b["id"])
+            compared = await self._comparisons.compare(asked, user, caller, since)
+        return compared, self._token(request, caller, since, user, compared.a["id"], compared.b["id"])
 
     async def feedback(self, request: Request) -> Response:
         """POST /v1/feedback: a vote (202) or a batch of them (207), answered when it is durable."""
+        since = self._privacy.instant()
         sender = await self._sender(request)
         by_key = sender is not None and sender.grant is None
         raw = await self._body(request, None if by_key else self._settings.token_vote_bytes)
         if sender is None:
             sender = await self._granted(request, found(raw))
+        sender = replace(sender, since=since)
         content_type = request.headers.get("content-type", "")
         key = request.headers.get("idempotency-key")
         reply = await self._feedback.post(raw, content_type, key, sender)
@@ -326,10 +347,11 @@ class Gateway:
 
     async def tensorzero_feedback(self, request: Request) -> Response:
         """POST /feedback, in the shape of TensorZero's API."""
+        since = self._privacy.instant()
         caller = await self._enter(request, "feedback")
         vote = orjson.dumps(translate(parse_object(await self._json(request))))
         key = request.headers.get("idempotency-key")
-        sender = Sender(self._addresses.of(request), caller)
+        sender = Sender(self._addresses.of(request), caller, since=since)
         reply = await self._feedback.post(vote, "application/json", key, sender)
         return json_response({"feedback_id": reply.body["id"]})
 
@@ -352,9 +374,9 @@ class Gateway:
         page = self._receipt_api.shaped(version, caller.tenant, query.get("after"), query.get("limit"))
         return json_response(await page)
 
-    def _token(self, request: Request, caller: Caller, user: str, *ids: str) -> dict[str, object]:
+    def _token(self, request: Request, caller: Caller, since: int, user: str, *ids: str) -> dict[str, object]:
         """The token to vote on answers with: in a header of the answer, and for its body."""
-        token, expires_at = self._tokens.issue(caller, user, list(ids), time.time())
+        token, expires_at = self._tokens.issue(caller, user, list(ids), time.time(), since)
         visit_of(request.scope).headers[HEADER] = token
         return {"feedback_token": token, "feedback_token_expires_at": expires_at}
 
@@ -396,10 +418,15 @@ class Gateway:
             whose = f"token/{min(sender.grant.completion_ids)}"
             await self._metering.admit_votes(whose, self._settings.token_votes_per_minute, votes)
 
-    async def erase_user(self, request: Request, user: str) -> Response:
+    async def erase_user(self, request: Request, user: str = "") -> Response:
         """DELETE /v1/users/{user}: forget a user, for an operator."""
         caller = await self._enter(request, "operate")
-        return json_response(await self._users.erase(user, caller))
+        return json_response(await self._users.erase(user, request.query_params, caller))
+
+    async def show_user(self, request: Request, user: str = "") -> Response:
+        """GET /v1/users/{user}: what is kept of a user, for an operator."""
+        caller = await self._enter(request, "operate")
+        return json_response(await self._users.show(user, request.query_params, caller))
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: the one public model."""
@@ -444,9 +471,19 @@ class Gateway:
             return json_response({"status": "not ready", "reasons": problems}, 503, {"retry-after": "1"})
         return json_response({"status": "ready"})
 
+    def _lacks_vault(self) -> bool:
+        """Whether texts cannot be sealed: shown as a metric, and why in the log, once."""
+        problem = self._sealer.problem()
+        self.metrics.vault_lost.set(problem is not None)
+        if problem is not None and problem != self._complaint:
+            log.error("no text can be sealed: %s", problem)
+        self._complaint = problem
+        return problem is not None
+
     async def show_metrics(self, request: Request) -> Response:
         """GET /metrics for Prometheus."""
         self._access.caller(request, "operate")
+        await asyncio.to_thread(self._lacks_vault)
         if self._relay_lag is not None:
             lag_events, age_seconds = await asyncio.to_thread(self._relay_lag)
             self.metrics.relay_lag_events.set(lag_events)

@@ -60,18 +60,27 @@ class Chat:
         """The name under which a user is logged; users without a name are told apart by their address."""
         return self._signer.pseudonym(caller.tenant, user or f"anonymous-{address}")
 
-    def route(self, user: str, caller: Caller) -> Route:
-        """The route of a user (a pseudonym) under the table in force."""
+    def route(self, user: str, caller: Caller, since: int) -> Route:
+        """The route of a user (a pseudonym) under the table in force. since: when the request began."""
         table = self._follower.table
         arm = assign(user, table)
         completion_id = self._signer.new_completion_id()
-        return Route(completion_id, user, arm, table.version(arm), table.epoch, caller=caller)
+        return Route(completion_id, user, arm, table.version(arm), table.epoch, caller=caller, since=since)
 
-    def reference_route(self, user: str, caller: Caller) -> Route:
+    def reference_route(self, user: str, caller: Caller, since: int) -> Route:
         """The route to the live policy, whatever the user's arm: the other side of a comparison."""
         table = self._follower.table
         completion_id = self._signer.new_completion_id()
-        return Route(completion_id, user, "live", table.live, table.epoch, role="reference", caller=caller)
+        return Route(
+            completion_id,
+            user,
+            "live",
+            table.live,
+            table.epoch,
+            role="reference",
+            caller=caller,
+            since=since,
+        )
 
     async def whole(self, asked: ChatRequest, route: Route) -> Json:
         """A whole answer for the client; its event is durable, or counted as unlogged. Raises ApiError."""

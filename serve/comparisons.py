@@ -53,10 +53,13 @@ class Comparisons:
         self._chat = chat
         self._signer = signer
 
-    async def compare(self, asked: ChatRequest, user: str, caller: Caller) -> Comparison:
+    async def compare(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Comparison:
         """Both answers, sides drawn at random; each is logged as a completion. Raises ApiError."""
         comparison_id = "cmp-" + secrets.token_hex(16)
-        routes = [self._chat.route(user, caller), self._chat.reference_route(user, caller)]
+        routes = [
+            self._chat.route(user, caller, since),
+            self._chat.reference_route(user, caller, since),
+        ]
         seed = asked.sampling.seed
         seeds = [None if seed is None else self._seed_of_role(seed, route) for route in routes]
         sides = await self._both(

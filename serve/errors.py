@@ -111,6 +111,12 @@ class StillRunning(BadRequest):
         return {"retry-after": str(RETRY_AFTER_SECONDS)}
 
 
+class Conflict(BadRequest):
+    """409: the request means two things, and must say which."""
+
+    status = 409
+
+
 class IdempotencyConflict(BadRequest):
     """422: an Idempotency-Key was used again with another body."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 from feedback.events import FEEDBACK
 from feedback.ids import Signer, vote_id
 from feedback.log import Entry, LogUnavailable
+from feedback.vault_keys import VaultUnavailable
 from serve import batches
 from serve.errors import ApiError, BadRequest, NotFound, Unavailable
 from serve.idempotency import Claim, Idempotency, Reply, check_header
@@ -35,7 +36,8 @@ class _Item:
     vote: Vote | None = None
     error: ApiError | None = None
     claim: Claim | None = None
-    entry: Entry | None = None
+    event: Json | None = None  # to be logged, not sealed yet
+    since: int = 0  # when it began (see `Voter`)
     answer: Json | None = None
     status: int = 202
 
@@ -77,7 +79,7 @@ class FeedbackApi:
             return await self._idempotency.once(sender.scope, key, raw, lambda: self._batch(items, sender))
         body = parse_object(raw)
         await self._take_votes(sender, 1)
-        vote, event = self._checked(body, self._rules(sender), sender)
+        vote, event, since = self._checked(body, self._rules(sender), sender)
         batches.check_plain_text(content_type, vote.token)
         if vote.dry_run:
             return Reply(200, _would_be(event))
@@ -88,10 +90,11 @@ class FeedbackApi:
                     param="idempotency_key",
                 )
             key, raw = vote.key, _canonical(body)
-        return await self._idempotency.once(sender.scope, key, raw, lambda: self._one(event))
+        return await self._idempotency.once(sender.scope, key, raw, lambda: self._one(event, since))
 
-    async def _one(self, event: Json) -> Reply:
-        await self._append([self._entry(event)], Counter({(event["kind"], event["label"]): 1}))
+    async def _one(self, event: Json, since: int) -> Reply:
+        entries = await self._entries([(self._privacy.vote(event), since)])
+        await self._append(entries, Counter({(event["kind"], event["label"]): 1}))
         return Reply(202, {"id": event["event_id"], "status": "accepted"})
 
     # ---- batches
@@ -105,10 +108,10 @@ class FeedbackApi:
             items += [self._take(raw, rules, sender) for raw in part]
         try:
             await self._claim(items, raw_items, sender)
-            kept = [(i.entry, i.vote) for i in items if i.entry is not None and i.vote is not None]
+            kept = [(item.event, item.since) for item in items if item.event is not None]
             if kept:
-                counts = Counter((vote.kind, vote.event["label"]) for _, vote in kept)
-                await self._append([entry for entry, _ in kept], counts)
+                counts = Counter((event["kind"], event["label"]) for event, _ in kept)
+                await self._append(await self._entries(kept), counts)
         except BaseException:
             await asyncio.shield(self._settle(items, done=False))
             raise
@@ -124,26 +127,27 @@ class FeedbackApi:
 
     def _take(self, raw: Any, rules: Rules, sender: Sender) -> _Item:
         try:
-            vote, event = self._checked(batches.parsed(raw), rules, sender)
+            vote, event, since = self._checked(batches.parsed(raw), rules, sender)
         except ApiError as error:
             return _Item(error=error)
         if vote.dry_run:
             return _Item(vote, answer=_would_be(event), status=200)
-        return _Item(vote, entry=self._entry(event), answer={"id": event["event_id"], "status": "accepted"})
+        answer = {"id": event["event_id"], "status": "accepted"}
+        return _Item(vote, event=self._privacy.vote(event), since=since, answer=answer)
 
     async def _claim(self, items: list[_Item], raw_items: list[Any], sender: Sender) -> None:
         """Take the keys of the items that have one; what a key led to before is not done again."""
         for item, raw in zip(items, raw_items, strict=True):
-            if item.vote is None or item.vote.key is None or item.entry is None:
+            if item.vote is None or item.vote.key is None or item.event is None:
                 continue
             canonical = _canonical(batches.parsed(raw))
             try:
                 claim = await self._idempotency.claim(sender.scope, item.vote.key, canonical)
             except ApiError as error:
-                item.error, item.entry = error, None
+                item.error, item.event = error, None
                 continue
             if claim.first is not None:
-                item.answer, item.status, item.entry = claim.first.body, claim.first.status, None
+                item.answer, item.status, item.event = claim.first.body, claim.first.status, None
             else:
                 item.claim = claim
 
@@ -161,8 +165,8 @@ class FeedbackApi:
     def _rules(self, sender: Sender) -> Rules:
         return Rules(time.time(), self._reasons, sender.sources)
 
-    def _checked(self, body: object, rules: Rules, sender: Sender) -> tuple[Vote, Json]:
-        """A vote and its event."""
+    def _checked(self, body: object, rules: Rules, sender: Sender) -> tuple[Vote, Json, int]:
+        """A vote, its event, and the instant at which it began."""
         vote = parse_vote(body, rules)
         for completion_id in vote.completion_ids:
             if not self._signer.is_ours(completion_id):
@@ -171,8 +175,8 @@ class FeedbackApi:
                     param=_param(body, completion_id),
                     code="completion_not_found",
                 )
-        tenant, rater, key_id = self._voters.voter(vote, sender)
-        return vote, {
+        tenant, rater, key_id, since = self._voters.voter(vote, sender)
+        event = {
             "schema_version": 1,
             "event_id": vote_id(tenant, rater, vote.identity, vote.places),
             "at": time.time(),
@@ -182,13 +186,23 @@ class FeedbackApi:
             "key_id": key_id,
             **vote.event,
         }
+        return vote, event, since
 
-    def _entry(self, event: Json) -> Entry:
+    async def _entries(self, votes: Sequence[tuple[Json, int]]) -> list[Entry]:
+        """Votes, each with the instant at which it began, as entries of the log."""
         try:
-            written = self._privacy.vote(event)
-        except OSError as error:
+            keys = await self._privacy.keys(votes)
+        except VaultUnavailable as error:
             raise _log_away() from error
-        return Entry(FEEDBACK, event["rater"], orjson.dumps(written))
+        entries: list[Entry] = []
+        for start in range(0, len(votes), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            entries += [
+                Entry(FEEDBACK, event["rater"], orjson.dumps(self._privacy.sealed_vote(event, keys)))
+                for event, _ in votes[start : start + SLICE]
+            ]
+        return entries
 
     async def _append(self, entries: list[Entry], counts: Counter[tuple[str, str]]) -> None:
         try:

@@ -4,7 +4,10 @@ A token is good for the completions that it names, for the rater that they were 
 answer is judged while it is on the screen, and a stolen token is one vote on one answer. It ends when the key
 that asked for the answer is revoked. Nothing is stored; the token says it all and is signed::
 
-    fbt_<base64url of [expires at, tenant, rater, [completion ids], key id] as JSON>.<its HMAC, 32 hex digits>
+    fbt_<base64url of [expires at, tenant, rater, [completion ids], key id, instant] as JSON>.<32 hex of HMAC>
+
+The instant (see `feedback.vault`) tells whether the rater was erased since: words that come with a token of
+before are not kept.
 """
 
 import base64
@@ -46,6 +49,7 @@ class Grant:
     rater: str
     completion_ids: frozenset[str]
     key_id: str
+    since: int = 0  # when it was issued, as erasures count time
 
 
 def presented(headers: Mapping[str, str]) -> str | None:
@@ -80,10 +84,15 @@ class Tokens:
         self._signer = signer
         self._is_trusted = is_trusted
 
-    def issue(self, caller: Caller, rater: str, completion_ids: list[str], now: float) -> tuple[str, int]:
-        """A token for votes on these completions, and when it expires (Unix seconds)."""
+    def issue(
+        self, caller: Caller, rater: str, completion_ids: list[str], now: float, since: int = 0
+    ) -> tuple[str, int]:
+        """A token for votes on these completions, and when it expires (Unix seconds).
+
+        since: when the request for them began, as erasures count time.
+        """
         expires_at = int(now) + GOOD_SECONDS
-        said = orjson.dumps([expires_at, caller.tenant, rater, completion_ids, caller.key_id])
+        said = orjson.dumps([expires_at, caller.tenant, rater, completion_ids, caller.key_id, since])
         payload = base64.urlsafe_b64encode(said).rstrip(b"=").decode()
         return f"{PREFIX}{payload}.{self._signer.sign(_PURPOSE, payload)}", expires_at
 
@@ -98,7 +107,8 @@ class Tokens:
                 code="invalid_feedback_token",
             )
         padded = payload + "=" * (-len(payload) % 4)
-        expires_at, tenant, rater, completion_ids, key_id = orjson.loads(base64.urlsafe_b64decode(padded))
+        said = orjson.loads(base64.urlsafe_b64decode(padded))
+        expires_at, tenant, rater, completion_ids, key_id, since = said
         if now >= expires_at:
             raise Unauthorized(
                 f"The feedback token has expired; it is good for {GOOD_SECONDS // 3600} hours.",
@@ -113,4 +123,4 @@ class Tokens:
                 param="token",
                 code="feedback_token_revoked",
             )
-        return Grant(expires_at, tenant, rater, frozenset(completion_ids), key_id)
+        return Grant(expires_at, tenant, rater, frozenset(completion_ids), key_id, since)

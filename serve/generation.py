@@ -28,6 +28,7 @@ class Route:
     seed: int | None = None  # overrides the client's
     caller: Caller = OPEN  # whose key asked
     cache_salt: str = ""  # requests find in an engine's prefix cache only what has the same
+    since: int = 0  # the instant at which the request began, as erasures count time
 
 
 class Kept(Protocol):

@@ -51,6 +51,11 @@ class Metrics:
             "Answers given although the log could not be written",
             registry=r,
         )
+        self.vault_lost = Gauge(
+            "hearken_vault_lost",
+            "1 while the users' keys cannot be used: no text is logged, and no vote with words is taken",
+            registry=r,
+        )
         self.inexact = Counter(
             "hearken_completions_inexact_total",
             "Completions whose tokens and logprobs did not pair up",

@@ -16,12 +16,20 @@ _WORDS = {
     401: "No API key, or one that is not in force.",
     403: "The key does not have the scope that is needed.",
     404: "There is no such thing.",
+    409: "It is the name of one user and the pseudonym of another; `by` says which is meant.",
     413: "The body is too large.",
     415: "The body does not say that it is JSON.",
     421: "The Host header is no name of this service.",
     429: "A limit is used up; Retry-After says when it is not.",
     503: "Not at the moment; Retry-After says when to try again.",
 }
+_BY: Json = {
+    "in": "query",
+    "name": "by",
+    "description": "What `user` is, where it could be both.",
+    "schema": {"type": "string", "enum": ["name", "pseudonym"]},
+}
+_NAME: Json = {"type": "string", "minLength": 1}
 _ALWAYS = (400, 401, 403, 413, 415, 421, 429, 503)
 
 
@@ -85,8 +93,14 @@ def document(model_name: str) -> Json:
                 "get": _operation("getModel", "A model", "Model", [404]),
             },
             "/v1/users/{user}": {
-                "parameters": [stored | {"name": "user"}],
-                "delete": _operation("eraseUser", "Forget a user", "Erased", [404]),
+                "parameters": [stored | {"name": "user"}, _BY],
+                "get": _operation("getUser", "What is kept of a user", "User", [404, 409]),
+                "delete": _operation("eraseUser", "Forget a user", "Erased", [404, 409]),
+            },
+            "/v1/users": {
+                "parameters": [{"in": "query", "name": "name", "required": True, "schema": _NAME}, _BY],
+                "get": _operation("getNamedUser", "What is kept of a user", "User", [404, 409]),
+                "delete": _operation("eraseNamedUser", "Forget a user", "Erased", [404, 409]),
             },
             "/livez": {"get": _health("Whether the process works")},
             "/readyz": {"get": _health("Whether an engine can serve everyone")},

@@ -1,15 +1,21 @@
 """What may be written of a completion or a vote: after consent and redaction, and only sealed."""
 
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from feedback.events import Choice, Completion
 from feedback.ids import Signer
 from feedback.redaction import Redactor
-from feedback.sealing import Sealer
+from feedback.sealing import Keys, Sealer
+from feedback.vault_keys import VaultUnavailable
 from serve.stored import Stored
 
 Json = dict[str, Any]
+T = TypeVar("T")
+U = TypeVar("U")
 
 _TEXTS_OF_VOTES = ("text", "comment")
 
@@ -22,24 +28,63 @@ class Privacy:
         self._sealer = sealer
         self._redact = redact
 
+    def instant(self) -> int:
+        """Now, for a request that begins: its user may be erased before it ends (see `Vault.instant`)."""
+        return self._sealer.instant()
+
+    def is_erased(self, tenant: str, user: str, since: int) -> bool:
+        """Whether a user was erased after an instant, or perhaps was: the vault does not say."""
+        try:
+            return self._sealer.is_erased(tenant, user, since)
+        except VaultUnavailable:
+            return True
+
     def completion(self, completion: Completion) -> Completion:
-        """The event to log. Raises OSError when its user's key can be neither read nor made."""
+        """What may be kept of a completion, to be sealed."""
         if not completion.consent:
             return without_texts(completion)
         if completion.prompt_token_ids:
             named = self._signer.prompt_hash(completion.prompt_token_ids)
             completion = completion.model_copy(update={"prompt_hash": named})
-        return self._sealer.seal(self._redacted(completion))
+        return self._redacted(completion)
+
+    def sealed(self, completion: Completion, since: int) -> "Future[Completion]":
+        """The event to log, blank when its user was erased since its request began.
+
+        Does not wait, and is done already unless the user's key must be looked for or made. Fails with
+        VaultUnavailable.
+        """
+        owner = self._sealer.owner(completion)
+        keys = self._sealer.keys({} if owner is None else {owner: since})
+        return _then(keys, lambda found: self._sealer.seal_with(completion, found.get(owner or "")))
 
     def vote(self, vote: Json) -> Json:
-        """The JSON of the event to log. Raises OSError like `completion`."""
+        """What may be kept of a vote, to be sealed."""
         if self._redact is not None:
             texts = {name: self._redact(vote[name]) for name in _TEXTS_OF_VOTES if vote.get(name)}
             metadata = {name: self._redact(value) for name, value in vote.get("metadata", {}).items()}
             vote = {**vote, **texts, "metadata": metadata}
             if vote.get("tags"):
                 vote["tags"] = [self._redact(tag) for tag in vote["tags"]]
-        return self._sealer.seal_vote(vote)
+        return vote
+
+    async def keys(self, votes: Iterable[tuple[Json, int]]) -> Keys:
+        """The keys that votes are sealed with, each with the instant at which it began, made in one go.
+
+        Raises VaultUnavailable.
+        """
+        wanted: dict[str, int | None] = {}
+        for vote, since in votes:
+            owner = self._sealer.owner_of_vote(vote)
+            if owner is not None:
+                known = wanted.get(owner)
+                wanted[owner] = since if known is None else min(since, known)
+        return await asyncio.wrap_future(self._sealer.keys(wanted))
+
+    def sealed_vote(self, vote: Json, keys: Keys) -> Json:
+        """The JSON of the event to log."""
+        owner = self._sealer.owner_of_vote(vote)
+        return vote if owner is None else self._sealer.seal_vote_with(vote, keys[owner])
 
     def stored(self, item: Stored) -> Stored:
         """The copy of an answer to keep for its client."""
@@ -77,6 +122,21 @@ class Privacy:
         if (text, thought) == (choice.text, choice.thought):
             return choice
         return choice.without_text().model_copy(update={"text": text, "thought": thought})
+
+
+def _then(first: "Future[T]", do: Callable[[T], U]) -> "Future[U]":
+    """What `do` makes of a result, in the thread that has it, at once where it is there."""
+    second: Future[U] = Future()
+    second.set_running_or_notify_cancel()
+
+    def go_on(done: "Future[T]") -> None:
+        try:
+            second.set_result(do(done.result()))
+        except Exception as error:  # whoever waits for the second is told
+            second.set_exception(error)
+
+    first.add_done_callback(go_on)
+    return second
 
 
 def without_texts(completion: Completion) -> Completion:

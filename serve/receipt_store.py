@@ -54,6 +54,10 @@ CREATE TABLE versions (
     status TEXT NOT NULL, status_at REAL NOT NULL);
 CREATE TABLE live (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NULL, number INTEGER NOT NULL);
 """
+_NEW_IN_3 = """
+ALTER TABLE versions ADD COLUMN parent TEXT;
+CREATE INDEX by_rater ON votes (tenant, rater, kind)
+"""
 
 # A retraction is a revision too; what it takes back keeps its kind and targets.
 _VOTE = """
@@ -215,6 +219,24 @@ class ReceiptStore:
             rows = self._db.execute(query, {"tenant": tenant, "user": user}).fetchall()
         return [str(version) for (version,) in rows]
 
+    def lineage(self) -> list[tuple[str, str | None]]:
+        """All versions, oldest first, each with the one that its training began from, as far as is known."""
+        with self._lock:
+            return self._db.execute("SELECT version, parent FROM versions ORDER BY at, version").fetchall()
+
+    def about(self, tenant: str, user: str) -> Row:
+        """How many completions a user was given, and votes of each kind there are of theirs, as
+        {"completions": counted, "votes": {kind: counted}}; counted: count, first_at, last_at, or None."""
+        given = "SELECT count(*) AS count, min(at) AS first_at, max(at) AS last_at FROM completions "
+        voted = "SELECT kind, count(*) AS count, min(first_at) AS first_at, max(at) AS last_at FROM votes "
+        with self._lock:
+            completions = self._one(given + "WHERE tenant = ? AND user = ?", tenant, user)
+            votes = self._all(voted + "WHERE tenant = ? AND rater = ? GROUP BY kind", tenant, user)
+        return {
+            "completions": completions if completions and completions["count"] else None,
+            "votes": {row.pop("kind"): row for row in votes},
+        }
+
     def _meant(self, tenant: str, at: float, target: Target) -> list[Row]:
         """The completions that a target means: as `feedback.join.Joiner` finds them."""
         named = "SELECT * FROM completions WHERE role = 'answer' AND tenant = ? AND "
@@ -246,8 +268,8 @@ def _ready(db: sqlite3.Connection) -> sqlite3.Connection:
     """An open file with its tables. Raises DatabaseError when it is of another layout."""
     with _transaction(db):
         (layout,) = db.execute("PRAGMA user_version").fetchone()
-        if layout == 0:
-            for statement in _SCHEMA.split(";"):
+        if layout in (0, 2):
+            for statement in (_SCHEMA if layout == 0 else "").split(";") + _NEW_IN_3.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {_LAYOUT}")
         elif layout != _LAYOUT:
@@ -329,8 +351,8 @@ def _fold_usage(db: sqlite3.Connection, value: bytes) -> None:
 def _fold_release(db: sqlite3.Connection, value: bytes) -> None:
     event = parse_release(value)
     if isinstance(event, Candidate):
-        row = (event.version, event.reward_updates, event.at, "offered", event.at)
-        db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?)", row)
+        row = (event.version, event.reward_updates, event.at, "offered", event.at, event.parent)
+        db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
     elif isinstance(event, Decision):
         newest = db.execute("SELECT number FROM live").fetchone()
         if newest is not None and event.number <= newest[0]:

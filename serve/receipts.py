@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
@@ -136,13 +136,22 @@ class Receipts:
             return recent if found is None else _later(found, recent)
         return found
 
-    async def trained_on(self, tenant: str, user: str) -> list[str]:
-        """The versions whose reward model was fitted to a user's votes or to votes on the user's answers.
+    async def shaped_by(self, tenant: str, users: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The versions whose reward model was fitted to users' votes or to votes on the users' answers, and
+        the versions that were trained on from one of these, each oldest first.
 
         Raises LogUnavailable.
         """
         await self._caught_up()
-        return await asyncio.to_thread(self._store.trained_on, tenant, user)
+        shaped: dict[str, None] = {}
+        for user in users:
+            shaped |= dict.fromkeys(await asyncio.to_thread(self._store.trained_on, tenant, user))
+        return list(shaped), descendants(shaped, await asyncio.to_thread(self._store.lineage))
+
+    async def about(self, tenant: str, user: str) -> Row:
+        """What there is of a user (see `ReceiptStore.about`). Raises LogUnavailable."""
+        await self._caught_up()
+        return await asyncio.to_thread(self._store.about, tenant, user)
 
     def _recent_row(self, event_id: str) -> Row | None:
         wanted = b'"event_id":%s,' % orjson.dumps(event_id)
@@ -229,6 +238,23 @@ class Receipts:
             "last_id": page[-1]["id"] if page else None,
             "has_more": len(rows) > limit,
         }
+
+
+def descendants(shaped: Collection[str], lineage: Sequence[tuple[str, str | None]]) -> list[str]:
+    """The versions that come from one of `shaped` and are none of these.
+
+    lineage: versions, oldest first, each with the one that its training began from; where that is not known,
+    any before it may have been.
+    """
+    touched: set[str] = set()
+    found = []
+    for version, parent in lineage:
+        if version in shaped:
+            touched.add(version)
+        elif parent in touched or (parent is None and touched):
+            touched.add(version)
+            found.append(version)
+    return found
 
 
 def _later(folded: Row, recent: Row) -> Row:

@@ -45,19 +45,26 @@ class Recorder:
         tokens = sum(len(choice.token_ids) for choice in completion.choices)
         self._metrics.completion_tokens.labels(completion.arm).inc(tokens)
         self._charge(generation.route.caller, len(completion.prompt_token_ids) + tokens)
-        appended = self._append_completion(completion)
+        appended = self._append_completion(completion, generation.route.since)
         appended.add_done_callback(lambda done: self._count(done, completion))
         return appended
 
-    def _append_completion(self, completion: Completion) -> "Future[None]":
-        try:
-            written = self._privacy.completion(completion)
-        except OSError as error:
-            log.error("the user's key can be neither read nor made: %s", error)
-            failed: Future[None] = Future()
-            failed.set_exception(error)
-            return failed
-        return self._append([Entry(COMPLETIONS, completion.conversation, written.model_dump_json().encode())])
+    def _append_completion(self, completion: Completion, since: int) -> "Future[None]":
+        """Seal and append; where the user's key has to be made, when it is durable, in another thread."""
+        appended: Future[None] = Future()
+        appended.set_running_or_notify_cancel()
+
+        def append(done: "Future[Completion]") -> None:
+            try:
+                value = done.result().model_dump_json().encode()
+            except Exception as error:  # whoever waits is told
+                log.error("the texts cannot be sealed: %s", error)
+                appended.set_exception(error)
+                return
+            _pass_on(self._append([Entry(COMPLETIONS, completion.conversation, value)]), appended)
+
+        self._privacy.sealed(self._privacy.completion(completion), since).add_done_callback(append)
+        return appended
 
     async def completion(self, generation: Generation) -> None:
         """Log a completion, and return when it is durable or when it is known that it cannot be.
@@ -65,7 +72,9 @@ class Recorder:
         A chat is worth more to its user than to the learner: a log that is away is counted, not raised.
         """
         # asyncio.wait, unlike await, leaves the append alone when the request is cancelled.
-        await asyncio.wait([asyncio.wrap_future(self.hand_over(generation))])
+        done, _ = await asyncio.wait([asyncio.wrap_future(self.hand_over(generation))])
+        for logged in done:
+            logged.exception()  # it was told in the log
 
     async def votes(self, entries: Sequence[Entry], counts: Mapping[tuple[str, str], int]) -> None:
         """Log votes durably, all or none. Raises LogUnavailable: what is not on disk is not acknowledged.
@@ -102,3 +111,13 @@ class Recorder:
             log.error("completion %s was not logged", completion.completion_id)
         else:
             self._metrics.completions.labels(completion.arm).inc()
+
+
+def _pass_on(first: "Future[None]", second: "Future[None]") -> None:
+    """Let one future end as another does."""
+
+    def end(done: "Future[None]") -> None:
+        error = done.exception()
+        second.set_result(None) if error is None else second.set_exception(error)
+
+    first.add_done_callback(end)

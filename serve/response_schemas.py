@@ -87,6 +87,9 @@ _HEARKEN: Schema = {
     },
 }
 
+_TIME = {"type": ["number", "null"]}
+_COUNTED = _object(count=_COUNT, first_at=_TIME, last_at=_TIME)
+
 RESPONSES: dict[str, Schema] = {
     "Error": _object(error=_object(message=_STRING, type=_STRING, param=_TEXT, code=_STRING)),
     "Usage": _optional(
@@ -119,6 +122,28 @@ RESPONSES: dict[str, Schema] = {
     ),
     "Model": _object(id=_STRING, object=_const("model"), created=_COUNT, owned_by=_STRING),
     "ModelList": _object(object=_const("list"), data=_list(ref("Model"))),
-    "Erased": {"type": "object"},
+    "Erased": _object(
+        object=_const("user.deleted"),
+        id=_STRING,
+        found={"type": "boolean"},
+        deleted={"type": "boolean"},
+        had_texts={"type": "boolean"},
+        stored_completions=_COUNT,
+        policy_versions=_list(_STRING),
+        descendants=_list(_STRING),
+    ),
+    "User": _object(
+        object=_const("user"),
+        id=_STRING,
+        pseudonyms=_list(_STRING),
+        found={"type": "boolean"},
+        key={"type": "string", "enum": ["present", "erased", "none"]},
+        erased_at=_TIME,
+        completions=_COUNTED,
+        votes=_optional(_COUNTED, kinds={"type": "object", "additionalProperties": _COUNTED}),
+        stored_completions=_COUNT,
+        policy_versions=_list(_STRING),
+        descendants=_list(_STRING),
+    ),
     "Status": _object(status=_STRING),
 }

@@ -82,6 +82,10 @@ class StoredCompletions(Protocol):
         """A page of answers in the order in which they were put; None when `after` is not one of them."""
         ...
 
+    def count(self, tenant: str, user: str) -> int:
+        """How many answers to a user (a pseudonym) are kept."""
+        ...
+
     def erase(self, tenant: str, user: str) -> int:
         """Forget all answers to a user (a pseudonym); how many there were."""
         ...
@@ -148,7 +152,9 @@ class SqliteStored:
     def delete(self, tenant: str, completion_id: str) -> bool:
         """See `StoredCompletions.delete`."""
         key = (tenant, completion_id, time.time())
-        return bool(self._do(lambda db: db.execute(f"DELETE FROM stored {_ONE}", key).rowcount))
+        count = self._do(lambda db: db.execute(f"DELETE FROM stored {_ONE}", key).rowcount)
+        self._scrub()
+        return bool(count)
 
     def page(self, tenant: str, query: Query) -> Page | None:
         """See `StoredCompletions.page`."""
@@ -170,17 +176,26 @@ class SqliteStored:
         rows = self._do(lambda db: db.execute(sql, (*values, query.limit + 1)).fetchall())
         return Page([_of_row(row) for row in rows[: query.limit]], len(rows) > query.limit)
 
+    def count(self, tenant: str, user: str) -> int:
+        """See `StoredCompletions.count`."""
+        query = "SELECT count(*) FROM stored WHERE tenant = ? AND user = ? AND expires > ?"
+        return int(self._do(lambda db: db.execute(query, (tenant, user, time.time())).fetchone()[0]))
+
     def erase(self, tenant: str, user: str) -> int:
         """See `StoredCompletions.erase`."""
         of_user = "DELETE FROM stored WHERE tenant = ? AND user = ?"
         count = self._do(lambda db: db.execute(of_user, (tenant, user)).rowcount)
-        self._do(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        self._scrub()
         return count
 
     def close(self) -> None:
         """See `StoredCompletions.close`."""
         with self._lock:
             self._connection.close()
+
+    def _scrub(self) -> None:
+        """Leave nothing of what was deleted in the file's journal."""
+        self._do(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:

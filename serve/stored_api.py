@@ -33,10 +33,20 @@ class StoredApi:
 
     async def keep(self, generation: KeptGeneration) -> None:
         """Store an answer. A store that is away is logged, not raised: the client has its answer."""
+        route = generation.route
         try:
-            await asyncio.to_thread(self._store.put, self._privacy.stored(generation.stored()))
+            await asyncio.to_thread(self._put, self._privacy.stored(generation.stored()), route.since)
         except StoreUnavailable as error:
-            log.error("completion %s was not stored: %s", generation.route.completion_id, error)
+            log.error("completion %s was not stored: %s", route.completion_id, error)
+
+    def _put(self, item: Stored, since: int) -> None:
+        """Keep an answer, unless its user was erased since its request began.
+
+        Looked at afterwards: an erasure that is not known by then finds the answer here.
+        """
+        self._store.put(item)
+        if self._privacy.is_erased(item.tenant, item.user, since):
+            self._store.delete(item.tenant, item.completion_id)
 
     async def page(self, tenant: str, parameters: QueryParams) -> Json:
         """A page of stored completions. Raises BadRequest, Unavailable."""

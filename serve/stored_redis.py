@@ -123,6 +123,12 @@ class RedisStored:
                 else:
                     yield item
 
+    def count(self, tenant: str, user: str) -> int:
+        """See `StoredCompletions.count`."""
+        with self._working() as db:
+            ids = db.zrange(_keys(tenant, "", user)[2], 0, -1)
+            return sum(db.exists(_keys(tenant, completion_id.decode())[0]) for completion_id in ids)
+
     def erase(self, tenant: str, user: str) -> int:
         """See `StoredCompletions.erase`."""
         with self._working() as db:

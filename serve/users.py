@@ -1,21 +1,43 @@
-"""DELETE /v1/users/{user}: a user is forgotten."""
+"""GET and DELETE /v1/users/{user}: what is kept of a user, and forgetting it."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from feedback.erasures import Erasure, entry
 from feedback.ids import Signer
+from feedback.importing import IMPORTED
 from feedback.log import LogUnavailable
 from feedback.sealing import Sealer
+from feedback.vault_keys import KeyState
 from serve.caller import Caller
-from serve.errors import NotFound, Unavailable
+from serve.errors import BadRequest, Conflict, NotFound, Unavailable
 from serve.generation import Json
 from serve.receipts import Receipts
 from serve.recording import Recorder
 from serve.stored import StoredCompletions, StoreUnavailable
 
+_BY = ("name", "pseudonym")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of one pseudonym. `events`: as `ReceiptStore.about` counts them."""
+
+    pseudonym: str
+    key: KeyState
+    stored: int
+    events: Json
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was ever written of them."""
+        had_key = self.key.has_key or self.key.erased_at is not None
+        return had_key or self.stored > 0 or bool(self.events["completions"] or self.events["votes"])
+
 
 class Users:
-    """Erases users: their key, and with it every text of theirs in the log, its copies and its backups."""
+    """Shows users and erases them: their key, and so every text in the log, its copies and its backups."""
 
     def __init__(
         self,
@@ -31,30 +53,110 @@ class Users:
         self._sealer = sealer
         self._recorder = recorder
 
-    async def erase(self, user: str, caller: Caller) -> Json:
+    async def show(self, user: str, query: Mapping[str, str], caller: Caller) -> Json:
+        """What is kept of a user of the caller's tenant. Raises as `erase`."""
+        try:
+            names = await self._pseudonyms(user, query, caller.tenant)
+            kept = [await self._kept(caller.tenant, name) for name in names]
+            shaped, descended = await self._receipts.shaped_by(caller.tenant, names)
+        except (LogUnavailable, StoreUnavailable) as error:
+            raise _not_now("What is kept of the user cannot be said at the moment.") from error
+        return _shown(kept) | {"policy_versions": shaped, "descendants": descended}
+
+    async def erase(self, user: str, query: Mapping[str, str], caller: Caller) -> Json:
         """Forget a user of the caller's tenant, by the name that requests gave them or by their pseudonym.
 
-        Safe to repeat: after a failure, again. Raises NotFound for no name, Unavailable when it cannot be
-        made durable now.
+        What began before, an answer or a vote under way, is written without words. Safe to repeat: after a
+        failure, again. Raises NotFound for no name, Conflict for one that is two users', and
+        Unavailable when it cannot be made durable now.
         """
-        if not user:
-            raise NotFound(
-                "Name the user to erase: DELETE /v1/users/{user}.", param="user", code="unknown_url"
-            )
-        pseudonym = user if self._signer.is_pseudonym(user) else self._signer.pseudonym(caller.tenant, user)
+        tenant = caller.tenant
         try:
-            had_texts = self._sealer.erase(caller.tenant, pseudonym)
-            await asyncio.to_thread(self._stored.erase, caller.tenant, pseudonym)
-            await self._recorder.note(entry(Erasure.of(caller.tenant, pseudonym)))
-            versions = await self._receipts.trained_on(caller.tenant, pseudonym)
-        except (OSError, LogUnavailable, StoreUnavailable) as error:
-            raise Unavailable(
-                "The user cannot be erased at the moment; send the request again.", code="log_unavailable"
-            ) from error
+            names = await self._pseudonyms(user, query, tenant)
+            had_texts = await asyncio.to_thread(self._sealer.erase, tenant, *names)
+            stored = [await asyncio.to_thread(self._stored.erase, tenant, name) for name in names]
+            kept = [await self._kept(tenant, name) for name in names]
+            known = [each.pseudonym for each, gone in zip(kept, stored, strict=True) if each.is_known or gone]
+            for name in known:
+                await self._recorder.note(entry(Erasure.of(tenant, name)))
+            shaped, descended = await self._receipts.shaped_by(tenant, known)
+        except (LogUnavailable, StoreUnavailable) as error:
+            raise _not_now("The user cannot be erased at the moment.") from error
         return {
             "object": "user.deleted",
-            "id": pseudonym,
-            "deleted": True,
+            "id": known[0] if known else names[0],
+            "found": bool(known),
+            "deleted": bool(known),
             "had_texts": had_texts,
-            "policy_versions": versions,  # that were trained on the user before
+            "stored_completions": sum(stored),
+            "policy_versions": shaped,  # that were trained on the user before
+            "descendants": descended,  # that began from one of these
         }
+
+    async def _pseudonyms(self, user: str, query: Mapping[str, str], tenant: str) -> list[str]:
+        """The pseudonyms of a person: as requests name them, and as imports did before they named them alike.
+
+        A name may look like a pseudonym. Where it is one user's name and another's pseudonym, the request has
+        to say which is meant.
+        """
+        user, by = user or query.get("name", ""), query.get("by")
+        if not user:
+            raise NotFound("Name the user: /v1/users/{user}.", param="user", code="unknown_url")
+        if by is not None and by not in _BY:
+            raise BadRequest("by must be name or pseudonym.", param="by")
+        named = [self._signer.pseudonym(tenant, name) for name in (user, f"{IMPORTED}:{user}")]
+        if not self._signer.is_pseudonym(user):
+            if by == "pseudonym":
+                raise BadRequest("A pseudonym is u_ and 24 hex digits; leave by out.", param="by")
+            return named
+        if by is not None:
+            return named if by == "name" else [user]
+        is_name = any([(await self._kept(tenant, name)).is_known for name in named])
+        is_pseudonym = (await self._kept(tenant, user)).is_known
+        if is_name and is_pseudonym:
+            raise Conflict(
+                "This is the name of one user and the pseudonym of another: add ?by=name or ?by=pseudonym.",
+                param="by",
+                code="ambiguous_user",
+            )
+        return [user] if is_pseudonym else named if is_name else [user, *named]
+
+    async def _kept(self, tenant: str, pseudonym: str) -> Kept:
+        key = await asyncio.to_thread(self._sealer.state, tenant, pseudonym)
+        stored = await asyncio.to_thread(self._stored.count, tenant, pseudonym)
+        return Kept(pseudonym, key, stored, await self._receipts.about(tenant, pseudonym))
+
+
+def _shown(kept: list[Kept]) -> Json:
+    known = [each for each in kept if each.is_known]
+    erased = [each.key.erased_at for each in known if each.key.erased_at is not None]
+    key = "present" if any(each.key.has_key for each in known) else "erased" if erased else "none"
+    kinds: dict[str, list[Json]] = {}
+    for each in known:
+        for kind, counted in each.events["votes"].items():
+            kinds.setdefault(kind, []).append(counted)
+    votes = {kind: _together(counted) for kind, counted in sorted(kinds.items())}
+    completions = [each.events["completions"] for each in known if each.events["completions"]]
+    return {
+        "object": "user",
+        "id": (known or kept)[0].pseudonym,
+        "pseudonyms": [each.pseudonym for each in known],
+        "found": bool(known),
+        "key": key,  # of the texts
+        "erased_at": max(erased, default=None),
+        "completions": _together(completions),
+        "votes": {**_together(list(votes.values())), "kinds": votes},
+        "stored_completions": sum(each.stored for each in known),
+    }
+
+
+def _together(counted: list[Json]) -> Json:
+    return {
+        "count": sum(each["count"] for each in counted),
+        "first_at": min((each["first_at"] for each in counted if each["count"]), default=None),
+        "last_at": max((each["last_at"] for each in counted if each["count"]), default=None),
+    }
+
+
+def _not_now(sentence: str) -> Unavailable:
+    return Unavailable(f"{sentence[:-1]}; send the request again.", code="log_unavailable")

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from feedback.events import Source
 from feedback.ids import Signer
@@ -21,6 +22,7 @@ class Sender:
     address: str
     caller: Caller = OPEN
     grant: Grant | None = None
+    since: int = 0  # the instant at which the request began, as erasures count time
 
     @property
     def scope(self) -> str:
@@ -37,6 +39,16 @@ class Sender:
         return SOURCES if "operate" in self.caller.scopes else SOURCES - _OPERATORS_ONLY
 
 
+class Voter(NamedTuple):
+    """In whose name a vote is. key_id: of the key that it comes by; `since`: the instant from which on an
+    erasure makes its words blank."""
+
+    tenant: str
+    rater: str
+    key_id: str
+    since: int
+
+
 class Voters:
     """Tells in whose name a vote is."""
 
@@ -44,8 +56,8 @@ class Voters:
         self._signer = signer
         self._tokens = tokens
 
-    def voter(self, vote: Vote, sender: Sender) -> tuple[str, str, str]:
-        """The tenant and the rater of a vote, and the id of the key that it comes by.
+    def voter(self, vote: Vote, sender: Sender) -> Voter:
+        """Whose vote it is.
 
         Raises Unauthorized for a token that is not good, Forbidden for one that is good for something else.
         """
@@ -55,9 +67,9 @@ class Voters:
         if grant is None:
             tenant = sender.caller.tenant
             rater = self._signer.pseudonym(tenant, vote.user or f"anonymous-{sender.address}")
-            return tenant, rater, sender.caller.key_id
+            return Voter(tenant, rater, sender.caller.key_id, sender.since)
         self._check(vote, grant)
-        return grant.tenant, grant.rater, grant.key_id
+        return Voter(grant.tenant, grant.rater, grant.key_id, min(grant.since, sender.since))
 
     def _check(self, vote: Vote, grant: Grant) -> None:
         """Whether a token allows a vote."""

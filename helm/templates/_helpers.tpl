@@ -225,9 +225,18 @@ checksum/config: {{ toToml . | sha256sum }}
 {{- end }}
 {{- end }}
 
-{{/* Users' keys are on the shared volume, for gateways seal texts and the learner opens them. */}}
+{{/* Users' keys have a volume of their own, for gateways seal texts and the learner opens them. */}}
 {{- define "hearken.vaultMount" -}}
-- {name: adapters, mountPath: /data/vault, subPath: vault}
+- {name: vault, mountPath: /data/vault}
+{{- if .Values.vault.takeOver }}
+- {name: adapters, mountPath: /data/vault-before, subPath: vault}
+{{- end }}
+{{- end }}
+
+{{- define "hearken.vaultVolume" -}}
+- name: vault
+  persistentVolumeClaim:
+    claimName: {{ .Values.vault.existingClaim | default (printf "%s-vault" (include "hearken.fullname" .)) }}
 {{- end }}
 
 {{- define "hearken.adapterVolume" -}}

@@ -116,7 +116,8 @@ def test_a_vote_finds_an_answer_far_beyond_any_window_after_a_restart() -> None:
 def test_nothing_is_opened_before_it_is_voted_on(tmp_path: Path) -> None:
     sealer = Sealer(Vault(tmp_path, b"s" * 32))
     desk = Desk(sealer)
-    broken = sealer.seal(completion("c1")).model_copy(update={"sealed": "AAAA"})
+    sealed = sealer.seal(completion("c1"))
+    broken = sealed.model_copy(update={"sealed": (sealed.sealed or "").partition(".")[0] + ".AAAA"})
     assert desk.feed(broken, sealer.seal(completion("c2"))) == []
     assert desk.joiner.poison == 0
     [label] = desk.feed(thumb("c2", 1.0, 1))

@@ -7,6 +7,7 @@ import pytest
 from feedback.events import Choice, Completion, Feedback, Target
 from feedback.sealing import SealBroken, Sealer
 from feedback.vault import Vault
+from feedback.vault_keys import VaultLost
 
 COMPLETION = Completion(
     event_id="chatcmpl-1",
@@ -55,11 +56,90 @@ def test_sealed_events_open_to_what_they_were(sealer: Sealer, tmp_path: Path) ->
 
 def test_a_vote_is_sealed_as_json_too(sealer: Sealer) -> None:
     vote = VOTE.model_dump(mode="json")
-    sealed = sealer.seal_vote(vote)
+    owner = sealer.owner_of_vote(vote)
+    assert owner == sealer.owner(VOTE) == "default/u_1"
+    (key,) = sealer.keys({owner: None}).result().values()
+    sealed = sealer.seal_vote_with(vote, key)
     assert "metadata" not in sealed
     assert sealer.open(Feedback.model_validate(sealed)) == VOTE
     bare = {**vote, "metadata": {}}
-    assert sealer.seal_vote(bare) is bare
+    assert sealer.owner_of_vote(bare) is None
+    assert sealer.seal_vote_with(bare, key) is bare
+
+
+def test_what_was_said_before_an_erasure_is_blank_after_it(sealer: Sealer) -> None:
+    since = sealer.instant()
+    sealer.erase("default", "u_1")
+    (key,) = sealer.keys({"default/u_1": since}).result().values()
+    assert key is None
+    blank = sealer.seal_with(COMPLETION, key)
+    assert (blank.messages, blank.prompt_token_ids) == ([], [])
+    assert [(c.text, c.token_ids, c.length) for c in blank.choices] == [("", [], 2), ("", [], 1)]
+    assert blank.sealed is None
+    assert "secret" not in str(sealer.seal_vote_with(VOTE.model_dump(mode="json"), key))
+
+
+def test_an_import_under_way_writes_nothing_of_one_who_is_erased(sealer: Sealer, tmp_path: Path) -> None:
+    sealer.erase("default", "u_2")  # long ago
+    importer = Sealer(Vault(tmp_path, b"s" * 32))
+    since = importer.begin()
+    sealer.erase("default", "u_1")
+    other = COMPLETION.model_copy(update={"user": "u_2"})
+    blank, kept = importer.seal_all([(COMPLETION, False), (other, False)], since)
+    assert isinstance(blank, Completion)
+    assert (blank.sealed, blank.messages) == (None, [])
+    assert sealer.open(kept) == other
+
+
+def test_what_nobody_said_needs_no_key_of_its_own(sealer: Sealer, vault: Vault, tmp_path: Path) -> None:
+    named = COMPLETION.model_copy(update={"user": "u_2"})
+    sealed = sealer.seal_all([(COMPLETION, True), (named, False), (COMPLETION, True)])
+    assert vault.key("default/u_1") is None
+    assert vault.key("default/u_2") is not None
+    reader = Sealer(Vault(tmp_path, b"s" * 32))
+    assert [reader.open(each) for each in sealed] == [COMPLETION, named, COMPLETION]
+    kept = reader.seal_texts("default", "u_1", ["what the learner remembers"])
+    assert kept is not None
+    assert Sealer(Vault(tmp_path, b"s" * 32)).open_texts("default", "u_1", kept) == [
+        "what the learner remembers"
+    ]
+    reader.erase("default", "u_1")  # by the pseudonym in a report
+    assert reader.open(sealed[0]) == sealed[0]
+    assert reader.open(sealed[1]) == named
+
+
+def test_a_reader_stops_at_the_seal_of_a_vault_that_is_not_here(sealer: Sealer, tmp_path: Path) -> None:
+    sealed = sealer.seal(COMPLETION)
+    kept = sealer.seal_texts("default", "u_1", ["kept"])
+    assert kept is not None
+    empty = Sealer(Vault(tmp_path / "empty", b"s" * 32))
+    for ask in (
+        lambda: empty.open(sealed),
+        lambda: empty.open_texts("default", "u_1", kept),
+        lambda: empty.check(sealed.sealed),
+    ):
+        with pytest.raises(VaultLost):
+            ask()
+    empty.check(None)
+    sealer.check(sealed.sealed)
+
+
+def test_what_was_sealed_before_vaults_had_ids_opens(sealer: Sealer) -> None:
+    sealed = sealer.seal(COMPLETION)
+    assert sealed.sealed is not None
+    old = sealed.model_copy(update={"sealed": sealed.sealed.partition(".")[2]})
+    assert sealer.open(old) == COMPLETION
+
+
+def test_texts_of_before_an_erasure_are_not_sealed_again_with_a_new_key(
+    sealer: Sealer, tmp_path: Path
+) -> None:
+    reader = Sealer(Vault(tmp_path, b"s" * 32))  # a learner that has not read of the erasure yet
+    reader.open(sealer.seal(COMPLETION))
+    sealer.erase("default", "u_1")
+    sealer.seal(VOTE)  # they are back
+    assert reader.seal_texts("default", "u_1", ["a secret answer"]) is None
+    assert reader.was_sealed("default", "u_1")
 
 
 def test_nothing_of_the_text_is_outside_of_the_seal(sealer: Sealer) -> None:

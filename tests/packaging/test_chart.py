@@ -249,7 +249,7 @@ def test_pods_meet_the_restricted_security_standard(render: Render, values: str)
 def test_what_is_mounted_named_and_selected_exists(render: Render, values: str) -> None:
     resources = render(values)
     claims = {item["metadata"]["name"] for item in resources if item["kind"] == "PersistentVolumeClaim"}
-    outside = {"models", "shared"}  # existingClaim of the value sets
+    outside = {"models", "shared", "keys"}  # existingClaim of the value sets
     for workload in workloads(resources):
         spec = workload["spec"]["template"]["spec"]
         made = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
@@ -277,8 +277,16 @@ def test_an_adapter_has_one_path_everywhere_and_only_the_learner_writes_it(rende
     assert seen == {
         ("/data/adapters", "adapters"): {"learner": True, "controller": False, "engine": False},
         ("/data/learner/rollouts", "rollouts"): {"learner": True, "engine": False},
-        ("/data/vault", "vault"): {"gateway": True, "learner": True},  # users' keys, one folder for all
     }
+
+
+def test_users_keys_are_on_a_volume_of_their_own(render: Render) -> None:
+    for values, before in (("default", False), ("everything", True)):
+        for name in (*PROGRAMS, "engine"):
+            mounts = {mount["mountPath"]: mount for mount in container(render(values), name)["volumeMounts"]}
+            opens = name in ("gateway", "learner")
+            assert (mounts.get("/data/vault") == {"name": "vault", "mountPath": "/data/vault"}) is opens
+            assert ("/data/vault-before" in mounts) is (opens and before)
 
 
 def test_only_our_own_programs_reach_an_engine(render: Render) -> None:

@@ -174,16 +174,26 @@ def test_nothing_found_is_nothing_changed(start: Start) -> None:
     assert logged.prompt_token_ids != []
 
 
-def test_a_vault_that_cannot_be_written_costs_no_answer_but_no_vote_is_acknowledged(
+def test_a_vault_that_is_away_costs_no_answer_but_no_vote_is_acknowledged(
     gateway: Gateway, tmp_path: Path
 ) -> None:
-    (tmp_path / "vault").write_text("in the way of the folder")
+    gateway.chat(SECRET, user="ada")
+    (tmp_path / "vault").rename(tmp_path / "elsewhere")
+    (tmp_path / "vault").mkdir()  # an empty mount
     answer = gateway.chat(SECRET, user="ada")
     assert answer.status_code == 200
     assert gateway.metric("hearken_completions_unlogged_total") == 1
+    assert gateway.metric("hearken_vault_lost") == 1
+    assert gateway.is_ready()  # chats are answered all the same
+    assert gateway.http.delete("/v1/users/ada").status_code == 503
     vote = {"kind": "comment", "completion_id": answer.json()["id"], "text": SECRET, "user": "ada"}
     assert gateway.http.post("/v1/feedback", json=vote).status_code == 503
-    assert gateway.votes() == []
+    assert gateway.records(FEEDBACK) == []
+    (tmp_path / "vault").rmdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "vault")
+    assert gateway.metric("hearken_vault_lost") == 0
+    assert gateway.http.post("/v1/feedback", json=vote).status_code == 202
+    assert len(gateway.completions()) == len(gateway.votes()) == 1
 
 
 def test_sealed_events_still_say_what_evidence_needs(gateway: Gateway) -> None:

@@ -1,0 +1,105 @@
+"""The mark of a vault: one small file that says which vault a folder holds, and grows with every erasure.
+
+    <folder>/identity: the vault's id (16 hex digits), a line feed, and a full stop for each erasure
+
+To look at it is one `stat`: whoever caches keys sees by it, at once and without opening the vault, that some
+process erased somebody, and that the folder went away or became another.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+FILE = "identity"
+ID_HEX = 16
+_ID = re.compile(rb"[0-9a-f]{16}\n\.*")
+
+
+class Look(NamedTuple):
+    """What a `stat` of the mark tells. Two that are equal mean that nothing happened in between."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    def same_file(self, other: "Look") -> bool:
+        """Whether both are of one vault, to which something may have happened in between."""
+        return (self.device, self.inode) == (other.device, other.inode)
+
+
+class Mark:
+    """The mark in a folder, whether or not it is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = str(folder / FILE)  # no `Path`: making one takes longer than the `stat`
+
+    def look(self) -> Look | None:
+        """What is there now; None without a vault."""
+        try:
+            status = os.stat(self._path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Look(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def id(self) -> str | None:
+        """The vault's id, None without a vault. Raises ValueError for a file that is something else."""
+        try:
+            with open(self._path, "rb") as file:
+                head = file.read(ID_HEX + 2)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if _ID.fullmatch(head) is None:
+            raise ValueError(f"{self._path} is not the identity of a vault")
+        return head[:ID_HEX].decode()
+
+    def make(self, vault_id: str) -> None:
+        """Write the mark of a new vault, durably; nothing when another process was first."""
+        write_once(Path(self._path), f"{vault_id}\n".encode())
+
+    def ring(self) -> None:
+        """Let everyone see that there was an erasure."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, b".")
+        finally:
+            os.close(descriptor)
+
+
+def is_vault_id(text: str) -> bool:
+    """Whether a text may be a vault's id."""
+    return re.fullmatch(f"[0-9a-f]{{{ID_HEX}}}", text) is not None
+
+
+def new_id() -> str:
+    """An id that no other vault has."""
+    return secrets.token_hex(ID_HEX // 2)
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file durably, all of it or nothing, unless it is there."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)  # fails, unlike a rename, when another process was first
+    finally:
+        os.unlink(temporary)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,31 @@
+"""`hearken vault`: what to do when the keys of users' texts are lost."""
+
+import argparse
+
+from hearken.commands import Command
+
+DATA = {"--data": "service.data"}
+
+
+def _add(command: argparse.ArgumentParser) -> None:
+    from hearken import flags
+
+    actions = command.add_subparsers(
+        title="actions",
+        metavar="ACTION",
+        required=True,
+        dest="action",
+        help="one of:",
+        parser_class=argparse.ArgumentParser,  # these have their flags from the start
+    )
+    text = "give up all texts whose keys are not in the vault that is there, and go on with it"
+    flags.add(actions.add_parser("renew", help=text), DATA)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from hearken import flags, vault
+
+    return vault.renew(flags.configured(arguments, DATA).build("service").folder)
+
+
+COMMANDS = (Command("vault", "what to do when the keys of users' texts are lost", _run, add=_add),)

@@ -1,0 +1,24 @@
+"""`hearken vault`: what an operator does about the keys of users' texts."""
+
+from pathlib import Path
+
+from feedback.opening import open_vault
+from feedback.vault_keys import VaultUnavailable
+from hearken.errors import UsageError
+
+
+def renew(data: Path) -> int:
+    """Go on with the vault that is there, or a new one, and take every text without a key in it for lost."""
+    if not (data / "secret").exists():
+        raise UsageError(
+            f"{data} is not a service's data folder; name the one of `hearken up` with --data DIR"
+        )
+    vault = open_vault(data)
+    try:
+        vault_id = vault.give_up()
+    except VaultUnavailable as error:
+        raise UsageError(f"nothing was changed: {error}", code=1) from error
+    finally:
+        vault.close()
+    print(f"{data / 'vault'} is the vault {vault_id}; texts that have no key in it count as erased")
+    return 0
