@@ -29,6 +29,7 @@ from deploy.thoughts import thoughts_of
 from feedback.joins import CompletionsUnavailable
 from feedback.log import EventLog
 from feedback.opening import open_log
+from feedback.vault_keys import VaultUnavailable
 from learner import checkpoint, stages
 from learner.drawing import Drawing
 from learner.guarding import Guarding
@@ -48,6 +49,9 @@ from learner.settings import LearnerSettings
 from learner.table import Action, Batch, Measured, next_action
 
 logger = logging.getLogger("hearken.learner")
+
+VAULT_RETRY_SECONDS = 1.0
+"""The time between two looks whether the users' keys are back."""
 
 
 class Learner(Parts):
@@ -75,17 +79,35 @@ class Learner(Parts):
     def turn(self, wait_seconds: float) -> None:
         """Read what is new (waiting for it only when there is nothing else to do), then do one thing.
 
-        A learner that is far behind only reads, and saves now and then how far it came.
+        A learner that is far behind only reads, and saves now and then how far it came. While the users' keys
+        are away it does nothing: it would take everyone for erased.
         """
         keep_waiting(self.optimiser.ranks)
+        try:
+            self.sealer.check_vault()
+            changed = self._read_and_act(wait_seconds)
+        except VaultUnavailable as error:
+            self.wait_for_vault(error)
+            return
+        self.metrics.vault_lost.set(0)
+        if changed:
+            self.save()
+
+    def wait_for_vault(self, error: VaultUnavailable) -> None:
+        """Say that the users' keys cannot be used, and let a second pass."""
+        self.metrics.vault_lost.set(1)
+        logger.error("nothing is read or learned: %s", error)
+        time.sleep(VAULT_RETRY_SECONDS)
+
+    def _read_and_act(self, wait_seconds: float) -> bool:
+        """A turn up to its checkpoint; whether it needs one."""
         self._read(wait_seconds if self.waits or not self.reading.caught_up else 0.0)
         try:
             self.reading.reopen()
             self.scoring.listen()
             acted = self._act(self._next())
             self.metrics.show_stage(self.state.stage)
-            if not acted:
-                return
+            return acted
         except PromptsRefused as error:
             self.askable.leave_out(error)  # and draw others in the next turn
         except EngineError as error:
@@ -94,7 +116,7 @@ class Learner(Parts):
         except CompletionsUnavailable as error:
             logger.warning("completions cannot be read now, waiting for the log: %s", error)
             self._read(1.0)
-        self.save()
+        return True
 
     @property
     def waits(self) -> bool:
@@ -236,13 +258,37 @@ def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> Non
         try:
             registry, model = Registry(settings.data / "adapters"), SharedModel.of(settings)
             learner = Learner(settings, log, engine, registry, model, metrics, ranks)
-            if learner.resume():
-                logger.info("continuing from turn %d", learner.place.turn)
-            while not stop.is_set():
-                learner.turn(wait_seconds=1.0)
-            learner.save()
+            if _resumed(learner, stop):
+                while not stop.is_set():
+                    learner.turn(wait_seconds=1.0)
+                _save_at_the_end(learner)
             learner.memory.close()
             dismiss(ranks)
         finally:
             engine.close()
             log.close()
+
+
+def _resumed(learner: Learner, stop: threading.Event) -> bool:
+    """Continue from the checkpoint, if there is one, once the keys of its texts are there; False when the
+    learner was stopped before."""
+    while not stop.is_set():
+        keep_waiting(learner.optimiser.ranks)
+        try:
+            learner.sealer.check_vault()
+        except VaultUnavailable as error:
+            learner.wait_for_vault(error)
+            continue
+        if learner.resume():
+            logger.info("continuing from turn %d", learner.place.turn)
+        return True
+    return False
+
+
+def _save_at_the_end(learner: Learner) -> None:
+    try:
+        learner.sealer.check_vault()
+    except VaultUnavailable as error:
+        logger.error("ending without a checkpoint of the last turn, which will be read again: %s", error)
+        return
+    learner.save()

@@ -137,8 +137,11 @@ class Offering:
             gate=numbers,
             probes=candidates.make_probes(parts.model),
         )
-        event = Candidate.announce(manifest.version, reward_updates=parts.state.updates)
+        event = Candidate.announce(
+            manifest.version, reward_updates=parts.state.updates, parent=parts.place.grew_from
+        )
         parts.log.append([entry(event)]).result()
+        parts.place.grew_from = manifest.version
         parts.state = stages.published(parts.state, manifest.version)
         parts.metrics.candidates.inc()
         logger.info(

@@ -47,6 +47,7 @@ class Place:
     cursor: dict[str, int] = dataclasses.field(default_factory=dict)
     table_epoch: int = -1
     live: str = BASE
+    grew_from: str | None = BASE  # the version that the policy is trained on from; None where nobody knows
     base_digest: str = ""  # of the base that all else in the checkpoint is about; "" in those of before
     asked_base: str = ""  # which base the newest decision asks for; "" for any
     steps: int = 0  # of the optimiser, ever
@@ -135,12 +136,14 @@ class Parts:
     def take_published(self, version: str) -> None:
         """The policy is a version that was published just before the learner was killed."""
         self.model.load_adapter(self.registry.path(version), POLICY)
+        self.place.grew_from = version
         if self.registry.manifest(version).gate.scale != 1:
             self.earlier = []
 
     def go_back_to_live(self) -> None:
         """The policy becomes live's copy, and nothing of its way is left that would lead it there again."""
         self.model.copy_adapter(LIVE, POLICY)
+        self.place.grew_from = self.place.live
         self.optimiser.start_anew()
         self.earlier = []
         self.watch.restart()

@@ -177,4 +177,4 @@ class Saving:
 def _place(saved: Mapping[str, Any]) -> Place:
     """The place in a checkpoint, which may have fields that this version has not, or lack some."""
     known = {field.name for field in dataclasses.fields(Place)}
-    return Place(**{name: value for name, value in saved.items() if name in known})
+    return Place(**{"grew_from": None} | {name: value for name, value in saved.items() if name in known})
