@@ -1,8 +1,18 @@
-"""The votes in a log as examples, with the texts that they are about."""
+"""The votes in a log as examples, with the texts that they are about.
 
+The log is read twice, each time from its beginning to its end: for the votes, and for the completions that
+these are about. Both are put aside as they lie in the log, sealed, in a file that the system deletes when it
+is closed. So memory does not grow with the votes, and no text lies anywhere in the clear.
+"""
+
+import sqlite3
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TypeVar
+from contextlib import closing
+from dataclasses import dataclass
+from math import inf
+
+import orjson
 
 from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
 from feedback.examples import Example, Message
@@ -10,9 +20,29 @@ from feedback.log import EventLog
 from feedback.replay import replay
 from feedback.sealing import Sealer
 
-Event = TypeVar("Event", Completion, Feedback)
-
 _NOT_JUDGED = {"comment": "it judges nothing", "metric": "it judges an outcome, not an answer"}
+_SCHEMA = """
+CREATE TABLE votes (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE wanted (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE said (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
+"""
+_PUT_VOTE = """
+INSERT INTO votes VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+    revision = excluded.revision, value = excluded.value WHERE excluded.revision >= revision
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which votes. raters: pseudonyms, None for everyone's. since, until: Unix seconds; until is not in it.
+
+    The time of a vote is when it was given, or when it was changed last.
+    """
+
+    tenant: str = "default"
+    raters: frozenset[str] | None = None
+    since: float = -inf
+    until: float = inf
 
 
 @dataclass(slots=True)
@@ -23,72 +53,73 @@ class _Said:
     texts: dict[int, str]  # choice -> text
 
 
-@dataclass(slots=True)
-class Exported:
-    """The examples of a log, and why the other votes are none: reason -> how many."""
+def examples(log: EventLog, sealer: Sealer, wanted: Wanted, skipped: Counter[str]) -> Iterator[Example]:
+    """The votes that stand, oldest first; `skipped` counts by reason those that are no examples.
 
-    examples: list[Example] = field(default_factory=list)
-    skipped: dict[str, int] = field(default_factory=dict)
-
-
-def read_examples(log: EventLog, sealer: Sealer) -> Exported:
-    """All votes that stand, oldest first. Raises LogUnavailable.
-
-    The log is read twice, so that only the completions which votes are about are kept in memory.
+    Raises LogUnavailable.
     """
-    votes = _votes(log, sealer)
-    wanted = {
-        target.completion_id or target.external_id for vote in votes.values() for target in vote.targets
-    }
-    said = _answers(log, sealer, wanted)
-    exported = Exported()
-    for vote in sorted(votes.values(), key=lambda vote: vote.revision):
-        try:
-            exported.examples.append(_example(vote, said))
-        except _Skipped as skipped:
-            exported.skipped[str(skipped)] = exported.skipped.get(str(skipped), 0) + 1
-    return exported
+    with closing(sqlite3.connect("", isolation_level=None)) as aside:  # "": a file that goes when closed
+        for statement in _SCHEMA.split(";"):
+            aside.execute(statement)
+        _put_votes_aside(log, wanted, aside, skipped)
+        _put_completions_aside(log, wanted.tenant, aside)
+        for (value,) in aside.execute("SELECT value FROM votes ORDER BY revision, id"):
+            try:
+                vote = sealer.open(Feedback.model_validate_json(value))
+                if vote.kind != "retraction" and wanted.since <= _at(vote) < wanted.until:
+                    yield _example(vote, aside, sealer)
+            except _Skipped as reason:
+                skipped[str(reason)] += 1
+            except ValueError:
+                continue  # a record that no reader can use: consumers count those
 
 
 class _Skipped(Exception):
     """A vote that is no example, and why."""
 
 
-def _votes(log: EventLog, sealer: Sealer) -> dict[str, Feedback]:
-    votes: dict[str, Feedback] = {}
-    for vote in _events(log, FEEDBACK, Feedback, sealer):
-        known = votes.get(vote.event_id)
-        if known is None or vote.revision >= known.revision:
-            votes[vote.event_id] = vote
-    return {event_id: vote for event_id, vote in votes.items() if vote.kind != "retraction"}
-
-
-def _answers(log: EventLog, sealer: Sealer, wanted: set[str | None]) -> dict[tuple[str, str], _Said]:
-    """By tenant and completion id, and by tenant and external id."""
-    said: dict[tuple[str, str], _Said] = {}
-    for completion in _events(log, COMPLETIONS, Completion, sealer):
-        for name in (completion.completion_id, completion.external_id):
-            if name is not None and name in wanted:
-                texts = {choice.index: choice.text for choice in completion.choices}
-                said[completion.tenant, name] = _Said(tuple(completion.messages), texts)
-    return said
-
-
-def _events(log: EventLog, topic: str, kind: type[Event], sealer: Sealer) -> Iterator[Event]:
-    for records, _ in replay(log, [topic], {}):
+def _put_votes_aside(log: EventLog, wanted: Wanted, aside: sqlite3.Connection, skipped: Counter[str]) -> None:
+    for records, _ in replay(log, [FEEDBACK], {}):
+        aside.execute("BEGIN")
         for record in records:
             try:
-                yield sealer.open(kind.model_validate_json(record.value))
+                vote = Feedback.model_validate_json(record.value)
             except ValueError:
-                continue  # a record that no reader can use: consumers count those
+                continue
+            if vote.tenant != wanted.tenant:
+                skipped["it is another tenant's"] += 1
+            elif wanted.raters is None or vote.rater in wanted.raters:
+                aside.execute(_PUT_VOTE, (vote.event_id, vote.revision, record.value))
+                names = ((t.completion_id or t.external_id,) for t in vote.targets if not t.episode_id)
+                aside.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", names)
+        aside.execute("COMMIT")
 
 
-def _example(vote: Feedback, said: dict[tuple[str, str], _Said]) -> Example:
+def _put_completions_aside(log: EventLog, tenant: str, aside: sqlite3.Connection) -> None:
+    put = "INSERT OR REPLACE INTO said SELECT name, ? FROM wanted WHERE name IN (?, ?)"
+    for records, _ in replay(log, [COMPLETIONS], {}):
+        aside.execute("BEGIN")
+        for record in records:
+            try:
+                event = orjson.loads(record.value)
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(event, dict) and event.get("tenant", "default") == tenant:
+                names = (str(event.get("completion_id")), event.get("external_id"))
+                aside.execute(put, (record.value, *names))
+        aside.execute("COMMIT")
+
+
+def _at(vote: Feedback) -> float:
+    return vote.at if vote.occurred_at is None else vote.occurred_at
+
+
+def _example(vote: Feedback, aside: sqlite3.Connection, sealer: Sealer) -> Example:
     if vote.kind in _NOT_JUDGED:
         raise _Skipped(f"a {vote.kind}: {_NOT_JUDGED[vote.kind]}")
     if any(target.episode_id is not None for target in vote.targets):
         raise _Skipped("it judges a whole conversation")
-    found = [said.get((vote.tenant, t.completion_id or t.external_id or "")) for t in vote.targets]
+    found = [_said(t.completion_id or t.external_id or "", aside, sealer) for t in vote.targets]
     answers = [_text(one, target.choice) for one, target in zip(found, vote.targets, strict=True)]
     messages = found[0].messages if found[0] is not None else ()
     if any(one is not None and one.messages != messages for one in found):
@@ -103,7 +134,7 @@ def _example(vote: Feedback, said: dict[tuple[str, str], _Said]) -> Example:
             tuple(answers),
             1.0 if vote.kind == "correction" else vote.value,
             rater=vote.rater,
-            at=vote.at if vote.occurred_at is None else vote.occurred_at,
+            at=_at(vote),
             comment=vote.comment,
             tags=tuple(vote.tags),
             reasons=tuple(vote.reasons),
@@ -112,6 +143,15 @@ def _example(vote: Feedback, said: dict[tuple[str, str], _Said]) -> Example:
         )
     except ValueError as error:
         raise _Skipped(str(error)) from error
+
+
+def _said(name: str, aside: sqlite3.Connection, sealer: Sealer) -> _Said | None:
+    """The newest completion with an id, or with a client's name for it."""
+    row = aside.execute("SELECT value FROM said WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return None
+    completion = sealer.open(Completion.model_validate_json(row[0]))
+    return _Said(tuple(completion.messages), {choice.index: choice.text for choice in completion.choices})
 
 
 def _text(said: _Said | None, choice: int) -> str:

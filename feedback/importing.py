@@ -1,6 +1,7 @@
 """Examples as events: each answer becomes a completion that nobody served, each judgement a vote on it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -46,7 +47,18 @@ class Importer:
     def _rater(self, example: Example) -> str:
         if example.rater is not None and Signer.is_pseudonym(example.rater):
             return example.rater  # of an export of this service
-        return self._signer.pseudonym(self._tenant, f"{IMPORTED}:{example.rater or example.identity}")
+        if self.is_nobodys(example):
+            return self._signer.pseudonym(self._tenant, f"{IMPORTED}:{example.rater or example.identity}")
+        return self._signer.pseudonym(self._tenant, example.rater or "")  # as chats and votes name them
+
+    @staticmethod
+    def is_nobodys(example: Example) -> bool:
+        """Whether an example names nobody, so that no user's key is needed for its texts.
+
+        A rater that follows from the example tells two unnamed judgements of one answer apart.
+        """
+        unnamed = replace(example, rater=None).identity
+        return example.rater is None or example.rater.startswith(f"{unnamed}#")
 
     def _completion(self, messages: tuple[Message, ...], answer: str, user: str) -> Completion:
         prompt_token_ids, token_ids = self._encode(messages, answer)

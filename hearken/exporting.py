@@ -1,46 +1,99 @@
 """`hearken export`: the votes of the log, with their texts, as a file for trainers and other services."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from feedback.exporting import Exported, read_examples
+from feedback.exporting import Wanted, examples
 from feedback.exports import EXPORTS, NotInLayout
-from feedback.log import LogError
+from feedback.ids import Signer
+from feedback.importing import IMPORTED
+from feedback.log import EventLog, LogError
 from feedback.opening import open_log, open_sealer
+from feedback.secret import load_secret
 from feedback.tables import UnreadableFile, write_rows
 from hearken.errors import UsageError
 
 
-def run(file: Path, layout: str, data: Path, kafka: str | None) -> int:
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """What `hearken export` was told. users: names or pseudonyms, none for everyone; times as `moment`."""
+
+    file: Path
+    data: Path
+    layout: str = "hearken"
+    kafka: str | None = None
+    tenant: str = "default"
+    users: Sequence[str] = ()
+    since: str | None = None
+    until: str | None = None
+
+
+def run(settings: ExportSettings) -> int:
     """Write the file and say what is in it, and what is not and why. Raises UsageError."""
-    if not (data / "secret").exists():
+    if not (settings.data / "secret").exists():
         raise UsageError(
-            f"{data} is not a service's data folder; name the one of `hearken up` with --data DIR"
+            f"{settings.data} is not a service's data folder; name the one of `hearken up` with --data DIR"
         )
+    wanted = _wanted(settings)
+    skipped: Counter[str] = Counter()
     try:
-        log = open_log(data, kafka, "operator")
+        log = open_log(settings.data, settings.kafka, "operator")
         try:
-            exported = read_examples(log, open_sealer(data))
+            count = write_rows(settings.file, _rows(log, settings, wanted, skipped))
         finally:
             log.close()
     except LogError as error:
         raise UsageError(f"the log cannot be read: {error}", code=1) from error
-    skipped = Counter(exported.skipped)
-    try:
-        count = write_rows(file, _rows(exported, layout, skipped))
     except (UnreadableFile, OSError) as error:
-        raise UsageError(f"{file} cannot be written: {error}") from error
-    print(f"{file}: {count} examples as {layout}")
+        raise UsageError(f"{settings.file} cannot be written: {error}") from error
+    print(f"{settings.file}: {count} examples as {settings.layout}")
     for reason, times in skipped.most_common():
         print(f"  {times} left out: {reason}")
     return 0
 
 
-def _rows(exported: Exported, layout: str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
-    for example in exported.examples:
-        try:
-            yield EXPORTS[layout](example)
-        except NotInLayout as reason:
-            skipped[str(reason)] += 1
+def moment(text: str) -> float:
+    """Unix seconds of a time such as 2026-11-29 or 2026-11-29T12:00+01:00; UTC where it names no zone.
+
+    Raises UsageError.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no time; write 2026-11-29 or 2026-11-29T12:00") from error
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _wanted(settings: ExportSettings) -> Wanted:
+    signer = Signer(load_secret(settings.data / "secret"))
+    raters: set[str] = set()
+    for name in settings.users:
+        # Files that were imported before people were named alike have them under the second name.
+        raters |= {signer.pseudonym(settings.tenant, each) for each in (name, f"{IMPORTED}:{name}")}
+        if Signer.is_pseudonym(name):
+            raters.add(name)
+    return Wanted(
+        settings.tenant,
+        frozenset(raters) if settings.users else None,
+        -inf if settings.since is None else moment(settings.since),
+        inf if settings.until is None else moment(settings.until),
+    )
+
+
+def _rows(
+    log: EventLog, settings: ExportSettings, wanted: Wanted, skipped: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    sealer = open_sealer(settings.data)
+    try:
+        for example in examples(log, sealer, wanted, skipped):
+            try:
+                yield EXPORTS[settings.layout](example)
+            except NotInLayout as reason:
+                skipped[str(reason)] += 1
+    finally:
+        sealer.close()

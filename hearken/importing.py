@@ -12,7 +12,7 @@ from typing import Any
 
 from feedback.dialects import Options
 from feedback.dialects.files import Survey
-from feedback.events import COMPLETIONS, FEEDBACK, Event
+from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
 from feedback.examples import Example, Message
 from feedback.heard import Heard
 from feedback.ids import Signer
@@ -27,6 +27,9 @@ from hearken.errors import UsageError
 ROWS_PER_APPEND = 200
 ROWS_SHOWN = 5  # row numbers told for each reason
 PATIENCE_SECONDS = 60.0
+
+Waiting = tuple[str, str, Completion | Feedback, bool]
+"""An event to be written: its topic, its key in the log, itself, and whether nobody said it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +131,14 @@ def _import(settings: ImportSettings, reports: list[Report]) -> None:
     log = open_log(settings.data, settings.kafka, "operator")
     try:
         sealer = open_sealer(settings.data)
-        waiting: list[Entry] = []
-        for entries in _entries(survey, reports, importer, sealer):
-            waiting += entries
-            if len(waiting) >= ROWS_PER_APPEND and not settings.dry_run:
-                log.append(waiting).result()
+        since = sealer.begin()
+        waiting: list[Waiting] = []
+        for events in _events(survey, reports, importer):
+            waiting += events
+            if len(waiting) >= ROWS_PER_APPEND:
+                _write(waiting, since, settings, sealer, log)
                 waiting = []
-        if waiting and not settings.dry_run:
-            log.append(waiting).result()
+        _write(waiting, since, settings, sealer, log)
         _settle(log)
     finally:
         log.close()
@@ -148,9 +151,7 @@ def _check_columns(options: Options, reports: list[Report]) -> None:
         raise UsageError(f"--map names {', '.join(map(repr, missing))}, which no row has as a column")
 
 
-def _entries(
-    survey: Survey, reports: list[Report], importer: Importer, sealer: Sealer
-) -> Iterator[list[Entry]]:
+def _events(survey: Survey, reports: list[Report], importer: Importer) -> Iterator[list[Waiting]]:
     """What goes into the log, an example at a time; the reports get the rest."""
     heard = Heard(len(reports))
     with _progress(sum(report.rows for report in reports)) as advance:
@@ -162,7 +163,7 @@ def _entries(
                 continue
             try:
                 example, news = heard.new(found.file, found.said)
-                entries = [] if example is None else _events(example, importer, sealer)
+                events = [] if example is None else _of(example, importer)
             except ValueError as error:  # the template's refusal, or half a character of UTF-16
                 report.skip(str(error), found.row)
                 continue
@@ -171,19 +172,34 @@ def _entries(
             else:
                 report.repeated += news == "repeated"
                 report.changed += news == "changed"
-            yield entries
+            yield events
 
 
-def _events(example: Example, importer: Importer, sealer: Sealer) -> list[Entry]:
+def _of(example: Example, importer: Importer) -> list[Waiting]:
+    """The events of an example. Raises ValueError for one that cannot be written."""
     completions, vote = importer.events(example)
+    shared = importer.is_nobodys(example)
+    for event in (*completions, vote):
+        event.model_dump_json()  # refuses half a character of UTF-16, before others are written with it
     return [
-        *(_entry(COMPLETIONS, vote.rater, sealer.seal(completion)) for completion in completions),
-        _entry(FEEDBACK, vote.rater, sealer.seal(vote)),
+        *((COMPLETIONS, vote.rater, completion, shared) for completion in completions),
+        (FEEDBACK, vote.rater, vote, shared),
     ]
 
 
-def _entry(topic: str, key: str, event: Event) -> Entry:
-    return Entry(topic, key, event.model_dump_json().encode())
+def _write(
+    events: list[Waiting], since: int, settings: ImportSettings, sealer: Sealer, log: EventLog
+) -> None:
+    """Append events, sealed; keys that are new are made together. Who was erased since has no words in it."""
+    if not events or settings.dry_run:
+        return
+    sealed = sealer.seal_all([(event, shared) for _, _, event, shared in events], since)
+    log.append(
+        [
+            Entry(topic, key, event.model_dump_json().encode())
+            for (topic, key, _, _), event in zip(events, sealed, strict=True)
+        ]
+    ).result()
 
 
 def _settle(log: EventLog) -> None:

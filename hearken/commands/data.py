@@ -55,6 +55,11 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", type=Path, metavar="FILE", help=".jsonl, .json, .csv or .parquet")
     text = "what a row looks like; hearken keeps everything and can be imported again"
     flag(command, "--layout", str, "hearken", text, choices=tuple(EXPORTS))
+    flag(command, "--tenant", str, "default", "the tenant whose votes are written")
+    text = "write only the votes of this user, by name or pseudonym; may be given several times"
+    command.add_argument("--user", action="append", default=[], metavar="NAME", help=text)
+    flag(command, "--since", str, None, "only votes from this time on: 2026-11-29 or 2026-11-29T12:00, UTC")
+    flag(command, "--until", str, None, "only votes from before this time")
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -111,7 +116,17 @@ def _export(arguments: argparse.Namespace) -> int:
     from hearken import exporting, flags
 
     service = flags.configured(arguments, EXPORT).build("service")
-    return exporting.run(arguments.file, arguments.layout, service.folder, service.kafka)
+    settings = exporting.ExportSettings(
+        file=arguments.file,
+        data=service.folder,
+        layout=arguments.layout,
+        kafka=service.kafka,
+        tenant=arguments.tenant,
+        users=arguments.user,
+        since=arguments.since,
+        until=arguments.until,
+    )
+    return exporting.run(settings)
 
 
 COMMANDS = (

@@ -1,6 +1,7 @@
 """Files go into the log, come out of it, and say the same."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from feedback.dialects import parse
 from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.examples import Example
 from feedback.exports import EXPORTS
+from feedback.ids import Signer
 from feedback.join import Joiner
 from feedback.opening import open_log, open_sealer
+from feedback.secret import load_secret
 from feedback.tables import count_rows, read_rows, write_rows
 from hearken.cli import main
 
@@ -133,6 +136,53 @@ def test_other_layouts_leave_out_what_they_cannot_say(
     kinds = [example.kind for example in read(out)]
     assert kinds == (["thumbs"] * 2 if layout == "trl-kto" else ["comparison"] * 3)
     assert "left out" in capsys.readouterr().out
+
+
+def raters(file: Path) -> set[str | None]:
+    return {example.rater for example in read(file)}
+
+
+def test_an_export_is_of_one_tenant_and_may_be_of_one_user_or_of_a_time(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs, out = (tmp_path / name for name in ("ours.jsonl", "theirs.jsonl", "out.jsonl"))
+    write_rows(ours, map(EXPORTS["hearken"], EXAMPLES))
+    write_rows(theirs, map(EXPORTS["hearken"], EXAMPLES[:2]))
+    assert run("import", "one", ours) == 0
+    assert run("import", "one", theirs, "--tenant", "acme") == 0
+    assert run("export", "one", out, "--tenant", "acme") == 0
+    assert said(read(out)) == said(EXAMPLES[:2])
+    assert "9 left out: it is another tenant's" in capsys.readouterr().out
+    signer = Signer(load_secret(tmp_path / "one" / "secret"))
+    ada, bob = (signer.pseudonym("default", name) for name in ("ada", "bob"))
+    assert run("export", "one", out, "--user", "ada", "--user", bob) == 0
+    assert raters(out) == {ada, bob}
+    assert len(read(out)) == 6
+    assert run("export", "one", out, "--until", "2025-11-20T00:53:21") == 0
+    assert [example.at for example in read(out)] == [1763600000.0]
+    assert run("export", "one", out, "--since", "2025-11-20T00:53:21Z") == 0
+    assert len(read(out)) == len(EXAMPLES) - 1
+    assert run("export", "one", out, "--since", "yesterday") == 2
+    assert "is no time" in capsys.readouterr().err
+
+
+def test_people_in_files_are_who_they_are_in_chats_and_nobody_needs_a_key(run: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    unnamed: list[dict[str, Any]] = [
+        {"prompt": f"x{i // 2}", "completion": "y", "label": i % 2 == 0} for i in range(60)
+    ]
+    named = EXPORTS["trl-kto"](Example("thumbs", TALK, ("Here.",), 1.0, rater="ada"))
+    write_rows(file, [*unnamed, named])
+    assert run("import", "one", file) == 0
+    db = sqlite3.connect(tmp_path / "one/vault/keys.db")
+    assert db.execute("SELECT count(*) FROM keys").fetchone() == (2,)  # ada's, and one for all the rest
+    db.close()
+    ada = Signer(load_secret(tmp_path / "one" / "secret")).pseudonym("default", "ada")
+    sealer = open_sealer(tmp_path / "one")
+    assert sealer.erase("default", ada)
+    sealer.close()
+    assert run("export", "one", out) == 0
+    assert (len(read(out)), ada in raters(out)) == (60, False)
 
 
 PEOPLE = [
