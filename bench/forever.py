@@ -64,7 +64,7 @@ class Examination:
         self._questions = [prompts(n, seed, held_out=True, about=about) for n, about in counts]
         self._prompts = [tokenize(engine.url, [asked(q) for q in some]) for some in self._questions]
         self._usual = [self._answers(BASE, prompts) for prompts in self._prompts]
-        domain = engine.sample(BASE, tokenize(engine.url, second_domain), max_tokens=MAX_TOKENS, seed=seed)
+        domain = self._answers(BASE, tokenize(engine.url, second_domain))
         self._domain = [(answer.prompt_token_ids, answer.token_ids) for answer in domain if answer.token_ids]
         self._domain_nats = self._nats(BASE)
 

@@ -32,7 +32,8 @@ class GuardLimits:
     prompts: Annotated[
         Path | None,
         'JSON lines of {"prompt": a text or a list of chat messages} that users do not send: a second '
-        "domain, on which the base's own answers must stay likely; without it that is not guarded",
+        "domain, on which the base's own answers must stay likely; of 48 or more of these half are imitated "
+        "in training and the others judge. Without it that is not guarded",
     ] = None
     demonstration_perplexity: Annotated[
         float, "most perplexity of answers that judging raters wrote, as a multiple of the anchor's"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from deploy.engine import PromptsRefused, Sample
+from deploy.engine import Sample
 from deploy.guards import Guard, GuardLimits
 from feedback.events import BASE
 from learner.batching import Item
@@ -19,10 +19,9 @@ from learner.features import Kind
 from learner.forgetting import clusters, highest_win_rate, perplexity_ratio, rise
 from learner.model import POLICY
 from learner.parts import Parts
-from learner.rollouts import Journal
 from learner.scaling import borrowed
 from learner.scoring import Scoring
-from learner.second_domain import read_prompts
+from learner.second_domain import SecondDomain
 from learner.tool_calls import calls_rightly
 
 logger = logging.getLogger("hearken.learner")
@@ -32,9 +31,6 @@ TEXTS = 256
 
 TOOL_PROMPTS = 32
 """Prompts with tools that are asked, at most."""
-
-ANSWER_TOKENS = 128
-"""The longest answer of the base on the second domain."""
 
 REFUSAL_CHARACTERS = 200
 """The beginning of an answer, where it says that it refuses."""
@@ -70,18 +66,11 @@ class _Evidence:
 
 
 class Guarding:
-    """Guards the policy as it is when it is asked about.
+    """Guards the policy as it is when it is asked about."""
 
-    Raises `BadPrompts` for a file of prompts that is of no use.
-    """
-
-    def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring) -> None:
-        self._parts, self._drawing, self._scoring = parts, drawing, scoring
-        self._answered = Journal(parts.folder / "second_domain")
+    def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring, domain: SecondDomain) -> None:
+        self._parts, self._drawing, self._scoring, self._domain = parts, drawing, scoring, domain
         self._tokenizer: Any = None
-        limits = parts.settings.guards
-        file = None if limits is None else limits.prompts
-        self._second_domain = read_prompts(file, parts.model.name) if file else []
 
     @property
     def _anchor(self) -> str:
@@ -119,7 +108,7 @@ class Guarding:
         written = self._held_back()
         needs = f"there are {len(written)} answers that judging raters wrote, {limits.least} are needed"
         found = [self._perplexity("demonstrations", limits.demonstration_perplexity, written, limits, needs)]
-        answers = self._base_answers()
+        answers = self._domain.judging()
         needs = (
             f"the second domain has {len(answers)} answers, {limits.least} are needed"
             if limits.prompts
@@ -169,31 +158,6 @@ class Guarding:
             if signal.kind == "correction" and signal.answers[1].judged[1]
         ]
         return [*written[-TEXTS:]]
-
-    def _base_answers(self) -> list[Item]:
-        """The base's own answers on the second domain, sampled once in the life of a data folder."""
-        parts, prompts = self._parts, self._second_domain
-        if not prompts:
-            return []
-        longest = parts.sampler.longest(ANSWER_TOKENS)
-        room = parts.sampler.room(longest)
-        asked = [prompt for prompt in prompts if len(prompt) <= room and parts.model.knows(prompt)]
-        name, seed = (
-            f"second domain {parts.model.base_digest} {longest}",
-            f"{parts.settings.seed} second domain",
-        )
-
-        def draw() -> list[Sample]:
-            return parts.sampler.sample(BASE, asked, max_tokens=longest, seed=seed)
-
-        while asked:
-            try:
-                answers = self._answered.once(name, asked, draw)
-                return [each.judged for each in answers if each.judged[1]]
-            except PromptsRefused as refusal:
-                logger.warning("left out of the second domain: %s", refusal)
-                asked = [prompt for prompt in asked if prompt not in refusal.prompts]
-        return []
 
     # ---- answers beside the anchor's
 

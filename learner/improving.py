@@ -18,6 +18,7 @@ from learner.measuring import Measured
 from learner.model import LIVE, POLICY
 from learner.parts import Parts
 from learner.scoring import Scoring
+from learner.second_domain import SecondDomain
 
 logger = logging.getLogger("hearken.learner")
 
@@ -37,8 +38,8 @@ class Rollouts:
 class Improving:
     """Takes steps, and takes them back."""
 
-    def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring) -> None:
-        self._parts, self._drawing, self._scoring = parts, drawing, scoring
+    def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring, domain: SecondDomain) -> None:
+        self._parts, self._drawing, self._scoring, self._domain = parts, drawing, scoring, domain
 
     @property
     def is_live(self) -> bool:
@@ -101,8 +102,12 @@ class Improving:
 
     def step(self, rollouts: Rollouts) -> None:
         """One step of the optimiser on measured rollouts; two where there are many and the first one would
-        leave the policy where it is."""
+        leave the policy where it is.
+
+        Raises `EngineError`, before anything moves.
+        """
         parts = self._parts
+        self._domain.taught()  # sampled now if they never were
         parts.metrics.show_phase("ppo")
         parts.earlier = [*parts.earlier, parts.optimiser.snapshot()][-UNDO_STEPS:]
         count, usual = len(rollouts.scores), parts.settings.rollouts_per_step
@@ -137,11 +142,15 @@ class Improving:
         return draw(known, count, parts.settings.seed, parts.place.steps)
 
     def _demonstrations(self) -> list[Item]:
-        """Some of the answers that raters wrote, to be imitated: a quarter of a batch at most."""
+        """What is to be imitated: some of the answers that raters wrote, a quarter of a batch at most, and
+        half as many of the base's own on the second domain."""
         parts = self._parts
-        known = parts.labels.demonstrations
+        most = parts.settings.rollouts_per_step // 4
         drawn = random.Random(f"{parts.settings.seed} {parts.place.steps} demonstrations")
-        return [*drawn.sample(known, min(len(known), parts.settings.rollouts_per_step // 4))]
+        shown = []
+        for known, count in ((parts.labels.demonstrations, most), (self._domain.taught(), most // 2)):
+            shown += drawn.sample(known, min(len(known), count))
+        return shown
 
     def undo(self, measured: Measured) -> None:
         """Go back before the newest step, which passed a KL limit; a nat of KL costs more from now on."""

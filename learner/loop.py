@@ -45,6 +45,7 @@ from learner.ranks import Ranks
 from learner.reading import Reading
 from learner.saving import Saving
 from learner.scoring import Scoring
+from learner.second_domain import SecondDomain
 from learner.settings import LearnerSettings
 from learner.table import Action, Batch, Measured, next_action
 
@@ -71,8 +72,9 @@ class Learner(Parts):
         self.reading = Reading(self)
         self.scoring = Scoring(self)
         self.drawing = Drawing(self)
-        self.improving = Improving(self, self.drawing, self.scoring)
-        guarding = Guarding(self, self.drawing, self.scoring)
+        domain = SecondDomain(self)
+        self.improving = Improving(self, self.drawing, self.scoring, domain)
+        guarding = Guarding(self, self.drawing, self.scoring, domain)
         self.offering = Offering(self, self.drawing, self.scoring, self.improving, guarding)
         self.saving = Saving(self, self.scoring)
 

@@ -26,7 +26,7 @@ from learner.labels import judges
 from learner.loop import Learner
 from learner.model import LIVE, POLICY
 from learner.rollouts import RolloutSampler, is_held_out
-from learner.second_domain import BadPrompts
+from learner.second_domain import ENOUGH, BadPrompts, SecondDomain
 from tests.feedback.examples import completion, record
 from tests.learner.conftest import make_random_model
 from tests.learner.test_model import disturb
@@ -110,7 +110,8 @@ def learner_of(
     learner.settings = dataclasses.replace(learner.settings, guards=GuardLimits(**limits))
     engine = Speaking(learner)
     learner.engine, learner.sampler = engine, RolloutSampler(engine, learner.folder / "rollouts")
-    guarding = Guarding(learner, learner.drawing, learner.scoring)
+    domain = SecondDomain(learner)
+    guarding = Guarding(learner, learner.drawing, learner.scoring, domain)
     learner.offering._guarding = guarding
     return learner, engine, guarding
 
@@ -186,7 +187,7 @@ def test_the_bases_own_answers_on_a_second_domain_are_sampled_once(
     file = tmp_path / "prompts.jsonl"
     file.write_text("\n".join(f'{{"prompt": "weather {i}"}}' for i in range(20)))
     learner, engine, guarding = learner_of(log, tmp_path / "one", model, prompts=file)
-    bad = guarding._second_domain[3]
+    bad = guarding._domain._prompts[3]
     engine.refuses = [bad]
     guard = found(learner, guarding)["second domain"]
     assert guard.count == 19
@@ -198,17 +199,42 @@ def test_the_bases_own_answers_on_a_second_domain_are_sampled_once(
     learner, engine, guarding = learner_of(log, tmp_path / "one", model, prompts=file)
     engine.refuses = [bad]
     assert found(learner, guarding)["second domain"] == again == guard
-    assert not [prompts for name, prompts in engine.asked if guarding._second_domain[0] in prompts]
+    assert not [prompts for name, prompts in engine.asked if guarding._domain._prompts[0] in prompts]
 
     file.write_text('{"prompt": "fine"}\n{"completion": "no prompt"}')
     with pytest.raises(BadPrompts, match="line 2"):
-        Guarding(learner, learner.drawing, learner.scoring)
+        SecondDomain(learner)
     file.write_text("")
     with pytest.raises(BadPrompts, match="empty"):
-        Guarding(learner, learner.drawing, learner.scoring)
+        SecondDomain(learner)
     file.unlink()
     with pytest.raises(BadPrompts, match="cannot be read"):
-        Guarding(learner, learner.drawing, learner.scoring)
+        SecondDomain(learner)
+
+
+def test_half_of_many_answers_on_the_second_domain_are_imitated_and_the_others_judge(
+    log: SqliteLog, tmp_path: Path, model: Path
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(f'{{"prompt": "weather {i}"}}' for i in range(ENOUGH)))
+    learner, _, guarding = learner_of(log, tmp_path / "one", model, prompts=file)
+    domain = guarding._domain
+    taught, judging = domain.taught(), domain.judging()
+    assert len(taught) == len(judging) == ENOUGH // 2
+    assert not {tuple(prompt) for prompt, _ in taught} & {tuple(prompt) for prompt, _ in judging}
+    learner.improving._domain = domain
+    most = learner.settings.rollouts_per_step // 8
+    shown = learner.improving._demonstrations()
+    assert sum(item in taught for item in shown) == min(most, len(taught))
+    assert not any(item in judging for item in shown)
+    assert found(learner, guarding)["second domain"].count == len(judging)
+
+    file.write_text("\n".join(f'{{"prompt": "weather {i}"}}' for i in range(ENOUGH - 1)))
+    few, _, guarding = learner_of(log, tmp_path / "few", model, prompts=file)
+    assert not guarding._domain.taught()
+    assert len(guarding._domain.judging()) == ENOUGH - 1
+    few.memory.close()
+    learner.memory.close()
 
 
 def test_a_version_0_counts_from_itself(log: SqliteLog, tmp_path: Path, model: Path) -> None:
