@@ -143,7 +143,7 @@ def test_escape_closes_and_gives_the_focus_back(shop: Shop) -> None:
 
 def test_a_vote_that_cannot_be_stored_says_so(shop: Shop) -> None:
     page, gateway = shop()
-    page.locator("hearken-feedback").evaluate("element => element.setAttribute('token', 'ft_wrong')")
+    page.locator("hearken-feedback").evaluate("element => element.setAttribute('token', 'fbt_wrong.0')")
     up = page.get_by_role("button", name="Good answer")
     page.evaluate("console.warn = () => {}")
     up.click()
