@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 QUESTION = [{"role": "user", "content": "Where is my order?"}]
 SOME_TEXT = {"min_tokens": 4}  # else an answer that is sampled may end before its first word
-PATIENT = {"queue_seconds": 60.0, "engine_timeout_seconds": 600.0}  # with an engine on a slow machine
+# With an engine on a slow machine; and whoever asks is shown logprobs, though they may vote.
+PATIENT = {"queue_seconds": 60.0, "engine_timeout_seconds": 600.0, "blind_voters": False}
 
 
 @pytest.fixture(scope="package")
