@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from deploy.engine_key import VARIABLE
 from tests.servers import free_port, kafka_bootstrap, kafka_server, redis_url
 
 __all__ = ["kafka_bootstrap", "kafka_server", "redis_url"]
@@ -21,6 +22,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Like the other requests that are drawn (tests/fuzzing.py): the same in every run, others by `make fuzz`.
 settings.register_profile("hearken", deadline=None, derandomize="HEARKEN_FUZZ" not in os.environ)
 settings.load_profile("hearken")
+
+
+@pytest.fixture(autouse=True)
+def engine_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that ask a service's own engines put their key into the environment: not for other tests."""
+    monkeypatch.setenv(VARIABLE, "")
 
 
 @dataclass(frozen=True)
