@@ -47,12 +47,14 @@ def spells(raw: bytes, tokenizer: Any) -> list[str]:
     return [word for word in WORDS if word.encode() in raw or any(word in text for text in spelled)]
 
 
-def kafka_records(bootstrap: str) -> bytes:
+def kafka_records(bootstrap: str, prefix: str) -> bytes:
     """Every key and value of the topics with texts."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, consumer_timeout_ms=2000, enable_auto_commit=False)
     try:
         places = [
-            TopicPartition(t, p) for t in (COMPLETIONS, FEEDBACK) for p in consumer.partitions_for_topic(t)
+            TopicPartition(prefix + t, p)
+            for t in (COMPLETIONS, FEEDBACK)
+            for p in consumer.partitions_for_topic(prefix + t)
         ]
         consumer.assign(places)
         consumer.seek_to_beginning(*places)
@@ -87,14 +89,16 @@ class Service:
 
     url: str
     data: Path
-    kafka: str
+    kafka: str  # its client settings: topics of its own, for a service with another vault reads none of them
+    bootstrap: str
+    prefix: str
     redis: str | None
     log: EventLog
 
     def raw(self) -> bytes:
         """All that it keeps anywhere."""
         held = b"" if self.redis is None else redis_values(self.redis)
-        return files(self.data) + kafka_records(self.kafka) + held
+        return files(self.data) + kafka_records(self.bootstrap, self.prefix) + held
 
 
 @pytest.fixture(params=["files", "redis"])
@@ -104,21 +108,24 @@ def service(
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     data = tmp_path / "data"
     data.mkdir()
+    prefix, client = f"{request.param}.", tmp_path / "kafka.properties"
+    client.write_text(f"bootstrap.servers={kafka_bootstrap}\ntopic.prefix={prefix}\n")
+    kafka = str(client)
     with ExitStack() as stack:
         engine = FakeVllm().start()
         stack.callback(engine.stop)
-        log = open_log(data, kafka_bootstrap, "gateway")
+        log = open_log(data, kafka, "gateway")
         stack.callback(log.close)
         shared, stored = open_shared(data, url), open_stored(data, url)
         stack.callback(shared.close)
         stack.callback(stored.close)
         signer = Signer(load_secret(data / "secret"))
-        settings = GatewaySettings(data=data, engines=(engine.url,), kafka=kafka_bootstrap, redis=url)
+        settings = GatewaySettings(data=data, engines=(engine.url,), kafka=kafka, redis=url)
         gateway = stack.enter_context(Server(create_app(settings, log, shared, signer, stored)))
-        learners = LearnerNursery(data, str(tiny_model), kafka=kafka_bootstrap)
+        learners = LearnerNursery(data, str(tiny_model), kafka=kafka)
         stack.callback(learners.close)
         learners.start()
-        yield Service(gateway, data, kafka_bootstrap, url, log)
+        yield Service(gateway, data, kafka, kafka_bootstrap, prefix, url, log)
 
 
 def test_an_erased_user_cannot_be_read_anywhere(service: Service, tmp_path: Path, tiny_model: Path) -> None:

@@ -115,8 +115,9 @@ def test_a_thumb_is_logged_as_it_always_was(gateway: Gateway) -> None:
     stored = orjson.loads(gateway.records("feedback")[0].value)
     assert stored.keys() == {
         "schema_version", "event_id", "at", "tenant", "revision", "kind", "rater", "targets", "value",
-        "label", "source", "metadata",
+        "label", "source", "metadata", "key_id",
     }  # fmt: skip
+    assert stored["key_id"] == ""  # of an open service
     assert stored["targets"] == [{"completion_id": IDS[0], "choice": 0}]
 
 
