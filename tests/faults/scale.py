@@ -19,13 +19,13 @@ class Scale:
 
 
 SHORT = Scale(
-    gateway_kills=9,
-    learner_kills=6,
-    training_kills=8,
-    votes=6_000,
+    gateway_kills=6,
+    learner_kills=4,
+    training_kills=5,
+    votes=4_000,
     broker_away_seconds=4.0,
     every_byte=False,
-    flips=300,
+    flips=150,
     shuffles=10,
 )
 FULL = Scale(
