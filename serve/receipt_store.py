@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
 _SWEEP_EVERY = 50_000  # records
-_LAYOUT = 3  # a file of another layout is folded anew
+_LAYOUT = 3  # a file of another layout is folded anew, but one of 2 is taken on
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -35,8 +35,7 @@ CREATE TABLE place (topic TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE votes (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, rater TEXT NOT NULL,
     kind TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL, first_at REAL NOT NULL,
-    at REAL NOT NULL, revisions INTEGER NOT NULL, retracted INTEGER NOT NULL, targets BLOB NOT NULL,
-    key_id TEXT NOT NULL);
+    at REAL NOT NULL, revisions INTEGER NOT NULL, retracted INTEGER NOT NULL, targets BLOB NOT NULL);
 CREATE TABLE uses (
     id TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER, revision INTEGER NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (id, since)) WITHOUT ROWID;
@@ -55,6 +54,7 @@ CREATE TABLE versions (
 CREATE TABLE live (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NULL, number INTEGER NOT NULL);
 """
 _NEW_IN_3 = """
+ALTER TABLE votes ADD COLUMN key_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE versions ADD COLUMN parent TEXT;
 CREATE INDEX by_rater ON votes (tenant, rater, kind)
 """

@@ -1,7 +1,9 @@
 """What became of a vote: from the log alone, and the same after everything but the log is lost."""
 
+import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -348,3 +350,33 @@ def test_the_read_model_is_the_same_in_any_pieces_and_after_it_is_lost(tmp_path:
     again.close()
     pieces.close()
     log.close()
+
+
+OF_BEFORE = """
+DROP TABLE votes; DROP TABLE versions;
+CREATE TABLE votes (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, rater TEXT NOT NULL,
+    kind TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL, first_at REAL NOT NULL,
+    at REAL NOT NULL, revisions INTEGER NOT NULL, retracted INTEGER NOT NULL, targets BLOB NOT NULL);
+CREATE TABLE versions (
+    version TEXT PRIMARY KEY, updates INTEGER, at REAL NOT NULL,
+    status TEXT NOT NULL, status_at REAL NOT NULL);
+INSERT INTO votes VALUES (1, 'fb-old', 'default', 'u_ada', 'thumbs', 'end_user', 1, 1.0, 1.0, 1, 0, '[]');
+PRAGMA user_version = 2
+"""
+
+
+def test_a_file_of_before_votes_had_a_key_is_gone_on_with(tmp_path: Path) -> None:
+    ReceiptStore(tmp_path / "receipts.db").close()
+    with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
+        db.executescript(OF_BEFORE)
+    store = ReceiptStore(tmp_path / "receipts.db")
+    old = store.vote("fb-old")
+    assert old is not None
+    assert old["key_id"] == ""
+    new = thumb("chatcmpl-1", 1.0, 2).model_copy(update={"key_id": "key-1"})
+    assert store.fold([record(new)], {}, {"feedback/0": 1})
+    found = store.vote(new.event_id)
+    assert found is not None
+    assert found["key_id"] == "key-1"
+    store.close()
