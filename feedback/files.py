@@ -1,5 +1,6 @@
 """What files are used for all over: one process at a time, and what must survive a power cut."""
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -47,6 +48,21 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600 durably, all of it or nothing, unless another process was first."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)  # fails, unlike a rename, when the file is there
+    finally:
+        os.unlink(temporary)
+    fsync(path.parent)
 
 
 def replace_durably(path: Path, raw: bytes) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from feedback.vault_mark import new_id, sync_folder
+from feedback.files import fsync
+from feedback.vault_mark import new_id
 
 FILE = "keys.db"
 WRAPPED_BYTES = 12 + 32 + 16  # nonce, key, GCM's tag
@@ -146,7 +147,7 @@ class VaultFile:
             count += sum(_destroy(path, at_once=False) for path in files)
             with suppress(OSError):  # a process of before is writing there
                 folder.rmdir()
-                sync_folder(folder.parent)
+                fsync(folder.parent)
         return count
 
     def _take(self, owner: bytes, wrapped: bytes) -> None:

@@ -6,13 +6,13 @@ To look at it is one `stat`: whoever caches keys sees by it, at once and without
 process erased somebody, and that the folder went away or became another.
 """
 
-import contextlib
 import os
 import re
 import secrets
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+from feedback.files import write_once
 
 FILE = "identity"
 ID_HEX = 16
@@ -79,27 +79,3 @@ def is_vault_id(text: str) -> bool:
 def new_id() -> str:
     """An id that no other vault has."""
     return secrets.token_hex(ID_HEX // 2)
-
-
-def write_once(path: Path, content: bytes) -> None:
-    """Write a file durably, all of it or nothing, unless it is there."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)  # fails, unlike a rename, when another process was first
-    finally:
-        os.unlink(temporary)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from feedback.vault_mark import write_once
+from feedback.files import write_once
 
 
 class Record:

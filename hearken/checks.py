@@ -51,6 +51,14 @@ def prepare_data(folder: Path) -> None:
         raise UsageError(f"data folder {folder} cannot be written: {error.strerror}") from error
 
 
+def check_service(folder: Path) -> None:
+    """Raises UsageError for a folder that is not a service's data folder."""
+    if not (folder / "secret").exists():
+        raise UsageError(
+            f"{folder} is not a service's data folder; name the one of `hearken up` with --data DIR"
+        )
+
+
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the data folder for one service at a time. The kernel lets go of it however the process ends.

@@ -16,6 +16,7 @@ from feedback.log import EventLog, LogError
 from feedback.opening import open_log, open_sealer
 from feedback.secret import load_secret
 from feedback.tables import UnreadableFile, write_rows
+from hearken.checks import check_service
 from hearken.errors import UsageError
 
 
@@ -35,10 +36,7 @@ class ExportSettings:
 
 def run(settings: ExportSettings) -> int:
     """Write the file and say what is in it, and what is not and why. Raises UsageError."""
-    if not (settings.data / "secret").exists():
-        raise UsageError(
-            f"{settings.data} is not a service's data folder; name the one of `hearken up` with --data DIR"
-        )
+    check_service(settings.data)
     wanted = _wanted(settings)
     skipped: Counter[str] = Counter()
     try:

@@ -13,6 +13,7 @@ from feedback.events import RELEASES
 from feedback.log import EventLog, LogError, LogUnavailable
 from feedback.opening import open_log
 from hearken.audit import read_ledger
+from hearken.checks import check_service
 from hearken.errors import UsageError
 
 DECISIONS_SHOWN = 8
@@ -102,10 +103,7 @@ def describe(told: dict[str, Any]) -> list[str]:
 
 def _service_folder(data: Path) -> Path:
     data = data.expanduser()
-    if not (data / "secret").exists():
-        raise UsageError(
-            f"{data} is not a service's data folder; name the one of `hearken up` with --data DIR"
-        )
+    check_service(data)
     return data
 
 

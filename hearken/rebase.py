@@ -19,6 +19,7 @@ from feedback.events import BASE, RELEASES
 from feedback.files import Held, fsync, only_one
 from feedback.log import LogError
 from feedback.opening import open_log
+from hearken.checks import check_service
 from hearken.checks import only_one as one_service
 from hearken.errors import UsageError
 
@@ -48,8 +49,7 @@ def run(settings: RebaseSettings) -> int:
     What was done before it was killed is found and not done again.
     """
     data = settings.data
-    if not (data / "secret").exists():
-        raise UsageError(f"{data} is not a service's data folder; name the one of `hearken up` with --data")
+    check_service(data)
     with _stopped(data):
         log = open_log(data, settings.kafka, "operator")
         try:

@@ -4,15 +4,13 @@ from pathlib import Path
 
 from feedback.opening import open_vault
 from feedback.vault_keys import VaultUnavailable
+from hearken.checks import check_service
 from hearken.errors import UsageError
 
 
 def renew(data: Path) -> int:
     """Go on with the vault that is there, or a new one, and take every text without a key in it for lost."""
-    if not (data / "secret").exists():
-        raise UsageError(
-            f"{data} is not a service's data folder; name the one of `hearken up` with --data DIR"
-        )
+    check_service(data)
     vault = open_vault(data)
     try:
         vault_id = vault.give_up()

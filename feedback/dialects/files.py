@@ -121,7 +121,7 @@ class Survey:
         names = (*shown.names, *(name for name in shown.within if not self._shown[name]))
         waiting = [found for name in names for found in self._judged.pop(name, ())]
         for file, row, about in sorted(waiting, key=lambda found: found[:2]):
-            yield Found(file, row, made(about, shown))
+            yield Found(file, row, about.of(shown))
         if waiting:
             self._told.update(shown.names)
         if waiting or not self._told.isdisjoint(shown.names):
@@ -144,11 +144,3 @@ class Survey:
             return alone(about)
         except Misfit as misfit:
             return misfit
-
-
-def made(about: About, shown: Shown) -> Example | Misfit:
-    """The example that a judgement of an answer is, or why it is none."""
-    try:
-        return about.make(shown)
-    except Misfit as misfit:
-        return misfit

@@ -6,7 +6,6 @@ from typing import Any
 from feedback.dialects import traced, values
 from feedback.dialects.said import About, Misfit, Options, Row, Said, Shown
 from feedback.directions import words
-from feedback.examples import Example
 
 _TRACE = words(
     """
@@ -110,7 +109,7 @@ def trace(row: Row, options: Options) -> Iterator[Said]:
             yield misfit
         return
     for found in columns:
-        yield found if isinstance(found, Misfit) else _made(found, shown)
+        yield found if isinstance(found, Misfit) else found.of(shown)
     if not columns:
         yield shown
 
@@ -118,13 +117,6 @@ def trace(row: Row, options: Options) -> Iterator[Said]:
 def _own(each: Row, names: tuple[str, ...], user: str | None, options: Options) -> About | Misfit:
     try:
         return _about(each, names, options, rater=user)
-    except Misfit as misfit:
-        return misfit
-
-
-def _made(about: About, shown: Shown) -> Example | Misfit:
-    try:
-        return about.make(shown)
     except Misfit as misfit:
         return misfit
 

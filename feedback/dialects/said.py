@@ -43,6 +43,13 @@ class About:
     names: tuple[str, ...]
     make: Callable[["Shown | str"], Example]
 
+    def of(self, shown: Shown) -> Example | Misfit:
+        """The example that the judgement of an answer is, or why it is none."""
+        try:
+            return self.make(shown)
+        except Misfit as misfit:
+            return misfit
+
 
 Said = Example | Shown | About | Misfit
 """One thing that a row says; a Misfit says which part of it is left out."""

@@ -45,6 +45,18 @@ def flag(
     command.add_argument(name, type=kind, default=default, help=shown, metavar=metavar, choices=choices)
 
 
+def actions_of(command: argparse.ArgumentParser) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
+    """What a command with several actions adds them to; `arguments.action` is the one that was asked for."""
+    return command.add_subparsers(
+        title="actions",
+        metavar="ACTION",
+        required=True,
+        dest="action",
+        help="one of:",
+        parser_class=argparse.ArgumentParser,  # these have their flags from the start
+    )
+
+
 def as_json(command: argparse.ArgumentParser) -> None:
     """--json, for commands that print something for people."""
     command.add_argument("--json", action="store_true", help="print JSON (default: lines for people)")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hearken.commands import Command, flag
+from hearken.commands import Command, actions_of, flag
 from hearken.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,14 +18,7 @@ def _add(command: argparse.ArgumentParser) -> None:
     from hearken import flags
     from hearken.config.tables import tables
 
-    actions = command.add_subparsers(
-        title="actions",
-        metavar="ACTION",
-        required=True,
-        dest="action",
-        help="one of:",
-        parser_class=argparse.ArgumentParser,  # these have their flags from the start
-    )
+    actions = actions_of(command)
     show = actions.add_parser("show", help="print what holds, and where each value comes from, as TOML")
     flags.add(show, CONFIG)
     text = "one table of the file only"

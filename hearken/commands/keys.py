@@ -2,7 +2,7 @@
 
 import argparse
 
-from hearken.commands import Command, as_json, flag
+from hearken.commands import Command, actions_of, as_json, flag
 from hearken.errors import UsageError
 
 KEYS = {"--data": "service.data", "--keys": "gateway.keys"}
@@ -11,14 +11,7 @@ KEYS = {"--data": "service.data", "--keys": "gateway.keys"}
 def _add(command: argparse.ArgumentParser) -> None:
     from hearken import flags
 
-    actions = command.add_subparsers(
-        title="actions",
-        metavar="ACTION",
-        required=True,
-        dest="action",
-        help="one of:",
-        parser_class=argparse.ArgumentParser,  # these have their flags from the start
-    )
+    actions = actions_of(command)
     create = actions.add_parser("create", help="make a key and print it, this once")
     _add_create(create)
     listing = actions.add_parser("list", help="print the keys; not the secrets, which nobody has kept")

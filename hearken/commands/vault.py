@@ -2,7 +2,7 @@
 
 import argparse
 
-from hearken.commands import Command
+from hearken.commands import Command, actions_of
 
 DATA = {"--data": "service.data"}
 
@@ -10,14 +10,7 @@ DATA = {"--data": "service.data"}
 def _add(command: argparse.ArgumentParser) -> None:
     from hearken import flags
 
-    actions = command.add_subparsers(
-        title="actions",
-        metavar="ACTION",
-        required=True,
-        dest="action",
-        help="one of:",
-        parser_class=argparse.ArgumentParser,  # these have their flags from the start
-    )
+    actions = actions_of(command)
     text = "give up all texts whose keys are not in the vault that is there, and go on with it"
     flags.add(actions.add_parser("renew", help=text), DATA)
 

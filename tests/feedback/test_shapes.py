@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback.dialects import LAYOUTS, About, Misfit, Options, Shown, detect, read
-from feedback.dialects.files import Survey, made
+from feedback.dialects.files import Survey
 from feedback.examples import Example
 from tests.feedback.shapes import Rows, Shape
 from tests.feedback.shapes_annotations import ANNOTATIONS
@@ -121,7 +121,7 @@ def test_whatever_a_cell_holds_its_row_is_read_or_refused(name: str, data: st.Da
             continue
         for each in said:
             if isinstance(each, About):
-                made(each, Shown(each.names, (), "x"))
+                each.of(Shown(each.names, (), "x"))
             elif isinstance(each, Example) and options.numbers.complete:
                 assert 0.0 <= each.value <= 1.0
 
