@@ -10,19 +10,17 @@ ROWS = (
     ("win_rate", "win rate against the base", 0.0, 1.0),
     ("kl_nats", "KL(live || base), nats", 0.0, None),
     ("perplexity_ratio", "perplexity on a second domain", None, None),
-    ("version", "versions promoted", 0.0, None),
+    ("promotions", "versions promoted", 0.0, None),
 )
 
 
 def lives(seeds: Sequence[Sequence[Mapping[str, Any]]], turn_votes: int) -> str:
-    """`seeds`: rounds with `votes`, `live` and the figures of `ROWS`. A dashed line marks the turn."""
+    """`seeds`: rounds with `votes` and the figures of `ROWS`. A dashed line marks the turn."""
     most = max(each["votes"] for rounds in seeds for each in rounds)
     height = GAP + len(ROWS) * (HEIGHT + GAP)
     body = []
     for number, (name, title, low, high) in enumerate(ROWS):
-        lines = [
-            [(each["votes"], _value(rounds, i, name)) for i, each in enumerate(rounds)] for rounds in seeds
-        ]
+        lines = [[(each["votes"], float(each[name])) for each in rounds] for rounds in seeds]
         values = [value for line in lines for _, value in line]
         bottom = min(values) if low is None else low
         top = max(*values, bottom + 1e-3) if high is None else high
@@ -32,12 +30,6 @@ def lives(seeds: Sequence[Sequence[Mapping[str, Any]]], turn_votes: int) -> str:
         f'font-family="system-ui, sans-serif" font-size="13">\n'
         f'<rect width="100%" height="100%" fill="#fff"/>\n{"".join(body)}</svg>\n'
     )
-
-
-def _value(rounds: Sequence[Mapping[str, Any]], index: int, name: str) -> float:
-    if name != "version":
-        return float(rounds[index][name])
-    return float(len({each["live"] for each in rounds[: index + 1]} - {"base", "policy-0"}))
 
 
 def _axes(

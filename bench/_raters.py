@@ -166,6 +166,13 @@ class School:
         self._log.append([release_entry(decision)]).result()
         self.live = version
 
+    def succeed(self, version: str) -> None:
+        """Make a candidate live where nobody chats, so that the version before it can leave the engine."""
+        previous = self.live
+        self.promote(version)
+        if previous != BASE:
+            self.engine.unload(previous)
+
     def retire(self) -> None:
         """Take the live version from the engine; another school needs its place."""
         if self.live != BASE:

@@ -1,9 +1,7 @@
 """Real servers for benchmarks: an engine and a gateway as child processes, each kept on chosen cores."""
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench._ports import free_port
 from feedback.secret import load_secret
 from hearken.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
 from hearken.tiny import ensure_tiny
@@ -123,17 +122,6 @@ def broker(folder: Path, port: int, *, cores: Collection[int]) -> Iterator[Serve
                 raise RuntimeError(f"Kafka did not start:\n{log.read_text()[-3000:]}")
             time.sleep(_POLL_SECONDS)
         yield Server(pid, port)
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on, below those that the system gives to everybody."""
-    while True:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
 
 
 def split_cores() -> tuple[set[int], set[int]]:

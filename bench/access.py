@@ -28,7 +28,7 @@ from pathlib import Path
 import uvloop
 from starlette.requests import Request
 
-from bench._servers import free_port
+from bench._ports import free_port
 from serve.access import Access
 from serve.keyfile import edit_keys
 from serve.keys import make_key

@@ -17,7 +17,6 @@ each seed, all after 2,000 votes of the old taste:
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -108,21 +107,16 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench ages", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 on; a minute of CPU each")
     arguments = parser.parse_args(argv)
-    from bench._shapes import make_random_model
-    from learner.model import SharedModel
+    from bench._seeds import random_model, worst
 
-    with tempfile.TemporaryDirectory(prefix="hearken-bench-") as scratch:
-        folder = Path(scratch)
-        make_random_model(folder / "model")
-        model = SharedModel(str(folder / "model"), device="cpu")
+    with random_model() as (folder, model):
         rows = []
         for seed in range(arguments.seeds):
             rows.append(measure(folder, model, seed))
             told = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items())
             print(f"seed {seed}: {told}", flush=True)
-    least = ("accuracy", "never_accuracy", "honest_weight")
-    worst = {name: (min if name in least else max)(row[name] for row in rows) for name in rows[0]}
+    found = worst(rows, ("accuracy", "never_accuracy", "honest_weight"))
     for name in ("sybils_change", "crowd_change"):
-        worst[name] = max((row[name] for row in rows), key=abs)
-    print(json.dumps({name: round(value, 4) for name, value in worst.items()}))
+        found[name] = max((row[name] for row in rows), key=abs)
+    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     return 0

@@ -22,7 +22,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,7 +58,7 @@ class Examination:
         from hearken.evaluate import tokenize
         from hearken.support_desk import TOPICS, prompts
 
-        self._engine, self._base = engine, BASE
+        self._engine = engine
         seen = [name for name in TOPICS if name not in UNSEEN]
         counts = (QUESTIONS, seen), (UNSEEN_QUESTIONS, UNSEEN)
         self._questions = [prompts(n, seed, held_out=True, about=about) for n, about in counts]
@@ -117,51 +117,27 @@ def learn(school: Any) -> int:
         if learner.waits and learner.state.trial is None:
             return int(learner.place.steps - before)
         if learner.state.trial is not None:
-            previous = school.live
-            school.promote(learner.state.trial)
-            if previous != "base":
-                school.engine.unload(previous)
+            school.succeed(learner.state.trial)
     raise RuntimeError(f"the learner did not come to an end in {MAX_TURNS} turns: {learner.state}")
 
 
 def version_0(model: Path, data: Path, seed: int) -> str:
     """A version that `hearken sft` would make of answers that say step by step what to do."""
-    from transformers import AutoTokenizer
-
-    from deploy.manifest import GateNumbers
     from deploy.registry import Registry
+    from hearken.fine_tuning import publish_first
+    from hearken.importing import encoder
     from hearken.support_desk import demonstrations, traits
-    from learner.candidate import make_probes, publish
     from learner.fine_tuning import fine_tune
     from learner.model import SharedModel
     from learner.settings import FineTuningSettings
-    from learner.sft import Demonstration, encode
 
     rows = [row for row in demonstrations(6000, 10_000 + seed) if isinstance(row["prompt"], str)]
     taught = [row for row in rows if "steps" in traits(row["completion"])][:600]
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    items = []
-    for row in taught:
-        example = encode(
-            Demonstration(({"role": "user", "content": row["prompt"]},), row["completion"]), tokenizer
-        )
-        items.append(
-            (list(example.token_ids[: example.answer_start]), list(example.token_ids[example.answer_start :]))
-        )
+    encode = encoder(model)
+    items = [encode(({"role": "user", "content": row["prompt"]},), row["completion"]) for row in taught]
     shared = SharedModel.fitting(str(model), rank=None)
     report = fine_tune(shared, items, FineTuningSettings(seed=seed))
-    training = {"demonstrations": report.demonstrations, "sft_steps": report.steps}
-    manifest = publish(
-        Registry(data / "adapters"),
-        shared,
-        parent="base",
-        training=training,
-        offsets={},
-        gate=GateNumbers(),
-        probes=make_probes(shared),
-        first=True,
-    )
-    return manifest.version
+    return publish_first(Registry(data / "adapters"), shared, report).version
 
 
 def one_seed(start: str, taste: str, seed: int, rounds: int, url: str, model: Path) -> list[Round]:
@@ -214,6 +190,11 @@ def one_seed(start: str, taste: str, seed: int, rounds: int, url: str, model: Pa
     return found
 
 
+def promoted(versions: Iterable[str]) -> set[str]:
+    """The versions among these that the learner made: neither the base nor a version 0."""
+    return {version for version in versions if version != "base" and not version.startswith("policy-0-")}
+
+
 def summary(rounds: Sequence[Round]) -> dict[str, float]:
     """The figures of one seed."""
     before, after = rounds[:TURN], rounds[TURN:]
@@ -221,10 +202,9 @@ def summary(rounds: Sequence[Round]) -> dict[str, float]:
     for each in before:
         best = max(best, each.win_rate)
         dip = max(dip, best - each.win_rate)
-    versions = [each.live for each in rounds]
     found = {
         "rounds_without_steps": sum(not each.steps for each in rounds),
-        "promotions": len({version for version in versions if version not in ("base", "policy-0")}),
+        "promotions": len(promoted(each.live for each in rounds)),
         "win_rate_before_turn": before[-1].win_rate,
         "dip_before_turn": dip,
         "unseen_loss": max(each.unseen_win_rate for each in before) - before[-1].unseen_win_rate,
@@ -234,6 +214,14 @@ def summary(rounds: Sequence[Round]) -> dict[str, float]:
         if len(after) >= count:
             found[f"win_rate_{count}_after_turn"] = max(each.win_rate for each in after[:count])
     return found
+
+
+def _plotted(life: Sequence[Round]) -> list[dict[str, Any]]:
+    """The rounds of a life, each with how many versions were promoted by then."""
+    return [
+        asdict(each) | {"promotions": len(promoted(before.live for before in life[: number + 1]))}
+        for number, each in enumerate(life)
+    ]
 
 
 LEAST = ("promotions", "win_rate_before_turn", "win_rate_2_after_turn", "win_rate_4_after_turn")
@@ -253,6 +241,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     from bench._plots import lives
     from bench._raters import lonely_engine
+    from bench._seeds import worst
     from hearken.tiny import ensure_tiny
 
     model = ensure_tiny()
@@ -265,7 +254,6 @@ def main(argv: list[str]) -> int:
             rows.append(summary(found[-1]) | {"seconds": time.perf_counter() - started})
             print(f"seed {seed}: {json.dumps(rows[-1])}", flush=True)
     if arguments.plot:
-        arguments.plot.write_text(lives([[asdict(each) for each in life] for life in found], VOTES * TURN))
-    worst = {name: (min if name in LEAST else max)(row[name] for row in rows) for name in rows[0]}
-    print(json.dumps({name: round(value, 4) for name, value in worst.items()}))
+        arguments.plot.write_text(lives([_plotted(life) for life in found], VOTES * TURN))
+    print(json.dumps({name: round(value, 4) for name, value in worst(rows, LEAST).items()}))
     return 0

@@ -22,8 +22,9 @@ from pathlib import Path
 import orjson
 import uvloop
 
+from bench._ports import free_port
 from bench._posts import Result, closed_loop, open_loop, request
-from bench._servers import Server, broker, free_port, gateway, split_cores
+from bench._servers import Server, broker, gateway, split_cores
 from feedback.events import FEEDBACK
 from feedback.ids import Signer
 from feedback.secret import load_secret

@@ -57,10 +57,7 @@ def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...
         else:
             raise RuntimeError(f"no candidate after {MAX_TURNS} turns: {learner.state}")
         if learner.state.trial is not None:
-            previous = school.live
-            school.promote(learner.state.trial)
-            if previous != "base":
-                school.engine.unload(previous)
+            school.succeed(learner.state.trial)
         print(
             f"  {count} votes; reward model predicts {accuracy(school):.2f} of the judging raters' votes; "
             f"{learner.place.steps} steps so far; live is {school.live}",

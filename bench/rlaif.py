@@ -13,7 +13,6 @@ people's votes alone and with the model's; `gain` is the difference. `weight_jud
 import argparse
 import json
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,14 +54,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--right", type=float, default=0.8, help="share of pairs (default: 0.8)")
     arguments = parser.parse_args(argv)
-    from bench._shapes import make_random_model
-    from learner.model import SharedModel
+    from bench._seeds import random_model, worst
 
     judges = {"alone": None, "judge": arguments.right, "liar": 1 - arguments.right, "coin": 0.5}
-    with tempfile.TemporaryDirectory(prefix="hearken-bench-") as scratch:
-        folder = Path(scratch)
-        make_random_model(folder / "model")
-        model = SharedModel(str(folder / "model"), device="cpu")
+    with random_model() as (folder, model):
         rows = []
         for seed in range(arguments.seeds):
             row: dict[str, float] = {}
@@ -73,7 +68,6 @@ def main(argv: list[str]) -> int:
             row["gain"] = row["accuracy_judge"] - row["accuracy_alone"]
             rows.append(row)
             print(f"seed {seed}: " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True)
-    most = ("weight_liar", "weight_coin")
-    worst = {name: (max if name in most else min)(row[name] for row in rows) for name in rows[0]}
-    print(json.dumps({name: round(value, 4) for name, value in worst.items()}))
+    found = worst(rows, rows[0].keys() - {"weight_liar", "weight_coin"})
+    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     return 0

@@ -33,7 +33,8 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from bench._servers import Server, _running, engine, free_port, gateway, split_cores
+from bench._ports import free_port
+from bench._servers import Server, _running, engine, gateway, split_cores
 from bench._streams import percentile
 from bench._users import Reply, Users, chat
 from bench._words import ANSWER_TOKENS, QUESTIONS, Words, read

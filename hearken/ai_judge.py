@@ -5,8 +5,6 @@ the second time in the other order, and where its two words contradict each othe
 et al. 2023, arXiv:2306.05685, section 3.4). What its votes weigh is learned (`learner.reliability`).
 """
 
-import importlib
-import inspect
 import math
 import re
 from abc import ABC, abstractmethod
@@ -18,6 +16,7 @@ from typing import Annotated, Any
 import httpx
 
 from deploy.engine_key import engine_headers
+from feedback.classes import find_class, is_path
 from hearken.conversation import shown
 from hearken.errors import UsageError
 from hearken.settings import ENGINE_URL
@@ -129,16 +128,15 @@ def make_judge(settings: JudgeSettings) -> PairJudge:
     principles = read_principles(settings.principles)
     if settings.judge == OURS:
         return OpenAIJudge(settings, principles)
-    module_name, _, class_name = settings.judge.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name, None)
-    except Exception as error:  # a module of somebody else's: whatever it raises
-        raise UsageError(f"judge.judge is {settings.judge!r}, which cannot be imported: {error}") from error
-    if not (inspect.isclass(found) and issubclass(found, PairJudge)):
+    if not is_path(settings.judge):
         raise UsageError(
-            f"judge.judge is {settings.judge!r}; it must be {OURS}, or the path of a subclass of "
-            "hearken.ai_judge.PairJudge, package.module:Class"
+            f"judge.judge is {settings.judge!r}; it must be {OURS}, or the import path of a class of your "
+            "own, package.module:Class"
         )
+    try:
+        found = find_class("judge.judge", settings.judge, settings.judge, lambda: PairJudge)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     made: PairJudge = found(settings, principles)
     return made
 

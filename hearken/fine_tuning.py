@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deploy.manifest import GateNumbers
+from deploy.manifest import GateNumbers, Manifest
 from deploy.registry import Registry
 from feedback.dialects import Options
 from feedback.dialects.files import Survey
@@ -13,6 +14,10 @@ from feedback.opening import open_log
 from hearken.errors import UsageError
 from hearken.importing import Report, encoder
 from learner.settings import FineTuningSettings
+
+if TYPE_CHECKING:
+    from learner.fine_tuning import FineTuningReport
+    from learner.model import SharedModel
 
 Item = tuple[list[int], list[int]]
 
@@ -40,7 +45,6 @@ def run(settings: SftSettings) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from learner.candidate import make_probes, publish
     from learner.fine_tuning import fine_tune
     from learner.machine import keep_freed_memory
     from learner.model import SharedModel
@@ -67,7 +71,16 @@ def run(settings: SftSettings) -> int:
         raise UsageError(
             "no epoch was better than the base on what was held out; nothing was published", code=1
         )
-    manifest = publish(
+    manifest = publish_first(registry, model, report)
+    console.print(f"published {manifest.version}: the service will start with it", soft_wrap=True)
+    return 0
+
+
+def publish_first(registry: Registry, model: "SharedModel", report: "FineTuningReport") -> Manifest:
+    """Put a policy that was fine-tuned on demonstrations into the registry as version 0."""
+    from learner.candidate import make_probes, publish
+
+    return publish(
         registry,
         model,
         parent=BASE,
@@ -77,8 +90,6 @@ def run(settings: SftSettings) -> int:
         probes=make_probes(model),
         first=True,
     )
-    console.print(f"published {manifest.version}: the service will start with it", soft_wrap=True)
-    return 0
 
 
 def _check_is_new(settings: SftSettings, registry: Registry) -> None:

@@ -5,11 +5,10 @@ No torch here, as the command line reads it too: a class is imported when it is 
     python -m learner.optimisers NAME    ends with 1 and one line when there is no such optimiser
 """
 
-import importlib
-import inspect
-import re
 import sys
 from typing import TYPE_CHECKING
+
+from feedback.classes import find_class, is_path
 
 if TYPE_CHECKING:
     from learner.model import SharedModel
@@ -25,12 +24,10 @@ OPTIMISERS = {
 }
 """Short name -> import path."""
 
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-
 
 def check_name(name: str) -> None:
     """Raises `ValueError` for what is neither a short name nor an import path. Imports nothing."""
-    if name not in OPTIMISERS and not _PATH.fullmatch(name):
+    if name not in OPTIMISERS and not is_path(name):
         raise ValueError(
             f"optimiser is {name!r}; it must be {', '.join(OPTIMISERS)}, or the import path of a class of "
             "your own, package.module:Class"
@@ -46,31 +43,13 @@ def check(name: str) -> None:
 def find(name: str) -> "type[Optimiser]":
     """The class of an optimiser. Raises `ValueError`, with one line that says what would be right."""
     check_name(name)
-    module_name, _, class_name = OPTIMISERS.get(name, name).partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a module of somebody else's: whatever it raises
-        what = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(
-            f"optimiser is {name!r}, and {module_name} cannot be imported ({what}); it must be a module that "
-            "this Python finds: install it, or name its folder in PYTHONPATH"
-        ) from error
-    from learner.optimiser import Optimiser
 
-    found = getattr(module, class_name, None)
-    if not (inspect.isclass(found) and issubclass(found, Optimiser)):
-        others = [
-            each
-            for each, kind in vars(module).items()
-            if inspect.isclass(kind) and issubclass(kind, Optimiser) and kind.__module__ == module_name
-        ]
-        known = f"those there are {', '.join(others)}" if others else f"{module_name} has none"
-        raise ValueError(
-            f"optimiser is {name!r}, and {class_name} is no subclass of learner.optimiser.Optimiser there; "
-            f"{known}"
-        )
-    if missing := sorted(found.__abstractmethods__):
-        raise ValueError(f"optimiser is {name!r}, and {class_name} must define {', '.join(missing)}")
+    def optimiser() -> type:
+        from learner.optimiser import Optimiser
+
+        return Optimiser
+
+    found: type[Optimiser] = find_class("optimiser", name, OPTIMISERS.get(name, name), optimiser)
     return found
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 import torch
@@ -15,7 +15,7 @@ from learner import stages
 from learner.objectives import main_objective
 from learner.parts import Parts
 from learner.quarantine import PEOPLE, quarantine
-from learner.reliability import MODEL, reliabilities, weighed
+from learner.reliability import MODEL, Reliability, reliabilities, weighed
 from learner.trust import standings, trusted
 from learner.turns import GROUP
 from learner.weighing import vote_weights
@@ -108,7 +108,9 @@ class Scoring:
         parts = self._parts
         parts.metrics.show_phase("reward")
         self._weigh_raters()
-        self.fit()
+        believed, found = self._believed()
+        self._show_models(found)
+        self._fit(self._aged(believed))
         parts.state = stages.fitted(parts.state, parts.limits)
         updates = parts.state.updates
         parts.metrics.show_rungs(parts.reward)
@@ -126,8 +128,10 @@ class Scoring:
 
     def fit(self) -> None:
         """Fit the reward models to the votes that are trusted, each as its age lets it count."""
+        self._fit(self._aged(self._believed()[0]))
+
+    def _fit(self, pairs: Sequence[tuple[Label, float]]) -> None:
         parts = self._parts
-        pairs = self._aged()
         training = [pair for pair in pairs if not parts.labels.is_judging(pair[0])]
         judging = [pair for pair in pairs if parts.labels.is_judging(pair[0])]
         numbers = [parts.labels.number(label) for label, _ in pairs]
@@ -150,7 +154,7 @@ class Scoring:
         parts = self._parts
         pairs = [
             (label, age)
-            for label, age in self._aged()
+            for label, age in self._aged(self._believed()[0])
             if not parts.labels.is_judging(label) and not parts.labels.is_news(label)
         ]
         if not pairs:
@@ -160,11 +164,16 @@ class Scoring:
         weights = vote_weights(votes, rules.rater_cap)
         return [dataclasses.replace(vote, weight=weight) for vote, weight in zip(votes, weights, strict=True)]
 
-    def _aged(self) -> list[tuple[Label, float]]:
-        """The votes that are trusted, weighed by that, and how old each is, in votes."""
+    def _believed(self) -> tuple[list[Label], dict[str, Reliability]]:
+        """The votes that are trusted, each with what that lets it weigh, and how far models are."""
         parts, rules = self._parts, self._parts.settings.reward
         labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
-        labels = weighed(labels, reliabilities(labels, rules.model_vote_weight), rules.rater_cap)
+        found = reliabilities(labels, rules.model_vote_weight)
+        return weighed(labels, found, rules.rater_cap), found
+
+    def _aged(self, labels: Sequence[Label]) -> list[tuple[Label, float]]:
+        """Votes, and how old each is, in votes."""
+        parts = self._parts
         numbers = [parts.labels.number(label) for label in labels]
         return list(zip(labels, parts.fading.ages(labels, numbers), strict=True))
 
@@ -185,13 +194,10 @@ class Scoring:
         parts.labels.hold(waiting)
         parts.standings = standings(votes, waiting, parts.agreement, rules)
         parts.metrics.show_waiting(waiting.values())
-        self._weigh_models()
 
-    def _weigh_models(self) -> None:
-        """See how often models agree with people."""
+    def _show_models(self, found: Mapping[str, Reliability]) -> None:
+        """Let operators see how often models agree with people, and count none whose votes weigh nothing."""
         parts = self._parts
-        labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
-        found = reliabilities(labels, parts.settings.reward.model_vote_weight)
         for rater, each in found.items():
             before = parts.standings[rater]
             parts.standings[rater] = dataclasses.replace(before, agreement=each.agreement, weight=each.weight)

@@ -7,10 +7,8 @@ The broker is Apache Kafka from Maven Central, fetched once into `.kafka/`; it n
 """
 
 import argparse
-import contextlib
 import fcntl
 import os
-import random
 import shutil
 import signal
 import socket
@@ -27,6 +25,7 @@ import redis
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from bench._ports import free_port, free_ports
 from tests.certificates import Authority
 
 KAFKA_VERSION = "4.1.0"
@@ -83,28 +82,6 @@ _PROTOCOLS = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
 KAFKA_USER, KAFKA_PASSWORD = "hearken", "correct-horse"
 _JAVA = ("java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _STARTUP_SECONDS = 180.0
-
-
-def free_ports(count: int) -> int:
-    """The first of so many TCP ports in a row that nobody listens on, below those that the system gives out.
-
-    Between the question and the use anybody may be given one of those, and whoever keeps connecting to one
-    where nobody listens ends up connected to itself.
-    """
-    for first in random.sample(range(20_000, 32_000, count), 1000):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-    raise AssertionError(f"no {count} free ports in a row")
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on, nor is given by the system."""
-    return free_ports(1)
 
 
 def fetch_kafka() -> Path:

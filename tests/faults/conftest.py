@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.traffic import SECRET
 from tests.learner.conftest import make_random_model
-from tests.serve.fake_vllm import FakeVllm
+from tests.serve.fake_vllm import FakeVllm, fake_engine
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,5 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine() -> Iterator[FakeVllm]:
-    server = FakeVllm().start()
-    yield server
-    server.release.set()
-    server.stop()
+    with fake_engine() as server:
+        yield server

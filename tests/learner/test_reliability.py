@@ -6,31 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench._turning import Crowd, Life, worth
-from feedback.labels import Label
+from bench._turning import Crowd, Life
+from bench.rlaif import judged
 from learner.reliability import MODEL, reliabilities, weighed
 from learner.weighing import vote_weights
 
 EXPECTED, CAP = 0.5, 0.2
-
-
-def judged(votes: list[Label], right: float, draw: random.Random) -> list[Label]:
-    """A model's votes on the pairs of others: it says what these answers are worth in a share `right`."""
-    found = []
-    for number, vote in enumerate(votes):
-        a, b = (worth(answer.token_ids) for answer in vote.answers)
-        says = float((a > b) == (draw.random() < right))
-        found.append(
-            dataclasses.replace(
-                vote,
-                event_id=f"judged-{number}-{vote.event_id}",
-                rater="judge",
-                source=MODEL,
-                value=says,
-                label="a" if says else "b",
-            )
-        )
-    return found
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from serve.app import create_app
 from serve.listening import server
 from serve.settings import GatewaySettings
 from serve.stored_redis import open_stored
-from tests.serve.fake_vllm import FakeVllm
+from tests.serve.fake_vllm import FakeVllm, fake_engine
 from tests.servers import need
 
 if TYPE_CHECKING:
@@ -168,10 +168,15 @@ def serving(
 
 @pytest.fixture
 def fake() -> Iterator[FakeVllm]:
-    server = FakeVllm().start()
-    yield server
-    server.release.set()
-    server.stop()
+    with fake_engine() as server:
+        yield server
+
+
+@pytest.fixture
+def other() -> Iterator[FakeVllm]:
+    """A second engine."""
+    with fake_engine() as server:
+        yield server
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -481,3 +482,12 @@ def _text_chunks(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield _text_head(body) | {"choices": [piece]}
     if (body.get("stream_options") or {}).get("include_usage"):
         yield _text_head(body) | {"choices": [], "usage": _text_usage(body)}
+
+
+@contextmanager
+def fake_engine() -> Iterator[FakeVllm]:
+    """A fake engine while the block lasts."""
+    server = FakeVllm().start()
+    yield server
+    server.release.set()
+    server.stop()

@@ -33,14 +33,6 @@ TROUBLES = [
 BODIES = st.sampled_from(TROUBLES) | st.integers(400, 599).map(lambda status: f"{Trouble.STATUS}{status}")
 
 
-@pytest.fixture
-def other() -> Iterator[FakeVllm]:
-    server = FakeVllm().start()
-    yield server
-    server.release.set()
-    server.stop()
-
-
 @pytest.fixture(scope="module")
 def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, list[FakeVllm]]]:
     data = tmp_path_factory.mktemp("two")

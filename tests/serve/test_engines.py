@@ -5,7 +5,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -20,14 +19,6 @@ from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.serve.test_access import add_key, bearer
 
 LIVE = "policy-1-aaaaaaaa"
-
-
-@pytest.fixture
-def other() -> Iterator[FakeVllm]:
-    server = FakeVllm().start()
-    yield server
-    server.release.set()
-    server.stop()
 
 
 @pytest.fixture
