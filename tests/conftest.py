@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,11 +40,13 @@ class Engine:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that the project trains itself; made once per user, as `hearken tiny` does."""
-    from hearken.tiny import run
+def tiny_model() -> Path:
+    """The model that the project trains itself; made once per user by `hearken tiny`, on all cores."""
+    from hearken.tiny import default_folder
 
-    return run(None, False)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-m", "hearken", "tiny"], env=environment, check=True)
+    return default_folder()
 
 
 @contextmanager

@@ -8,8 +8,11 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,8 +34,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 RATERS = 40
 SETTINGS = {
-    "min_labels": 100,
-    "labels_per_update": 100,
+    "min_labels": 60,
+    "labels_per_update": 60,
     "rollouts_per_step": 16,
     "steps_per_candidate": 5,
     "gate_prompts": 32,
@@ -98,7 +101,7 @@ def entries(samples: list[Sample]) -> list[Entry]:
 
 @pytest.fixture(scope="module")
 def votes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with 240 voted answers of the base model."""
+    """A data folder with 140 voted answers of the base model."""
     from transformers import AutoTokenizer
 
     from hearken.support_desk import prompts
@@ -111,7 +114,7 @@ def votes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
             add_special_tokens=False,
         )
-        for question in prompts(240, seed=5)
+        for question in prompts(140, seed=5)
     ]
     client = EngineClient(engine.url)
     samples = client.sample(BASE, asked, max_tokens=24, seed=1)
@@ -179,57 +182,71 @@ run(settings_of(given))
 """
 
 
-@pytest.fixture
-def two_ranks(engine: Engine, votes: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A learner of two processes under torchrun, and its data folder, once it has published a candidate."""
-    data = Path(shutil.copytree(votes, tmp_path / "data"))
+@contextmanager
+def two_ranks(engine: Engine, data: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A learner of two processes under torchrun on a data folder, once both are at work."""
+    port = free_port()
     told = {"data": str(data), "model": str(engine.model), "engine": engine.url, "threads": 1, **SETTINGS}
-    (tmp_path / "two.py").write_text(TWO_RANKS)
-    settings = json.dumps(told | {"metrics_port": free_port()})
-    output = tmp_path / "output"
+    script, output = data.with_suffix(".py"), data.with_suffix(".output")
+    script.write_text(TWO_RANKS)
     with output.open("wb") as out:
         process = subprocess.Popen(
-            [*TORCHRUN, str(tmp_path / "two.py"), settings],
+            [*TORCHRUN, str(script), json.dumps(told | {"metrics_port": port})],
             stdout=out,
             stderr=out,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
-    log = open_log(data, None, "tester")
     try:
-        records, cursor = log.read([RELEASES], {}, 10, 1.0)
-        while not records:
+        while not answers(port):  # rank 0 serves its metrics once the other one has joined it
             assert process.poll() is None, output.read_text()
-            records, cursor = log.read([RELEASES], cursor, 10, 1.0)
-        event = parse(records[0].value)
-        assert isinstance(event, Candidate)
-        assert Registry(data / "adapters").manifest(event.version).files["adapter_model.safetensors"]
-        yield process, data
+            time.sleep(0.1)
+        yield process
     finally:
-        log.close()
         if process.poll() is None:
             process.terminate()
             process.wait(300)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ranks_of(data: Path) -> list[int]:
     return [int(Path(f"{data}.pid{rank}").read_text()) for rank in (0, 1)]
 
 
-def test_two_ranks_learn_and_end_together(two_ranks: tuple[subprocess.Popen[bytes], Path]) -> None:
-    process, data = two_ranks
-    ranks = ranks_of(data)
-    process.terminate()
-    process.wait(300)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
-    assert (data / "learner").is_dir()
+@pytest.fixture(scope="module")
+def learned(engine: Engine, votes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of two ranks that published a candidate and ended when they were told to."""
+    data = Path(shutil.copytree(votes, tmp_path_factory.mktemp("learned") / "data"))
+    with two_ranks(engine, data) as process:
+        log = open_log(data, None, "tester")
+        records, cursor = log.read([RELEASES], {}, 10, 1.0)
+        while not records:
+            assert process.poll() is None, data.with_suffix(".output").read_text()
+            records, cursor = log.read([RELEASES], cursor, 10, 1.0)
+        log.close()
+        event = parse(records[0].value)
+        assert isinstance(event, Candidate)
+        assert Registry(data / "adapters").manifest(event.version).files["adapter_model.safetensors"]
+        process.terminate()
+        process.wait(300)
+    return data
+
+
+def test_two_ranks_learn_and_end_together(learned: Path) -> None:
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks_of(learned))
+    assert (learned / "learner").is_dir()
 
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_is_killed_ends_the_other(
-    two_ranks: tuple[subprocess.Popen[bytes], Path], victim: int
+    engine: Engine, learned: Path, tmp_path: Path, victim: int
 ) -> None:
-    process, data = two_ranks
-    ranks = ranks_of(data)
-    os.kill(ranks[victim], signal.SIGKILL)
-    assert process.wait(300) != 0
+    data = Path(shutil.copytree(learned, tmp_path / "data"))
+    with two_ranks(engine, data) as process:
+        ranks = ranks_of(data)
+        os.kill(ranks[victim], signal.SIGKILL)
+        assert process.wait(300) != 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
