@@ -27,7 +27,7 @@ from torch import Tensor
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.platforms import current_platform
 
-from hearken import cpu_seeds
+from hearken import cpu_norms, cpu_seeds
 
 Rows = slice | Tensor
 """Some rows of a batch: a slice where they are neighbours, else their numbers (n,)."""
@@ -156,3 +156,4 @@ def register() -> None:
     punica_cpu.PunicaWrapperCPU = GroupedPunicaWrapper
     if current_platform.is_cpu():
         cpu_seeds.register()
+        cpu_norms.register()

@@ -88,7 +88,9 @@ class EngineSettings:
         "learner on the same GPU leaves by the plan, and vLLM's own choice elsewhere",
     ] = None
     threads: Annotated[
-        int | None, "OpenMP threads of an engine on CPUs; without it its share of half of the cores"
+        int | None,
+        "OpenMP threads of an engine on CPUs; without it its share of the cores, or of half of them for a "
+        "small model",
     ] = None
     tool_parser: Annotated[
         str | None, "vLLM's parser of calls of functions; without it by the model's chat template"

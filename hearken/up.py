@@ -99,7 +99,7 @@ def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
     values["learner.rank"] = config.get("learner.rank").value  # the engine was started for it
     values["service.memory_check"] = "off"  # it was done for all of them together
     for path, value in (
-        ("learner.threads", engine.engine_threads()),
+        ("learner.threads", engine.learner_threads()),
         ("gateway.max_model_len", config.get("engine.max_model_len").value),
     ):
         if config.asked(path) is None:

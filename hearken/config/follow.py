@@ -55,7 +55,8 @@ def _values(
     bound = config.get("engine.longest_context").value or (GPU_CONTEXT if cuda else CPU_CONTEXT)
     context = config.get("engine.max_model_len").value or min(limit or bound, bound)
     kept = kept_adapters(shape, served, config.get("engine.max_loras").value + 5)
-    threads = engine.engine_threads(config.get("engine.count").value)
+    dtype = "auto" if cuda else cpu_dtype(shape)
+    threads = engine.engine_threads(config.get("engine.count").value, large=dtype == "bfloat16")
     width, machine = f"the hidden size, {shape.hidden}", f"the machine, a {'GPU' if cuda else 'CPU'}"
     values: dict[str, tuple[Any, str]] = {
         "learner.rank": (rank, "the adapters that there are" if published else width),
@@ -63,11 +64,11 @@ def _values(
         "sft.learning_rate": (fine_tuning_rate(shape.hidden), width),
         "engine.longest_context": (bound, machine),
         "engine.max_model_len": (context, "the model's limit" if limit == context else "longest_context"),
-        "engine.dtype": ("auto" if cuda else cpu_dtype(shape), f"{machine}, and the model's size"),
+        "engine.dtype": (dtype, f"{machine}, and the model's size"),
         "engine.lora_rank": (engine_rank(served), "the learner's and all adapters' rank"),
         "engine.max_cpu_loras": (kept, "the size of an adapter"),
         "engine.kv_cache_gib": (cpu_cache_gib(shape, context), "max_model_len and the model's sizes"),
-        "engine.threads": (threads, f"the machine, {len(os.sched_getaffinity(0))} cores"),
+        "engine.threads": (threads, f"{len(os.sched_getaffinity(0))} cores and the model's size"),
         "engine.tool_parser": (engine.tool_parser(model), "the chat template"),
         "engine.reasoning_parser": (engine.reasoning_parser(model), "the chat template"),
     }

@@ -16,7 +16,7 @@ from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
 from hearken.config.assemble import assemble
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
-from hearken.engine import engine_threads, share_gpus
+from hearken.engine import engine_threads, learner_threads, share_gpus
 from hearken.errors import UsageError
 from hearken.fitting import Layout, Machine
 from hearken.paces import PACES
@@ -73,7 +73,7 @@ def test_every_role_understands_its_command(tmp_path: Path, model: Path) -> None
     assert gateway.max_model_len == 256
     assert (learner.engine, learner.metrics_port, learner.seed) == ("http://127.0.0.1:9001", 9002, 3)
     assert (learner.kl_budget_nats, learner.model, learner.min_labels) == (2.5, str(model), 150)
-    assert (learner.threads, learner.rank, learner.ppo.clip) == (engine_threads(), 8, 0.3)
+    assert (learner.threads, learner.rank, learner.ppo.clip) == (learner_threads(), 8, 0.3)
     assert (controller.metrics_port, controller.redis) == (9003, "redis://r")
     assert (controller.window_seconds, controller.margin) == (5.0, 0.1)
 
