@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
 from deploy.engine import Sample
 from feedback.events import BASE
@@ -126,26 +126,34 @@ class Drawing:
         """The newest `count` answers of live that users got, as if they were rollouts of its copy; fewer when
         the log has fewer.
 
-        They were sampled as rollouts are. Nobody voted on them, for the reward model knows more of those that
-        it learned from, and no held-out prompt is among them. The engine's logprobs of them are not known
-        here, and those that were cut off before `longest` tokens would have been longer as rollouts.
+        They were sampled as rollouts are. Those that nobody voted on come first, for the reward model knows
+        more of those that it learned from, and no held-out prompt is among them. The engine's logprobs of
+        them are not known here, and those that were cut off before `longest` tokens would have been longer as
+        rollouts.
         """
+        voted = {(a.completion_id, a.choice) for vote in self._parts.labels.votes for a in vote.answers}
+        newest = chain.from_iterable(reversed([*self._parts.joiner.completions.values()]))
+        unheard: list[Answer] = []
+        heard: list[Answer] = []
+        for answer in newest:
+            if len(unheard) == count:
+                break
+            group = heard if (answer.completion_id, answer.choice) in voted else unheard
+            if len(group) < count and self._could_be_rollout(answer, longest):
+                group.append(answer)
+        return [_as_rollout(answer, longest) for answer in [*unheard, *heard][:count]]
+
+    def _could_be_rollout(self, answer: Answer, longest: int) -> bool:
         parts = self._parts
-        voted = {(a.completion_id, a.choice) for vote in parts.labels.votes for a in vote.answers}
-        newest = reversed([*parts.joiner.completions.values()])
-        fit = (
-            _as_rollout(answer, longest)
-            for answer in chain.from_iterable(newest)
-            if answer.policy_version == parts.place.live
+        return (
+            answer.policy_version == parts.place.live
             and answer.sampling_plain
-            and answer.token_ids
+            and bool(answer.token_ids)
             and (answer.finish_reason != "length" or len(answer.token_ids) >= longest)
-            and (answer.completion_id, answer.choice) not in voted
             and not is_held_out(answer.prompt_token_ids)
             and not parts.labels.is_erased(answer.tenant, answer.user)
             and parts.model.knows((*answer.prompt_token_ids, *answer.token_ids))
         )
-        return list(islice(fit, count))
 
     def of_both(self, prompts: list[list[int]], longest: int) -> tuple[list[Sample], list[Sample]]:
         """Answers of the policy and of live to the same prompts. Raises as `of_policy`.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -158,11 +159,30 @@ class _Passes:
     entropy: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Beside:
+    """Logprobs under another adapter (None: the base) and the policy's KL to it, (B, T) each."""
+
+    adapter: str | None
+    logprobs: Tensor
+    kl: Tensor
+
+    @classmethod
+    def empty(cls, adapter: str | None, mask: Tensor) -> "_Beside":
+        return cls(adapter, torch.zeros(mask.shape), torch.zeros(mask.shape))
+
+
 def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tensor) -> _Passes:
-    """Each rank passes its share of the items, and zeros elsewhere are what the sum over the ranks fills."""
-    policy, base, base_kl = (torch.zeros(mask.shape) for _ in range(3))
-    live_is_base = model.is_base(LIVE)
-    live, live_kl = (base, base_kl) if live_is_base else (torch.zeros(mask.shape), torch.zeros(mask.shape))
+    """Each rank passes its share of the items, and zeros elsewhere are what the sum over the ranks fills.
+
+    Two that are the same are passed once: the policy is live's copy after a release, and both are the base in
+    the beginning.
+    """
+    own = _Beside.empty(POLICY, mask)
+    base = own if model.is_base(POLICY) else _Beside.empty(None, mask)
+    live = base if model.is_base(LIVE) else _Beside.empty(LIVE, mask)
+    live = own if model.same(POLICY, LIVE) else live
+    others = [each for each in dict.fromkeys((base, live)) if each is not own]
     states = torch.zeros(int(mask.sum()), model.hidden_size)
     entropy = torch.zeros(1)
     place = torch.zeros(mask.shape, dtype=torch.long)
@@ -179,13 +199,12 @@ def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tenso
         order = table[chosen.argsort()][inside[chosen.argsort()]]
         found = model.predicting_states(batch, POLICY)
         states[place[where]] = Critic.prepare(found).cpu()[order]
-        others = [model.predicting_states(batch, name) for name in ([None] if live_is_base else [None, LIVE])]
-        compared = model.compare(found, others, batch.targets)
-        policy[where] = compared.logprobs.float().cpu()[order]
+        passed = [model.predicting_states(batch, other.adapter) for other in others]
+        compared = model.compare(found, passed, batch.targets)
+        own.logprobs[where] = compared.logprobs.float().cpu()[order]
         entropy += compared.entropies.sum().cpu()
-        for logprobs, out in zip(compared.other_logprobs, (base, live), strict=False):
-            out[where] = logprobs.float().cpu()[order]
-        for kl, out in zip(compared.kl_nats, (base_kl, live_kl), strict=False):
-            out[where] = kl.float().cpu()[order]
-    ranks.add_(policy, base, base_kl, states, entropy, *([] if live_is_base else [live, live_kl]))
-    return _Passes(policy, base, live, base_kl, live_kl, states, entropy)
+        for other, logprobs, kl in zip(others, compared.other_logprobs, compared.kl_nats, strict=True):
+            other.logprobs[where] = logprobs.float().cpu()[order]
+            other.kl[where] = kl.float().cpu()[order]
+    ranks.add_(own.logprobs, states, entropy, *chain.from_iterable((o.logprobs, o.kl) for o in others))
+    return _Passes(own.logprobs, base.logprobs, live.logprobs, base.kl, live.kl, states, entropy)

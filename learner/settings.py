@@ -295,9 +295,9 @@ class LearnerSettings:
     rollouts_per_step: Annotated[int, "answers that are sampled for one PPO step"] = 128
     logged_rollouts: Annotated[
         int,
-        "answers of the live policy in the log, at temperature 1 and without a vote, that the first step "
-        "from it learns from at most, in place of fresh rollouts; it counts as so many batches as they make. "
-        "0 for fresh ones only",
+        "answers of the live policy in the log, at temperature 1, that the first step from it learns from at "
+        "most, in place of fresh rollouts; those without a vote first. It counts as so many batches as they "
+        "make. 0 for fresh ones only",
     ] = 384
     steps_per_candidate: Annotated[
         int, "batches of rollouts, for a PPO step each, before the policy is offered"

@@ -54,12 +54,12 @@ def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_ar
         answered("held-out", prompt_token_ids=HELD_OUT),
         answered("stopped-by-its-user", finish_reason="length", token_ids=[5, 6]),
         answered("not-kept", token_ids=[]),
-        answered("voted"),
     ]
+    voted = answered("voted", token_ids=[5, 6, 7, 8], prompt_token_ids=PROMPTS[0])
     long = answered("long", token_ids=[*range(10, 30)], prompt_token_ids=PROMPTS[3])
     cut = answered("cut", token_ids=[*range(10, 16)], finish_reason="length", prompt_token_ids=PROMPTS[4])
     log = SqliteLog(folder / "log.db")
-    made = [record(each) for each in (*fit, *others, long, cut)]
+    made = [record(each) for each in (*fit, *others, long, cut, voted)]
     made.append(record(thumb("voted", 1.0, 1)))
     log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
     settings = LearnerSettings(data=folder, model=str(folder / "model"), engine="http://127.0.0.1:9")
@@ -70,16 +70,17 @@ def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_ar
     learner.turn(0.0)
 
     found = learner.drawing.logged(10, LONGEST)
-    assert [each.prompt_token_ids for each in found] == [*PROMPTS[4:2:-1], *PROMPTS[2::-1]]  # newest first
-    assert [len(each.token_ids) for each in found] == [LONGEST, LONGEST, 3, 3, 3]
-    assert [each.finish_reason for each in found] == ["length", "length", "stop", "stop", "stop"]
+    newest_first_voted_last = [*PROMPTS[4:2:-1], *PROMPTS[2::-1], PROMPTS[0]]
+    assert [each.prompt_token_ids for each in found] == newest_first_voted_last
+    assert [len(each.token_ids) for each in found] == [LONGEST, LONGEST, 3, 3, 3, 4]
+    assert [each.finish_reason for each in found] == ["length", "length", "stop", "stop", "stop", "stop"]
     assert learner.drawing.logged(2, LONGEST) == found[:2]
     learner.labels.erase("default", "u_ada")
     assert not learner.drawing.logged(10, LONGEST)
     log.close()
 
     measured = learner.optimiser.measure(found)
-    first, rest = measured.part(0, 2), measured.part(2, 5)
+    first, rest = measured.part(0, 2), measured.part(2, 6)
     assert [*first.items, *rest.items] == measured.items
     assert torch.equal(torch.cat([first.states, rest.states]), measured.states)
     assert torch.equal(torch.cat([first.logprobs, rest.logprobs]), measured.logprobs)
