@@ -53,8 +53,8 @@ def make_model(folder: Path, shape: dict[str, Any]) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def make_random_model(folder: Path, tokens: int = 64) -> None:
-    """Write a Qwen2 of two layers with random weights; the end token is 2."""
+def make_random_model(folder: Path, tokens: int = 64, layers: int = 2) -> None:
+    """Write a small Qwen2 with random weights; the end token is 2."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -62,7 +62,7 @@ def make_random_model(folder: Path, tokens: int = 64) -> None:
         vocab_size=tokens,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=128,

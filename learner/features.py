@@ -7,7 +7,7 @@ context and order. All layers' states come from one pass through the base.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,6 +21,9 @@ from learner.model import SharedModel
 
 CACHE_BYTES = 256 << 20
 TOKEN_FEATURES = 4096  # a larger vocabulary is folded into so many
+PREFIXES = 32
+"""Of an answer that are looked at, at most: what its tokens add is told span by span."""
+
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the layers whose states are looked at, as shares of all."""
 
@@ -46,6 +49,12 @@ class Kind:
 WORDS = Kind("words", {"tokens": 0.25, "length": 0.2, "middle": 0.5})
 STATES = Kind("states", {"length": 0.2, "means": 1.0, "lasts": 1.0})
 READ = Kind("reader", {**STATES.gains, "reader": 1.0})
+
+
+def prefix_ends(tokens: int) -> list[int]:
+    """The lengths of an answer's prefixes that are looked at, rising evenly to all of its `tokens`."""
+    count = min(tokens, PREFIXES)
+    return [round(number * tokens / count) for number in range(1, count + 1)] or [0]
 
 
 def key_of(answer: Answer) -> Key:
@@ -96,7 +105,44 @@ class AnswerFeatures:
     def of_items(self, items: Sequence[Item], kind: Kind) -> Tensor:
         """The features (B, F) of (prompt, answer) pairs, on the CPU."""
         scores = self._reader(items) if self._reader and "reader" in kind.gains else None
-        return self._chosen([answer for _, answer in items], self._states_of(items), scores, kind)
+        dense = self._states_of(items, self._depth(kind))
+        return self._chosen([answer for _, answer in items], dense, scores, kind)
+
+    def _depth(self, kind: Kind) -> int:
+        """How many of the layers that are looked at the base has to be passed through for a kind."""
+        if "means" in kind.gains or "lasts" in kind.gains:
+            return len(self._layers)
+        return self._middle + 1 if "middle" in kind.gains else 0
+
+    def of_prefixes(self, items: Sequence[Item], kind: Kind) -> Iterator[tuple[int, Tensor]]:
+        """Each (prompt, answer) pair's place, and the features (P, F) of the answer's prefixes, on the CPU.
+
+        They end at `prefix_ends`; the last one is the whole answer. All of them come from one pass. Raises
+        `ValueError` for a kind that looks at what the reader says, who reads whole answers.
+        """
+        if "reader" in kind.gains:
+            raise ValueError(f"{kind.name} looks at what the reader says, and that is of whole answers")
+        depth = self._depth(kind)
+        for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
+            layers = self._layers[:depth] or self._layers[:1]
+            states = self._model.layer_states(batch, layers, batch.answers).float().cpu()
+            start = 0
+            for row in rows:
+                answer = items[row][1]
+                yield row, self._prefixed(answer, states[:, start : start + len(answer)], kind)
+                start += len(answer)
+
+    def _prefixed(self, answer: Sequence[int], states: Tensor, kind: Kind) -> Tensor:
+        """The features (P, F) of an answer's prefixes. states: (L, N, H) of its tokens."""
+        ends = torch.tensor(prefix_ends(len(answer)))
+        dense = torch.zeros(len(ends), self._dense_width, dtype=torch.float16)
+        dense[:, self._dense["length"]] = ends.log1p()[:, None].half()
+        if len(answer):
+            sums = states.cumsum(1)[:, ends - 1]
+            found = self._blocks(sums, states[:, ends - 1], ends)
+            self._put(dense, found)
+        prefixes = [answer[:end] for end in ends.tolist()]
+        return self._chosen(prefixes, dense, None, kind)
 
     def knows(self, answer: Answer) -> bool:
         """Whether the base has read a voted answer, and that is remembered."""
@@ -107,7 +153,7 @@ class AnswerFeatures:
         keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
-            found = self._states_of([answer.judged for answer in missing.values()])
+            found = self._states_of([answer.judged for answer in missing.values()], len(self._layers))
             self._cache.update(zip(missing, found, strict=True))
         return keys
 
@@ -143,26 +189,49 @@ class AnswerFeatures:
         return torch.cat(parts, 1)
 
     @torch.no_grad()
-    def _states_of(self, items: Sequence[Item]) -> Tensor:
-        """The blocks `DENSE` of (prompt, answer) pairs, (B, D), in half precision: checkpoints hold many."""
+    def _states_of(self, items: Sequence[Item], depth: int) -> Tensor:
+        """The blocks `DENSE` of (prompt, answer) pairs, (B, D), in half precision: checkpoints hold many.
+
+        depth: of so many layers; the blocks that need more are 0.
+        """
         out = torch.zeros(len(items), self._dense_width, dtype=torch.float16)
+        lengths = torch.tensor([len(answer) for _, answer in items])
+        out[:, self._dense["length"]] = lengths.log1p()[:, None].half()
+        if not depth:
+            return out
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
-            counts = batch.mask.sum(1)
-            states = self._model.layer_states(batch, self._layers, batch.answers).float()
-            most = torch.finfo(out.dtype).max  # some models have a state or two beyond
-            out[rows] = self._pool(states, counts).clamp(-most, most).half().cpu()
+            states = self._model.layer_states(batch, self._layers[:depth], batch.answers).float()
+            part = torch.zeros(len(rows), self._dense_width, dtype=out.dtype)
+            self._put(part, self._pool(states, batch.mask.sum(1)))
+            part[:, self._dense["length"]] = out[rows, self._dense["length"]]
+            out[rows] = part
         return out
 
-    def _pool(self, states: Tensor, counts: Tensor) -> Tensor:
-        """length, middle, means and lasts, (B, D), of states (L, N, H) of answers of `counts` (B,) tokens."""
+    def _put(self, out: Tensor, blocks: Mapping[Block, Tensor]) -> None:
+        """Write blocks (B, width) into what is remembered (B, D)."""
+        most = torch.finfo(out.dtype).max  # some models have a state or two beyond
+        for name, found in blocks.items():
+            out[:, self._dense[name]] = found.clamp(-most, most).to(out)
+
+    def _pool(self, states: Tensor, counts: Tensor) -> dict[Block, Tensor]:
+        """The blocks that states (L, N, H) of answers of `counts` (B,) tokens give."""
         layers, _, hidden = states.shape
         rows = torch.arange(len(counts), device=states.device).repeat_interleave(counts)
         sums = states.new_zeros(layers, len(counts), hidden).index_add(1, rows, states)
-        means = sums / counts.clamp(min=1)[:, None]
-        ends = counts.cumsum(0) - 1
-        lasts = torch.where((counts > 0)[:, None], states[:, ends.clamp(min=0)], 0.0) if len(rows) else means
-        flat = (part.transpose(0, 1).flatten(1) for part in (means, lasts))
-        return torch.cat([torch.log1p(counts)[:, None].to(states), sums[self._middle], *flat], 1)
+        ends = (counts.cumsum(0) - 1).clamp(min=0)
+        lasts = torch.where((counts > 0)[:, None], states[:, ends], 0.0) if len(rows) else sums
+        return self._blocks(sums, lasts, counts)
+
+    def _blocks(self, sums: Tensor, lasts: Tensor, counts: Tensor) -> dict[Block, Tensor]:
+        """The blocks (B, width) that the states' sums and last ones (L, B, H) give over `counts` (B,) tokens:
+        those for which there are layers enough."""
+        found: dict[Block, Tensor] = {}
+        if len(sums) > self._middle:
+            found["middle"] = sums[self._middle]
+        if len(sums) == len(self._layers):
+            means = sums / counts.clamp(min=1)[:, None]
+            found |= {"means": means.transpose(0, 1).flatten(1), "lasts": lasts.transpose(0, 1).flatten(1)}
+        return found
 
     def state(self) -> dict[str, Any]:
         """What is remembered. A pass gives an answer other last bits in other company, so a learner that goes

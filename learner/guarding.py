@@ -20,7 +20,7 @@ from learner.forgetting import clusters, highest_win_rate, perplexity_ratio, ris
 from learner.model import POLICY
 from learner.parts import Parts
 from learner.scaling import borrowed
-from learner.scoring import Scoring
+from learner.scoring import Judged, Scoring
 from learner.second_domain import SecondDomain
 from learner.tool_calls import calls_rightly
 
@@ -85,20 +85,22 @@ class Guarding:
         limits = self._parts.settings.guards
         return limits is not None and any(guard.refuses for guard in _judged(self._texts(limits), limits))
 
-    def guards(self, prompts: list[list[int]], ours: list[Sample], longest: int) -> list[Guard]:
-        """All guards of the policy, which gave `ours` to the gate's prompts.
+    def guards(self, prompts: list[list[int]], ours: Judged, live: Judged, longest: int) -> list[Guard]:
+        """All guards of the policy, which gave `ours` to the gate's prompts as live gave `live`.
 
         Raises `PromptsRefused`, and `EngineError` when the engine cannot answer now.
         """
         limits = self._parts.settings.guards
         if limits is None:
             return []
-        anchors = self._anchors(prompts, longest)
+        anchors = live
+        if self._anchor != self._parts.place.live:
+            anchors = self._scoring.judged(self._anchors(prompts, longest))
         evidence = [
             *self._texts(limits),
             self._tool_calls(limits, longest),
-            self._refusals(limits, ours, anchors),
-            *self._clusters(limits, prompts, ours, anchors, longest),
+            self._refusals(limits, ours.samples, anchors.samples),
+            *self._clusters(limits, prompts, ours.scores, anchors.scores, live.scores),
         ]
         return _judged(evidence, limits)
 
@@ -195,7 +197,7 @@ class Guarding:
         decode = self._tokenizer.decode
         return [calls_rightly(each.text, decode(each.prompt_token_ids)) for each in samples]
 
-    def _refusals(self, limits: GuardLimits, ours: list[Sample], anchors: list[Sample]) -> _Evidence:
+    def _refusals(self, limits: GuardLimits, ours: Sequence[Sample], anchors: Sequence[Sample]) -> _Evidence:
         pattern = re.compile(limits.refusal_pattern, re.IGNORECASE)
         refused, anchor_refused = (
             [pattern.search(each.text[:REFUSAL_CHARACTERS]) is not None for each in samples]
@@ -215,12 +217,7 @@ class Guarding:
         )
 
     def _clusters(
-        self,
-        limits: GuardLimits,
-        prompts: list[list[int]],
-        ours: list[Sample],
-        anchors: list[Sample],
-        longest: int,
+        self, limits: GuardLimits, prompts: list[list[int]], scores: Tensor, anchors: Tensor, live: Tensor
     ) -> list[_Evidence]:
         """A floor for each cluster; where live is below it, because taste has turned since, live's own."""
         what, limit = "the judged win rate against the anchor", limits.cluster_win_rate
@@ -229,18 +226,14 @@ class Guarding:
         if not groups:
             lacks = f"{len(prompts)} prompts are too few, {limits.least} are needed"
             return [_Evidence("prompt clusters", what, limit, "at least", len(prompts), None, lacks)]
-        scores, anchor_scores = self._scoring.judged(ours), self._scoring.judged(anchors)
-        live_scores = anchor_scores
-        if self._anchor != self._parts.place.live:
-            live_scores = self._scoring.judged(self._drawing.of_live(prompts, longest))
         return [
             _Evidence(
                 f"prompt cluster {number}",
                 what,
-                min(limit, win_rate(live_scores[rows], anchor_scores[rows])[0]),
+                min(limit, win_rate(live[rows], anchors[rows])[0]),
                 "at least",
                 len(rows),
-                lambda z, rows=rows: highest_win_rate(scores[rows], anchor_scores[rows], z),  # type: ignore[misc]
+                lambda z, rows=rows: highest_win_rate(scores[rows], anchors[rows], z),  # type: ignore[misc]
             )
             for number, rows in enumerate(groups, 1)
         ]

@@ -28,10 +28,11 @@ UNDO_STEPS = 2
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """A batch of rollouts, measured and scored (scores: (B,))."""
+    """A batch of rollouts, measured and scored (scores: (B,)). gains: by token, (B, T), or None."""
 
     measured: Measured
     scores: torch.Tensor
+    gains: torch.Tensor | None
     limit_share: float
 
 
@@ -77,7 +78,7 @@ class Improving:
         if self.is_live and parts.state.live_nats is None:
             parts.state = stages.met_live(parts.state, measured.kl_nats_base)
         parts.metrics.show_rollouts(measured, self.kl_limits(measured.response_tokens))
-        return Rollouts(measured, self._scoring.scores(samples), self.limit_share(measured))
+        return Rollouts(measured, *self._scoring.scores(samples), self.limit_share(measured))
 
     def _logged(self, longest: int) -> list[Sample]:
         """What users got of live while the policy is its copy: rollouts that need no engine. None where there
@@ -121,13 +122,18 @@ class Improving:
         )
         for start, end in ((0, first), (first, count)):
             if start < end:
-                self._learn(rollouts.measured.part(start, end), rollouts.scores[start:end])
+                self._learn(rollouts, start, end)
         parts.state = stages.stepped(parts.state, rollouts.limit_share, max(1, round(count / usual)))
 
-    def _learn(self, measured: Measured, scores: torch.Tensor) -> None:
+    def _learn(self, rollouts: Rollouts, start: int, end: int) -> None:
         parts = self._parts
         report = parts.optimiser.step(
-            measured, scores, self._demonstrations(), parts.state.pace, self._votes()
+            rollouts.measured.part(start, end),
+            rollouts.scores[start:end],
+            self._demonstrations(),
+            parts.state.pace,
+            self._votes(),
+            None if rollouts.gains is None else rollouts.gains[start:end],
         )
         parts.place.steps += 1
         parts.metrics.show_step(report)

@@ -137,6 +137,15 @@ class RewardLadder:
         """See `RewardModel.rewards`."""
         return self.model.rewards(items, pessimism)
 
+    def prefix_rewards(self, items: Sequence[Item], pessimism: float = 0.0) -> tuple[list[Tensor], Tensor]:
+        """See `RewardModel.prefix_rewards`."""
+        return self.model.prefix_rewards(items, pessimism)
+
+    @property
+    def is_of_prefixes(self) -> bool:
+        """See `RewardModel.is_of_prefixes`."""
+        return self.model.is_of_prefixes
+
     def predictions(self, labels: Sequence[Label]) -> list[float]:
         """See `RewardModel.predictions`."""
         return self.model.predictions(labels)

@@ -22,14 +22,15 @@ REACH = 1.3
 """A reward at the end reaches a response's first token by exp(-REACH), a quarter, at least."""
 
 
-def default_lam(tokens: float) -> float:
-    """Lambda of advantage estimation for responses of `tokens` tokens on average.
+def default_lam(tokens: float, *, at_the_end: bool = True) -> float:
+    """Lambda of advantage estimation for responses of `tokens` tokens on average. at_the_end: whether the
+    reward comes with the last token; where each has its own (`learner.credit`), it need not reach far.
 
     A constant one forgets: at .95 a twentieth of the last token's reward reaches the first of 60, and nothing
     the first of 500. So lambda grows with the length, as in Yue et al. 2025 (arXiv:2504.05118, there as
     1 - 20 / length): from `LAM`, which was measured at 26 tokens, on as 1 - REACH / tokens.
     """
-    return max(LAM, 1 - REACH / tokens) if tokens else LAM
+    return max(LAM, 1 - REACH / tokens) if tokens and at_the_end else LAM
 
 
 def kl_limit(nats: float, tokens: float) -> float:

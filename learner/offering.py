@@ -72,11 +72,11 @@ class Offering:
                 samples[scale] = self._drawing.of_policy(prompts, longest)
                 shares[scale] = self._improving.limit_share(self._parts.optimiser.measure(samples[scale]))
                 forgets[scale] = self._guarding.forgets()
-        live = self._scoring.judged(self._drawing.of_live(prompts, longest))
+        live = self._scoring.judged(self._drawing.of_live(prompts, longest)).scores
         tried = [
             Tried(
                 scale,
-                candidates.win_rate(self._scoring.judged(ours), live)[0],
+                candidates.win_rate(self._scoring.judged(ours).scores, live)[0],
                 shares[scale],
                 forgets[scale],
             )
@@ -96,17 +96,17 @@ class Offering:
     def _compare(self, scale: float, prompts: list[list[int]], longest: int) -> Comparison:
         """The comparison of the policy as it is now, which is the trained one at this scale."""
         parts = self._parts
-        ours, live = self._drawing.of_both(prompts, longest)
-        measured = parts.optimiser.measure(ours)
+        ours, live = map(self._scoring.judged, self._drawing.of_both(prompts, longest))
+        measured = parts.optimiser.measure(ours.samples)
         numbers = candidates.compare(
-            ours,
-            live,
-            (self._scoring.judged(ours), self._scoring.judged(live)),
+            ours.samples,
+            live.samples,
+            (ours.scores, live.scores),
             (measured.kl_nats_base, measured.kl_nats_live),
             (measured.kl_nats_base_high, measured.kl_nats_live_high),
             self._improving.kl_limits(measured.response_tokens),
             scale,
-            self._guarding.guards(prompts, ours, longest),
+            self._guarding.guards(prompts, ours, live, longest),
         )
         parts.metrics.show_guards(numbers.guards)
         judged = verdict(numbers, parts.settings.gate)

@@ -39,7 +39,8 @@ class Lesson:
 
     measured, scores: fresh rollouts of the policy, and what the reward model says of them, (B,). votes: those
     of this step, each with all that it weighs; as many as the optimiser asks for. demonstrations: (prompt,
-    answer) pairs that raters wrote. pace: share of the learning rate to take.
+    answer) pairs that raters wrote. pace: share of the learning rate to take. gains: what each token adds to
+    its answer's score, (B, T), less one number for all answers (`learner.credit`); None where nobody knows.
     """
 
     measured: Measured
@@ -47,6 +48,7 @@ class Lesson:
     votes: Sequence[Label] = ()
     demonstrations: Sequence[Item] = ()
     pace: float = 1.0
+    gains: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,15 +152,16 @@ class Optimiser(ABC):
         demonstrations: Sequence[Item] = (),
         pace: float = 1.0,
         votes: Sequence[Label] = (),
+        gains: Tensor | None = None,
     ) -> StepMetrics:
         """One step on measured rollouts with `scores: (B,)` from the reward model; see `Lesson`.
 
         Raises `ValueError` when the scores are not finite or not as many as the rollouts, before anything
         moves.
         """
-        self.announce("step", measured, scores, demonstrations, pace, votes)
+        self.announce("step", measured, scores, demonstrations, pace, votes, gains)
         _check_scores(scores, len(measured.items))
-        found = self.learn(Lesson(measured, scores, votes, demonstrations, pace))
+        found = self.learn(Lesson(measured, scores, votes, demonstrations, pace, gains))
         self._ascend(measured.kl_nats_live, measured.response_tokens)
         self.steps += 1
         return found

@@ -22,6 +22,7 @@ from learner.batching import Batch, Item, by_length, in_buckets
 from learner.critic import Critic, CriticTrainer
 from learner.lengths import cut_off_penalty, default_lam, kl_limit
 from learner.losses import (
+    beside_others,
     explained_variance,
     gae,
     importance_weights,
@@ -87,15 +88,17 @@ class PPO(Optimiser):
         """Some epochs on the rollouts, and the critic's."""
         measured = lesson.measured
         mask, device = measured.mask, self.model.device
-        rewards = self._rewards(measured, lesson.scores)
+        rewards = self._rewards(lesson)
         values = torch.zeros(mask.shape)
         states = measured.states.to(device)
         with torch.no_grad():
             values[mask] = self.critic(states).cpu()
         lam = self.settings.lam
         if lam is None:
-            lam = default_lam(measured.response_tokens)
+            lam = default_lam(measured.response_tokens, at_the_end=lesson.gains is None)
         advantages, returns = gae(rewards, values, mask, self.settings.gamma, lam)
+        if lesson.gains is not None:
+            advantages = beside_others(advantages, mask)
         moved = _Moved()
         if not self.warms_up:
             self._improve(lesson, whiten(advantages, mask), moved)
@@ -108,11 +111,19 @@ class PPO(Optimiser):
             epochs=moved.epochs,
         )
 
-    def _rewards(self, measured: Measured, scores: Tensor) -> Tensor:
-        """Rewards (B, T): the KL penalty at every token, and at the last one what the answer is worth."""
+    def _rewards(self, lesson: Lesson) -> Tensor:
+        """Rewards (B, T): at every token the KL penalty and what it adds to the score; at the last one what
+        the answer is worth beside that."""
+        measured = lesson.measured
         rewards = -self.kl_coefficient * kl_k1(measured.logprobs, measured.live_logprobs)
+        scores = lesson.scores.float().cpu()
+        left = self._worth(scores, measured.cut_off)
+        if lesson.gains is not None:
+            width = measured.mask.shape[1]
+            rewards += lesson.gains[:, :width].float().cpu()
+            left = left - scores
         last = measured.mask.sum(1) - 1
-        rewards[torch.arange(len(last)), last] += self._worth(scores.float().cpu(), measured.cut_off)
+        rewards[torch.arange(len(last)), last] += left
         return rewards
 
     def _worth(self, scores: Tensor, cut_off: Tensor) -> Tensor:

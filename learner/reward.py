@@ -165,7 +165,27 @@ class RewardModel:
         -veto_floor. So every vetoed answer is below every other one, however helpful it may be, and among
         them the safer one is better.
         """
-        features = self.features.of_items(items, self.kind)
+        return self._rewards(self.features.of_items(items, self.kind), pessimism)
+
+    @torch.no_grad()
+    def prefix_rewards(self, items: Sequence[Item], pessimism: float = 0.0) -> tuple[list[Tensor], Tensor]:
+        """What `rewards` says of the prefixes of each answer, (P,), where they end at `prefix_ends`; and the
+        heads' disagreement (B,) on the whole answers.
+
+        Raises `ValueError` where the model is not `is_of_prefixes`.
+        """
+        rewards, disagreement = [torch.zeros(0)] * len(items), torch.zeros(len(items))
+        for row, features in self.features.of_prefixes(items, self.kind):
+            rewards[row], stds = self._rewards(features, pessimism)
+            disagreement[row] = stds[-1]
+        return rewards, disagreement
+
+    @property
+    def is_of_prefixes(self) -> bool:
+        """Whether prefixes of answers can be scored as well."""
+        return "reader" not in self.kind.gains
+
+    def _rewards(self, features: Tensor, pessimism: float) -> tuple[Tensor, Tensor]:
         mean, std = self._score(features)
         safe, floor = self._heads["safe"], self.settings.veto_floor
         rewards = mean - pessimism * std

@@ -12,6 +12,7 @@ from deploy.engine import Sample
 from feedback.labels import Label
 from feedback.usage import usage_events
 from learner import stages
+from learner.credit import token_gains
 from learner.objectives import main_objective
 from learner.parts import Parts
 from learner.quarantine import PEOPLE, quarantine
@@ -27,6 +28,14 @@ READ_AHEAD = 16
 
 LISTEN = 16
 """Times as many that it reads at most between two things that the learner does."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """Answers to prompts, and the judging model's score of each, (B,)."""
+
+    samples: Sequence[Sample]
+    scores: torch.Tensor
 
 
 class Scoring:
@@ -221,17 +230,25 @@ class Scoring:
         if parts.reward.foresee([label for label in new if parts.labels.is_judging(label)]):
             parts.watch.rejudge()
 
-    def scores(self, samples: Sequence[Sample]) -> torch.Tensor:
-        """What the reward model that PPO climbs says of answers, (B,)."""
-        parts = self._parts
+    def scores(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the reward model that PPO climbs says of answers, (B,), and what each token adds to that,
+        (B, T); None where it does not score an answer's beginning."""
+        parts, pessimism = self._parts, self._parts.settings.pessimism
         items = [sample.judged for sample in samples]
-        rewards, disagreement = parts.reward.rewards(items, parts.settings.pessimism)
+        gains = None
+        if parts.reward.is_of_prefixes:
+            prefixes, disagreement = parts.reward.prefix_rewards(items, pessimism)
+            rewards = torch.stack([scores[-1] for scores in prefixes])
+            starts = [sample.answer_start for sample in samples]
+            gains = token_gains(prefixes, starts, [len(sample.token_ids) for sample in samples])
+        else:
+            rewards, disagreement = parts.reward.rewards(items, pessimism)
         parts.metrics.reward_disagreement.set(float(disagreement.mean()))
-        return rewards
+        return rewards, gains
 
-    def judged(self, samples: Sequence[Sample]) -> torch.Tensor:
-        """What the judging model, which nobody climbs, says of answers, (B,)."""
-        return self._parts.judge.rewards([sample.judged for sample in samples])[0]
+    def judged(self, samples: Sequence[Sample]) -> Judged:
+        """Answers, and what the judging model, which nobody climbs, says of them."""
+        return Judged(samples, self._parts.judge.rewards([sample.judged for sample in samples])[0])
 
 
 def _of_people(votes: Sequence[Label]) -> list[Label]:

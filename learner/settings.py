@@ -47,8 +47,8 @@ class PPOSettings:
     gamma: Annotated[float, "discount of a token's reward (Ouyang et al. 2022)"] = 1.0
     lam: Annotated[
         float | None,
-        "of generalised advantage estimation (Schulman et al. 2017); without it by the rollouts' mean length "
-        "(learner/lengths.py)",
+        "of generalised advantage estimation (Schulman et al. 2017); without it 0.95, or more for long "
+        "answers whose reward comes with the last token (learner/lengths.py)",
     ] = None
     max_grad_norm: Annotated[float, "longest gradient of one update"] = 1.0
     kl_coefficient: Annotated[float, "price of a nat of KL to the live policy, at the first step"] = 0.1

@@ -1,10 +1,15 @@
 """What reward models see of answers, against the states that it is made of."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
-from learner.batching import Item, make_batch
-from learner.features import READ, STATES, WORDS, AnswerFeatures
+from bench._shapes import make_random_model
+from learner.batching import Batch, Item, make_batch
+from learner.features import PREFIXES, READ, STATES, WORDS, AnswerFeatures, Kind, prefix_ends
 from learner.machine import has_fast_bf16
 from learner.model import SharedModel
 from tests.learner.votes import answer
@@ -57,6 +62,43 @@ def test_an_answers_features_are_what_its_tokens_and_states_say(random_model: st
     sums = words[:, places["middle"]]
     means = found[:, columns["means"]]
     assert torch.allclose(sums, means * torch.tensor([[4.0], [3.0], [0.0], [1.0]]), atol=2e-2)
+
+
+class Watched(SharedModel):
+    """Remembers after how many layers its states were asked for."""
+
+    def layer_states(self, batch: Batch, layers: Sequence[int], wanted: Tensor) -> Tensor:
+        self.asked = list(layers)
+        return super().layer_states(batch, layers, wanted)
+
+
+def test_the_base_is_passed_only_as_far_as_a_kind_looks(tmp_path: Path) -> None:
+    make_random_model(tmp_path, layers=10)
+    model = Watched(str(tmp_path), device="cpu")
+    features = AnswerFeatures(model)
+    voted = [answer((7, 8, 2), "a"), answer((9, 2), "b")]
+    for kind, layers in ((STATES, [1, 3, 5, 7, 9]), (WORDS, [1, 3, 5])):
+        found = features.of_items([each.judged for each in voted], kind)
+        assert model.asked == layers
+        assert torch.equal(found, AnswerFeatures(model).of_answers(voted, kind))  # read for every kind
+    model.asked = []
+    features.of_items([each.judged for each in voted], Kind("short", {"length": 1.0}))
+    assert not model.asked
+
+
+@pytest.mark.parametrize("kind", [WORDS, STATES], ids=lambda kind: kind.name)
+def test_prefixes_have_the_features_that_they_have_as_answers(random_model: str, kind: Kind) -> None:
+    features = AnswerFeatures(SharedModel(random_model, device="cpu"))
+    long = [7 + i % 50 for i in range(2 * PREFIXES + 5)]
+    items = [*ITEMS, ((3, 4, 5), long)]
+    found = dict(features.of_prefixes(items, kind))
+    assert sorted(found) == [*range(len(items))]
+    for row, (prompt, tokens) in enumerate(items):
+        ends = prefix_ends(len(tokens))
+        assert ends[-1] == len(tokens)
+        assert len(set(ends)) == len(ends) <= PREFIXES
+        alone = features.of_items([(prompt, tokens[:end]) for end in ends], kind)
+        assert torch.allclose(found[row], alone, atol=2e-2, rtol=2e-3)
 
 
 def test_what_the_reader_says_is_remembered_until_it_has_learned(random_model: str) -> None:

@@ -117,8 +117,8 @@ def learner_of(
 
 
 def found(learner: Learner, guarding: Guarding, prompts: list[list[int]] = HELD_OUT[:32]) -> dict[str, Guard]:
-    ours = learner.drawing.of_policy(prompts, 64)
-    return {guard.name: guard for guard in guarding.guards(prompts, ours, 64)}
+    ours, live = map(learner.scoring.judged, learner.drawing.of_both(prompts, 64))
+    return {guard.name: guard for guard in guarding.guards(prompts, ours, live, 64)}
 
 
 def forget(learner: Learner, items: list[Item]) -> None:

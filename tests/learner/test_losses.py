@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from learner.losses import (
+    ALIVE,
     ascend,
+    beside_others,
     bradley_terry_loss,
     explained_variance,
     gae,
@@ -61,6 +63,19 @@ def test_gae_with_lambda_1_is_the_return_less_the_value() -> None:
             assert float(advantages[row, t]) == pytest.approx(
                 float(rewards[row, t:length].sum() - values[row, t]), abs=1e-12
             )
+
+
+def test_advantages_are_those_above_the_others_at_the_same_place() -> None:
+    lengths = [9, *[4] * ALIVE, 7, 2]
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    found = beside_others(advantages, mask)
+    late = [advantages[row, t] for row, n in enumerate(lengths) for t in range(4, n)]  # too few at each place
+    for row, length in enumerate(lengths):
+        for t in range(length):
+            same = [advantages[other, t] for other, n in enumerate(lengths) if t < n] if t < 4 else late
+            assert float(found[row, t]) == pytest.approx(float(advantages[row, t] - sum(same) / len(same)))
+    assert not found[~mask].any()
 
 
 @pytest.mark.parametrize("advantage", [1.5, -1.5])

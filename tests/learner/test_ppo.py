@@ -15,6 +15,7 @@ from learner.batching import make_batch
 from learner.lengths import cut_off_penalty
 from learner.losses import kl_k1
 from learner.model import LIVE, POLICY, SharedModel
+from learner.optimiser import Lesson
 from learner.ppo import PPO, PPOMetrics
 from learner.settings import PPOSettings
 
@@ -131,7 +132,7 @@ def test_the_price_is_on_the_way_from_live_not_from_the_base(model: SharedModel)
     ppo = PPO(model, settings)
     measured = ppo.measure(sample(model, 16, seed=4))
     assert measured.kl_nats_base > 0.01
-    assert not ppo._rewards(measured, torch.zeros(16)).any()
+    assert not ppo._rewards(Lesson(measured, torch.zeros(16))).any()
 
 
 def test_the_references_never_move_in_100_updates(model: SharedModel) -> None:
@@ -220,6 +221,26 @@ def test_it_learns_what_is_liked_within_a_kl_it_reports(model: SharedModel) -> N
     assert after > before + 0.2
     assert reports[0].kl_nats_base == 0.0
     assert 0.1 < reports[-1].kl_nats_base < 20
+
+
+@pytest.mark.parametrize("seed", [0, 100])
+def test_more_is_learned_where_it_is_known_which_tokens_pleased(random_model: str, seed: int) -> None:
+    def pleases(rollouts: list[Sample]) -> Tensor:
+        """What each token adds, (B, T): liked ones please, others do not."""
+        rows = [torch.tensor([1.0 if t in LIKED else -1.0 for t in each.token_ids]) for each in rollouts]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    reached = []
+    for known in (False, True):
+        model = SharedModel(random_model, rank=4, alpha=8, device="cpu", seed=1)
+        ppo = PPO(model, PPOSettings(critic_warmup_steps=0, cut_off_penalty=0.0, learning_rate=3e-3))
+        for step in range(8):
+            rollouts = sample(model, 24, seed + step, 4 * LONGEST)
+            gains = pleases(rollouts)
+            ppo.step(ppo.measure(rollouts), gains.sum(1), gains=gains if known else None)
+        reached.append(float(pleases(sample(model, 400, 1000 + seed, 4 * LONGEST)).sum(1).mean()))
+    at_the_end, by_token = reached
+    assert by_token > at_the_end + 2
 
 
 def by_length(rollouts: list[Sample]) -> Tensor:

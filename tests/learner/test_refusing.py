@@ -365,7 +365,7 @@ def rollouts(count: int) -> list[Sample]:
 
 
 def observe(learner: Learner, samples: list[Sample]) -> None:
-    scores, owners = learner.scoring.scores(samples), learner.drawing.owners()
+    (scores, _), owners = learner.scoring.scores(samples), learner.drawing.owners()
     learner.watch.observe(learner.optimiser.measure(samples), scores, owners, learner.state.updates)
 
 
