@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from deploy.controller import run
+from deploy.main import run
 from deploy.settings import ControllerSettings
 
 DRAIN_SECONDS = 1.0

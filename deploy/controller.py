@@ -2,48 +2,36 @@
 
 It holds no state of its own. What it knows is the fold of the `releases` topic, and of the completions and
 votes since the cursor in the newest state; a controller that dies between any two lines is continued by the
-next one.
+next one. Of several that run, one leads (deploy/leading.py). The others read what it reads, so that each
+could go on at once, and touch nothing.
 """
 
-import hashlib
 import logging
-import signal
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-from prometheus_client import start_http_server
+from collections.abc import Callable
 
 from deploy import release
 from deploy.drain import Drain
-from deploy.engine import EngineClient
 from deploy.fleet import Fleet, Problem
 from deploy.gate import verdict
 from deploy.guardrails import Failure
+from deploy.leading import Leadership
 from deploy.leases import held
 from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
 from deploy.registry import Registry, RegistryError, seq_of
-from deploy.releases import Candidate, Decision, History, decision_of, entry, parse
+from deploy.releases import Candidate, Decision, decision_of
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
-from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
-from feedback.files import Held, only_one
-from feedback.log import Cursor, EventLog, LogError, Record
-from feedback.opening import open_log, open_shared
-from feedback.secret import load_secret
+from deploy.topic import Overtaken, Topic
+from feedback.events import BASE, COMPLETIONS, FEEDBACK
+from feedback.log import Cursor, EventLog, Record
 from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
 
 ENGINE_SECONDS = 1.0
 """How often engines are asked what they serve."""
-
-ENGINE_TIMEOUT_SECONDS = 30.0
-"""How long an engine that hangs can keep the controller from everything else."""
 
 PARITY = "parity"
 """The guardrail that an engine fails, not the log: its name in a decision's numbers."""
@@ -55,7 +43,8 @@ EVIDENCE_TOPICS = (COMPLETIONS, FEEDBACK)
 
 
 class Controller:
-    """One tick reads what is new, decides what is due and tends the engines. `clock`: Unix time in seconds.
+    """One tick reads what is new, decides what is due and tends the engines. A controller that does not lead
+    only reads. `clock`: Unix time in seconds.
 
     `tick` raises `LogError` when the log cannot be read or written; nothing is lost then, tick again.
     """
@@ -68,6 +57,7 @@ class Controller:
         settings: ControllerSettings,
         metrics: ControllerMetrics,
         shared: SharedStore,
+        leadership: Leadership,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._log = log
@@ -77,11 +67,12 @@ class Controller:
         self._rules = settings.release_rules
         self._metrics = metrics
         self._shared = shared
+        self._leadership = leadership
         self._clock = clock
-        self._history: History | None = None  # None until the topic was replayed
-        self._releases_cursor: dict[str, int] = {}
-        self._arrived: list[Record] = []  # before that cursor, and not taken in yet
-        self._unconfirmed: deque[Decision] = deque()  # appended by us, not read back yet
+        self._fence: int | None = None  # under which this controller leads; None while it does not
+        self._topic = Topic(log, self._count)
+        self._history = self._topic.history
+        self._observed: ReleaseState | None = None  # the state that the observation was last told
         self._observation: Observation | None = None
         self._cursor: dict[str, int] = {}
         self._tended_at = float("-inf")
@@ -90,108 +81,101 @@ class Controller:
 
     @property
     def state(self) -> ReleaseState:
-        """Where the release stands. Only after the first tick."""
-        if self._history is None or self._history.state is None:
-            raise RuntimeError("the controller has no state before its first tick")
+        """Where the release stands. Only after the first tick of a controller that leads."""
+        if self._history.state is None:
+            raise RuntimeError("there is no state before the first decision")
         return self._history.state
+
+    @property
+    def leads(self) -> bool:
+        """Whether this controller led in its last round."""
+        return self._fence is not None
 
     def tick(self) -> None:
         """One round."""
         now = self._clock()
-        self._follow(now)
-        self._obey(now)
-        self._consider(now)
-        self._judge(now)
-        self._tend(now)
-        self._start_next(now)
-        self._metrics.show(self.state, self._observation)
+        try:
+            self._topic.follow()
+            leads = self._may_lead()
+            self._resume_observing()
+            if leads:
+                self._lead(now)
+            else:
+                self._stand_by()
+        except Overtaken as why:
+            logger.warning("%s: going on from what the log says", why)
+        self._metrics.show(self.leads, self._history.state, self._observation)
         self._metrics.losses.show(self._log)
+
+    def _lead(self, now: float) -> None:
+        if self._topic.pending is None:  # else it may count yet, and nothing can be decided on top of it
+            if self._history.state is None:
+                first = next((v for v in self._registry.versions() if seq_of(v) == 0), BASE)
+                self._decide(release.begin(now, first), now)
+            self._obey(now)
+            self._consider(now)
+            self._judge(now)
+        if self._history.state is not None:
+            self._tend(now)
+        if self._topic.pending is None:
+            self._start_next(now)
+
+    def _may_lead(self) -> bool:
+        """Whether this controller decides now. Who has just come to it reads first what others left."""
+        fence = self._leadership.fence(self._history.reached.fence)
+        if fence is not None and fence != self._fence:
+            self._topic.replay()
+            fence = self._leadership.fence(self._history.reached.fence)
+            if fence:
+                logger.info("this controller leads now, with fence %d", fence)
+        if fence is None and self._fence is not None:
+            logger.warning("this controller does not lead any more")
+            self._fleet.forget()
+            self._metrics.show_engines(self._fleet)
+        self._fence = fence
+        return fence is not None
+
+    def _stand_by(self) -> None:
+        """Know what the leader knows, so that nothing is left to read when it is gone."""
+        if self._observation is not None:
+            self._observe(self._observation)
 
     def wait(self, seconds: float) -> None:
         """Wait for the next candidate or command, at most `seconds`. Raises `LogError`."""
-        if not self._arrived:
-            self._arrived, self._releases_cursor = self._log.read(
-                [RELEASES], self._releases_cursor, wait_seconds=seconds
-            )
+        self._topic.wait(seconds)
 
-    # -- the log ----------------------------------------------------------------------------------------
-
-    def _follow(self, now: float) -> None:
-        """Take in what is new on the topic; the first time, all of it."""
-        if self._history is None:
-            self._replay()
-        records, self._arrived = self._arrived, []
-        if not records:
-            records, self._releases_cursor = self._log.read([RELEASES], self._releases_cursor)
-        for record in records:
-            if not self._take(record):
-                logger.error("another controller writes to this log: going on from what the log says")
-                self._replay()
-                break
-        if self._history is not None and self._history.state is None:
-            first = next((v for v in self._registry.versions() if seq_of(v) == 0), BASE)
-            self._decide(release.begin(now, first), now)
-
-    def _replay(self) -> None:
-        """Rebuild everything from the log."""
-        self._history, self._releases_cursor, self._arrived = None, {}, []
-        self._unconfirmed.clear()
-        self._observation = None
-        end = self._log.end([RELEASES], wait_seconds=ENGINE_TIMEOUT_SECONDS)
-        history = History()
-        while not _reached(self._releases_cursor, end):
-            records, self._releases_cursor = self._log.read(
-                [RELEASES], self._releases_cursor, wait_seconds=1.0
-            )
-            for record in records:
-                event = parse(record.value)
-                if event is not None:
-                    history.apply(event)
-        self._history = history
-        self._resume_observing()
-
-    def _take(self, record: Record) -> bool:
-        """Apply one record. False when the log has another decision where we thought ours would be."""
-        assert self._history is not None
-        event = parse(record.value)
-        if isinstance(event, Decision):
-            if self._unconfirmed and event.event_id == self._unconfirmed[0].event_id:
-                self._unconfirmed.popleft()
-                return True
-            if any(event.number == ours.number for ours in self._unconfirmed):
-                return False
-        if event is not None:
-            self._history.apply(event)
-        return True
+    # -- deciding ---------------------------------------------------------------------------------------
 
     def _decide(self, step: Step, now: float, *, answers: str | None = None) -> None:
-        """Make a step durable, then go on from it."""
-        assert self._history is not None
-        before = self._history.state or ReleaseState()
+        """Make a step durable, and go on from it. Raises as `Topic.append` does."""
+        before, reached = self._history.state or ReleaseState(), self._history.reached
         for version in sorted(step.state.table.adapters - before.table.adapters):
             self._fleet.prepare(version, now)  # no table names what no engine has; mostly it has it already
-        number = self._history.number + 1
-        decision = decision_of(step, before, number, now, answers=answers, cursor=self._cursor)
-        self._log.append([entry(decision)]).result()
-        self._unconfirmed.append(decision)
-        self._history.apply(decision)
-        self._metrics.count(step.outcome)
-        logger.info("%s", step.sentence)
+        fence = self._leadership.fence(reached.fence)
+        if fence is None or fence != self._fence:
+            raise Overtaken(f"the lease was lost before decision {reached.number + 1}")
+        number = reached.number + 1
+        self._topic.append(
+            decision_of(step, before, number, now, answers=answers, cursor=self._cursor, fence=fence)
+        )
         self._resume_observing()
+
+    def _count(self, decision: Decision) -> None:
+        self._metrics.count(decision.outcome)
+        logger.info("%s", decision.sentence)
 
     # -- operators and candidates -----------------------------------------------------------------------
 
     def _obey(self, now: float) -> None:
-        assert self._history is not None
-        for command in self._history.commands:
+        while self._history.commands:  # each decision answers one
+            command = self._history.commands[0]
             step = release.obey(self.state, command.action, command.who, command.reason, now)
             self._decide(step, now, answers=command.event_id)
 
     def _consider(self, now: float) -> None:
         """Give every new candidate its gate verdict; the newest that passes waits for its canary."""
-        assert self._history is not None
-        for candidate in self._history.candidates:
-            self._gate(candidate, now)
+        while self._history.candidates:
+            self._gate(self._history.candidates[0], now)
 
     def _gate(self, candidate: Candidate, now: float) -> None:
         try:
@@ -239,7 +223,10 @@ class Controller:
 
     def _resume_observing(self) -> None:
         """Observe what the state says, from the beginning of its stage."""
-        if self._history is None or self._history.state is None or self.state.stage == "idle":
+        if self._history.state is None or self._history.state is self._observed:
+            return
+        self._observed = self.state
+        if self.state.stage == "idle":
             self._observation = None
             self._log.release_hold("controller")  # the next observation begins where the log ends then
         elif self._observation is None or self._observation.stage_epoch != self.state.first_epoch:
@@ -280,7 +267,9 @@ class Controller:
         self._fleet.look()
         used = self.state.table.adapters | {v for v in self.state.lives[-2:] if v != BASE}
         for version in sorted(used):
-            self._report(version, self._fleet.prepare(version, now), now)
+            problems = self._fleet.prepare(version, now)
+            if self._topic.pending is None:
+                self._report(version, problems, now)
         used = used | self.state.table.adapters | ({self.state.waiting} if self.state.waiting else set())
         spare = self._fleet.versions - used
         leased = held(self._shared) if spare else None
@@ -302,54 +291,3 @@ class Controller:
 
 def _reached(cursor: Cursor, end: Cursor) -> bool:
     return all(cursor.get(partition, 0) >= offset for partition, offset in end.items())
-
-
-class AlreadyRunning(Exception):
-    """Another controller runs on this data folder."""
-
-
-@contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Hold the folder's controller lock. Raises `AlreadyRunning`."""
-    try:
-        with only_one(data / "controller.lock"):
-            yield
-    except Held as held:
-        raise AlreadyRunning(
-            f"another controller runs on {data} (process {held.holder}); stop it first"
-        ) from None
-
-
-def _own_name(data: Path) -> str:
-    """Six hexadecimal digits of a folder's controllers: one that follows a dead one tidies up for it."""
-    return hashlib.sha256(load_secret(data / "controller.id")).hexdigest()[:6]
-
-
-def run(settings: ControllerSettings) -> None:
-    """Run until SIGTERM or SIGINT. Raises `AlreadyRunning`, and `LogUnavailable` where it cannot write."""
-    stop = threading.Event()
-    with _alone(settings.data):
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, lambda *_: stop.set())
-        log = open_log(settings.data, settings.kafka, "controller")
-        shared = open_shared(settings.data, settings.redis)
-        registry = Registry(settings.data / "adapters")
-        clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
-        fleet = Fleet(clients, registry, settings.parity_limits, _own_name(settings.data))
-        metrics = ControllerMetrics(settings)
-        server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
-        controller = Controller(log, registry, fleet, settings, metrics, shared)
-        try:
-            while not stop.is_set():
-                try:
-                    controller.tick()
-                    controller.wait(settings.poll_seconds)
-                except LogError as error:
-                    logger.warning("the log is away, trying again: %s", error)
-                    stop.wait(settings.poll_seconds)
-        finally:
-            server.shutdown()
-            server.server_close()
-            fleet.close()
-            shared.close()
-            log.close()

@@ -69,6 +69,10 @@ class _Engine:
         """It does not answer: whatever it has when it is back is unknown."""
         if self.loaded is not None:
             logger.warning("engine away: %s", error)
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of it any more."""
         self.loaded, self.proofs, self.refused, self._base = None, {}, {}, {}
 
     def compare(self, name: str, probes: Sequence[Probe], limits: ParityLimits) -> Parity:
@@ -129,6 +133,11 @@ class Fleet:
     def look(self) -> None:
         """Ask every engine what it serves. A restarted one has lost its adapters and shows so here."""
         self._each(lambda engine: engine.look())
+
+    def forget(self) -> None:
+        """Know nothing of the engines any more, because another controller tends them now."""
+        for engine in self._engines:
+            engine.forget()
 
     @property
     def is_up(self) -> bool:

@@ -24,6 +24,7 @@ class ControllerMetrics:
         def counter(name: str, text: str) -> Counter:
             return Counter(f"hearken_{name}", text, registry=self.registry)
 
+        self.leads = gauge("controller_leads", "1 while this controller is the one that decides, else 0")
         self.stage = gauge("release_stage", "1 for the stage that the release is in", "stage")
         self.weight = gauge("canary_weight_ratio", "Share of users in the canary bucket")
         self.pairs = gauge("canary_pairs", "Paired users in the running comparison")
@@ -83,8 +84,11 @@ class ControllerMetrics:
         if outcome in counters:
             counters[outcome].inc()
 
-    def show(self, state: ReleaseState, observation: Observation | None) -> None:
-        """Show where the release stands."""
+    def show(self, leads: bool, state: ReleaseState | None, observation: Observation | None) -> None:
+        """Show where the release stands. state: None before the first decision."""
+        self.leads.set(leads)
+        if state is None:
+            return
         for stage in STAGES:
             self.stage.labels(stage).set(stage == state.stage)
         self.weight.set(state.table.weight)

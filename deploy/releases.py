@@ -3,15 +3,14 @@
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from deploy.stages import SETTLING, Action, Number, Outcome, ReleaseState, Stage, Step
 from deploy.table import RoutingTable
 from feedback.events import RELEASES, Event
-from feedback.log import Entry, EventLog, Record
+from feedback.log import Entry, EventLog
 from feedback.replay import replay
 
 RELEASE_KEY = "release"
@@ -56,12 +55,13 @@ class Command(Event):
 class Decision(Event):
     """What the controller decided, why, and all that it takes to go on from there.
 
-    `number` counts decisions from 1. Of two decisions with one number the first in the log counts: that is
-    how repeated records and a second controller are harmless.
+    `number` counts decisions from 1. `admit` says whether one counts: that is how repeated records and a
+    second controller are harmless.
     """
 
     type: Literal["decision"] = "decision"
     number: int = Field(ge=1)
+    fence: int = Field(default=0, ge=0)  # of the lease that it was made under (deploy/leading.py); 0: of none
     outcome: Outcome
     release_id: str = ""
     stage_before: Stage
@@ -88,12 +88,14 @@ def decision_of(
     *,
     answers: str | None = None,
     cursor: dict[str, int] | None = None,
+    fence: int = 0,
 ) -> Decision:
     """A step as the decision of this number."""
     return Decision(
         event_id=f"decision-{number}-{uuid.uuid4().hex[:12]}",
         at=at,
         number=number,
+        fence=fence,
         outcome=step.outcome,
         release_id=step.state.release_id,
         stage_before=before.stage,
@@ -134,15 +136,26 @@ def append_command(log: EventLog, action: Action, *, reason: str = "", who: str 
     return command
 
 
-def latest_table(records: Iterable[Record]) -> RoutingTable | None:
-    """The routing table in force after these records: the highest epoch, and of two the first."""
-    latest: RoutingTable | None = None
-    for record in records:
-        event = parse(record.value) if record.topic == RELEASES else None
-        if isinstance(event, Decision) and event.table is not None:  # noqa: SIM102
-            if latest is None or event.table.epoch > latest.epoch:
-                latest = event.table
-    return latest
+class Reached(NamedTuple):
+    """How far the decisions that count have come. Whoever keeps a fold of them keeps this with it."""
+
+    number: int = 0  # of the newest that counts
+    fence: int = 0  # the highest of all that were seen, also of those that do not count
+
+
+def admit(reached: Reached, decision: Decision) -> tuple[Reached, bool]:
+    """Whether the next decision of the log counts, and what is reached with it.
+
+    Of two with one number the first counts. What was made under an older lease than a decision before it does
+    not: who held that lease has been replaced. Decisions without a lease go by their number alone, because
+    a service may go on without Redis, or for a while with a version that knows no leases.
+
+    All who read decisions ask this and nothing else, so controllers, gateways, learner and receipts see the
+    same history. Each decision follows from the one before, as a controller reads its last one back first.
+    """
+    fence = max(reached.fence, decision.fence)
+    counts = decision.number > reached.number and decision.fence in (0, fence)
+    return Reached(decision.number if counts else reached.number, fence), counts
 
 
 class History:
@@ -152,24 +165,29 @@ class History:
     """
 
     def __init__(self, remembered: int = 50) -> None:
-        self.number = 0
+        self.reached = Reached()
         self.state: ReleaseState | None = None  # None before the first decision
         self.decisions: deque[Decision] = deque(maxlen=remembered)
         self._answered: set[str] = set()
         self._open: dict[str, Candidate | Command] = {}
 
-    def apply(self, event: ReleaseEvent) -> None:
-        """Take in the next event of the log. Repetitions change nothing."""
+    def apply(self, event: ReleaseEvent) -> bool:
+        """Take in the next event of the log, and say whether it is a decision that counts.
+
+        Repetitions change nothing.
+        """
         if not isinstance(event, Decision):
             if event.event_id not in self._answered:
                 self._open.setdefault(event.event_id, event)
-        elif event.number > self.number:
-            self.number = event.number
+            return False
+        self.reached, counts = admit(self.reached, event)
+        if counts:
             self.state = event.state
             self.decisions.append(event)
             if event.answers is not None:
                 self._answered.add(event.answers)
                 self._open.pop(event.answers, None)
+        return counts
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -200,7 +218,8 @@ def append_step(
     log: EventLog, history: History, step: Step, at: float, answers: str | None = None
 ) -> ReleaseState:
     """Make a step durable where no controller runs; gives the state after it. Raises `LogUnavailable`."""
-    decision = decision_of(step, history.state or ReleaseState(), history.number + 1, at, answers=answers)
+    number = history.reached.number + 1
+    decision = decision_of(step, history.state or ReleaseState(), number, at, answers=answers)
     log.append([entry(decision)]).result()
     history.apply(decision)
     return step.state

@@ -26,7 +26,9 @@ class ControllerSettings:
         "embedded log is used",
     ] = None
     redis: Annotated[
-        str | None, "URL of the Redis server in which gateways hold their leases; without it a local file"
+        str | None,
+        "URL of the Redis server in which gateways hold their leases and controllers agree on who leads; "
+        "without it a local file, and one controller",
     ] = None
     ladder: Annotated[
         tuple[tuple[float, float], ...],

@@ -49,6 +49,13 @@ class SharedStore(Protocol):
         """Set the value unless there is one; the one that was there, or None when this one was set."""
         ...
 
+    def swap(self, key: str, there: bytes | None, value: bytes, ttl_seconds: float) -> bool:
+        """Set the value if the present one is `there` (None: if there is none), and say whether it was set.
+
+        A False may also come of a value that was set and whose confirmation was lost: look again.
+        """
+        ...
+
     def hit(self, key: str, window_seconds: float) -> int:
         """Count an event: how many there were in the window, this one included.
 
@@ -80,6 +87,12 @@ if there then return there end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return false
 """
+_SWAP = """
+local there = redis.call('GET', KEYS[1])
+if there ~= (ARGV[3] or false) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
 _HIT = """
 local count = redis.call('INCR', KEYS[1])
 if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
@@ -98,6 +111,7 @@ class RedisStore:
             retry=Retry(NoBackoff(), 1),  # one more try, for a connection that went stale while idle
         )
         self._put_if_absent = self._redis.register_script(_PUT_IF_ABSENT)
+        self._swap = self._redis.register_script(_SWAP)
         self._hit = self._redis.register_script(_HIT)
 
     def get(self, key: str) -> bytes | None:
@@ -115,6 +129,12 @@ class RedisStore:
         arguments: list[bytes | int] = [value, _milliseconds(ttl_seconds)]
         there: bytes | None = self._do(lambda: self._put_if_absent(keys=[_PREFIX + key], args=arguments))
         return there
+
+    def swap(self, key: str, there: bytes | None, value: bytes, ttl_seconds: float) -> bool:
+        """See `SharedStore.swap`."""
+        arguments: list[bytes | int] = [value, _milliseconds(ttl_seconds)]
+        arguments += [] if there is None else [there]
+        return bool(self._do(lambda: self._swap(keys=[_PREFIX + key], args=arguments)))
 
     def hit(self, key: str, window_seconds: float) -> int:
         """See `SharedStore.hit`."""
@@ -191,20 +211,11 @@ class SqliteStore:
 
     def put_if_absent(self, key: str, value: bytes, ttl_seconds: float) -> bytes | None:
         """See `SharedStore.put_if_absent`."""
-        ttl_ms = _milliseconds(ttl_seconds)
+        return self._look_and_put(key, None, value, ttl_seconds)
 
-        def look_and_put(db: sqlite3.Connection) -> bytes | None:
-            db.execute("BEGIN IMMEDIATE")
-            now = time.time()
-            there: bytes | None = _first(db.execute(_SQL_GET, (key, now)))
-            if there is None:
-                db.execute(_SQL_PUT, (key, value, now + ttl_ms / 1000))
-            db.execute("COMMIT")
-            return there
-
-        there = self._do(look_and_put)
-        self._sweep()
-        return there
+    def swap(self, key: str, there: bytes | None, value: bytes, ttl_seconds: float) -> bool:
+        """See `SharedStore.swap`."""
+        return self._look_and_put(key, there, value, ttl_seconds) == there
 
     def hit(self, key: str, window_seconds: float) -> int:
         """See `SharedStore.hit`."""
@@ -227,6 +238,25 @@ class SqliteStore:
         """See `SharedStore.close`."""
         with self._lock:
             self._connection.close()
+
+    def _look_and_put(
+        self, key: str, expected: bytes | None, value: bytes, ttl_seconds: float
+    ) -> bytes | None:
+        """The value that was there; another one takes its place if it was the expected one."""
+        ttl_ms = _milliseconds(ttl_seconds)
+
+        def look_and_put(db: sqlite3.Connection) -> bytes | None:
+            db.execute("BEGIN IMMEDIATE")
+            now = time.time()
+            there: bytes | None = _first(db.execute(_SQL_GET, (key, now)))
+            if there == expected:
+                db.execute(_SQL_PUT, (key, value, now + ttl_ms / 1000))
+            db.execute("COMMIT")
+            return there
+
+        there = self._do(look_and_put)
+        self._sweep()
+        return there
 
     def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:

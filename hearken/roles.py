@@ -40,7 +40,7 @@ def run_gateway(config: Config) -> int:
 
 def run_controller(config: Config) -> int:
     """Run the release controller until SIGTERM."""
-    from deploy.controller import AlreadyRunning, run
+    from deploy.main import AlreadyRunning, run
 
     settings = _in_folder(config).build("controller")
     check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")

@@ -45,7 +45,8 @@ class Place:
 
     turn: int = 0  # counts checkpoints
     cursor: dict[str, int] = dataclasses.field(default_factory=dict)
-    table_epoch: int = -1
+    decided: int = 0  # the number of the newest decision that counts,
+    fence: int = 0  # and the highest fence that was seen: `deploy.releases.Reached`
     live: str = BASE
     grew_from: str | None = BASE  # the version that the policy is trained on from; None where nobody knows
     base_digest: str = ""  # of the base that all else in the checkpoint is about; "" in those of before

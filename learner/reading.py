@@ -4,7 +4,7 @@ import logging
 import math
 import time
 
-from deploy.releases import Candidate, Decision, parse
+from deploy.releases import Candidate, Decision, Reached, admit, parse
 from deploy.table import RoutingTable
 from feedback.erasures import Erasure, parse_erasure
 from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES
@@ -130,13 +130,18 @@ class Reading:
                 self._forget(erasure)
             elif isinstance(event, Candidate):
                 self._take_candidate(event.version)
-            elif isinstance(event, Decision):
+            elif isinstance(event, Decision) and self._counts(event):
                 parts.place.asked_base = event.state.base
                 rise = self._rise_nats(event)
-                if event.table is not None and event.table.epoch > parts.place.table_epoch:
+                if event.table is not None:
                     self._take_table(event.table)
                 if event.version == parts.state.trial and event.settled:
                     self._settle(event, rise)
+
+    def _counts(self, decision: Decision) -> bool:
+        place = self._parts.place
+        (place.decided, place.fence), counts = admit(Reached(place.decided, place.fence), decision)
+        return counts
 
     def _forget(self, erasure: Erasure) -> None:
         parts = self._parts
@@ -157,7 +162,6 @@ class Reading:
 
     def _take_table(self, table: RoutingTable) -> None:
         parts = self._parts
-        parts.place.table_epoch = table.epoch
         if table.live == parts.place.live:
             return
         parts.place.live = table.live

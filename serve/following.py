@@ -1,7 +1,8 @@
-"""Follows the routing table: the one with the highest epoch on the RELEASES topic is in force.
+"""Follows the routing table: that of the newest decision on the RELEASES topic that counts is in force.
 
-A new table is taken in one assignment. Before it, the lease names its versions and the engines were asked
-anew what they have; after it, the table is saved: what users wait for comes first.
+The fold is the controller's own (`deploy.releases.History`), so no gateway takes a table that the controller
+does not know of. A new table is taken in one assignment. Before it, the lease names its versions and the
+engines were asked anew what they have; after it, the table is saved: what users wait for comes first.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deploy.releases import latest_table
+from deploy.releases import History, parse
 from deploy.table import RoutingTable
 from feedback.events import RELEASES
 from feedback.log import EventLog, LogError
@@ -29,7 +30,8 @@ class TableFollower:
     """Keeps `table` up to date.
 
     The last table seen is kept in a file, so that a gateway that boots while the log's broker is away
-    goes on with the table that it knew, and not with the base model for everyone.
+    goes on with the table that it knew, and not with the base model for everyone. Until the log was read to
+    where it ended, only a higher epoch takes its place; then the log is right, whatever the file said.
     """
 
     def __init__(self, events: EventLog, path: Path, fleet: Fleet, leases: Leases, metrics: Metrics) -> None:
@@ -44,7 +46,9 @@ class TableFollower:
     async def follow(self) -> None:
         """Read RELEASES from its beginning, for ever."""
         await self._leases.hold(self.table)
+        history = History(remembered=1)
         cursor: dict[str, int] = {}
+        end: dict[str, int] | None = None  # where the log ended at the beginning; not known yet
         while True:
             try:
                 records, cursor = await asyncio.to_thread(
@@ -54,9 +58,23 @@ class TableFollower:
                 log.warning("cannot follow the routing table, keeping epoch %d: %s", self.table.epoch, error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            newest = latest_table(records)
-            if newest is not None and newest.epoch > self.table.epoch:
-                await self._take(newest)
+            for record in records:
+                if (event := parse(record.value)) is not None:
+                    history.apply(event)
+            end = end if end is not None else await asyncio.to_thread(self._end)
+            replayed = end is not None and all(cursor.get(at, 0) >= offset for at, offset in end.items())
+            if history.state is not None and self._is_due(history.state.table, replayed):
+                await self._take(history.state.table)
+
+    def _end(self) -> dict[str, int] | None:
+        """Where the log ends; None where that is not known now, as while much here waits for the broker."""
+        try:
+            return self._events.end([RELEASES], _WAIT_SECONDS)
+        except LogError:
+            return None
+
+    def _is_due(self, table: RoutingTable, replayed: bool) -> bool:
+        return table != self.table if replayed else table.epoch > self.table.epoch
 
     async def _take(self, table: RoutingTable) -> None:
         # Together: neither waits for the other. Both tables are held until the new one is in force.

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from deploy.releases import Candidate, Decision
+from deploy.releases import Candidate, Decision, Reached, admit
 from deploy.releases import parse as parse_release
 from deploy.stages import Outcome
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, UPDATES, Target
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
 _SWEEP_EVERY = 50_000  # records
-_LAYOUT = 3  # a file of another layout is folded anew, but one of 2 is taken on
+_LAYOUT = 4  # a file of another layout is folded anew, but one of 2 or 3 is taken on
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -58,6 +58,9 @@ ALTER TABLE votes ADD COLUMN key_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE versions ADD COLUMN parent TEXT;
 CREATE INDEX by_rater ON votes (tenant, rater, kind)
 """
+_NEW_IN_4 = "ALTER TABLE live ADD COLUMN fence INTEGER NOT NULL DEFAULT 0"
+_STEPS = {0: (_SCHEMA, _NEW_IN_3, _NEW_IN_4), 2: (_NEW_IN_3, _NEW_IN_4), 3: (_NEW_IN_4,), _LAYOUT: ()}
+"""What makes a file of each layout one of the newest."""
 
 # A retraction is a revision too; what it takes back keeps its kind and targets.
 _VOTE = """
@@ -268,13 +271,12 @@ def _ready(db: sqlite3.Connection) -> sqlite3.Connection:
     """An open file with its tables. Raises DatabaseError when it is of another layout."""
     with _transaction(db):
         (layout,) = db.execute("PRAGMA user_version").fetchone()
-        if layout in (0, 2):
-            for statement in (_SCHEMA if layout == 0 else "").split(";") + _NEW_IN_3.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_LAYOUT}")
-        elif layout != _LAYOUT:
+        if layout not in _STEPS:
             db.close()
             raise sqlite3.DatabaseError(f"layout {layout}, {_LAYOUT} is needed")
+        for statement in ";".join(_STEPS[layout]).split(";"):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {_LAYOUT}")
     return db
 
 
@@ -354,15 +356,17 @@ def _fold_release(db: sqlite3.Connection, value: bytes) -> None:
         row = (event.version, event.reward_updates, event.at, "offered", event.at, event.parent)
         db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
     elif isinstance(event, Decision):
-        newest = db.execute("SELECT number FROM live").fetchone()
-        if newest is not None and event.number <= newest[0]:
-            return  # repeated, or of a second controller
+        newest = db.execute("SELECT number, fence FROM live").fetchone()
+        reached, counts = admit(Reached(*(newest or ())), event)
+        if not counts:
+            db.execute("UPDATE live SET fence = ?", (reached.fence,))
+            return
         status = _STATUS.get(event.outcome)
         if status is not None and event.version is not None:
             query = "UPDATE versions SET status = ?, status_at = ? WHERE version = ?"
             db.execute(query, (status, event.at, event.version))
         live = event.state.table.live
-        db.execute("INSERT OR REPLACE INTO live VALUES (1, ?, ?)", (live, event.number))
+        db.execute("INSERT OR REPLACE INTO live VALUES (1, ?, ?, ?)", (live, *reached))
 
 
 def _sweep(db: sqlite3.Connection) -> None:

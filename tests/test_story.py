@@ -19,6 +19,7 @@ from deploy.controller import Controller
 from deploy.engine import EngineClient
 from deploy.fleet import Fleet
 from deploy.guardrails import GuardrailLimits
+from deploy.leading import Alone
 from deploy.metrics import ControllerMetrics
 from deploy.parity import largest
 from deploy.registry import Registry
@@ -79,7 +80,7 @@ class Service:
         fleet = Fleet([self._client], self._registry, rules.parity_limits)
         self._shared = SqliteStore(data / "shared.db")
         self.controller = Controller(
-            gateway.log, self._registry, fleet, rules, ControllerMetrics(rules), self._shared
+            gateway.log, self._registry, fleet, rules, ControllerMetrics(rules), self._shared, Alone()
         )
         self.learner = self.new_learner()
         self.usual = 40.0  # characters; what an answer is held against

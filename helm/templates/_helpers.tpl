@@ -46,6 +46,9 @@ app.kubernetes.io/part-of: hearken
 {{- if and .Values.kafka.bootstrapServers .Values.kafka.clientSecret }}
 {{- fail "kafka.bootstrapServers and kafka.clientSecret are both set: write bootstrap.servers into the Secret's file alone" }}
 {{- end }}
+{{- if and (gt (int .Values.controller.replicas) 1) (not .Values.redis.url) (not .Values.redis.existingSecret) }}
+{{- fail (printf "controller.replicas is %d without Redis: of several controllers one leads, by a lease that is kept there. Set redis.url or redis.existingSecret, or have one controller" (int .Values.controller.replicas)) }}
+{{- end }}
 {{- if and .Values.monitoring.engines .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) }}
 {{- fail "monitoring.engines needs networkPolicy.metricsFrom: engines serve metrics on the port that loads adapters, so say which pods are Prometheus, or let nobody in (monitoring.engines=false)" }}
 {{- end }}

@@ -593,7 +593,8 @@ def test_a_decision_that_another_controller_made_first_is_followed(world: World)
     world.kill_controller(OvertakenLog(world.log, entry(theirs)))
     append_command(world.log, "pause", who="ann")
     world.tick()
-    assert world.state.paused, "what it believes until it reads the log"
+    assert not world.state.paused, "its own decision was second"
+    assert world.state == theirs.state
     world.tick()
     assert [decision.event_id for decision in world.decisions][1] == "theirs"
     assert world.outcomes == ["begun", "begun", "paused"], "the command is answered after all"

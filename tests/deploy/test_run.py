@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.controller import AlreadyRunning, run
+from deploy.main import AlreadyRunning, run
 from deploy.releases import read_history
 from deploy.settings import ControllerSettings
 from feedback.sqlite_log import SqliteLog
@@ -20,7 +20,7 @@ from tests.servers import free_port
 PROGRAM = """
 import sys
 from pathlib import Path
-from deploy.controller import run
+from deploy.main import run
 from deploy.settings import ControllerSettings
 run(ControllerSettings(data=Path(sys.argv[1]), engines=(sys.argv[2],), metrics_port=int(sys.argv[3])))
 """

@@ -8,6 +8,7 @@ from typing import Any
 from deploy.controller import Controller
 from deploy.engine import EngineClient
 from deploy.fleet import Fleet
+from deploy.leading import Alone, Leadership
 from deploy.leases import KEY, Lease
 from deploy.manifest import Manifest
 from deploy.metrics import ControllerMetrics
@@ -59,18 +60,25 @@ class World:
         self.metrics = ControllerMetrics(self.settings)
         self.controller = self.new_controller()
 
-    def new_controller(self, log: EventLog | None = None) -> Controller:
+    def new_controller(
+        self,
+        log: EventLog | None = None,
+        leadership: Leadership | None = None,
+        metrics: ControllerMetrics | None = None,
+        owner: str = "",
+    ) -> Controller:
         """A controller that knows nothing yet, on the world's log or on another one."""
         clients = [EngineClient(url, timeout=5.0) for url in self.settings.engines]
-        fleet = Fleet(clients, self.registry, self.settings.parity_limits)
+        fleet = Fleet(clients, self.registry, self.settings.parity_limits, owner)
         self._fleets.append(fleet)
         return Controller(
             log or self.log,
             self.registry,
             fleet,
             self.settings,
-            self.metrics,
+            metrics or self.metrics,
             self.shared,
+            leadership or Alone(),
             clock=lambda: self.now,
         )
 

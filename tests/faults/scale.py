@@ -10,6 +10,7 @@ class Scale:
 
     gateway_kills: int
     learner_kills: int
+    controller_kills: int  # of the one that leads
     training_kills: int  # of a learner that trains, against an engine that it asks for rollouts
     votes: int  # sent while processes are killed
     broker_away_seconds: float  # how long the broker is gone, or stopped
@@ -21,6 +22,7 @@ class Scale:
 SHORT = Scale(
     gateway_kills=6,
     learner_kills=4,
+    controller_kills=3,
     training_kills=5,
     votes=4_000,
     broker_away_seconds=4.0,
@@ -31,6 +33,7 @@ SHORT = Scale(
 FULL = Scale(
     gateway_kills=300,
     learner_kills=200,
+    controller_kills=100,
     training_kills=50,
     votes=200_000,
     broker_away_seconds=45.0,

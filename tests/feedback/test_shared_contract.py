@@ -73,6 +73,39 @@ def test_put_if_absent_tells_what_was_there(store: SharedStore, key: str) -> Non
     assert store.put_if_absent(key, b"third", 60) == b""
 
 
+def test_a_value_is_swapped_only_for_the_one_that_was_seen(open_store: Open, key: str) -> None:
+    one, two = open_store(), open_store()
+    assert not one.swap(key, b"never", b"x", 60)
+    assert one.get(key) is None
+    assert one.swap(key, None, b"", 60)
+    assert not two.swap(key, None, b"x", 60), "an empty value is a value"
+    assert two.swap(key, b"", b"\x00\xff", 60)
+    assert not one.swap(key, b"", b"x", 60)
+    assert one.swap(key, b"\x00\xff", b"short", 0.05)
+    wait_until(lambda: two.swap(key, None, b"last", 60))
+    assert one.get(key) == b"last"
+
+
+def test_only_one_of_many_swaps(open_store: Open, key: str) -> None:
+    stores = [open_store() for _ in range(8)]
+    stores[0].put(key, b"old", 60)
+    barrier = threading.Barrier(8)
+    swapped: list[int] = []
+
+    def race(number: int) -> None:
+        barrier.wait()
+        if stores[number].swap(key, b"old", b"%d" % number, 60):
+            swapped.append(number)
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = swapped
+    assert stores[0].get(key) == b"%d" % winner
+
+
 def test_what_has_expired_is_absent(store: SharedStore, key: str) -> None:
     store.put_if_absent(key, b"first", 0.05)
     wait_until(lambda: store.put_if_absent(key, b"second", 60) is None)
@@ -161,6 +194,8 @@ def test_a_time_to_live_must_be_positive(store: SharedStore, key: str, seconds: 
         with pytest.raises(ValueError, match="more than 0"):
             use(key, b"v", seconds)
     with pytest.raises(ValueError, match="more than 0"):
+        store.swap(key, None, b"v", seconds)
+    with pytest.raises(ValueError, match="more than 0"):
         store.hit(key, seconds)
 
 
@@ -188,6 +223,7 @@ def test_a_redis_that_goes_away_is_reported_and_found_again() -> None:
             lambda: store.get("k"),
             lambda: store.put("k", b"v", 60),
             lambda: store.put_if_absent("k", b"v", 60),
+            lambda: store.swap("k", None, b"v", 60),
             lambda: store.hit("k", 60),
             lambda: store.delete("k"),
             lambda: store.values("k"),

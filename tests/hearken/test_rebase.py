@@ -66,7 +66,7 @@ def serve(data: Path, live: str, **state: object) -> None:
     """A decision after which `live` serves."""
     log = open_log(data, None, "tester")
     history = read_history(log)
-    table = RoutingTable(epoch=history.number + 1, live=live)
+    table = RoutingTable(epoch=history.reached.number + 1, live=live)
     after = ReleaseState.model_validate({"table": table, "lives": ("base", live), **state})
     append_step(log, history, Step("begun", live, after, "It serves.", {}), 1.0)
     log.close()

@@ -133,6 +133,7 @@ def test_the_check_itself_refuses_wrong_fields_and_unknown_kinds(
         ([KAFKA, "gateway.replica=3"], "replica"),
         ([KAFKA, "learner.rolloutEngine=1"], "numbered from 0 to 0"),
         ([KAFKA, "lora.kept=6"], "lora.kept is 6"),
+        ([KAFKA, "controller.replicas=2"], "controller.replicas is 2 without Redis"),
         ([KAFKA, "monitoring.engines=true"], "networkPolicy.metricsFrom"),
         ([KAFKA, "ingress.enabled=true"], "ingress.hosts"),
         ([KAFKA, "access.keysSecret=keys", "monitoring.serviceMonitor.enabled=true"], "keySecret"),
@@ -402,11 +403,24 @@ def test_a_stopping_gateway_has_time_to_finish_its_answers(render: Render) -> No
     assert spec["terminationGracePeriodSeconds"] > 90
 
 
-def test_there_is_never_a_second_learner_or_controller(render: Render) -> None:
+def test_there_is_never_a_second_learner(render: Render) -> None:
     found = {component(item): item["spec"] for item in workloads(render("everything"))}
     assert found["learner"]["replicas"] == 1
-    assert found["controller"]["replicas"] == 1
-    assert found["controller"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_second_controller_has_a_folder_of_its_own_and_the_same_redis(
+    render: Render, tmp_path: Path
+) -> None:
+    resources = render("everything")
+    (controller,) = (item for item in workloads(resources) if component(item) == "controller")
+    assert (controller["kind"], controller["spec"]["replicas"]) == ("StatefulSet", 2)
+    (claim,) = controller["spec"]["volumeClaimTemplates"]
+    mounts = {m["name"]: m["mountPath"] for m in container(resources, "controller")["volumeMounts"]}
+    assert mounts[claim["metadata"]["name"]] == "/data"
+    programs = {name: configured(resources, name, tmp_path).build(name) for name in ("gateway", "controller")}
+    assert programs["controller"].redis == programs["gateway"].redis is not None
+    (alone,) = (item for item in workloads(render("default")) if component(item) == "controller")
+    assert alone["spec"]["replicas"] == 1
 
 
 def test_gpus_are_asked_for_and_used(render: Render) -> None:

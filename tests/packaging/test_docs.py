@@ -39,7 +39,7 @@ def test_the_installation_that_is_shown_renders(helm: Run) -> None:
     (line,) = re.findall(r"^helm install (.*)$", COMMANDS, re.MULTILINE)
     result = helm("template", *shlex.split(line), "--kube-version", NEWEST)
     assert result.returncode == 0, result.stderr
-    names = re.findall(r"(?:service|deployment)/([\w-]+)", COMMANDS)
+    names = re.findall(r"(?:service|statefulset)/([\w-]+)", COMMANDS)
     made = {item["metadata"]["name"] for item in yaml.safe_load_all(result.stdout) if item}
     assert names
     assert set(names) <= made

@@ -89,21 +89,27 @@ class Gateway:
                 return float(row.rsplit(" ", 1)[1])
         return 0.0
 
-    def decide(self, table: RoutingTable) -> None:
+    def decide(self, table: RoutingTable, number: int | None = None, fence: int = 0) -> None:
         """Put a routing table in force, as the controller does, and wait until it is."""
+        self.append(table, number, fence)
+        eventually(lambda: self.metric("hearken_table_epoch") == table.epoch, f"table {table.epoch} in force")
+
+    def append(self, table: RoutingTable, number: int | None = None, fence: int = 0) -> None:
+        """Log a decision with a routing table."""
+        number = table.epoch if number is None else number
         decision = Decision(
-            event_id=f"decision-{table.epoch}",
+            event_id=f"decision-{number}-{table.epoch}",
             at=time.time(),
-            number=table.epoch,
+            number=number,
+            fence=fence,
             outcome="promoted",
             stage_before="idle",
             stage_after="idle",
             table=table,
             sentence="A test decided.",
-            state=ReleaseState(),
+            state=ReleaseState(table=table),
         )
         self.log.append([entry(decision)]).result()
-        eventually(lambda: self.metric("hearken_table_epoch") == table.epoch, f"table {table.epoch} in force")
 
     def is_ready(self) -> bool:
         return self.http.get("/readyz").status_code == 200

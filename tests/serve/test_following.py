@@ -106,6 +106,8 @@ class BrokenLog:
     def read(self, *_: object) -> object:
         raise LogError("no broker")
 
+    end = read
+
     def close(self) -> None:
         pass
 
@@ -125,6 +127,31 @@ def test_an_older_table_is_not_taken(gateway: Gateway, fake: FakeVllm) -> None:
     gateway.decide(RoutingTable(epoch=9, live=LIVE))
     eventually(lambda: load_table(gateway.data / "table.json").epoch == 9, "it is saved")
     assert load_table(gateway.data / "table.json").live == LIVE
+
+
+def table_of(gateway: Gateway) -> RoutingTable:
+    return load_table(gateway.data / "table.json")
+
+
+def test_a_decision_that_the_controller_ignores_moves_no_gateway(gateway: Gateway, fake: FakeVllm) -> None:
+    """It was made under a lease that is another's by then, or second; then a rollback reaches the gateway."""
+    fake.adapters = {LIVE}
+    gateway.decide(RoutingTable(epoch=1), number=1, fence=4)
+    stale = RoutingTable(epoch=9, live=LIVE)
+    gateway.append(stale, number=2, fence=3)
+    gateway.append(stale, number=1, fence=4)
+    gateway.decide(RoutingTable(epoch=2, live=LIVE), number=2, fence=4)
+    gateway.decide(RoutingTable(epoch=3), number=3, fence=5)
+    eventually(lambda: table_of(gateway) == RoutingTable(epoch=3), "the rollback is in force")
+
+
+def test_the_log_is_right_and_not_what_a_gateway_once_saved(start: Start, tmp_path: Path) -> None:
+    """A version that went by epochs alone may have saved a table of a decision that does not count."""
+    save_table(tmp_path / "table.json", RoutingTable(epoch=7, live=LIVE))
+    gateway = start(wait=False)
+    assert table_of(gateway).epoch == 7, "an empty log says nothing"
+    gateway.decide(RoutingTable(epoch=3))
+    assert gateway.chat().status_code == 200
 
 
 def test_a_damaged_table_file_is_ignored(tmp_path: Path) -> None:

@@ -68,12 +68,15 @@ class Releases:
     def offer(self, version: str, reward_updates: int) -> None:
         self.log.append([release_entry(Candidate.announce(version, reward_updates=reward_updates))]).result()
 
-    def decide(self, outcome: Outcome, version: str, live: str = "base", stage: Stage = "idle") -> None:
+    def decide(
+        self, outcome: Outcome, version: str, live: str = "base", stage: Stage = "idle", fence: int = 0
+    ) -> None:
         self.number += 1
         decision = Decision(
             event_id=f"decision-{self.number}",
             at=time.time(),
             number=self.number,
+            fence=fence,
             outcome=outcome,
             stage_before=stage,
             stage_after=stage,
@@ -102,9 +105,11 @@ def test_the_whole_way_of_a_vote(gateway: Gateway) -> None:
     releases = Releases(gateway.log)
     releases.offer("policy-1-aa", reward_updates=1)
     assert receipt(gateway, event_id, "shaped")["policies"][0]["version"] == "policy-1-aa"  # type: ignore[index]
-    releases.decide("started", "policy-1-aa", stage="canary")
+    releases.decide("started", "policy-1-aa", stage="canary", fence=2)
     receipt(gateway, event_id, "canary")
-    releases.decide("promoted", "policy-1-aa", live="policy-1-aa", stage="holdback")
+    releases.decide("harmful", "policy-1-aa", fence=1)  # of a controller that another has replaced
+    releases.number -= 1
+    releases.decide("promoted", "policy-1-aa", live="policy-1-aa", stage="holdback", fence=2)
     receipt(gateway, event_id, "live")
     releases.decide("rolled_back", "policy-1-aa", live="base")
     receipt(gateway, event_id, "rolled_back")

@@ -1,0 +1,94 @@
+"""Runs a controller: what it is wired from, and the loop around it."""
+
+import hashlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from prometheus_client import start_http_server
+
+from deploy.controller import Controller
+from deploy.engine import EngineClient
+from deploy.fleet import Fleet
+from deploy.leading import Alone, Leadership, Lease
+from deploy.metrics import ControllerMetrics
+from deploy.registry import Registry
+from deploy.settings import ControllerSettings
+from feedback.files import Held, only_one
+from feedback.log import EventLog, LogError
+from feedback.opening import open_log, open_shared
+from feedback.secret import load_secret
+
+logger = logging.getLogger(__name__)
+
+ENGINE_TIMEOUT_SECONDS = 30.0
+"""How long an engine that hangs can keep the controller from everything else."""
+
+
+class AlreadyRunning(Exception):
+    """Another controller runs on this data folder."""
+
+
+def run(settings: ControllerSettings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `AlreadyRunning`, and `LogUnavailable` where it cannot write."""
+    stop = threading.Event()
+    with _alone(settings.data):
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda *_: stop.set())
+        work(settings, open_log(settings.data, settings.kafka, "controller"), stop)
+
+
+def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> None:
+    """Control releases on a log, which is closed at the end, until `stop`.
+
+    With Redis there may be several controllers on one log, of which one leads. Without it the caller sees to
+    it that there is one.
+    """
+    with ExitStack() as ends:
+        ends.callback(log.close)
+        shared = open_shared(settings.data, settings.redis)
+        ends.callback(shared.close)
+        registry = Registry(settings.data / "adapters")
+        clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
+        fleet = Fleet(clients, registry, settings.parity_limits, _own_name(settings.data))
+        ends.callback(fleet.close)
+        metrics = ControllerMetrics(settings)
+        server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
+        ends.callback(server.server_close)
+        ends.callback(server.shutdown)
+        leadership: Leadership = Alone()
+        if settings.redis is not None:
+            leadership = ends.enter_context(Lease(shared, _service(settings.data)))
+        controller = Controller(log, registry, fleet, settings, metrics, shared, leadership)
+        while not stop.is_set():
+            try:
+                controller.tick()
+                controller.wait(settings.poll_seconds)
+            except LogError as error:
+                logger.warning("the log is away, trying again: %s", error)
+                stop.wait(settings.poll_seconds)
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold the folder's controller lock. Raises `AlreadyRunning`."""
+    try:
+        with only_one(data / "controller.lock"):
+            yield
+    except Held as held:
+        raise AlreadyRunning(
+            f"another controller runs on {data} (process {held.holder}); stop it first"
+        ) from None
+
+
+def _own_name(data: Path) -> str:
+    """Six hexadecimal digits of a folder's controllers: one that follows a dead one tidies up for it."""
+    return hashlib.sha256(load_secret(data / "controller.id")).hexdigest()[:6]
+
+
+def _service(data: Path) -> str:
+    """A name that the controllers of one service share, and no other's on the same Redis has."""
+    return hashlib.sha256(b"lease" + load_secret(data / "secret")).hexdigest()[:12]
