@@ -136,13 +136,10 @@ class AnswerFeatures:
         """The features (P, F) of an answer's prefixes. states: (L, N, H) of its tokens."""
         ends = torch.tensor(prefix_ends(len(answer)))
         dense = torch.zeros(len(ends), self._dense_width, dtype=torch.float16)
-        dense[:, self._dense["length"]] = ends.log1p()[:, None].half()
         if len(answer):
-            sums = states.cumsum(1)[:, ends - 1]
-            found = self._blocks(sums, states[:, ends - 1], ends)
-            self._put(dense, found)
-        prefixes = [answer[:end] for end in ends.tolist()]
-        return self._chosen(prefixes, dense, None, kind)
+            blocks = self._blocks(states.cumsum(1)[:, ends - 1], states[:, ends - 1], ends)
+            self._put(dense, {"length": _log_lengths(ends), **blocks})
+        return self._chosen([answer[:end] for end in ends.tolist()], dense, None, kind)
 
     def knows(self, answer: Answer) -> bool:
         """Whether the base has read a voted answer, and that is remembered."""
@@ -195,15 +192,13 @@ class AnswerFeatures:
         depth: of so many layers; the blocks that need more are 0.
         """
         out = torch.zeros(len(items), self._dense_width, dtype=torch.float16)
-        lengths = torch.tensor([len(answer) for _, answer in items])
-        out[:, self._dense["length"]] = lengths.log1p()[:, None].half()
+        self._put(out, {"length": _log_lengths(torch.tensor([len(answer) for _, answer in items]))})
         if not depth:
             return out
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
             states = self._model.layer_states(batch, self._layers[:depth], batch.answers).float()
-            part = torch.zeros(len(rows), self._dense_width, dtype=out.dtype)
+            part = out[rows]
             self._put(part, self._pool(states, batch.mask.sum(1)))
-            part[:, self._dense["length"]] = out[rows, self._dense["length"]]
             out[rows] = part
         return out
 
@@ -223,8 +218,8 @@ class AnswerFeatures:
         return self._blocks(sums, lasts, counts)
 
     def _blocks(self, sums: Tensor, lasts: Tensor, counts: Tensor) -> dict[Block, Tensor]:
-        """The blocks (B, width) that the states' sums and last ones (L, B, H) give over `counts` (B,) tokens:
-        those for which there are layers enough."""
+        """The blocks (B, width) that sums of states and the last ones, (L, B, H) each, give over `counts`
+        (B,) tokens, as far as there are layers enough."""
         found: dict[Block, Tensor] = {}
         if len(sums) > self._middle:
             found["middle"] = sums[self._middle]
@@ -291,6 +286,11 @@ class AnswerFeatures:
     def forget_scores(self) -> None:
         """Forget what the reader said: it would say something else now."""
         self._scores.clear()
+
+
+def _log_lengths(counts: Tensor) -> Tensor:
+    """The block `length` (B, 1) of answers of so many tokens (B,)."""
+    return counts.log1p()[:, None]
 
 
 def _occurrence(answers: Sequence[Sequence[int]], width: int) -> Tensor:
