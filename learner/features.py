@@ -117,8 +117,9 @@ class AnswerFeatures:
     def of_prefixes(self, items: Sequence[Item], kind: Kind) -> Iterator[tuple[int, Tensor]]:
         """Each (prompt, answer) pair's place, and the features (P, F) of the answer's prefixes, on the CPU.
 
-        They end at `prefix_ends`; the last one is the whole answer. All of them come from one pass. Raises
-        `ValueError` for a kind that looks at what the reader says, who reads whole answers.
+        They end at `prefix_ends`; the last one is the whole answer, with the features that `of_items` gives
+        it. All of them come from one pass. Raises `ValueError` for a kind that looks at what the reader says,
+        who reads whole answers.
         """
         if "reader" in kind.gains:
             raise ValueError(f"{kind.name} looks at what the reader says, and that is of whole answers")
@@ -126,20 +127,21 @@ class AnswerFeatures:
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
             layers = self._layers[:depth] or self._layers[:1]
             states = self._model.layer_states(batch, layers, batch.answers).float().cpu()
-            start = 0
-            for row in rows:
-                answer = items[row][1]
-                yield row, self._prefixed(answer, states[:, start : start + len(answer)], kind)
+            whole, start = self._pool(states, batch.mask.sum(1).cpu()), 0
+            for place, row in enumerate(rows):
+                answer, ends = items[row][1], prefix_ends(len(items[row][1]))
+                dense = self._prefixed(states[:, start : start + len(answer)], torch.tensor(ends))
+                self._put(dense[-1:], {name: block[place : place + 1] for name, block in whole.items()})
+                yield row, self._chosen([answer[:end] for end in ends], dense, None, kind)
                 start += len(answer)
 
-    def _prefixed(self, answer: Sequence[int], states: Tensor, kind: Kind) -> Tensor:
-        """The features (P, F) of an answer's prefixes. states: (L, N, H) of its tokens."""
-        ends = torch.tensor(prefix_ends(len(answer)))
+    def _prefixed(self, states: Tensor, ends: Tensor) -> Tensor:
+        """The blocks `DENSE` (P, D) of an answer's prefixes, which end at `ends` (P,). states: (L, N, H)."""
         dense = torch.zeros(len(ends), self._dense_width, dtype=torch.float16)
-        if len(answer):
+        if states.shape[1]:
             blocks = self._blocks(states.cumsum(1)[:, ends - 1], states[:, ends - 1], ends)
             self._put(dense, {"length": _log_lengths(ends), **blocks})
-        return self._chosen([answer[:end] for end in ends.tolist()], dense, None, kind)
+        return dense
 
     def knows(self, answer: Answer) -> bool:
         """Whether the base has read a voted answer, and that is remembered."""

@@ -99,6 +99,8 @@ def test_prefixes_have_the_features_that_they_have_as_answers(random_model: str,
         assert len(set(ends)) == len(ends) <= PREFIXES
         alone = features.of_items([(prompt, tokens[:end]) for end in ends], kind)
         assert torch.allclose(found[row], alone, atol=2e-2, rtol=2e-3)
+    whole = torch.stack([found[row][-1] for row in range(len(items))])
+    assert torch.equal(whole, features.of_items(items, kind))  # to the last bit, as the two are compared
 
 
 def test_what_the_reader_says_is_remembered_until_it_has_learned(random_model: str) -> None:

@@ -358,7 +358,7 @@ def test_the_read_model_is_the_same_in_any_pieces_and_after_it_is_lost(tmp_path:
 
 
 OF_BEFORE = """
-DROP TABLE votes; DROP TABLE versions;
+DROP TABLE votes; DROP TABLE versions; ALTER TABLE live DROP COLUMN fence;
 CREATE TABLE votes (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, rater TEXT NOT NULL,
     kind TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL, first_at REAL NOT NULL,
@@ -369,6 +369,19 @@ CREATE TABLE versions (
 INSERT INTO votes VALUES (1, 'fb-old', 'default', 'u_ada', 'thumbs', 'end_user', 1, 1.0, 1.0, 1, 0, '[]');
 PRAGMA user_version = 2
 """
+
+
+def test_a_file_of_before_decisions_had_a_fence_is_gone_on_with(tmp_path: Path) -> None:
+    store = ReceiptStore(tmp_path / "receipts.db")
+    vote = thumb("chatcmpl-1", 1.0, 1)
+    assert store.fold([record(vote)], {}, {"feedback/0": 1})
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
+        db.executescript("ALTER TABLE live DROP COLUMN fence; PRAGMA user_version = 3")
+    store = ReceiptStore(tmp_path / "receipts.db")
+    assert store.vote(vote.event_id) is not None
+    assert store.cursor()["feedback/0"] == 1
+    store.close()
 
 
 def test_a_file_of_before_votes_had_a_key_is_gone_on_with(tmp_path: Path) -> None:
