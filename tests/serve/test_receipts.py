@@ -13,6 +13,7 @@ from deploy.releases import Candidate, Decision
 from deploy.releases import entry as release_entry
 from deploy.stages import Outcome, ReleaseState, Stage
 from deploy.table import RoutingTable
+from feedback.events import RELEASES
 from feedback.ids import Signer
 from feedback.log import Entry, EventLog
 from feedback.sqlite_log import SqliteLog
@@ -378,10 +379,20 @@ def test_a_file_of_before_decisions_had_a_fence_is_gone_on_with(tmp_path: Path) 
     store.close()
     with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
         db.executescript("ALTER TABLE live DROP COLUMN fence; PRAGMA user_version = 3")
+    log = SqliteLog(tmp_path / "log.db")
+    releases = Releases(log)
+    releases.decide("promoted", "policy-1-0123abcd", live="policy-1-0123abcd", fence=3)
+    releases.decide("rolled_back", "policy-1-0123abcd", fence=2)  # of a lease that is no longer held
+    decisions, cursor = log.read([RELEASES], {}, 10, 0.0)
     store = ReceiptStore(tmp_path / "receipts.db")
     assert store.vote(vote.event_id) is not None
-    assert store.cursor()["feedback/0"] == 1
+    assert store.fold(decisions, store.cursor(), store.cursor() | cursor)
     store.close()
+    log.close()
+    with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
+        assert db.execute("SELECT version, number, fence FROM live").fetchall() == [
+            ("policy-1-0123abcd", 1, 3)
+        ]
 
 
 def test_a_file_of_before_votes_had_a_key_is_gone_on_with(tmp_path: Path) -> None:
