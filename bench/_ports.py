@@ -25,3 +25,9 @@ def free_ports(count: int) -> int:
 def free_port() -> int:
     """A port on loopback that nobody listens on."""
     return free_ports(1)
+
+
+def listens(port: int) -> bool:
+    """Whether a server accepts connections on a port on loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

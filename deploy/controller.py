@@ -25,7 +25,7 @@ from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
 from deploy.topic import Overtaken, Topic
 from feedback.events import BASE, COMPLETIONS, FEEDBACK
-from feedback.log import Cursor, EventLog, Record
+from feedback.log import EventLog, Record, reached
 from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
@@ -247,11 +247,11 @@ class Controller:
         """Read on. True when everything in the log by now was taken in."""
         end = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
         for _ in range(READS_PER_TICK):
-            if _reached(self._cursor, end):
+            if reached(self._cursor, end):
                 return True
             records, self._cursor = self._log.read(EVIDENCE_TOPICS, self._cursor)
             observation.feed(records)
-        return _reached(self._cursor, end)
+        return reached(self._cursor, end)
 
     def _bury(self, record: Record, reason: str) -> None:
         self._metrics.dead_letters.inc()
@@ -287,7 +287,3 @@ class Controller:
                 self._decide(release.fail(self.state, failure, now), now)
                 return
             self._decide(release.reject(self.state, version, problem.sentence, problem.numbers), now)
-
-
-def _reached(cursor: Cursor, end: Cursor) -> bool:
-    return all(cursor.get(partition, 0) >= offset for partition, offset in end.items())

@@ -50,31 +50,30 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_once(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 durably, all of it or nothing, unless another process was first."""
+@contextmanager
+def _written(path: Path, content: bytes) -> Iterator[str]:
+    """A file of mode 0600 with `content` beside `path`, on disk, for the length of the block; what the block
+    makes of it survives a power cut, too."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)  # fails, unlike a rename, when the file is there
+        yield temporary
     finally:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # it has another name by now
+            os.unlink(temporary)
     fsync(path.parent)
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600 durably, all of it or nothing, unless another process was first."""
+    with _written(path, content) as temporary, contextlib.suppress(FileExistsError):
+        os.link(temporary, path)  # fails, unlike a rename, when the file is there
 
 
 def replace_durably(path: Path, raw: bytes) -> None:
     """Write a file of mode 0600 in one rename, so that nobody ever sees a part of it. Raises `OSError`."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
+    with _written(path, raw) as temporary:
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    fsync(path.parent)

@@ -8,6 +8,11 @@ Cursor = Mapping[str, int]
 """Where a reader stands: "topic/partition" -> the next offset to read; a missing entry is the beginning."""
 
 
+def reached(cursor: Cursor, end: Cursor) -> bool:
+    """Whether everything before `end` lies before `cursor`."""
+    return all(cursor.get(place, 0) >= offset for place, offset in end.items())
+
+
 class LogError(Exception):
     """The log could not do what was asked."""
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from feedback.log import Cursor, EventLog, LogUnavailable, Record
+from feedback.log import Cursor, EventLog, LogUnavailable, Record, reached
 
 
 def replay(
@@ -18,7 +18,7 @@ def replay(
     after = dict(cursor)
     yield [], dict(after)
     deadline = time.monotonic() + wait_seconds
-    while any(after.get(place, 0) < offset for place, offset in end.items()):
+    while not reached(after, end):
         records, after = log.read(topics, after, wait_seconds=1.0)
         if records:
             deadline = time.monotonic() + wait_seconds

@@ -21,7 +21,7 @@ from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.join import Joiner
 from feedback.join_file import FileJoins, make_tables
 from feedback.joins import Joins
-from feedback.log import EventLog, LogUnavailable, Record
+from feedback.log import EventLog, LogUnavailable, Record, reached
 from feedback.opened import Opener
 
 MODULUS = 2**256
@@ -66,7 +66,7 @@ def wait_until_read(log: EventLog, data: Path, seconds: float, stopping: threadi
     while time.monotonic() < deadline and not stopping.is_set():
         ledger = read_ledger(data)
         cursor = {} if ledger is None else ledger["cursor"]
-        if all(cursor.get(place, 0) >= offset for place, offset in end.items()):
+        if reached(cursor, end):
             return True
         stopping.wait(0.5)
     return False

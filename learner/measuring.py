@@ -161,7 +161,7 @@ class _Passes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Beside:
-    """Logprobs under another adapter (None: the base) and the policy's KL to it, (B, T) each."""
+    """Logprobs under an adapter (None: the base) and the policy's KL to it, (B, T) each."""
 
     adapter: str | None
     logprobs: Tensor
@@ -180,8 +180,12 @@ def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tenso
     """
     own = _Beside.empty(POLICY, mask)
     base = own if model.is_base(POLICY) else _Beside.empty(None, mask)
-    live = base if model.is_base(LIVE) else _Beside.empty(LIVE, mask)
-    live = own if model.same(POLICY, LIVE) else live
+    if model.same(POLICY, LIVE):
+        live = own
+    elif model.is_base(LIVE):
+        live = base
+    else:
+        live = _Beside.empty(LIVE, mask)
     others = [each for each in dict.fromkeys((base, live)) if each is not own]
     states = torch.zeros(int(mask.sum()), model.hidden_size)
     entropy = torch.zeros(1)

@@ -119,8 +119,7 @@ class PPO(Optimiser):
         scores = lesson.scores.float().cpu()
         left = self._worth(scores, measured.cut_off)
         if lesson.gains is not None:
-            width = measured.mask.shape[1]
-            rewards += lesson.gains[:, :width].float().cpu()
+            rewards += lesson.gains.float().cpu()
             left = left - scores
         last = measured.mask.sum(1) - 1
         rewards[torch.arange(len(last)), last] += left

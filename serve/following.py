@@ -7,7 +7,6 @@ engines were asked anew what they have; after it, the table is saved: what users
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,7 +14,8 @@ from pydantic import ValidationError
 from deploy.releases import History, parse
 from deploy.table import RoutingTable
 from feedback.events import RELEASES
-from feedback.log import EventLog, LogError
+from feedback.files import replace_durably
+from feedback.log import EventLog, LogError, reached
 from serve.engines import Fleet
 from serve.leases import Leases
 from serve.metrics import Metrics
@@ -62,7 +62,7 @@ class TableFollower:
                 if (event := parse(record.value)) is not None:
                     history.apply(event)
             end = end if end is not None else await asyncio.to_thread(self._end)
-            replayed = end is not None and all(cursor.get(at, 0) >= offset for at, offset in end.items())
+            replayed = end is not None and reached(cursor, end)
             if history.state is not None and self._is_due(history.state.table, replayed):
                 await self._take(history.state.table)
 
@@ -98,9 +98,4 @@ def load_table(path: Path) -> RoutingTable:
 
 def save_table(path: Path, table: RoutingTable) -> None:
     """Replace the saved table in one rename; a crash leaves the old one or the new one."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(table.model_dump_json())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_durably(path, table.model_dump_json().encode())

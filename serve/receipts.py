@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from feedback.events import Feedback, Target
-from feedback.log import Entry, EventLog, LogError, LogUnavailable
+from feedback.log import Entry, EventLog, LogError, LogUnavailable, reached
 from serve.receipt_store import TOPICS, ReceiptStore, Row
 
 log = logging.getLogger(__name__)
@@ -110,9 +110,7 @@ class Receipts:
         self._asked.set()
         try:
             async with asyncio.timeout(_FRESH_SECONDS), self._moved:
-                await self._moved.wait_for(
-                    lambda: all(self._cursor.get(place, 0) >= offset for place, offset in end.items())
-                )
+                await self._moved.wait_for(lambda: reached(self._cursor, end))
         except TimeoutError as error:
             raise LogUnavailable("the log's newest events are not read yet") from error
 

@@ -11,7 +11,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import redis
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from bench._ports import free_port, free_ports
+from bench._ports import free_port, free_ports, listens
 from tests.certificates import Authority
 
 KAFKA_VERSION = "4.1.0"
@@ -159,10 +158,9 @@ class KafkaServer:
                 raise RuntimeError(f"Kafka did not start; see {self.folder / 'broker.log'}")
 
     def _answers(self) -> bool:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
-                time.sleep(0.05)
-                return False
+        if not listens(self.port):
+            time.sleep(0.05)
+            return False
         try:
             admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, bootstrap_timeout_ms=2000)
         except KafkaError:

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.servers import free_port
+from bench._ports import free_port, listens
 
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
@@ -48,8 +47,7 @@ class GatewayProcess:
             time.sleep(0.01)
 
     def answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens(self.port)
 
     def kill(self) -> None:
         """SIGKILL, at once."""

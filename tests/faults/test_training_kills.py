@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bench._ports import free_port, listens
 from deploy.engine import EngineClient, Sample
 from deploy.registry import Registry
 from deploy.releases import Candidate, parse
@@ -28,7 +28,6 @@ from tests.conftest import Engine, running_engine
 from tests.faults.processes import LearnerNursery
 from tests.faults.scale import SCALE
 from tests.learner.test_ranks import TORCHRUN
-from tests.servers import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
@@ -197,7 +196,7 @@ def two_ranks(engine: Engine, data: Path) -> Iterator[subprocess.Popen[bytes]]:
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
     try:
-        while not answers(port):  # rank 0 serves its metrics once the other one has joined it
+        while not listens(port):  # rank 0 serves its metrics once the other one has joined it
             assert process.poll() is None, output.read_text()
             time.sleep(0.1)
         yield process
@@ -205,11 +204,6 @@ def two_ranks(engine: Engine, data: Path) -> Iterator[subprocess.Popen[bytes]]:
         if process.poll() is None:
             process.terminate()
             process.wait(300)
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as asking:
-        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ranks_of(data: Path) -> list[int]:
