@@ -148,13 +148,13 @@ class Controller:
 
     def _decide(self, step: Step, now: float, *, answers: str | None = None) -> None:
         """Make a step durable, and go on from it. Raises as `Topic.append` does."""
-        before, reached = self._history.state or ReleaseState(), self._history.reached
+        before, last = self._history.state or ReleaseState(), self._history.reached
         for version in sorted(step.state.table.adapters - before.table.adapters):
             self._fleet.prepare(version, now)  # no table names what no engine has; mostly it has it already
-        fence = self._leadership.fence(reached.fence)
+        fence = self._leadership.fence(last.fence)
         if fence is None or fence != self._fence:
-            raise Overtaken(f"the lease was lost before decision {reached.number + 1}")
-        number = reached.number + 1
+            raise Overtaken(f"the lease was lost before decision {last.number + 1}")
+        number = last.number + 1
         self._topic.append(
             decision_of(step, before, number, now, answers=answers, cursor=self._cursor, fence=fence)
         )
