@@ -83,7 +83,7 @@ def run_learner(config: Config) -> int:
     settings = learner_settings(config)
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
-    from learner.adapters import RankTooLow
+    from learner.adapters import LayersTooFew, RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
     from learner.quantized import CannotQuantize
@@ -91,7 +91,7 @@ def run_learner(config: Config) -> int:
 
     try:
         run(settings)
-    except (LogError, LearnerBusy, RankGone, RankTooLow, CannotQuantize) as error:
+    except (LogError, LearnerBusy, RankGone, RankTooLow, LayersTooFew, CannotQuantize) as error:
         raise UsageError(f"the learner cannot run: {error}", code=1) from error
     return 0
 

@@ -49,16 +49,25 @@ class FlatAdapter:
 
 def _place(name: str) -> tuple[int, int, bool, int, str]:
     """Order by layer, by group of projections with one input, A before B, by projection."""
-    layer = re.search(r"\.layers\.(\d+)\.", name)
     projection = name.split(".lora_")[0].rpartition(".")[2]
     known = projection in GROUP
     return (
-        int(layer[1]) if layer else -1,
+        layer_of(name),
         GROUP[projection] if known else len(GROUP),
         ".lora_B." in name,
         ORDER.index(projection) if known else 0,
         name,
     )
+
+
+def layer_of(name: str) -> int:
+    """The number of the layer that a weight belongs to, -1 for one of none."""
+    found = re.search(r"\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else -1
+
+
+class LayersTooFew(ValueError):
+    """A model cannot take over an adapter that changes layers on which its own have no weights."""
 
 
 class RankTooLow(ValueError):
@@ -68,6 +77,32 @@ class RankTooLow(ValueError):
 def rank_of(state: Mapping[str, Tensor]) -> int:
     """The highest rank of an adapter's pairs, which are all of one rank in adapters of ours."""
     return max(len(value) for name, value in state.items() if ".lora_A." in name)
+
+
+def on_layers_of(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same adapter with weights on the layers that `ours` has some on, in its own rank.
+
+    Raises `LayersTooFew` when it changes others.
+    """
+    mine, theirs = set(map(layer_of, ours)), set(map(layer_of, state))
+    changed = {layer_of(name) for name, value in state.items() if ".lora_B." in name and value.any()}
+    if beyond := sorted(changed - mine):
+        raise LayersTooFew(
+            f"an adapter changes layer {beyond[0]} of the model, and those of this learner begin at "
+            f"{min(mine)}; a larger learner.adapted_layers is needed, 1 for all layers"
+        )
+    found = {name: value for name, value in state.items() if layer_of(name) in mine}
+    new = {name: value for name, value in ours.items() if layer_of(name) in mine - theirs}
+    return {**found, **_fresh(new, rank_of(state))} if new else found
+
+
+def _fresh(like: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """Weights of a rank that change nothing, always the same, named and shaped like others."""
+    none = {
+        name: value.new_zeros(0, value.shape[1]) if ".lora_A." in name else value.new_zeros(len(value), 0)
+        for name, value in like.items()
+    }
+    return embed(none, rank, 1.0)
 
 
 def embed(state: Mapping[str, Tensor], rank: int, ratio: float) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ padding out of all but attention finds the real tokens by `real` and `pad`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
@@ -22,7 +22,8 @@ class Batch:
     (B, T) True at real answer tokens. Places in the flattened (B * S) rows: predicting: (N,) those whose
     states predict the targets; final: (B,) those of the last tokens; real: (R,) those that are not padding.
     positions: (R,) the real tokens' places in their own rows. pad: (B * S,) the place of each token among the
-    real ones, for padding that of its row's last.
+    real ones, for padding that of its row's last. lower: (R, H) the real tokens' states after the layers that
+    no adapter changes, if a pass need not begin before them.
     """
 
     tokens: torch.Tensor
@@ -33,6 +34,7 @@ class Batch:
     real: torch.Tensor
     positions: torch.Tensor
     pad: torch.Tensor
+    lower: torch.Tensor | None = None
 
     @property
     def answers(self) -> torch.Tensor:
@@ -78,18 +80,30 @@ def by_length(rows: Sequence[int], items: Sequence[Item]) -> list[int]:
 
 
 def in_buckets(
-    items: Sequence[Item], max_tokens: int, device: torch.device | str = "cpu"
+    items: Sequence[Item],
+    max_tokens: int,
+    device: torch.device | str = "cpu",
+    lower: Sequence[torch.Tensor] | None = None,
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of items of similar length, each of at most `max_tokens` padded tokens (or a single item).
 
-    Yields the items' indices with their batch; every item is in exactly one batch.
+    Yields the items' indices with their batch; every item is in exactly one batch. lower: each item's part of
+    `Batch.lower`.
     """
+    for bucket in _buckets(items, max_tokens):
+        batch = make_batch([items[i] for i in bucket], device)
+        if lower is not None:
+            batch = replace(batch, lower=torch.cat([lower[i] for i in bucket]).to(device))
+        yield bucket, batch
+
+
+def _buckets(items: Sequence[Item], max_tokens: int) -> Iterator[list[int]]:
     bucket: list[int] = []
     for index in by_length(range(len(items)), items):
         width = len(items[index][0]) + len(items[index][1])  # the longest so far, as the order is by length
         if bucket and width * (len(bucket) + 1) > max_tokens:
-            yield bucket, make_batch([items[i] for i in bucket], device)
+            yield bucket
             bucket = []
         bucket.append(index)
     if bucket:
-        yield bucket, make_batch([items[i] for i in bucket], device)
+        yield bucket

@@ -283,9 +283,14 @@ class Block:
         return found.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
+def _base(layer: Any) -> Any:
+    """A projection without its adapters, if it has any."""
+    return getattr(layer, "base_layer", layer)
+
+
 def _stacked(group: Sequence[Any]) -> tuple[Tensor | Stack, Tensor | None]:
     """The base weights and biases of a group as one, of which its layers' own become views."""
-    linears = [layer.base_layer for layer in group]
+    linears = [_base(layer) for layer in group]
     if all(isinstance(linear, QuantizedLinear) for linear in linears):
         biases = [linear.bias.data for linear in linears if linear.bias is not None]
         return Stack(linears), torch.cat(biases) if biases else None
@@ -306,7 +311,7 @@ def _stacked(group: Sequence[Any]) -> tuple[Tensor | Stack, Tensor | None]:
 def _adapted(
     group: Sequence[Any], base: tuple[Tensor | Stack, Tensor | None], adapter: str | None
 ) -> Adapted:
-    if adapter is None:
+    if adapter is None or not hasattr(group[0], "lora_A"):
         return Adapted(*base, None, (), 0.0)
     downs = [layer.lora_A[adapter].weight for layer in group]
     ups = [layer.lora_B[adapter].weight for layer in group]
@@ -339,6 +344,8 @@ class PackedTrunk:
         self.blocks = [
             Block(layer, (heads, int(config.num_key_value_heads)), head, adapters) for layer in trunk.layers
         ]
+        adapted = [block.adapted(adapters[0], 0).down is not None for block in self.blocks]
+        self.frozen = adapted.index(True)  # so many blocks, the first ones, are the base's for every adapter
 
     def states(
         self,
@@ -351,11 +358,12 @@ class PackedTrunk:
         bf16_sums: bool = False,
     ) -> Tensor:
         """The states (T, H), float32, after the first `layers` blocks, or after all and the final norm; only
-        the rows `wanted` (P,) if given. exact: with products in float32. bf16_sums: see `Run`."""
+        the rows `wanted` (P,) if given. exact: with products in float32, from the first block on. bf16_sums:
+        see `Run`."""
         run = self._run(batch, adapter, torch.float32 if exact else self.embedding.dtype, bf16_sums)
-        x = functional.embedding(batch.tokens.flatten()[batch.real], self.embedding).float()
         count = len(self.blocks) if layers is None else layers
-        for index, block in enumerate(self.blocks[:count]):
+        x, first = self._start(batch, count, exact=exact)
+        for index, block in enumerate(self.blocks[first:count], first):
             taken = wanted if index == count - 1 else None
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block.forward, x, run, taken, use_reentrant=False, preserve_rng_state=False)
@@ -366,17 +374,27 @@ class PackedTrunk:
         out: Tensor = _Norm.apply(x, self.norm, self.eps)  # type: ignore[no-untyped-call]
         return out
 
-    def tapped(self, batch: Batch, layers: Sequence[int], wanted: Tensor) -> Tensor:
-        """The base's states (L, P, H) of the tokens `wanted` (P,) after so many blocks each, rising, in one
-        pass."""
+    def base_states(
+        self, batch: Batch, layers: int | None, wanted: Tensor | None, taps: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The base's states (P, H) as `states` gives them, and in the same pass those after `taps` blocks
+        each, rising and fewer than `layers`, (L, P, H). Without gradient."""
         run = self._run(batch, None, self.embedding.dtype, False)
-        x, found = functional.embedding(batch.tokens.flatten()[batch.real], self.embedding).float(), []
-        for count, block in enumerate(self.blocks[: layers[-1]], 1):
-            last = count == layers[-1]
-            x = block.forward(x, run, wanted if last else None)
-            if count in layers:
-                found.append(x if last else x.index_select(0, wanted))
-        return torch.stack(found)
+        count = len(self.blocks) if layers is None else layers
+        x, first = self._start(batch, count, exact=False)
+        found = []
+        for index, block in enumerate(self.blocks[first:count], first):
+            if index in taps:
+                found.append(x if wanted is None else x.index_select(0, wanted))
+            x = block.forward(x, run, wanted if index == count - 1 else None)
+        last = x if layers is not None else norm(x, self.norm, self.eps)[0]
+        return last, torch.stack(found) if found else last.new_zeros(0, *last.shape)
+
+    def _start(self, batch: Batch, count: int, *, exact: bool) -> tuple[Tensor, int]:
+        """The states (T, H) that a pass of `count` blocks starts from, and before which block that is."""
+        if batch.lower is not None and not exact and count >= self.frozen:
+            return batch.lower, self.frozen
+        return functional.embedding(batch.tokens.flatten()[batch.real], self.embedding).float(), 0
 
     def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin, (T, d / 2) each, of the positions (T,)."""
@@ -408,7 +426,7 @@ def _check_kind(trunk: Any) -> None:
         for name in names
     ]
     kinds = (nn.Linear, QuantizedLinear)
-    plain = all(type(getattr(each, "base_layer", None)) in kinds for each in projections)
+    plain = all(type(_base(each)) in kinds for each in projections)
     wrong = {
         f"its weights are {dtype}": dtype not in (torch.float32, torch.bfloat16),
         "its projections are not those of Llama's blocks, or not plain matrices": not plain,

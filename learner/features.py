@@ -67,7 +67,8 @@ def key_of(answer: Answer) -> Key:
 class AnswerFeatures:
     """Features of answers, of which every kind of reward model takes its blocks.
 
-    reader: scores (prompt, answer) pairs; `forget_scores` is to be told when it has learned.
+    reader: scores (prompt, answer) pairs; `forget_scores` is to be told when it has learned. layers: how many
+    of the base's come before each of the states that are looked at.
     """
 
     def __init__(self, model: SharedModel, reader: Callable[[Sequence[Item]], Tensor] | None = None) -> None:
@@ -75,9 +76,9 @@ class AnswerFeatures:
         self._scores: dict[Key, Tensor] = {}  # the reader's
         inner = range(1, max(model.layers, 2))  # what comes after the last layer's norm is left out
         wanted = {min(max(round(depth * model.layers), 1), inner[-1]) for depth in DEPTHS}
-        self._layers = sorted(wanted | {max(model.layers // 2, 1)})
-        self._middle = self._layers.index(max(model.layers // 2, 1))
-        states = len(self._layers) * model.hidden_size
+        self.layers = sorted(wanted | {max(model.layers // 2, 1)})
+        self._middle = self.layers.index(max(model.layers // 2, 1))
+        states = len(self.layers) * model.hidden_size
         self._widths: dict[Block, int] = {
             "tokens": min(model.vocab_size, TOKEN_FEATURES),
             "length": 1,
@@ -94,6 +95,7 @@ class AnswerFeatures:
         self._cache: OrderedDict[Key, Tensor] = OrderedDict()  # what takes a pass through the model: (D,)
         self._saved: set[Key] = set()  # of these, as of the last `changes`
         self._cache_size = CACHE_BYTES // (2 * self._dense_width)
+        self._shown: dict[tuple[tuple[int, ...], ...], Tensor] = {}  # (P, D) of an item's prefixes
 
     def columns(self, kind: Kind) -> dict[Block, slice]:
         """Where each block of a kind's features is."""
@@ -105,13 +107,19 @@ class AnswerFeatures:
     def of_items(self, items: Sequence[Item], kind: Kind) -> Tensor:
         """The features (B, F) of (prompt, answer) pairs, on the CPU."""
         scores = self._reader(items) if self._reader and "reader" in kind.gains else None
-        dense = self._states_of(items, self._depth(kind))
+        shown = [self._shown.get(_of(item)) for item in items]
+        new = [row for row, prefixes in enumerate(shown) if prefixes is None]
+        dense = torch.zeros(len(items), self._dense_width, dtype=torch.float16)
+        dense[new] = self._states_of([items[row] for row in new], self._depth(kind))
+        for row, prefixes in enumerate(shown):
+            if prefixes is not None:
+                dense[row] = prefixes[-1]
         return self._chosen([answer for _, answer in items], dense, scores, kind)
 
     def _depth(self, kind: Kind) -> int:
         """How many of the layers that are looked at the base has to be passed through for a kind."""
         if "means" in kind.gains or "lasts" in kind.gains:
-            return len(self._layers)
+            return len(self.layers)
         return self._middle + 1 if "middle" in kind.gains else 0
 
     def of_prefixes(self, items: Sequence[Item], kind: Kind) -> Iterator[tuple[int, Tensor]]:
@@ -123,24 +131,44 @@ class AnswerFeatures:
         """
         if "reader" in kind.gains:
             raise ValueError(f"{kind.name} looks at what the reader says, and that is of whole answers")
-        depth = self._depth(kind)
-        for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
-            layers = self._layers[:depth] or self._layers[:1]
+        new = []
+        for row, item in enumerate(items):
+            if (prefixes := self._shown.get(_of(item))) is None:
+                new.append(row)
+            else:
+                yield row, self._chosen_of_prefixes(item[1], prefixes, kind)
+        layers = self.layers[: self._depth(kind)] or self.layers[:1]
+        unread = [items[row] for row in new]
+        for rows, batch in in_buckets(unread, self._model.max_tokens, self._model.device):
             states = self._model.layer_states(batch, layers, batch.answers).float().cpu()
-            whole, start = self._pool(states, batch.mask.sum(1).cpu()), 0
-            for place, row in enumerate(rows):
-                answer, ends = items[row][1], prefix_ends(len(items[row][1]))
-                dense = self._prefixed(states[:, start : start + len(answer)], torch.tensor(ends))
-                self._put(dense[-1:], {name: block[place : place + 1] for name, block in whole.items()})
-                yield row, self._chosen([answer[:end] for end in ends], dense, None, kind)
-                start += len(answer)
+            parts = torch.split(states, batch.mask.sum(1).tolist(), 1)
+            for row, part in zip(rows, parts, strict=True):
+                yield new[row], self._chosen_of_prefixes(unread[row][1], self._prefixed(part), kind)
 
-    def _prefixed(self, states: Tensor, ends: Tensor) -> Tensor:
-        """The blocks `DENSE` (P, D) of an answer's prefixes, which end at `ends` (P,). states: (L, N, H)."""
+    def _chosen_of_prefixes(self, answer: Sequence[int], dense: Tensor, kind: Kind) -> Tensor:
+        return self._chosen([answer[:end] for end in prefix_ends(len(answer))], dense, None, kind)
+
+    def show(self, item: Item, states: Tensor) -> None:
+        """Take the features of a (prompt, answer) pair from what a pass of the base gave: the states
+        (L, N, H) of the answer's N tokens after `layers`. They are at hand until `forget_shown`."""
+        self._shown[_of(item)] = self._prefixed(states.float().cpu())
+
+    def forget_shown(self) -> None:
+        """Forget what was shown."""
+        self._shown.clear()
+
+    def _prefixed(self, states: Tensor) -> Tensor:
+        """The blocks `DENSE` (P, D) of an answer's prefixes, which end at `prefix_ends`. states: (L, N, H).
+
+        The last one is the whole answer, in the very bits that it has by itself.
+        """
+        count = states.shape[1]
+        ends = torch.tensor(prefix_ends(count))
         dense = torch.zeros(len(ends), self._dense_width, dtype=torch.float16)
-        if states.shape[1]:
+        if count:
             blocks = self._blocks(states.cumsum(1)[:, ends - 1], states[:, ends - 1], ends)
             self._put(dense, {"length": _log_lengths(ends), **blocks})
+            self._put(dense[-1:], self._pool(states, torch.tensor([count])))
         return dense
 
     def knows(self, answer: Answer) -> bool:
@@ -152,7 +180,7 @@ class AnswerFeatures:
         keys = [key_of(answer) for answer in answers]
         missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in self._cache}
         if missing:
-            found = self._states_of([answer.judged for answer in missing.values()], len(self._layers))
+            found = self._states_of([answer.judged for answer in missing.values()], len(self.layers))
             self._cache.update(zip(missing, found, strict=True))
         return keys
 
@@ -198,7 +226,7 @@ class AnswerFeatures:
         if not depth:
             return out
         for rows, batch in in_buckets(items, self._model.max_tokens, self._model.device):
-            states = self._model.layer_states(batch, self._layers[:depth], batch.answers).float()
+            states = self._model.layer_states(batch, self.layers[:depth], batch.answers).float()
             part = out[rows]
             self._put(part, self._pool(states, batch.mask.sum(1)))
             out[rows] = part
@@ -225,7 +253,7 @@ class AnswerFeatures:
         found: dict[Block, Tensor] = {}
         if len(sums) > self._middle:
             found["middle"] = sums[self._middle]
-        if len(sums) == len(self._layers):
+        if len(sums) == len(self.layers):
             means = sums / counts.clamp(min=1)[:, None]
             found |= {"means": means.transpose(0, 1).flatten(1), "lasts": lasts.transpose(0, 1).flatten(1)}
         return found
@@ -283,11 +311,17 @@ class AnswerFeatures:
     def forget(self) -> None:
         """Remember nothing: somebody's words are to leave no trace."""
         self._cache.clear()
+        self._shown.clear()
         self._scores.clear()
 
     def forget_scores(self) -> None:
         """Forget what the reader said: it would say something else now."""
         self._scores.clear()
+
+
+def _of(item: Item) -> tuple[tuple[int, ...], ...]:
+    """What tells a (prompt, answer) pair from others."""
+    return tuple(item[0]), tuple(item[1])
 
 
 def _log_lengths(counts: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Improving:
         samples = self._logged(longest) or self._fresh(longest)
         if not samples:
             return None
-        measured = parts.optimiser.measure(samples)
+        measured = parts.optimiser.measure(samples, parts.features)
         parts.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, parts.settings.max_tokens)
         if self.is_live and parts.state.live_nats is None:
             parts.state = stages.met_live(parts.state, measured.kl_nats_base)

@@ -10,9 +10,13 @@ from torch import Tensor
 from deploy.engine import Sample
 from learner.batching import Item, by_length, in_buckets
 from learner.critic import Critic
+from learner.features import AnswerFeatures
 from learner.losses import upper_bound
 from learner.model import LIVE, POLICY, SharedModel
 from learner.ranks import Ranks
+
+LOWER_BYTES = 1 << 30
+"""Of `Measured.lower`, at most; where it would be larger, passes begin from the tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Measured:
     critic, those that predict each token, response after response. base_kl_nats, live_kl_nats: (B,) KL of
     each response, Rao-Blackwellised: the exact KL over the vocabulary where each token was drawn, summed over
     the response (Amini et al. 2025, arXiv:2504.10637); never below 0, and with the mean of the plain estimate
-    and less spread.
+    and less spread. lower: each response's part of `Batch.lower`, None where passes begin from the tokens.
     """
 
     items: list[Item]
@@ -38,6 +42,7 @@ class Measured:
     entropy_nats: float
     base_kl_nats: Tensor
     live_kl_nats: Tensor
+    lower: Sequence[Tensor] | None = None
 
     @property
     def kl_nats_base(self) -> float:
@@ -91,6 +96,7 @@ class Measured:
             self,
             items=self.items[rows],
             states=self.states[before : before + within],
+            lower=None if self.lower is None else self.lower[rows],
             **{name: getattr(self, name)[rows] for name in tables},
         )
 
@@ -110,9 +116,13 @@ def _is_cut_off(rollout: Sample) -> bool:
 
 
 @torch.no_grad()
-def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Measured:
+def measure(
+    model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample], features: AnswerFeatures | None = None
+) -> Measured:
     """Logprobs, states and KL of rollouts, which the present policy must have made.
 
+    features: they are of the base's states, and the base passes over the rollouts here, so they are computed
+    of the same pass.
     In the arithmetic that the policy is trained in: a ratio of PPO is 1 where the policy has not moved. The
     engine's logprobs differ from these by what its own arithmetic does, which importance weights correct;
     where a rollout has none, these stand for them.
@@ -124,7 +134,8 @@ def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Mea
     items: list[Item] = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
     lengths = torch.tensor([len(answer) for _, answer in items])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    found = _passes(model, ranks, items, mask)
+    shown = None if features is None else _Shown(features, [rollout.answer_start for rollout in rollouts])
+    found = _passes(model, ranks, items, mask, shown)
     engine = found.policy.clone()
     for row, rollout in enumerate(rollouts):
         if rollout.logprobs:
@@ -142,13 +153,14 @@ def measure(model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample]) -> Mea
         entropy_nats=float(found.entropy) / max(int(mask.sum()), 1),
         base_kl_nats=found.base_kl.sum(1),
         live_kl_nats=found.live_kl.sum(1),
+        lower=found.lower,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Passes:
     """Logprobs under policy, base and live, and KL to base and live at each token, all (B, T); prepared
-    states (N, H); the policy's summed entropy (1,)."""
+    states (N, H); the policy's summed entropy (1,); each item's part of `Batch.lower`."""
 
     policy: Tensor
     base: Tensor
@@ -157,6 +169,23 @@ class _Passes:
     live_kl: Tensor
     states: Tensor
     entropy: Tensor
+    lower: list[Tensor] | None
+
+
+class _Shown:
+    """What the base makes of rollouts, shown to the features. starts: where their thoughts have ended."""
+
+    def __init__(self, features: AnswerFeatures, starts: Sequence[int]) -> None:
+        self._features, self._starts = features, starts
+        self.layers = features.layers
+        features.forget_shown()
+
+    def show(self, rows: Sequence[int], items: Sequence[Item], states: Tensor) -> None:
+        """states: (L, N, H) of the tokens of those responses, row after row."""
+        sizes = [len(items[row][1]) for row in rows]
+        for row, part in zip(rows, torch.split(states, sizes, 1), strict=True):
+            start, (prompt, response) = self._starts[row], items[row]
+            self._features.show(([*prompt, *response[:start]], response[start:]), part[:, start:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +201,9 @@ class _Beside:
         return cls(adapter, torch.zeros(mask.shape), torch.zeros(mask.shape))
 
 
-def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tensor) -> _Passes:
+def _passes(
+    model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tensor, shown: _Shown | None
+) -> _Passes:
     """Each rank passes its share of the items, and zeros elsewhere are what the sum over the ranks fills.
 
     Two that are the same are passed once: the policy is live's copy after a release, and both are the base in
@@ -192,6 +223,8 @@ def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tenso
     place = torch.zeros(mask.shape, dtype=torch.long)
     place[mask] = torch.arange(len(states))
     mine = ranks.share(by_length(range(len(items)), items))
+    lower: dict[int, Tensor] = {}
+    keeps = 4 * model.hidden_size * sum(len(prompt) + len(answer) for prompt, answer in items) <= LOWER_BYTES
     for rows, batch in in_buckets([items[i] for i in mine], model.max_tokens, model.device):
         where = torch.zeros_like(mask)
         chosen = torch.tensor([mine[row] for row in rows])
@@ -201,9 +234,18 @@ def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tenso
         table = torch.zeros(inside.shape, dtype=torch.long)
         table[inside] = torch.arange(len(batch.targets))
         order = table[chosen.argsort()][inside[chosen.argsort()]]
-        found = model.predicting_states(batch, POLICY)
+        batch, base_states, taps = model.read_base(batch, shown.layers if shown else ())
+        if shown:
+            shown.show(chosen.tolist(), items, taps)
+        if batch.lower is not None and keeps:
+            sizes = [sum(map(len, items[row])) for row in chosen.tolist()]
+            lower.update(zip(chosen.tolist(), torch.split(batch.lower.cpu(), sizes), strict=True))
+        found = base_states if own is base else model.predicting_states(batch, POLICY)
         states[place[where]] = Critic.prepare(found).cpu()[order]
-        passed = [model.predicting_states(batch, other.adapter) for other in others]
+        passed = [
+            base_states if other is base else model.predicting_states(batch, other.adapter)
+            for other in others
+        ]
         compared = model.compare(found, passed, batch.targets)
         own.logprobs[where] = compared.logprobs.float().cpu()[order]
         entropy += compared.entropies.sum().cpu()
@@ -211,4 +253,5 @@ def _passes(model: SharedModel, ranks: Ranks, items: Sequence[Item], mask: Tenso
             other.logprobs[where] = logprobs.float().cpu()[order]
             other.kl[where] = kl.float().cpu()[order]
     ranks.add_(own.logprobs, states, entropy, *chain.from_iterable((o.logprobs, o.kl) for o in others))
-    return _Passes(own.logprobs, base.logprobs, live.logprobs, base.kl, live.kl, states, entropy)
+    kept = [lower[row] for row in range(len(items))] if len(lower) == len(items) else None
+    return _Passes(own.logprobs, base.logprobs, live.logprobs, base.kl, live.kl, states, entropy, kept)

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from learner import native
-from learner.adapters import FlatAdapter, RankTooLow, embed, rank_of
+from learner.adapters import FlatAdapter, RankTooLow, embed, on_layers_of, rank_of
 from learner.base import linear_names, load, weight_files
 from learner.batching import Batch, Item, in_buckets, make_batch
 from learner.blocks import PackedTrunk, Unsuitable, add_in_bf16
@@ -47,15 +48,17 @@ class SharedModel:
 
     folder: a folder in Hugging Face format, or a hub name that is already in the cache or can be fetched.
     rank, alpha: of the LoRA adapters, which sit on every linear layer of the blocks; a fresh adapter changes
-    nothing. rank None: by the model's width (`default_rank`). dtype: of the base (adapters and logprobs are
-    always float32). seed: of the adapters' first weights. max_tokens: padded tokens of one forward pass
-    without gradient; None for what suits the device. packed: whether to use `learner.blocks` where they fit
-    the model. bf16_products: take passes through `learner.native` where it fits the packed model, but where
-    `exact` is asked for. Raises `ValueError` when it cannot be had on this machine. reader: whether there is
-    to be an adapter `READER`. recompute: keep for the backward pass only what goes into each block;
-    `learner.native` keeps little anyway and takes no notice. base_bits: 16, or 8 or 4 for a base that is kept
-    in so few (see `learner.quantized`); passes that are `exact` are those of the base as it is served. Raises
-    `CannotQuantize` when bitsandbytes is not there, or the base cannot be had so.
+    nothing. rank None: by the model's width (`default_rank`). adapted_layers: the share of the blocks that
+    have them, counted from the last; the others are the base's for every adapter, and what they make of a
+    text can be kept (`Batch.lower`). dtype: of the base (adapters and logprobs are always float32). seed: of
+    the adapters' first weights. max_tokens: padded tokens of one forward pass without gradient; None for what
+    suits the device. packed: whether to use `learner.blocks` where they fit the model. bf16_products: take
+    passes through `learner.native` where it fits the packed model, but where `exact` is asked for. Raises
+    `ValueError` when it cannot be had on this machine. reader: whether there is to be an adapter `READER`.
+    recompute: keep for the backward pass only what goes into each block; `learner.native` keeps little anyway
+    and takes no notice. base_bits: 16, or 8 or 4 for a base that is kept in so few (see `learner.quantized`);
+    passes that are `exact` are those of the base as it is served. Raises `CannotQuantize` when bitsandbytes
+    is not there, or the base cannot be had so.
 
     Wherever `adapter` is asked for, None means the base. There is no dropout, so the same input gives the
     same output with and without gradient.
@@ -76,6 +79,7 @@ class SharedModel:
         reader: bool = False,
         recompute: bool = False,
         base_bits: int = 16,
+        adapted_layers: float = 1.0,
     ) -> None:
         self.adapters = (*ADAPTERS, READER) if reader else ADAPTERS
         self.name, self.alpha = str(folder), alpha
@@ -94,6 +98,7 @@ class SharedModel:
         self.rank = rank or default_rank(self.hidden_size)
         self.vocab_size = int(base.config.vocab_size)
         self.layers = int(base.config.num_hidden_layers)
+        self.frozen_layers = self.layers - max(1, round(adapted_layers * self.layers))
         self.context: int | None = getattr(base.config, "max_position_embeddings", None)  # tokens
         self.eos_token_ids = _eos_token_ids(base)
         self._head = OutputLayer(base.get_output_embeddings())
@@ -127,6 +132,7 @@ class SharedModel:
             reader=reader,
             recompute=settings.recompute,
             base_bits=settings.base_bits,
+            adapted_layers=settings.adapted_layers,
         )
 
     @classmethod
@@ -140,6 +146,7 @@ class SharedModel:
         reader: bool = False,
         recompute: bool = False,
         base_bits: int = 16,
+        adapted_layers: float = 1.0,
     ) -> "SharedModel":
         """A model in the arithmetic that suits this machine.
 
@@ -158,6 +165,7 @@ class SharedModel:
             reader=reader,
             recompute=recompute,
             base_bits=base_bits,
+            adapted_layers=adapted_layers,
         )
 
     @property
@@ -237,9 +245,15 @@ class SharedModel:
             lora_alpha=self.alpha,
             lora_dropout=0.0,
             target_modules=self.target_modules,
+            layers_to_transform=self._adapted_layers,
             bias="none",
             task_type="CAUSAL_LM",
         )
+
+    @property
+    def _adapted_layers(self) -> list[int] | None:
+        """The numbers of the blocks that have adapters, None for all."""
+        return [*range(self.frozen_layers, self.layers)] if self.frozen_layers else None
 
     def _check_head(self, base: Any) -> None:
         """Logits are made here by the output layer alone, so a model that does more must not pass."""
@@ -339,11 +353,38 @@ class SharedModel:
         """
         trunk = self._packed if self._native is None else self._native
         if trunk is not None:
-            return trunk.tapped(batch, layers, wanted)
+            last, before = trunk.base_states(batch, layers[-1], wanted, layers[:-1])
+            return torch.cat([before, last[None]])
         self._select(None)
+        if not layers:
+            return torch.zeros(0, len(wanted), self.hidden_size, device=self.device)
         found = self._trunk(batch.tokens, use_cache=False, output_hidden_states=True).hidden_states
         places = batch.real[wanted]
         return torch.stack([found[count].flatten(0, 1)[places] for count in layers])
+
+    @torch.no_grad()
+    def read_base(self, batch: Batch, layers: Sequence[int]) -> tuple[Batch, Tensor, Tensor]:
+        """One pass of the base: the batch with `Batch.lower`, if there is any; the states (N, H) that predict
+        the answers' tokens; and those of the answers' tokens themselves after so many `layers` each, rising
+        and fewer than all, (L, N, H)."""
+        trunk = self._packed if self._native is None else self._native
+        predicting, answers = batch.pad[batch.predicting], batch.answers
+        if trunk is None:
+            states = self.layer_states(batch, layers, answers)
+            return batch, self.predicting_states(batch, None), states.float()
+        wanted = torch.unique(torch.cat([predicting, answers]))
+        low = [count for count in layers if count < self.frozen_layers]
+        below = []
+        if self.frozen_layers:
+            lower, found = trunk.base_states(batch, self.frozen_layers, None, low)
+            below, batch = [found[:, wanted]], replace(batch, lower=lower)
+        last, above = trunk.base_states(batch, None, wanted, layers[len(low) :])
+        taps = torch.cat([*below, above])
+        return (
+            batch,
+            last[torch.searchsorted(wanted, predicting)],
+            taps[:, torch.searchsorted(wanted, answers)],
+        )
 
     def final_states(self, batch: Batch, adapter: str | None) -> Tensor:
         """The states (B, H) at the last answer tokens."""
@@ -427,11 +468,14 @@ class SharedModel:
         return {key: value.detach().cpu().clone() for key, value in self._adapters[adapter].items()}
 
     def load_adapter_state(self, adapter: str, state: dict[str, Tensor], alpha: float | None = None) -> None:
-        """Overwrite an adapter's weights, also by those of a lower rank or another alpha (None: ours).
+        """Overwrite an adapter's weights, also by those of a lower rank, on fewer layers, or with another
+        alpha (None: ours).
 
-        Raises `ValueError` when they are not of this base, `RankTooLow` when this model's rank is too low.
+        Raises `ValueError` when they are not of this base, `RankTooLow` when this model's rank is too low,
+        `LayersTooFew` when they change layers that ours are not on.
         """
         ours = self._adapters[adapter]
+        state = on_layers_of(ours, state)
         wrong = sorted(ours.keys() ^ state.keys())
         if wrong:
             raise ValueError(f"the weights do not fit {self.name}: {wrong[0]} is on one side only")
@@ -475,6 +519,8 @@ class SharedModel:
             "bias": "none",
             "inference_mode": True,
         }
+        if self.frozen_layers:
+            config["layers_to_transform"] = self._adapted_layers
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         state = {key: value.contiguous() for key, value in self.adapter_state(POLICY).items()}

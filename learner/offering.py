@@ -96,8 +96,9 @@ class Offering:
     def _compare(self, scale: float, prompts: list[list[int]], longest: int) -> Comparison:
         """The comparison of the policy as it is now, which is the trained one at this scale."""
         parts = self._parts
-        ours, live = map(self._scoring.judged, self._drawing.of_both(prompts, longest))
-        measured = parts.optimiser.measure(ours.samples)
+        drawn, others = self._drawing.of_both(prompts, longest)
+        measured = parts.optimiser.measure(drawn, parts.features)
+        ours, live = map(self._scoring.judged, (drawn, others))
         numbers = candidates.compare(
             ours.samples,
             live.samples,

@@ -20,6 +20,7 @@ from deploy.engine import Sample
 from feedback.labels import Label
 from learner.adapters import rank_of
 from learner.batching import Batch, Item
+from learner.features import AnswerFeatures
 from learner.lengths import kl_limit
 from learner.losses import Mismatch, ascend, learning_rate_scale, mismatch
 from learner.measuring import Measured, measure
@@ -137,13 +138,14 @@ class Optimiser(ABC):
         """Whether the next step leaves the policy where it is."""
         return False
 
-    def measure(self, rollouts: Sequence[Sample]) -> Measured:
-        """Logprobs, states and KL of rollouts, which the present policy must have made.
+    def measure(self, rollouts: Sequence[Sample], features: AnswerFeatures | None = None) -> Measured:
+        """Logprobs, states and KL of rollouts, which the present policy must have made. features: to be shown
+        what the base makes of them.
 
         Raises `ValueError` for no rollouts or one without tokens.
         """
         self.announce("measure", rollouts)
-        return measure(self.model, self.ranks, rollouts)
+        return measure(self.model, self.ranks, rollouts, features)
 
     def step(
         self,
@@ -279,7 +281,8 @@ class Optimiser(ABC):
 
     def _resume(self, snapshot: dict[str, Any]) -> None:
         """Take up all but the policy of a snapshot of this kind."""
-        if rank_of(snapshot["policy"]) == self.model.rank:
+        policy = snapshot["policy"]
+        if rank_of(policy) == self.model.rank and policy.keys() == self._flat.parameters.keys():
             self._optimizer.load_state_dict(copy.deepcopy(snapshot["optimizer"]))
         else:
             self._optimizer.state.clear()

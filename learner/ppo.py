@@ -173,7 +173,8 @@ class PPO(Optimiser):
         sums = torch.zeros(4, dtype=torch.float64)  # KL, clipped tokens, demonstrations' loss and tokens
         mine = self.ranks.share(by_length(rows, measured.items))
         items = [measured.items[row] for row in mine]
-        for places, batch in in_buckets(items, self.settings.update_tokens, self.model.device):
+        lower = None if measured.lower is None else [measured.lower[row] for row in mine]
+        for places, batch in in_buckets(items, self.settings.update_tokens, self.model.device, lower):
             part = [mine[place] for place in places]
             losses, clipped, kl = self._losses(measured, advantages, part, batch)
             (losses.sum() / total).backward()  # type: ignore[no-untyped-call]

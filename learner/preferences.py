@@ -170,7 +170,8 @@ class PreferenceOptimiser(Optimiser):
         mine = self.ranks.share(by_length(rows, measured.items))
         total = torch.zeros(1, dtype=torch.float64)
         items = [measured.items[row] for row in mine]
-        for places, batch in in_buckets(items, self.model.max_tokens, self.model.device):
+        lower = None if measured.lower is None else [measured.lower[row] for row in mine]
+        for places, batch in in_buckets(items, self.model.max_tokens, self.model.device, lower):
             part = [mine[place] for place in places]
             old = measured.logprobs[part][measured.mask[part]]
             total += kl_k3(old, self.policy_logprobs(batch).float().cpu()).double().sum()

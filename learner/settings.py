@@ -277,6 +277,11 @@ class LearnerSettings:
     rank: Annotated[
         int | None, "LoRA rank; without it that of the adapters that there are, else by the model's width"
     ] = None
+    adapted_layers: Annotated[
+        float,
+        "share of the model's layers that adapters change, counted from the last; with 0.5 a step takes half "
+        "as long, for adapters that can change half as much",
+    ] = 1.0
     kl_publish_nats: Annotated[
         float,
         "most KL to the live policy that a policy may have, per response of up to 64 tokens; it grows in "
@@ -368,6 +373,8 @@ class LearnerSettings:
         if self.base_bits not in BASE_BITS:
             known = ", ".join(map(str, BASE_BITS))
             raise ValueError(f"base_bits is {self.base_bits}; it must be one of {known}")
+        if not 0 < self.adapted_layers <= 1:
+            raise ValueError(f"adapted_layers is {self.adapted_layers}; it must be above 0, and 1 at most")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"rank is {self.rank}; it must be at least 1")
         if not 0 < self.rollout_quantile <= 1:

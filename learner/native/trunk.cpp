@@ -445,7 +445,8 @@ void gated_backward(const bf16* both, const bf16* dy, int64_t width, bf16* d_bot
 
 extern "C" {
 
-// Projections with one input: their weights stacked (outputs, inputs), packed for both directions.
+// Projections with one input: their weights stacked (outputs, inputs), packed for both directions. parts: how
+// many they are, of so many outputs each; none in blocks without adapters, which the last block is never.
 struct Group {
   int64_t inputs, outputs, parts, sizes[3];
   bf16 *forward, *backward;
@@ -474,14 +475,15 @@ struct Adapter {
 };
 
 // One pass over rows of packed tokens: starts (rows + 1,), tokens (starts[rows],), cos and sin (longest row,
-// d / 2). wanted: (outputs,) ascending places of the tokens whose states (outputs, H) are asked for, after
-// `layers` blocks and, when `whole` is set, the final norm. kept: room of kept_size bytes. keeps: whether
-// backward will follow. taps: (tapped,) numbers of blocks, rising, after which the wanted tokens' states go to
-// tap_states (tapped, outputs, H) as well.
+// d / 2). It begins after `first` blocks, with what they made of the tokens, inputs (starts[rows], H), which is
+// not looked at where `first` is 0. wanted: (outputs,) ascending places of the tokens whose states (outputs, H)
+// are asked for, after `layers` blocks and, when `whole` is set, the final norm. kept: room of kept_size bytes.
+// keeps: whether backward will follow. taps: (tapped,) numbers of blocks, rising, after which the wanted tokens'
+// states go to tap_states (tapped, outputs, H) as well.
 struct Pass {
-  int64_t rows, outputs, layers, whole, keeps, threads, tapped;
+  int64_t rows, outputs, first, layers, whole, keeps, threads, tapped;
   const int64_t *starts, *tokens, *wanted, *taps;
-  const float *cos, *sin;
+  const float *cos, *sin, *inputs;
   float *states, *tap_states;
   uint8_t* kept;
 };
@@ -576,7 +578,7 @@ struct Kept {
     both = room.take<bf16>(tokens * 2 * trunk.inner);
     sums = room.take<float>(tokens * trunk.heads);
     for (int i = 0; i < GROUPS && adapter; i++)
-      low[i] = room.take<bf16>(tokens * padded(adapter->rank * trunk.layer[0].groups[i].parts) + RANKS);
+      low[i] = room.take<bf16>(tokens * padded(adapter->rank * trunk.layer[trunk.layers - 1].groups[i].parts) + RANKS);
   }
 };
 
@@ -628,18 +630,17 @@ class Worker {
 
   void forward() {
     const int64_t hidden = trunk_.hidden;
-    float* x = kept(0).x;
+    float* x = kept(pass_.first).x;
     for (size_t i = 0; i < rows_.size(); i++)
       for (int64_t t = 0; t < size(rows_[i]); t++)
-        std::memcpy(x + (starts_[i] + t) * hidden,
-                    trunk_.embedding + pass_.tokens[pass_.starts[rows_[i]] + t] * hidden, 4 * hidden);
-    for (int64_t layer = 0, tap = 0; layer < pass_.layers; layer++) {
+        std::memcpy(x + (starts_[i] + t) * hidden, input(pass_.starts[rows_[i]] + t), 4 * hidden);
+    for (int64_t layer = pass_.first, tap = 0; layer < pass_.layers; layer++) {
       if (tap < pass_.tapped && pass_.taps[tap] == layer)
         copy_states(layer, pass_.tap_states + tap++ * pass_.outputs * hidden);
       forward(layer);
     }
     const float* last = kept(pass_.layers).x;
-    bool moved = pass_.layers > 0;  // the last block has only the wanted tokens left
+    bool moved = pass_.layers > pass_.first;  // the last block has only the wanted tokens left
     for (size_t i = 0; i < places_.size(); i++) {
       const float* from = last + (moved ? i : places_[i]) * hidden;
       float* to = pass_.states + outputs_[i] * hidden;
@@ -660,7 +661,7 @@ class Worker {
       else
         std::memcpy(flow.data() + i * hidden, from, 4 * hidden);
     }
-    for (int64_t layer = pass_.layers; layer-- > 0;) backward(layer, flow, gradient);
+    for (int64_t layer = pass_.layers; layer-- > pass_.first;) backward(layer, flow, gradient);
   }
 
  private:
@@ -674,6 +675,11 @@ class Worker {
 
   int64_t size(int64_t row) const { return pass_.starts[row + 1] - pass_.starts[row]; }
 
+  // What a token of the batch is before the first block of this pass.
+  const float* input(int64_t token) const {
+    return pass_.first ? pass_.inputs + token * trunk_.hidden : trunk_.embedding + pass_.tokens[token] * trunk_.hidden;
+  }
+
   // The wanted tokens' inputs of a block.
   void copy_states(int64_t layer, float* to) const {
     const float* from = kept(layer).x;
@@ -686,8 +692,8 @@ class Worker {
     const int64_t tokens = pass_.starts[pass_.rows];
     Room room{pass_.kept};
     Kept whole(trunk_, pack_.adapter, tokens, room);
-    if (pass_.keeps && layer) {
-      room = {pass_.kept + layer * room.used};
+    if (pass_.keeps && layer > pass_.first) {
+      room = {pass_.kept + (layer - pass_.first) * room.used};
       whole = Kept(trunk_, pack_.adapter, tokens, room);
     }
     whole.x += offset_ * trunk_.hidden;
@@ -696,7 +702,7 @@ class Worker {
     whole.mixed += offset_ * trunk_.heads * trunk_.head;
     whole.both += offset_ * 2 * trunk_.inner;
     whole.sums += offset_ * trunk_.heads;
-    for (int i = 0; i < GROUPS && pack_.adapter; i++) whole.low[i] += offset_ * pack_.of(0, i).wide;
+    for (int i = 0; i < GROUPS && pack_.adapter; i++) whole.low[i] += offset_ * pack_.of(trunk_.layers - 1, i).wide;
     return whole;
   }
 
@@ -805,8 +811,8 @@ class Worker {
     narrow_all(d_wide.data(), count_ * turned(), d_turned.data());
     norms(k.x, here.norm_1, count_, hidden, eps_, input.data());
     project_backward(layer, 0, input.data(), k.low[0], d_turned.data(), count_, d_low.data(), gradient,
-                     layer ? &normed_out : nullptr);
-    for (int64_t i = 0; i < count_ && layer; i++)
+                     layer > pass_.first ? &normed_out : nullptr);
+    for (int64_t i = 0; i < count_ && layer > pass_.first; i++)
       add_norm_backward(d_normed.data() + i * hidden, k.x + i * hidden, here.norm_1, hidden, eps_,
                         flow.data() + i * hidden);
   }
@@ -822,7 +828,7 @@ class Worker {
 
   int64_t widest() const {
     int64_t found = 0;
-    for (int i = 0; i < GROUPS; i++) found = std::max(found, pack_.of(0, i).wide);
+    for (int i = 0; i < GROUPS; i++) found = std::max(found, pack_.of(trunk_.layers - 1, i).wide);
     return found;
   }
 
@@ -983,7 +989,7 @@ int64_t hearken_kept_size(const Trunk* trunk, const Adapter* adapter, const Pass
   Room room{nullptr};
   Kept(*trunk, adapter, pass->starts[pass->rows], room);
   int64_t states = up_to(pass->starts[pass->rows] * trunk->hidden * sizeof(float), 64);  // after the last block
-  return pass->keeps ? pass->layers * room.used + states : room.used;
+  return pass->keeps ? (pass->layers - pass->first) * room.used + states : room.used;
 }
 
 void hearken_forward(const Trunk* trunk, const Adapter* adapter, const Pass* pass) {
@@ -993,7 +999,7 @@ void hearken_forward(const Trunk* trunk, const Adapter* adapter, const Pass* pas
   {
     if (adapter) {
 #pragma omp for
-      for (int64_t i = 0; i < GROUPS * pass->layers; i++)
+      for (int64_t i = GROUPS * pass->first; i < GROUPS * pass->layers; i++)
         Pack{*trunk, adapter}.renew(i / GROUPS, static_cast<int>(i % GROUPS));
     }
 #pragma omp for schedule(static, 1)

@@ -5,6 +5,7 @@ Shapes: T packed tokens of B rows, of which P are wanted, H hidden size, N weigh
 
 from collections.abc import Mapping, Sequence
 from ctypes import CDLL, Array, Structure, addressof, byref, c_double, c_int64, c_void_p
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,8 +49,9 @@ class _Adapter(Structure):
 
 class _Pass(Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("rows", "outputs", "layers", "whole", "keeps", "threads", "tapped")),
-        *((name, c_void_p) for name in ("starts", "tokens", "wanted", "taps", "cos", "sin")),
+        *((name, c_int64) for name in ("rows", "outputs", "first", "layers", "whole", "keeps")),
+        *((name, c_int64) for name in ("threads", "tapped")),
+        *((name, c_void_p) for name in ("starts", "tokens", "wanted", "taps", "cos", "sin", "inputs")),
         *((name, c_void_p) for name in ("states", "tap_states", "kept")),
     )
 
@@ -95,15 +97,23 @@ class NativeTrunk:
     ) -> Tensor:
         """The states (T, H) after the first `layers` blocks, or after all and the final norm; only the rows
         `wanted` (P,), which ascend, if given. Differentiable in the adapter's weights."""
-        flat = self._packed.embedding if adapter is None else self._weights[adapter]
+        frozen = self._packed.frozen
+        if adapter is None or (layers is not None and layers <= frozen):
+            flat, adapter = self._packed.embedding, None
+        else:
+            flat = self._weights[adapter]
+            if frozen and batch.lower is None:  # an adapter has nothing for the blocks below
+                batch = replace(batch, lower=self.base_states(batch, frozen, None, ())[0])
         found: Tensor = _States.apply(flat, self, batch, adapter, layers, wanted)  # type: ignore[no-untyped-call]
         return found
 
-    def tapped(self, batch: Batch, layers: Sequence[int], wanted: Tensor) -> Tensor:
-        """The base's states (L, P, H) of the tokens `wanted` (P,) after so many blocks each, rising, in one
-        pass and without gradient."""
-        found, (_, held) = self.forward(batch, None, layers[-1], wanted, False, layers[:-1])
-        return torch.stack([*held[-1], found])
+    def base_states(
+        self, batch: Batch, layers: int | None, wanted: Tensor | None, taps: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The base's states (P, H) as `states` gives them, and in the same pass those after `taps` blocks
+        each, rising and fewer than `layers`, (L, P, H). Without gradient."""
+        found, (_, held) = self.forward(batch, None, layers, wanted, False, taps)
+        return found, held[-1]
 
     # ---- what the library is given
 
@@ -137,10 +147,11 @@ class NativeTrunk:
         )
 
     def _adapter(self, blocks: Sequence[Block], name: str) -> _Adapter:
-        flat, one = self._weights[name], blocks[0].adapted(name, 0)
-        groups = [block.adapted(name, index) for block in blocks for index in range(GROUPS)]
+        flat, frozen = self._weights[name], self._packed.frozen
+        one = blocks[frozen].adapted(name, 0)
+        groups = [block.adapted(name, index) for block in blocks[frozen:] for index in range(GROUPS)]
         starts = [group.parameters[0].data_ptr() - flat.data_ptr() for group in groups]
-        offsets = torch.tensor(starts) // flat.element_size()
+        offsets = torch.tensor([0] * (GROUPS * frozen) + starts) // flat.element_size()
         found = _Adapter(
             rank=one.up[0].shape[1],
             count=len(flat),
@@ -179,13 +190,17 @@ class NativeTrunk:
         if not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self._packed.embedding):
             raise IndexError(f"tokens are not all from 0 to {len(self._packed.embedding) - 1}")
         wanted = torch.arange(len(tokens)) if wanted is None else wanted
+        count = self._trunk.layers if layers is None else layers
+        frozen = self._packed.frozen
+        lower = None if batch.lower is None or count < frozen else batch.lower.float().contiguous()
         states = torch.empty(len(wanted), self._trunk.hidden)
         tapped, tap_states = torch.tensor(taps), torch.empty(len(taps), len(wanted), self._trunk.hidden)
         cos, sin = self.turns(batch.tokens.shape[1])
         call = _Pass(
             rows=len(lengths),
             outputs=len(wanted),
-            layers=self._trunk.layers if layers is None else layers,
+            first=0 if lower is None else frozen,
+            layers=count,
             whole=layers is None,
             keeps=keeps,
             threads=min(len(lengths), torch.get_num_threads()),
@@ -196,6 +211,7 @@ class NativeTrunk:
             taps=tapped.data_ptr(),
             cos=cos.data_ptr(),
             sin=sin.data_ptr(),
+            inputs=None if lower is None else lower.data_ptr(),
             states=states.data_ptr(),
             tap_states=tap_states.data_ptr(),
         )
@@ -204,7 +220,8 @@ class NativeTrunk:
         kept = torch.empty(size, dtype=torch.uint8)
         call.kept = kept.data_ptr()
         self._library.hearken_forward(byref(self._trunk), chosen, byref(call))
-        return states, (call, (starts, tokens, wanted, tapped, cos, sin, kept, tap_states))
+        lent = torch.empty(0) if lower is None else lower
+        return states, (call, (starts, tokens, wanted, tapped, cos, sin, lent, kept, tap_states))
 
     def backward(self, adapter: str, held: "_Held", d_states: Tensor) -> Tensor:
         """The gradient (N,) of the adapter's weights from that of the states (P, H)."""
