@@ -112,15 +112,23 @@ def encoder(model: Path) -> Callable[[tuple[Message, ...], str], tuple[list[int]
     except (OSError, ValueError) as error:
         raise UsageError(f"the tokenizer of {model} cannot be read: {error}") from error
 
-    def encode(messages: tuple[Message, ...], answer: str) -> tuple[list[int], list[int]]:
+    def prompt_of(messages: tuple[Message, ...]) -> list[int]:
         plain = [_plain(message) for message in messages]
         try:
             prompt = tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # whatever the model's template raises
             raise ValueError(f"the model's chat template refuses it: {error}") from error
-        prompt_token_ids = tokenizer.encode(prompt, add_special_tokens=False)
+        found: list[int] = tokenizer.encode(prompt, add_special_tokens=False)
+        return found
+
+    last: tuple[tuple[Message, ...], list[int]] | None = None
+
+    def encode(messages: tuple[Message, ...], answer: str) -> tuple[list[int], list[int]]:
+        nonlocal last
+        if last is None or last[0] is not messages:  # the answers of an example come one after another
+            last = messages, prompt_of(messages)
         token_ids = tokenizer.encode(answer, add_special_tokens=False)
-        return prompt_token_ids, [*token_ids, tokenizer.eos_token_id]
+        return last[1], [*token_ids, tokenizer.eos_token_id]
 
     return encode
 
