@@ -207,7 +207,8 @@ def _refusal(refused: Refused, progress: Progress | None) -> ApiError:
     if refused.why == "model":
         return _no_model(refused.message)
     if refused.why == "memory":
-        return BodyTooLarge(refused.message + _how_far(progress), code="import_too_large")
+        written = 0 if progress is None else progress.written
+        return BodyTooLarge(f"{refused.message} {written} examples are written.", code="import_too_large")
     log.error("an import cannot be sealed: %s", refused.message)
     return _broken_off("Texts cannot be sealed at the moment", "log_unavailable", progress)
 

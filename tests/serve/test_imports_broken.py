@@ -20,7 +20,7 @@ from feedback.sqlite_log import SqliteLog
 from serve.caller import OPEN
 from serve.errors import Unavailable
 from serve.imports import MOST_BODIES, Imports
-from tests.serve.conftest import SECRET, Gateway, Start
+from tests.serve.conftest import SECRET, Gateway, Start, eventually
 from tests.serve.imports import LINES, Row, counted, imported, lines, refusal, rows, send
 
 
@@ -29,6 +29,9 @@ def test_an_upload_that_breaks_off_has_done_nothing(importer: Gateway) -> None:
     head = f"POST /v1/imports HTTP/1.1\r\nhost: localhost\r\ncontent-type: {LINES}\r\n"
     with socket.create_connection((place.hostname, place.port)) as plain:
         plain.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[: len(body) // 2])
+    left = 'hearken_requests_total{code="499",route="/v1/imports"}'
+    eventually(lambda: importer.metric(left) == 1, "the gateway knows that the client has left")
+    assert counted(importer) == before
     assert send(importer, body).json()["written"] == 500
     assert set((counted(importer) - before).values()) == {1}
     assert len(counted(importer)) == len(before) + 1000
@@ -69,6 +72,7 @@ def test_a_log_that_fails_in_the_middle_is_told_and_the_rest_follows(
     assert (told["written"], told["written_before"], told["imported"]) == (400, 100, {"thumbs": 500})
     assert len(counted(gateway)) == 1000
     assert set(counted(gateway).values()) == {1}
+    assert len({vote.at for vote in gateway.votes()}) == 1  # what is sent again is the same import
 
 
 def test_others_are_answered_while_an_import_runs(
@@ -106,12 +110,12 @@ def test_bodies_at_the_same_time_are_bounded(tmp_path: Path, log: SqliteLog, sha
         for _ in tasks:
             await begun.get()
         with pytest.raises(Unavailable, match="Too many imports"):
-            await post()
+            await asyncio.wait_for(post(), 10)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         more = asyncio.create_task(post())
-        await begun.get()  # there is room again
+        await asyncio.wait_for(begun.get(), 10)  # there is room again
         more.cancel()
 
     asyncio.run(story())
@@ -139,3 +143,17 @@ def test_a_process_that_dies_ends_no_import(
     assert send(second, body).json()["written"] == 400
     assert set(counted(second).values()) == {1}
     assert len(counted(second)) == 1000
+
+
+LITTLE = """
+from hearken import import_worker
+import_worker.MEMORY_BYTES = 50_000_000
+import_worker.main()
+"""
+
+
+def test_a_body_that_takes_too_much_memory_is_refused_and_ends_nothing_else(start: Start) -> None:
+    gateway = start(import_command=(sys.executable, "-c", LITTLE, "/nowhere"))
+    small_objects = b"[" + b"[]," * 3_000_000 + b"[]]"
+    assert refusal(send(gateway, small_objects, "application/json"), 413) == "import_too_large"
+    assert refusal(send(gateway, lines([{"prompt": "x"}])), 400) == "nothing_imported"
