@@ -7,6 +7,7 @@ A redactor is a function from a text to a text. The built-in one knows patterns,
 import importlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 from feedback.presidio import presidio
 
@@ -33,6 +34,18 @@ def redact_patterns(text: str) -> str:
     text = _SSN.sub("[ssn]", text)
     text = _IPV4.sub("[ip]", text)
     return _PHONE.sub("[phone]", text)
+
+
+def redact_all(content: Any, redact: Redactor) -> Any:
+    """Every text in messages but the roles and kinds."""
+    if isinstance(content, str):
+        return redact(content)
+    if isinstance(content, list):
+        return [redact_all(part, redact) for part in content]
+    if isinstance(content, dict):
+        kept = ("role", "type", "id", "tool_call_id")
+        return {name: part if name in kept else redact_all(part, redact) for name, part in content.items()}
+    return content
 
 
 def load_redactor(name: str | None) -> Redactor | None:

@@ -10,9 +10,10 @@ from feedback.dialects import Options
 from feedback.dialects.files import Survey
 from feedback.events import BASE, RELEASES
 from feedback.examples import Example
+from feedback.import_report import Report
 from feedback.opening import open_log
 from hearken.errors import UsageError
-from hearken.importing import Report, encoder
+from hearken.importing import encoder
 from learner.settings import FineTuningSettings
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,24 +11,20 @@ from typing import Any
 
 from feedback.dialects import Options
 from feedback.dialects.files import Survey
-from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
-from feedback.examples import Example, Message
-from feedback.heard import Heard
+from feedback.events import COMPLETIONS, FEEDBACK
+from feedback.examples import Message
 from feedback.ids import Signer
+from feedback.import_batches import Batches
+from feedback.import_options import BadOption
+from feedback.import_report import Report
 from feedback.importing import Importer
-from feedback.log import Entry, EventLog, LogError, LogUnavailable
+from feedback.log import EventLog, LogError, LogUnavailable
 from feedback.opening import open_log, open_sealer
-from feedback.sealing import Sealer
 from feedback.secret import load_secret
 from hearken.engine import resolve_model
 from hearken.errors import UsageError
 
-ROWS_PER_APPEND = 200
-ROWS_SHOWN = 5  # row numbers told for each reason
 PATIENCE_SECONDS = 60.0
-
-Waiting = tuple[str, str, Completion | Feedback, bool]
-"""An event to be written: its topic, its key in the log, itself, and whether nobody said it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,53 +38,6 @@ class ImportSettings:
     tenant: str = "default"
     kafka: str | None = None
     dry_run: bool = False
-
-
-@dataclass(slots=True)
-class Report:
-    """What became of a file's rows. `problem`: why it could not be read to its end."""
-
-    file: str
-    rows: int = 0
-    imported: Counter[str] = field(default_factory=Counter)  # kind -> how many
-    repeated: int = 0
-    changed: int = 0
-    skipped: dict[str, list[int]] = field(default_factory=dict)  # reason -> rows
-    problem: str = ""
-
-    def skip(self, reason: str, row: int) -> None:
-        if row == 0:
-            self.problem = reason
-        else:
-            self.skipped.setdefault(reason, []).append(row)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.imported.items())) or "nothing"
-        told = [f"{self.file}: {self.rows} rows, imported {kinds}"]
-        if self.repeated:
-            told.append(f"  {self.repeated} said again what another row said")
-        if self.changed:
-            told.append(f"  {self.changed} judged again what the same rater had judged: the newest counts")
-        for reason, rows in sorted(self.skipped.items(), key=lambda item: -len(item[1])):
-            shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", .." if len(rows) > ROWS_SHOWN else "")
-            told.append(f"  {len(rows)} skipped: {reason} (row {shown})")
-        if self.problem:
-            told.append(f"  not read to its end: {self.problem}")
-        return told
-
-    def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        skipped = {reason: {"count": len(rows), "rows": rows} for reason, rows in self.skipped.items()}
-        return {
-            "file": self.file,
-            "rows": self.rows,
-            "imported": dict(self.imported),
-            "repeated": self.repeated,
-            "changed": self.changed,
-            "skipped": skipped,
-            "problem": self.problem or None,
-        }
 
 
 def run(settings: ImportSettings, report_file: Path | None) -> int:
@@ -109,7 +57,7 @@ def run(settings: ImportSettings, report_file: Path | None) -> int:
     problems = [report.problem for report in reports if report.problem]
     if problems:
         raise UsageError("; ".join(problems))
-    return 0 if any(report.imported or report.repeated for report in reports) else 1
+    return 0 if any(report.is_of_use for report in reports) else 1
 
 
 def _tell(reports: list[Report], dry_run: bool, report_file: Path | None) -> None:
@@ -125,81 +73,21 @@ def _import(settings: ImportSettings, reports: list[Report]) -> None:
     signer = Signer(load_secret(settings.data / "secret"))
     importer = Importer(signer, settings.tenant, encoder(settings.model), time.time())
     survey = Survey(settings.files, settings.options)
-    for report, rows in zip(reports, survey.rows, strict=True):
-        report.rows = rows
-    _check_columns(settings.options, reports)
+    try:
+        batches = Batches(survey, settings.options, reports, importer)
+    except BadOption as error:
+        raise UsageError(f"--{error.name} {error}") from error
     log = open_log(settings.data, settings.kafka, "operator")
     try:
-        sealer = open_sealer(settings.data)
-        since = sealer.begin()
-        waiting: list[Waiting] = []
-        for events in _events(survey, reports, importer):
-            waiting += events
-            if len(waiting) >= ROWS_PER_APPEND:
-                _write(waiting, since, settings, sealer, log)
-                waiting = []
-        _write(waiting, since, settings, sealer, log)
+        with _progress(sum(report.rows for report in reports)) as advance:
+            if settings.dry_run:
+                batches.dry(advance)
+                return
+            for batch in batches.sealed(open_sealer(settings.data), advance):
+                log.append(batch.entries).result()
         _settle(log)
     finally:
         log.close()
-
-
-def _check_columns(options: Options, reports: list[Report]) -> None:
-    """A misspelt --map must not go unnoticed. Raises UsageError."""
-    missing = sorted(options.columns.keys() - options.used)
-    if missing and any(report.rows for report in reports):
-        raise UsageError(f"--map names {', '.join(map(repr, missing))}, which no row has as a column")
-
-
-def _events(survey: Survey, reports: list[Report], importer: Importer) -> Iterator[list[Waiting]]:
-    """What goes into the log, an example at a time; the reports get the rest."""
-    heard = Heard(len(reports))
-    with _progress(sum(report.rows for report in reports)) as advance:
-        for found in survey.examples():
-            report = reports[found.file]
-            advance()
-            if not isinstance(found.said, Example):
-                report.skip(str(found.said), found.row)
-                continue
-            try:
-                example, news = heard.new(found.file, found.said)
-                events = [] if example is None else _of(example, importer)
-            except ValueError as error:  # the template's refusal, or half a character of UTF-16
-                report.skip(str(error), found.row)
-                continue
-            if news == "new":
-                report.imported[found.said.kind] += 1
-            else:
-                report.repeated += news == "repeated"
-                report.changed += news == "changed"
-            yield events
-
-
-def _of(example: Example, importer: Importer) -> list[Waiting]:
-    """The events of an example. Raises ValueError for one that cannot be written."""
-    completions, vote = importer.events(example)
-    shared = importer.is_nobodys(example)
-    for event in (*completions, vote):
-        event.model_dump_json()  # refuses half a character of UTF-16, before others are written with it
-    return [
-        *((COMPLETIONS, vote.rater, completion, shared) for completion in completions),
-        (FEEDBACK, vote.rater, vote, shared),
-    ]
-
-
-def _write(
-    events: list[Waiting], since: int, settings: ImportSettings, sealer: Sealer, log: EventLog
-) -> None:
-    """Append events, sealed; keys that are new are made together. Who was erased since has no words in it."""
-    if not events or settings.dry_run:
-        return
-    sealed = sealer.seal_all([(event, shared) for _, _, event, shared in events], since)
-    log.append(
-        [
-            Entry(topic, key, event.model_dump_json().encode())
-            for (topic, key, _, _), event in zip(events, sealed, strict=True)
-        ]
-    ).result()
 
 
 def _settle(log: EventLog) -> None:
@@ -224,15 +112,23 @@ def encoder(model: Path) -> Callable[[tuple[Message, ...], str], tuple[list[int]
     except (OSError, ValueError) as error:
         raise UsageError(f"the tokenizer of {model} cannot be read: {error}") from error
 
-    def encode(messages: tuple[Message, ...], answer: str) -> tuple[list[int], list[int]]:
+    def prompt_of(messages: tuple[Message, ...]) -> list[int]:
         plain = [_plain(message) for message in messages]
         try:
             prompt = tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # whatever the model's template raises
             raise ValueError(f"the model's chat template refuses it: {error}") from error
-        prompt_token_ids = tokenizer.encode(prompt, add_special_tokens=False)
+        found: list[int] = tokenizer.encode(prompt, add_special_tokens=False)
+        return found
+
+    last: tuple[tuple[Message, ...], list[int]] | None = None
+
+    def encode(messages: tuple[Message, ...], answer: str) -> tuple[list[int], list[int]]:
+        nonlocal last
+        if last is None or last[0] is not messages:  # the answers of an example come one after another
+            last = messages, prompt_of(messages)
         token_ids = tokenizer.encode(answer, add_special_tokens=False)
-        return prompt_token_ids, [*token_ids, tokenizer.eos_token_id]
+        return last[1], [*token_ids, tokenizer.eos_token_id]
 
     return encode
 

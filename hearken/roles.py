@@ -29,13 +29,19 @@ def run_gateway(config: Config) -> int:
     from serve.main import run
 
     settings = _in_folder(config).build("gateway")
+    model = config.build("service").model
     check_port(settings.host, settings.port)
     log_to_stderr()
     try:
-        run(settings)
+        run(settings, None if model is None else import_command(model))
     except (LogError, KeysUnusable) as error:
         raise UsageError(f"the gateway cannot run: {error}", code=1) from error
     return 0
+
+
+def import_command(model: str) -> tuple[str, ...]:
+    """What starts a process that works off imports, with the tokens of a model (a folder or a name)."""
+    return (sys.executable, "-m", "hearken.import_worker", model)
 
 
 def run_controller(config: Config) -> int:

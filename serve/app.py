@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -47,6 +47,7 @@ from serve.following import TableFollower
 from serve.generation import Route
 from serve.hosts import TrustedHosts
 from serve.idempotency import Idempotency
+from serve.imports import Imports
 from serve.leases import Leases
 from serve.limits import NO_LIMITS
 from serve.listening import most_connections
@@ -115,12 +116,14 @@ def create_app(
     signer: Signer,
     stored: StoredCompletions,
     relay_lag: RelayLag | None = None,
+    import_command: Sequence[str] | None = None,
 ) -> FastAPI:
     """The gateway on a log, its stores and a signer, which stay the caller's to close.
 
-    `relay_lag` tells how many events wait for Kafka and the age of the oldest in seconds.
+    `relay_lag` tells how many events wait for Kafka and the age of the oldest in seconds. `import_command`
+    starts the process in which imports are worked off; without it there are none.
     """
-    gateway = Gateway(settings, events, shared, signer, stored, relay_lag)
+    gateway = Gateway(settings, events, shared, signer, stored, relay_lag, import_command)
     app = FastAPI(
         lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -137,6 +140,7 @@ def create_app(
     route("/v1/feedback/{feedback_id}", gateway.receipt, methods=["GET"])
     route("/v1/feedback/{feedback_id}", gateway.retraction, methods=["DELETE"])
     route("/v1/policies/{version}/feedback", gateway.policy_feedback, methods=["GET"])
+    app.add_route("/v1/imports", gateway.imports, methods=["POST"])
     for path in ("/v1/users", "/v1/users/{user:name}"):
         route(path, gateway.show_user, methods=["GET"])
         route(path, gateway.erase_user, methods=["DELETE"])
@@ -175,6 +179,7 @@ class Gateway:
         signer: Signer,
         stored: StoredCompletions,
         relay_lag: RelayLag | None,
+        import_command: Sequence[str] | None,
     ) -> None:
         self.metrics = Metrics()
         self._background: list[asyncio.Task[None]] = []
@@ -228,6 +233,9 @@ class Gateway:
             self._take_votes,
         )
         self._receipt_api = ReceiptApi(self._receipts, self._recorder, signer)
+        self._imports = Imports(
+            import_command, settings.data, signer, events, shared, settings.redact, settings.max_import_bytes
+        )
 
     @property
     def edge(self) -> Edge:
@@ -258,6 +266,7 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             self._receipts.close()
+            await asyncio.to_thread(self._imports.close)
             await asyncio.to_thread(self._sealer.close)  # what waits for a key is in the log then
             await self._upstream.close()
 
@@ -427,6 +436,12 @@ class Gateway:
         """GET /v1/users/{user}: what is kept of a user, for an operator."""
         caller = await self._enter(request, "operate")
         return json_response(await self._users.show(user, request.query_params, caller))
+
+    async def imports(self, request: Request) -> Response:
+        """POST /v1/imports: judged examples of a file, for an operator."""
+        caller = await self._enter(request, "operate")
+        told = self._imports.post(request.headers, request.query_params, request.stream(), caller)
+        return json_response(await told)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: the one public model."""

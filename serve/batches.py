@@ -6,19 +6,16 @@ from typing import Any
 import orjson
 
 from serve.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
-from serve.media import is_json, media_type, unsupported
+from serve.media import JSON_LINES, is_json, media_type, unsupported
 
 MAX_ITEMS = 1000
 _PLAIN = "text/plain"  # what a browser may send to another origin without asking first
-_LINES = frozenset(
-    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
-)
 
 
 def is_batch(raw: bytes, content_type: str) -> bool:
     """Whether a body holds several votes. Raises UnsupportedMediaType for what is not JSON."""
     kind = media_type(content_type)
-    if kind in _LINES:
+    if kind in JSON_LINES:
         return True
     if kind == _PLAIN:
         return False
@@ -46,7 +43,7 @@ def split(raw: bytes, content_type: str) -> list[Any]:
 
     Raises BadRequest when the body is no array or empty, BodyTooLarge for more than `MAX_ITEMS`.
     """
-    if media_type(content_type) in _LINES:
+    if media_type(content_type) in JSON_LINES:
         items: list[Any] = [line for line in raw.split(b"\n") if line and not line.isspace()]
     else:
         try:

@@ -4,6 +4,7 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -20,8 +21,11 @@ SWITCH_SECONDS = 0.0005
 _NOT_STARTED = 3  # uvicorn's own exit status for a server that did not come up
 
 
-def run(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT; running answers get `drain_seconds` to finish."""
+def run(settings: GatewaySettings, import_command: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; running answers get `drain_seconds` to finish.
+
+    `import_command`: see `create_app`.
+    """
     # uvicorn puts these handlers back when it has drained and raises the signal again: then the process
     # leaves through the finally below, and not at once.
     signal.signal(signal.SIGTERM, _leave)
@@ -38,7 +42,7 @@ def run(settings: GatewaySettings) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         relay_lag = getattr(events, "lag", None)  # only a log with Kafka behind it has one
-        app = create_app(settings, events, shared, signer, stored, relay_lag)
+        app = create_app(settings, events, shared, signer, stored, relay_lag, import_command)
         # All of this stays for good: full collections need not look at it again while tokens wait.
         gc.collect()
         gc.freeze()

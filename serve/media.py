@@ -6,6 +6,10 @@ its browser asks whether the page's origin may (CORS).
 
 from serve.errors import UnsupportedMediaType
 
+JSON_LINES = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
+)
+
 
 def media_type(content_type: str) -> str:
     """The type in a content-type header, without its parameters."""

@@ -6,6 +6,7 @@ Requests are checked against the schemas that are shown here (serve/schema.py), 
 from typing import Any
 
 from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
+from serve.import_openapi import IMPORT_PATHS, IMPORT_SCHEMAS
 from serve.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
 from serve.response_schemas import RESPONSES, ref
 
@@ -85,6 +86,7 @@ def document(model_name: str) -> Json:
                 "post": _post("createComparison", "Two answers to choose from", _whole(chat), "Comparison")
             },
             **FEEDBACK_PATHS,
+            **IMPORT_PATHS,
             "/v1/models": {"get": _operation("listModels", "The one model", "ModelList", [])},
             "/v1/models/{model}": {
                 "parameters": [
@@ -106,7 +108,7 @@ def document(model_name: str) -> Json:
             "/readyz": {"get": _health("Whether an engine can serve everyone")},
         },
         "components": {
-            "schemas": RESPONSES | FEEDBACK_SCHEMAS,
+            "schemas": RESPONSES | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from feedback.events import Choice, Completion
 from feedback.ids import Signer
-from feedback.redaction import Redactor
+from feedback.redaction import Redactor, redact_all
 from feedback.sealing import Keys, Sealer
 from feedback.vault_keys import VaultUnavailable
 from serve.stored import Stored
@@ -90,21 +90,21 @@ class Privacy:
         """The copy of an answer to keep for its client."""
         if self._redact is None:
             return item
-        choices = _redact_all(item.answer["choices"], self._redact)
+        choices = redact_all(item.answer["choices"], self._redact)
         for choice, before in zip(choices, item.answer["choices"], strict=True):
             if choice != before and "logprobs" in choice:
                 choice["logprobs"] = None  # they spell the answer token by token
         return replace(
             item,
             answer={**item.answer, "choices": choices},
-            messages=_redact_all(item.messages, self._redact),
-            metadata=_redact_all(dict(item.metadata), self._redact),
+            messages=redact_all(item.messages, self._redact),
+            metadata=redact_all(dict(item.metadata), self._redact),
         )
 
     def _redacted(self, completion: Completion) -> Completion:
         if self._redact is None:
             return completion
-        messages = _redact_all(completion.messages, self._redact)
+        messages = redact_all(completion.messages, self._redact)
         choices = [self._redacted_choice(choice) for choice in completion.choices]
         # Token ids are text too, and of prompts that came as ids the redactor saw no text.
         several = any(choice.prompt_token_ids is not None for choice in choices)
@@ -143,15 +143,3 @@ def without_texts(completion: Completion) -> Completion:
     """The event of a completion whose texts may not be kept: that it was, not what it was."""
     choices = [choice.without_text() for choice in completion.choices]
     return completion.model_copy(update={"messages": [], "prompt_token_ids": [], "choices": choices})
-
-
-def _redact_all(content: Any, redact: Redactor) -> Any:
-    """Every text in messages but the roles and kinds."""
-    if isinstance(content, str):
-        return redact(content)
-    if isinstance(content, list):
-        return [_redact_all(part, redact) for part in content]
-    if isinstance(content, dict):
-        kept = ("role", "type", "id", "tool_call_id")
-        return {name: part if name in kept else _redact_all(part, redact) for name, part in content.items()}
-    return content

@@ -69,6 +69,9 @@ class GatewaySettings:
     max_body_bytes: Annotated[int, "longest request body, well below what one entry of the log holds"] = (
         4 * 1024 * 1024
     )
+    max_import_bytes: Annotated[
+        int, "longest body of an import, unpacked; the rest of a larger file can be sent by itself"
+    ] = 64 * 1024 * 1024
     bounds: Annotated[Bounds, "bounds on requests' headers, on slow clients and on readers that stop"] = (
         NORMAL_BOUNDS
     )
@@ -120,6 +123,8 @@ class GatewaySettings:
         load_redactor(self.redact)
         if self.poll_seconds <= 0 or self.engine_timeout_seconds <= 0 or self.max_body_bytes <= 0:
             raise ValueError("poll_seconds, engine_timeout_seconds and max_body_bytes must be above 0")
+        if self.max_import_bytes <= 0:
+            raise ValueError("max_import_bytes must be above 0")
         if min(self.hang_seconds, self.silent_seconds, self.queue_seconds) <= 0:
             raise ValueError("hang_seconds, silent_seconds and queue_seconds must be above 0")
         if self.default_max_tokens is not None:

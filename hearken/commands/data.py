@@ -14,7 +14,7 @@ IMPORT = {**EXPORT, "--model": "service.model"}
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:
-    from feedback.dialects import LAYOUTS
+    from feedback.import_options import LAYOUT_NAMES
 
     command.add_argument(
         "files",
@@ -24,7 +24,7 @@ def _add_import(command: argparse.ArgumentParser) -> None:
         help=".json, .jsonl, .csv or .parquet, also .gz and .zst",
     )
     text = "what a row looks like; auto tells by the columns that each row has"
-    flag(command, "--layout", str, "auto", text, choices=("auto", *LAYOUTS))
+    flag(command, "--layout", str, "auto", text, choices=LAYOUT_NAMES)
     several: dict[str, Any] = {"action": "append", "default": []}
     command.add_argument(
         "--scale",
@@ -81,35 +81,13 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace) -> "Options":
     """What was said about rows. Raises UsageError."""
-    from feedback.dialects import Options
+    from feedback.import_options import BadOption, parse_options
     from hearken.errors import UsageError
 
-    scales = {}
-    for text in arguments.scale:
-        name, _, scale = text.rpartition("=")
-        low, colon, high = scale.partition(":")
-        try:
-            scales[name] = (float(low), float(high if colon else "?"))
-        except ValueError as error:
-            raise UsageError(f"--scale {text}: a scale is LOWEST:HIGHEST, like 1:5") from error
-    columns = dict(_named("--map", text) for text in arguments.map)
-    directions = dict(_named("--direction", text) for text in arguments.direction)
-    for name, which in directions.items():
-        if which not in ("higher", "lower"):
-            raise UsageError(f"--direction {name}={which}: a direction is higher or lower")
     try:
-        return Options(layout=arguments.layout, scales=scales, columns=columns, directions=directions)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _named(flag: str, text: str) -> tuple[str, Any]:
-    name, equals, said = text.rpartition("=")
-    if not equals or not name or not said:
-        from hearken.errors import UsageError
-
-        raise UsageError(f"{flag} {text}: it must be {'COLUMN=FIELD' if flag == '--map' else 'NAME=WHICH'}")
-    return name, said
+        return parse_options(arguments.layout, arguments.scale, arguments.map, arguments.direction)
+    except BadOption as error:
+        raise UsageError(f"--{error.name} {error}") from error
 
 
 def _export(arguments: argparse.Namespace) -> int:

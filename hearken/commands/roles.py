@@ -12,6 +12,7 @@ GATEWAY = {
     "--engine": "gateway.engines",
     "--host": "gateway.host",
     "--port": "gateway.port",
+    "--model": "service.model",
     "--model-name": "gateway.model_name",
     "--max-in-flight": "gateway.max_in_flight",
     "--queue-length": "gateway.queue_length",

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from feedback.log import EventLog, Record
 from feedback.opening import open_sealer
 from feedback.shared import SharedStore, SqliteStore
 from feedback.sqlite_log import SqliteLog
+from hearken.roles import import_command
 from serve.app import create_app
 from serve.listening import server
 from serve.settings import GatewaySettings
@@ -157,7 +158,12 @@ class Server:
 
 @contextmanager
 def serving(
-    data: Path, events: EventLog, store: SharedStore, engines: tuple[str, ...], **fields: Any
+    data: Path,
+    events: EventLog,
+    store: SharedStore,
+    engines: tuple[str, ...],
+    import_command: Sequence[str] | None = None,
+    **fields: Any,
 ) -> Iterator[Gateway]:
     """A gateway while the block lasts."""
     settings = GatewaySettings(
@@ -166,7 +172,7 @@ def serving(
     signer = Signer(SECRET)
     with (
         closing(open_stored(data, settings.redis)) as stored,
-        Server(create_app(settings, events, store, signer, stored)) as url,
+        Server(create_app(settings, events, store, signer, stored, None, import_command)) as url,
         httpx.Client(base_url=url, timeout=30) as http,
     ):
         yield Gateway(url, data, events, signer, http)
@@ -262,3 +268,19 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     store.close()
     events.close()
     engine.stop()
+
+
+@pytest.fixture(scope="module")
+def command(tiny_model: Path) -> tuple[str, ...]:
+    return import_command(str(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def importer(tmp_path_factory: pytest.TempPathFactory, command: tuple[str, ...]) -> Iterator[Gateway]:
+    """A gateway that imports, without an engine. Each test has rows of its own."""
+    data = tmp_path_factory.mktemp("importer")
+    log, store = SqliteLog(data / "log.db"), SqliteStore(data / "shared.db")
+    with serving(data, log, store, ("http://127.0.0.1:9",), command, max_import_bytes=1_000_000) as gateway:
+        yield gateway
+    store.close()
+    log.close()
