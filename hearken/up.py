@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -266,6 +267,14 @@ def failure(error: ChildFailed) -> UsageError:
     return UsageError(f"{error}{tail}", code=1)
 
 
+def look(settings: UpSettings) -> str:
+    """The command that shows where the service's releases stand."""
+    words = ["hearken", "status", "--data", str(settings.data.resolve())]
+    if settings.service.kafka is not None:
+        words += ["--kafka", settings.service.kafka]
+    return shlex.join(words)
+
+
 def banner(settings: UpSettings) -> str:
     """What is printed once the service is ready."""
     return "\n".join(
@@ -275,6 +284,7 @@ def banner(settings: UpSettings) -> str:
             f"  OpenAI API    {settings.url}/v1   (model: hearken)",
             "  metrics       " + "  ".join(f"{url}/metrics" for url in settings.metrics_urls),
             f"  data, logs    {settings.data}",
+            f"  look at it    {look(settings)}",
             "  Ctrl-C stops it",
         ]
     )
