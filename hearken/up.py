@@ -24,6 +24,7 @@ from hearken.fitting import APART, Layout
 from hearken.huge_pages import with_huge_pages
 from hearken.plan import UpSettings
 from hearken.settings import EngineSettings
+from hearken.suggestions import suggestions
 from hearken.suiting import followed, lay_out
 from hearken.supervisor import Child, ChildFailed, Supervisor
 
@@ -102,6 +103,7 @@ def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
     for path, value in (
         ("learner.threads", engine.learner_threads()),
         ("gateway.max_model_len", config.get("engine.max_model_len").value),
+        ("gateway.suggestions", suggestions(settings.service.model)),
     ):
         if config.asked(path) is None:
             values[path] = value

@@ -26,6 +26,7 @@ from hearken.paces import PACES
 from hearken.plan import UpSettings
 from hearken.suiting import lay_out
 from hearken.supervisor import Child
+from hearken.support_desk import TOPICS
 from hearken.up import banner, children
 from tests.deploy.builders import publish
 
@@ -228,6 +229,20 @@ def test_what_is_printed_to_look_with_finds_the_service(
 def test_where_kafka_is_belongs_to_what_is_printed_to_look_with(tmp_path: Path) -> None:
     asked = settings(tmp_path, {"service.kafka": "kafka:9092"})
     assert "--kafka kafka:9092" in banner(asked)
+
+
+def test_the_page_suggests_what_suits_the_model(tmp_path: Path, model: Path) -> None:
+    def suggested(values: dict[str, object]) -> tuple[str, ...]:
+        gateway = children(settings(tmp_path, values), model, cuda=False)["gateway"]
+        found: tuple[str, ...] = understood(gateway).build("gateway").suggestions
+        return found
+
+    desk = {ask for topic in TOPICS.values() for ask in topic.asks}
+    assert suggested({})
+    assert set(suggested({})) <= desk
+    assert suggested({"service.model": str(model)})
+    assert not set(suggested({"service.model": str(model)})) & desk
+    assert suggested({"gateway.suggestions": ("Why?",)}) == ("Why?",)
 
 
 @pytest.mark.parametrize("pace", ["demo", "normal"])
