@@ -103,6 +103,15 @@ def test_every_beginning_of_an_answer_can_be_drawn_and_blocks_that_stand_are_lef
     assert result == [True, True]
 
 
+def test_nothing_of_an_answer_sticks_out_at_any_width(page: Page) -> None:
+    wide = "x" * 300
+    answer(page, f"```\n{wide}\n```\n\n|{wide}|b|\n|-|-|\n|1|2|\n\n- {wide}\n\n> `{wide}`\n\n# {wide}")
+    for width in (320, 768, 1400):
+        page.set_viewport_size({"width": width, "height": 700})
+        for place in ("document.documentElement", "document.querySelector('#scroller')"):
+            assert page.evaluate(f"{place}.scrollWidth <= {place}.clientWidth"), (width, place)
+
+
 def test_what_is_hard_to_read_takes_no_time(page: Page) -> None:
     took = page.evaluate(
         """async () => {
