@@ -9,6 +9,7 @@ could go on at once, and touch nothing.
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from deploy import release
 from deploy.drain import Drain
@@ -21,6 +22,7 @@ from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
 from deploy.registry import Registry, RegistryError, seq_of
 from deploy.releases import Candidate, Decision, decision_of
+from deploy.running import written
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
 from deploy.topic import Overtaken, Topic
@@ -209,7 +211,9 @@ class Controller:
             self._decide(release.refuse(self.state, version, problems[0].sentence, problems[0].numbers), now)
         elif parity is not None:  # None: no engine answers, it waits for one
             cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
-            self._decide(release.start(self.state, self._rules, now, cursor, parity), now)
+            step = release.start(self.state, self._rules, now, cursor, parity)
+            rules = written(self._settings.evidence_rules)  # for who counts the evidence anew
+            self._decide(replace(step, numbers=step.numbers | rules), now)
 
     def _misfit(self, version: str) -> str | None:
         live = self.state.table.live

@@ -4,12 +4,14 @@ from typing import Any
 
 from deploy.registry import seq_of
 from deploy.releases import History
+from deploy.running import Running
 
 
-def summary(history: History, decisions: int = 5) -> dict[str, Any]:
-    """Where releases stand, as JSON types; the last decisions newest first.
+def summary(history: History, decisions: int = 5, found: Running | None = None) -> dict[str, Any]:
+    """Where releases stand, as JSON types; the last decisions newest first. Times are Unix time in seconds.
 
-    Before a controller ever ran, `stage` is None and the rest is empty.
+    found: the evidence of the release that is under way. Before a controller ever ran, `stage` is None and
+    the rest is empty.
     """
     state = history.state
     if state is None:
@@ -27,6 +29,7 @@ def summary(history: History, decisions: int = 5) -> dict[str, Any]:
         "since": state.entered_at,
         "waiting": state.waiting,
         "paused": state.paused,
+        "evidence": None if found is None else found.told(state.stage),
         "unanswered": [event.event_id for event in [*history.commands, *history.candidates]],
         "decisions": [
             {

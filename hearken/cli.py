@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         description="A chat service that learns from the people who use it.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = top.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
@@ -51,6 +52,14 @@ def parser() -> argparse.ArgumentParser:
         )
         made.set_defaults(run=command.run)
     return top
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, and not whenever a command runs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        print(operate.version_text())
+        parser.exit()
 
 
 class _CommandParser(argparse.ArgumentParser):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.releases import append_command, read_history
+from deploy.running import running
 from deploy.stages import Action
 from deploy.status import summary
 from feedback import losses
@@ -15,16 +16,20 @@ from feedback.opening import open_log
 from hearken.audit import read_ledger
 from hearken.checks import check_service
 from hearken.errors import UsageError
+from hearken.telling import describe
 
 DECISIONS_SHOWN = 8
+DECISIONS_READ = 500
+"""Of these the one that started a release is found, whose rules its evidence is counted by."""
 PATIENCE_SECONDS = 10.0
 
 
-def status(data: Path, kafka: str | None, *, as_json: bool = False) -> int:
-    """Print which policies serve whom, and the last decisions."""
+def status(data: Path, kafka: str | None, *, as_json: bool = False, decisions: int = DECISIONS_SHOWN) -> int:
+    """Print which policies serve whom, the evidence of a release under way, and the last decisions."""
     log = _open(data, kafka)
     try:
-        told = summary(read_history(log, DECISIONS_SHOWN, PATIENCE_SECONDS), DECISIONS_SHOWN)
+        history = read_history(log, max(decisions, DECISIONS_READ), PATIENCE_SECONDS)
+        told = summary(history, decisions, running(log, history, PATIENCE_SECONDS))
     except LogError as error:
         raise UsageError(f"the log cannot be read: {error}", code=1) from error
     finally:
@@ -81,24 +86,6 @@ def accept_loss(data: Path, code: str) -> int:
         raise UsageError(f"{folder} cannot be written: {error.strerror}", code=1) from error
     print(f"accepted: who met the loss {code} on {folder} reads on within a few seconds")
     return 0
-
-
-def describe(told: dict[str, Any]) -> list[str]:
-    """The summary of releases in lines that people read, the newest decision last."""
-    if told["stage"] is None:
-        return ["no decision yet: every user gets the base model"]
-    lines = [f"live        {told['live']}"]
-    if told["stage"] != "idle":
-        lines.append(f"stage       {told['stage']} at {told['weight']:.0%} of users")
-        lines.append(f"canary      {told['canary']}")
-        lines.append(f"control     {told['control']}")
-    if told["waiting"] is not None:
-        lines.append(f"waiting     {told['waiting']}")
-    if told["paused"]:
-        lines.append("paused      no canary starts until `hearken resume`")
-    lines.append(f"table       epoch {told['table_epoch']}")
-    lines += [f"  {decision['sentence']}" for decision in reversed(told["decisions"])]
-    return lines
 
 
 def _service_folder(data: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from hearken.fitting import APART, Layout
 from hearken.huge_pages import with_huge_pages
 from hearken.plan import UpSettings
 from hearken.settings import EngineSettings
+from hearken.suggestions import suggestions
 from hearken.suiting import followed, lay_out
 from hearken.supervisor import Child, ChildFailed, Supervisor
 
@@ -101,6 +103,7 @@ def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
     for path, value in (
         ("learner.threads", engine.learner_threads()),
         ("gateway.max_model_len", config.get("engine.max_model_len").value),
+        ("gateway.suggestions", suggestions(settings.service.model)),
     ):
         if config.asked(path) is None:
             values[path] = value
@@ -266,6 +269,14 @@ def failure(error: ChildFailed) -> UsageError:
     return UsageError(f"{error}{tail}", code=1)
 
 
+def look(settings: UpSettings) -> str:
+    """The command that shows where the service's releases stand."""
+    words = ["hearken", "status", "--data", str(settings.data.resolve())]
+    if settings.service.kafka is not None:
+        words += ["--kafka", settings.service.kafka]
+    return shlex.join(words)
+
+
 def banner(settings: UpSettings) -> str:
     """What is printed once the service is ready."""
     return "\n".join(
@@ -275,6 +286,7 @@ def banner(settings: UpSettings) -> str:
             f"  OpenAI API    {settings.url}/v1   (model: hearken)",
             "  metrics       " + "  ".join(f"{url}/metrics" for url in settings.metrics_urls),
             f"  data, logs    {settings.data}",
+            f"  look at it    {look(settings)}",
             "  Ctrl-C stops it",
         ]
     )

@@ -201,8 +201,8 @@ class LearnerMetrics:
             if guard.figure is not None and guard.best is not None:
                 self.guard_figure.labels(guard.name).set(guard.figure)
                 self.guard_best.labels(guard.name).set(guard.best)
-            if guard.refuses:
-                self.guard_refusals.labels(guard.name).inc()
+            # A counter that begins at 1 has its first refusal unseen by `increase`.
+            self.guard_refusals.labels(guard.name).inc(guard.refuses)
 
     def show_step(self, step: StepMetrics) -> None:
         """Show what a step was like."""

@@ -89,6 +89,10 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+_PAGE_FILES = (
+    *("app.js", "api.js", "conversation.js", "copying.js", "dom.js", "key.js", "markdown.js", "votes.js"),
+    "style.css",
+)
 # The widget is a module for pages of any origin; it has no secret, and votes need a token.
 _WIDGET_HEADERS = {
     "access-control-allow-origin": "*",
@@ -150,13 +154,9 @@ def create_app(
     route("/livez", gateway.livez, methods=_READ)
     route("/readyz", gateway.readyz, methods=_READ)
     route("/metrics", gateway.show_metrics, methods=_READ)
-    for path, file in (
-        ("/", "index.html"),
-        ("/app.js", "app.js"),
-        ("/key.js", "key.js"),
-        ("/style.css", "style.css"),
-    ):
-        route(path, _page(file), methods=_READ)
+    route("/", _page("index.html"), methods=_READ)
+    for file in _PAGE_FILES:
+        route(f"/{file}", _page(file), methods=_READ)
     route("/feedback.js", _page("feedback.js", _WIDGET_HEADERS), methods=_READ)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -464,6 +464,8 @@ class Gateway:
         }
         if self._settings.max_model_len is not None:
             card["max_model_len"] = self._settings.max_model_len
+        if self._settings.suggestions:
+            card["suggestions"] = list(self._settings.suggestions)
         return card
 
     async def openapi(self) -> Response:

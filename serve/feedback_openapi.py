@@ -177,13 +177,15 @@ _BATCH: Schema = {
 }
 _RECEIPT: Schema = {
     "type": "object",
-    "required": ["id", "object", "kind", "status", "targets", "updates", "policies"],
+    "required": ["id", "object", "kind", "status", "sentence", "policy", "targets", "updates", "policies"],
     "properties": {
         "id": {"type": "string"},
         "object": {"const": "feedback.receipt"},
         "kind": {"type": "string"},
         "status": {"type": "string"},
         "reason": {"type": ["string", "null"]},
+        "sentence": {"type": "string"},
+        "policy": {"type": ["object", "null"]},
         "targets": {"type": "array", "items": {"type": "object"}},
         "updates": {"type": "array", "items": {"type": "object"}},
         "policies": {"type": "array", "items": {"type": "object"}},

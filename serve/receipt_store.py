@@ -174,14 +174,18 @@ class ReceiptStore:
             return self._all(query + " ORDER BY since", event_id)
 
     def versions(self, since: int, until: int | None, limit: int) -> list[Row]:
-        """The newest versions whose reward model had an update from `since` to before `until` as its last.
+        """The newest versions whose reward model had an update from `since` to before `until` as its last,
+        and the ones of these that users meet, however old.
 
         Oldest first.
         """
-        query = "SELECT * FROM versions WHERE updates >= ? AND updates < ?"
+        met = "version = (SELECT version FROM live) OR status = 'canary'"
+        query = (
+            f"SELECT * FROM (SELECT *, {met} AS met FROM versions WHERE updates >= ? AND updates < ? "
+            "ORDER BY met DESC, updates DESC, at DESC LIMIT ?) ORDER BY updates, at"
+        )
         with self._lock:
-            rows = self._all(query + " ORDER BY updates DESC, at DESC LIMIT ?", since, until or 2**62, limit)
-            return [self._now(row) for row in rows[::-1]]
+            return [self._now(row) for row in self._all(query, since, until or 2**62, limit)]
 
     def version(self, version: str) -> Row | None:
         """A version that was offered, or None."""
@@ -356,17 +360,27 @@ def _fold_release(db: sqlite3.Connection, value: bytes) -> None:
         row = (event.version, event.reward_updates, event.at, "offered", event.at, event.parent)
         db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
     elif isinstance(event, Decision):
-        newest = db.execute("SELECT number, fence FROM live").fetchone()
-        reached, counts = admit(Reached(*(newest or ())), event)
+        newest = db.execute("SELECT number, fence, version FROM live").fetchone() or (0, 0, None)
+        reached, counts = admit(Reached(*newest[:2]), event)
         if not counts:
             db.execute("UPDATE live SET fence = ?", (reached.fence,))
             return
         status = _STATUS.get(event.outcome)
         if status is not None and event.version is not None:
-            query = "UPDATE versions SET status = ?, status_at = ? WHERE version = ?"
-            db.execute(query, (status, event.at, event.version))
+            _becomes(db, event.version, status, event.at)
         live = event.state.table.live
+        if live != newest[2]:  # promoted, or back because a newer one was rolled back
+            _becomes(db, live, "live", event.at, anew=True)
         db.execute("INSERT OR REPLACE INTO live VALUES (1, ?, ?, ?)", (live, *reached))
+
+
+def _becomes(db: sqlite3.Connection, version: str, status: str, at: float, *, anew: bool = False) -> None:
+    """Note what a version is, and since when. A status that it had goes on, unless it begins `anew`."""
+    query = """
+        UPDATE versions SET status_at = CASE WHEN status = :status AND NOT :anew THEN status_at ELSE :at END,
+        status = :status WHERE version = :version
+    """
+    db.execute(query, {"version": version, "status": status, "at": at, "anew": anew})
 
 
 def _sweep(db: sqlite3.Connection) -> None:

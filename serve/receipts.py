@@ -18,6 +18,7 @@ import orjson
 from feedback.events import Feedback, Target
 from feedback.log import Entry, EventLog, LogError, LogUnavailable, reached
 from serve.receipt_store import TOPICS, ReceiptStore, Row
+from serve.receipt_words import in_force, standing
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +32,6 @@ _PAUSE_SECONDS = 0.5  # between folds while a little comes in all the time, unle
 _FRESH_SECONDS = 2.0  # how long a question waits for the fold to reach the log's end
 _RECENT = 4096  # votes that this gateway took last, known before the log gives them back
 _VERSIONS = 20  # newest versions that a receipt names
-
-
-_REASONS = {
-    "judging": "Its rater is one of those whose votes measure new versions instead of training them.",
-    "waiting": "It waits: its rater is new, or sent many at once, or came with others upon one answer.",
-    "kept": "It is kept; the learner does not learn from this kind of vote, or from what it is about, yet.",
-    "erased": "A user whom it concerns was erased; no update uses it any more.",
-    "evicted": "Newer votes have taken its place in what the learner remembers.",
-    "discarded": "What it is about is no longer in the log, or did not come within a day of the vote.",
-}
 
 
 class Receipts:
@@ -183,13 +174,15 @@ class Receipts:
         for use in uses:
             if use["state"] == "training":
                 versions += self._store.versions(use["since"], use["until"], _VERSIONS)
-        status, reason = _status(vote, uses, versions)
+        came = standing(vote, uses, versions)
         return {
             "id": vote["id"],
             "object": "feedback.receipt",
             "kind": vote["kind"],
-            "status": status,
-            "reason": reason,
+            "status": came.status,
+            "reason": came.reason,
+            "sentence": came.sentence,
+            "policy": None if came.policy is None else _policy(came.policy),
             "created": vote["first_at"],
             "updated": vote["at"],
             "revisions": vote["revisions"],
@@ -198,10 +191,7 @@ class Receipts:
                 for target, answers in zip(vote["targets"], vote["answers"], strict=True)
             ],
             "updates": [_use(use, vote["revision"]) for use in uses],
-            "policies": [
-                {"version": row["version"], "status": row["status"], "since": row["status_at"]}
-                for row in versions[-_VERSIONS:]
-            ],
+            "policies": [_policy(row) for row in _named(versions)],
         }
 
     async def shaped(self, version: str, tenant: str | None, after: str, limit: int) -> Json | None:
@@ -261,36 +251,15 @@ def _later(folded: Row, recent: Row) -> Row:
     return recent | {"first_at": folded["first_at"], "revisions": revisions}
 
 
-def _status(vote: Row, uses: list[Row], versions: list[Row]) -> tuple[str, str | None]:
-    """How far a vote has come, and why not further."""
-    if vote["retracted"]:
-        return "retracted", "It was taken back; what was trained before is not undone."
-    complaint = _complaint(vote)
-    if complaint is not None:
-        return "discarded", complaint
-    if uses and uses[-1]["revision"] == vote["revision"] and uses[-1]["state"] in _REASONS:
-        state = uses[-1]["state"]
-        if state != "evicted" or not versions:
-            return state, _REASONS[state]
-    if versions:
-        newest = versions[-1]["status"]
-        return newest if newest in ("canary", "live", "rolled_back") else "shaped", None
-    if any(use["state"] == "training" for use in uses):
-        return "used", None
-    if all(vote["answers"]):
-        return "joined", "The next update of the reward model will look at it."
-    return "accepted", "The completion that it is about has not been seen yet."
+def _named(versions: Sequence[Row]) -> Sequence[Row]:
+    """The newest versions, oldest first, and whatever older one users meet."""
+    older = versions[: -_VERSIONS + 1]
+    return [row for row in older if in_force(row)] + list(versions[-_VERSIONS + 1 :])
 
 
-def _complaint(vote: Row) -> str | None:
-    """Why a vote can never be used, or None."""
-    for target, answers in zip(vote["targets"], vote["answers"], strict=True):
-        for answer in answers:
-            if answer["tenant"] != vote["tenant"]:
-                return "The completion belongs to another tenant."
-            if target.episode_id is None and target.choice >= answer["choices"]:
-                return f"The completion has no choice {target.choice}."
-    return None
+def _policy(version: Row) -> Json:
+    """A version, and since when it has been what it is (Unix time in seconds)."""
+    return {"version": version["version"], "status": version["status"], "since": version["status_at"]}
 
 
 def _target(target: Target, answers: list[Row], operator: bool) -> Json:

@@ -93,6 +93,9 @@ class GatewaySettings:
     keep_alive_seconds: Annotated[
         float, "a silent stream sends a comment so often; above queue_seconds the 503 comes first"
     ] = 15.0
+    suggestions: Annotated[
+        tuple[str, ...], "questions that the chat page offers; `hearken up` has some that suit its model"
+    ] = ()
     feedback_reasons: Annotated[
         tuple[str, ...], "reasons that votes may give, in place of those of docs/feedback.md"
     ] = ()

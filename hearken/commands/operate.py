@@ -13,6 +13,17 @@ _DATA = {"--data": "service.data"}
 _LOG = {**_DATA, "--kafka": "service.kafka"}
 
 
+def _add_status(command: argparse.ArgumentParser) -> None:
+    as_json(command)
+    flag(command, "--decisions", _count, 8, "how many of the last decisions to print")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
 def _add_action(name: str, command: argparse.ArgumentParser) -> None:
     command.set_defaults(action=name)
     flag(command, "--reason", str, f"hearken {name}", "why, for the record")
@@ -35,7 +46,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from hearken.operate import status
 
     service = _service(arguments)
-    return status(service.folder, service.kafka, as_json=arguments.json)
+    return status(service.folder, service.kafka, as_json=arguments.json, decisions=arguments.decisions)
 
 
 def _act(arguments: argparse.Namespace) -> int:
@@ -55,13 +66,18 @@ def _accept_loss(arguments: argparse.Namespace) -> int:
     return accept_loss(_service(arguments).folder, arguments.code)
 
 
-def _version(arguments: argparse.Namespace) -> int:
+def version_text() -> str:
+    """The version that is installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        print(version("hearken"))
+        return version("hearken")
     except PackageNotFoundError:
-        print("unknown (hearken is not installed)")
+        return "unknown (hearken is not installed)"
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    print(version_text())
     return 0
 
 
@@ -73,7 +89,13 @@ _ACTIONS = {
 
 COMMANDS = (
     Command("raters", "print the raters whose votes wait or weigh less, and why", _raters, _DATA, as_json),
-    Command("status", "print which policies serve, and the last decisions", _status, _LOG, as_json),
+    Command(
+        "status",
+        "print which policies serve, the evidence of a canary, and the last decisions",
+        _status,
+        _LOG,
+        _add_status,
+    ),
     *(Command(name, text, _act, _LOG, partial(_add_action, name)) for name, text in _ACTIONS.items()),
     Command(
         "accept-loss",

@@ -308,13 +308,15 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{/* Requests and limits, with the GPUs of the section added to both. */}}
+{{/* Requests and limits, with the GPUs of the section added to both. Each is made from a table of its own: `merge`
+writes into its first argument. */}}
 {{- define "hearken.resources" -}}
 {{- $resources := deepCopy .resources }}
 {{- if gt (int .gpus) 0 }}
-{{- $gpu := dict .gpuResource (int .gpus) }}
-{{- $_ := set $resources "limits" (merge $gpu ($resources.limits | default dict)) }}
-{{- $_ := set $resources "requests" (merge (deepCopy $gpu) ($resources.requests | default dict)) }}
+{{- range $kind := list "requests" "limits" }}
+{{- $gpu := dict $.gpuResource (int $.gpus) }}
+{{- $_ := set $resources $kind (merge $gpu (get $resources $kind | default dict)) }}
+{{- end }}
 {{- end }}
 {{- toYaml $resources }}
 {{- end }}

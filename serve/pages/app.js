@@ -1,24 +1,25 @@
-// The chat page. Text from people and models is only ever set as textContent, never as HTML.
+// The chat page: asks, shows answers while they come, lets people judge them.
 
+import { events, inWords, post, whenKeyEnds } from "./api.js";
+import { add, clear, keep, load, messages } from "./conversation.js";
+import { copyButton } from "./copying.js";
+import { announce, byId, element, icon } from "./dom.js";
 import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
+import { show } from "./markdown.js";
+import { thumbs, Vote } from "./votes.js";
 
-const byId = (id) => document.getElementById(id);
 const log = byId("log");
 const question = byId("question");
 const scroller = byId("scroller");
-
-const SUGGESTIONS = ["What can you do?", "I need help with something", "Explain how this works"];
 
 const state = {
   model: "hearken",
   user: storedUser(),
   comparing: false,
-  history: [], // the messages of the conversation, as the API wants them
   running: null, // AbortController of the answer that is being written
+  unfinished: null, // the turn that is being written
   ballot: null, // the ballot that keys vote on
 };
-
-// Small tools
 
 function stored(name, make) {
   try {
@@ -37,33 +38,6 @@ function storedUser() {
     const bytes = crypto.getRandomValues(new Uint8Array(12));
     return "browser-" + Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   });
-}
-
-function element(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name in made) made[name] = value;
-    else made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  svg.setAttribute("aria-hidden", "true");
-  use.setAttribute("href", `#icon-${name}`);
-  svg.append(use);
-  return svg;
-}
-
-function iconButton(name, label, onclick) {
-  return element("button", { type: "button", className: "icon", title: label, "aria-label": label, onclick }, icon(name));
-}
-
-function announce(text) {
-  byId("status").textContent = text;
 }
 
 // Scrolling: follow the newest text unless the reader has scrolled up.
@@ -88,65 +62,6 @@ byId("to-end").addEventListener("click", () => {
   follow();
 });
 
-// The API
-
-class ApiFailure extends Error {
-  constructor(status, error) {
-    super(error?.message ?? "");
-    this.status = status;
-    this.code = error?.code ?? "";
-  }
-}
-
-async function post(path, body, signal) {
-  const response = await fetch(path, {
-    method: "POST",
-    headers: { "content-type": "application/json", ...keyHeaders() },
-    body: JSON.stringify(body),
-    signal,
-  });
-  if (!response.ok) {
-    const answer = await response.json().catch(() => ({}));
-    const failure = new ApiFailure(response.status, answer.error);
-    if (failure.status === 401) askForKey("Your key is no longer accepted. Enter another one to go on.", enter);
-    throw failure;
-  }
-  return response;
-}
-
-// Yields the parsed events of a streamed answer; throws ApiFailure for an error event or an early end.
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new ApiFailure(0, { code: "ended_early" });
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      if (!part.startsWith("data: ")) continue;
-      const data = part.slice(6);
-      if (data === "[DONE]") return;
-      const event = JSON.parse(data);
-      if (event.error) throw new ApiFailure(0, event.error);
-      yield event;
-    }
-  }
-}
-
-// What went wrong, for people.
-function inWords(failure) {
-  if (!(failure instanceof ApiFailure)) return "The service cannot be reached. Check your connection and try again.";
-  if (failure.code === "context_length_exceeded") return "This conversation is too long for the model. Start a new one to go on.";
-  if (failure.status === 401) return "Your key was no longer accepted.";
-  if (failure.status === 413) return "This message is too long. Shorten it and try again.";
-  if (failure.status === 503) return "The model is not available right now. It is usually back within a minute.";
-  if (failure.status === 429) return "That was a little fast. Wait a moment and try again.";
-  if (failure.status === 0) return "The answer broke off. You can try again.";
-  if (failure.status >= 500) return "Something went wrong on our side. Try again in a moment.";
-  return failure.message || "The message could not be answered.";
-}
-
 function trouble(failure, retry) {
   const fresh = failure.code === "context_length_exceeded";
   const button = element("button", { type: "button", onclick: fresh ? startOver : retry });
@@ -156,56 +71,7 @@ function trouble(failure, retry) {
   return element("div", { className: "trouble" }, icon("alert"), element("p", { textContent: words }), button);
 }
 
-// Votes
-
-// A line under a vote that says how it went; a vote that failed offers to send it again.
-function voteLine() {
-  return element("span", { className: "said" });
-}
-
-async function sendVote(vote, line, saved) {
-  line.className = "said";
-  line.textContent = "";
-  try {
-    await post("/v1/feedback", { ...vote, user: state.user });
-    line.textContent = saved;
-    announce(saved);
-    return true;
-  } catch (failure) {
-    line.className = "said failed";
-    line.textContent = failure.status === 503 ? "Your vote could not be saved just now." : "Your vote could not be sent.";
-    announce(line.textContent);
-    const again = element("button", { type: "button", className: "again", textContent: "Try again" });
-    again.onclick = () => sendVote(vote, line, saved);
-    line.append(again);
-    return false;
-  }
-}
-
-function thumbs(completionId) {
-  const line = voteLine();
-  const buttons = {};
-  const vote = (value, saved) => {
-    for (const [name, button] of Object.entries(buttons)) button.setAttribute("aria-pressed", String(name === value));
-    sendVote({ kind: "thumbs", completion_id: completionId, value }, line, saved);
-  };
-  buttons.up = iconButton("up", "Good answer", () => vote("up", "Thanks, noted."));
-  buttons.down = iconButton("down", "Bad answer", () => vote("down", "Thanks, we will do better."));
-  for (const button of Object.values(buttons)) button.setAttribute("aria-pressed", "false");
-  return [buttons.up, buttons.down, line];
-}
-
-function copyButton(read) {
-  const button = iconButton("copy", "Copy", async () => {
-    await navigator.clipboard.writeText(read());
-    button.replaceChildren(icon("check"));
-    announce("Copied.");
-    setTimeout(() => button.replaceChildren(icon("copy")), 1500);
-  });
-  return button;
-}
-
-// One question, answered
+// One question, answered. A question without an answer is no part of the conversation.
 
 function showQuestion(text) {
   byId("welcome").hidden = true;
@@ -215,35 +81,39 @@ function showQuestion(text) {
 
 function ask(text) {
   for (const button of log.querySelectorAll(".trouble button")) button.remove(); // too late to try those again
-  state.history.push({ role: "user", content: text });
   showQuestion(text);
   following = true;
-  answer();
+  answer(text);
 }
 
-// A question that got no answer leaves the conversation; trying again puts it back.
-function unanswered(turn, failure) {
-  const asked = state.history.pop();
-  return trouble(failure, () => {
-    turn.remove();
-    state.history.push(asked);
-    answer();
-  });
-}
-
-async function answer() {
-  const turn = element("div", { className: "turn" });
-  log.append(turn);
+async function answer(asked) {
+  const place = element("div", { className: "turn" });
+  log.append(place);
   const running = new AbortController();
   setRunning(running);
   follow();
   try {
-    if (state.comparing) await compare(turn, running.signal);
-    else await chat(turn, running.signal);
+    if (state.comparing) await compare(place, asked, running.signal);
+    else await chat(place, asked, running.signal);
   } finally {
     if (state.running === running) setRunning(null);
     follow();
   }
+}
+
+function request(asked) {
+  return { model: state.model, messages: [...messages(), { role: "user", content: asked }], user: state.user };
+}
+
+function unanswered(place, asked, failure) {
+  return trouble(failure, () => {
+    place.remove();
+    answer(asked);
+  });
+}
+
+function note(words) {
+  return element("p", { className: "note", textContent: words });
 }
 
 // What the model thought before it answered, folded away.
@@ -252,54 +122,66 @@ function thought(text) {
   return element("details", { className: "thought" }, element("summary", { textContent: "Thought first" }), words);
 }
 
-async function chat(turn, signal) {
-  const text = element("p", { className: "text" });
-  turn.className = "turn writing";
-  turn.setAttribute("aria-busy", "true");
-  turn.append(element("span", { className: "hidden", textContent: "Answer: " }), text);
-  announce("Writing an answer.");
-  const said = { content: "", id: null };
+// An answer's text as it grows.
+function writing(place) {
+  const text = element("div", { className: "text" });
+  place.append(element("span", { className: "hidden", textContent: "Answer: " }), text);
   let folded = null;
+  return ({ content, reasoning }) => {
+    if (reasoning) {
+      if (!folded) text.before((folded = thought("")));
+      folded.lastChild.textContent = reasoning;
+    }
+    show(text, content);
+  };
+}
+
+async function chat(place, asked, signal) {
+  const turn = { question: asked, id: null, content: "", reasoning: "", stopped: false, vote: null };
+  const write = writing(place);
+  place.className = "turn writing";
+  place.setAttribute("aria-busy", "true");
+  announce("Writing an answer.");
+  state.unfinished = turn;
   let failure = null;
   try {
-    const body = { model: state.model, messages: state.history, user: state.user, stream: true };
-    for await (const event of events(await post("/v1/chat/completions", body, signal))) {
-      said.id = event.id;
+    for await (const event of events(await post("/v1/chat/completions", { ...request(asked), stream: true }, signal))) {
+      turn.id = event.id;
       const delta = event.choices[0]?.delta ?? {};
-      if (delta.reasoning) {
-        if (!folded) text.before((folded = thought("")));
-        folded.lastChild.textContent += delta.reasoning;
-      }
-      said.content += delta.content ?? "";
-      text.textContent = said.content;
+      turn.reasoning += delta.reasoning ?? "";
+      turn.content += delta.content ?? "";
+      write(turn);
       follow();
     }
   } catch (caught) {
     failure = caught;
   }
-  turn.className = "turn";
-  turn.removeAttribute("aria-busy");
-  if (!turn.isConnected) return; // a new conversation was started meanwhile
-  finishChat(turn, said, failure, signal.aborted);
-}
-
-function finishChat(turn, said, failure, stopped) {
-  if (failure && !stopped) {
-    if (!said.content) turn.replaceChildren();
-    turn.append(unanswered(turn, failure));
+  if (state.unfinished === turn) state.unfinished = null;
+  place.className = "turn";
+  place.removeAttribute("aria-busy");
+  if (!place.isConnected) return; // a new conversation was started meanwhile
+  turn.stopped = signal.aborted;
+  if (failure && !turn.stopped) {
+    if (!turn.content) place.replaceChildren();
+    place.append(unanswered(place, asked, failure));
     return;
   }
-  if (stopped) turn.append(element("p", { className: "note", textContent: "Stopped." }));
-  else if (!said.content) turn.append(element("p", { className: "note", textContent: "The model had nothing to say." }));
-  if (said.content) state.history.push({ role: "assistant", content: said.content });
-  else state.history.pop();
-  if (said.id) {
-    const actions = element("div", { className: "actions", role: "group", "aria-label": "Rate this answer" });
-    actions.append(...thumbs(said.id), copyButton(() => said.content));
-    actions.append(actions.querySelector(".said"));
-    turn.append(actions);
-  }
-  announce(stopped ? "Stopped." : said.content);
+  if (turn.content) add(turn);
+  finishChat(place, turn);
+  announce(turn.stopped ? "Stopped." : turn.content);
+}
+
+function finishChat(place, turn) {
+  if (turn.stopped) place.append(note("Stopped."));
+  else if (!turn.content) place.append(note("The model had nothing to say."));
+  if (!turn.id) return;
+  const vote = thumbs(turn, state.user, (inForce) => {
+    turn.vote = inForce;
+    keep();
+  });
+  const actions = element("div", { className: "actions", role: "group", "aria-label": "Rate this answer" });
+  actions.append(...vote.buttons, copyButton(() => turn.content), vote.line);
+  place.append(actions);
 }
 
 // Two answers, side by side
@@ -309,32 +191,38 @@ function side(name) {
   return element("section", { className: "side" }, element("h3", { textContent: `Answer ${name}` }), bones);
 }
 
-async function compare(turn, signal) {
-  turn.className = "turn comparing";
-  const sides = { a: side("A"), b: side("B") };
-  turn.append(element("div", { className: "pair" }, sides.a, sides.b));
+function sides(place) {
+  const both = { a: side("A"), b: side("B") };
+  place.className = "turn comparing";
+  place.append(element("div", { className: "pair" }, both.a, both.b));
+  return both;
+}
+
+async function compare(place, asked, signal) {
+  const cards = sides(place);
   announce("Writing two answers.");
   follow();
   let answers;
   try {
-    const body = { model: state.model, messages: state.history, user: state.user };
-    answers = await (await post("/v1/comparisons", body, signal)).json();
+    answers = await (await post("/v1/comparisons", request(asked), signal)).json();
   } catch (failure) {
-    if (!turn.isConnected) return;
-    turn.className = "turn";
-    if (signal.aborted) state.history.pop();
-    turn.replaceChildren(
-      signal.aborted ? element("p", { className: "note", textContent: "Stopped." }) : unanswered(turn, failure),
-    );
+    if (!place.isConnected) return;
+    place.className = "turn";
+    place.replaceChildren(signal.aborted ? note("Stopped.") : unanswered(place, asked, failure));
     return;
   }
-  if (!turn.isConnected) return;
-  for (const name of ["a", "b"]) {
-    const { content, reasoning } = answers[name].choices[0].message;
-    const words = element("p", { className: "text", textContent: content || "(no words)" });
-    sides[name].querySelector(".bones").replaceWith(...(reasoning ? [thought(reasoning), words] : [words]));
+  if (!place.isConnected) return;
+  const told = ({ id, choices: [{ message }] }) => ({ id, content: message.content || "", reasoning: message.reasoning });
+  const turn = { question: asked, answers: { a: told(answers.a), b: told(answers.b) }, vote: null };
+  add(turn);
+  const ballot = offerBallot(place, cards, turn);
+  announce(`Answer A: ${turn.answers.a.content}. Answer B: ${turn.answers.b.content}. Which is better? Press A, B or T for a tie.`);
+  if (!question.value) ballot.focus({ preventScroll: true });
+  // Two long answers are read from their beginning.
+  if (place.offsetHeight > scroller.clientHeight) {
+    following = false;
+    place.scrollIntoView({ block: "start" });
   }
-  offerBallot(turn, sides, answers);
 }
 
 const CHOICES = [
@@ -343,36 +231,50 @@ const CHOICES = [
   { preferred: "b", label: "B is better", key: "B" },
 ];
 
-function offerBallot(turn, sides, answers) {
-  const line = voteLine();
+function showSides(cards, answers) {
+  for (const name of ["a", "b"]) {
+    const { content, reasoning } = answers[name];
+    const words = element("div", { className: "text" });
+    show(words, content || "(no words)");
+    cards[name].querySelector(".bones").replaceWith(...(reasoning ? [thought(reasoning), words] : [words]));
+  }
+}
+
+function offerBallot(place, cards, turn) {
+  showSides(cards, turn.answers);
   const ballot = element("div", { className: "ballot", role: "group", tabIndex: -1, "aria-label": "Which answer is better? Press A, B or T for a tie." });
-  const reply = { role: "assistant", content: answers.a.choices[0].message.content || "" };
-  state.history.push(reply); // the conversation goes on from A unless B is chosen
+  const mark = (chosen) => {
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.preferred === chosen));
+    for (const name of ["a", "b"]) markSide(cards[name], name === chosen, Boolean(chosen) && chosen !== "tie" && name !== chosen);
+  };
+  const { a, b } = turn.answers;
+  const vote = new Vote({
+    user: state.user,
+    body: (preferred) => ({ kind: "comparison", a: a.id, b: b.id, preferred }),
+    saved: () => "Thanks, your choice counts.",
+    inForce: turn.vote,
+    changed: (inForce) => {
+      turn.vote = inForce;
+      keep();
+      mark(inForce?.value);
+    },
+  });
+  const press = (preferred) => {
+    vote.press(preferred);
+    question.focus({ preventScroll: true });
+  };
   const buttons = CHOICES.map(({ preferred, label, key }) => {
-    const button = element("button", { type: "button", "aria-pressed": "false", "aria-keyshortcuts": key }, label);
+    const button = element("button", { type: "button", "aria-keyshortcuts": key, onclick: () => press(preferred) }, label);
     button.append(element("kbd", { textContent: key, "aria-hidden": "true" }));
-    button.onclick = () => vote(preferred);
     button.dataset.preferred = preferred;
     return button;
   });
-  const vote = (preferred) => {
-    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.preferred === preferred));
-    for (const name of ["a", "b"]) markSide(sides[name], name === preferred, preferred !== "tie" && name !== preferred);
-    reply.content = answers[preferred === "b" ? "b" : "a"].choices[0].message.content || "";
-    sendVote({ kind: "comparison", a: answers.a.id, b: answers.b.id, preferred }, line, "Thanks, your choice counts.");
-    question.focus({ preventScroll: true });
-  };
-  line.textContent = "Which answer is better?";
-  ballot.append(...buttons, line);
-  turn.append(ballot);
-  state.ballot = { vote, element: ballot };
-  announce(`Answer A: ${answers.a.choices[0].message.content}. Answer B: ${answers.b.choices[0].message.content}. Which is better? Press A, B or T for a tie.`);
-  if (!question.value) ballot.focus({ preventScroll: true });
-  // Two long answers are read from their beginning.
-  if (turn.offsetHeight > scroller.clientHeight) {
-    following = false;
-    turn.scrollIntoView({ block: "start" });
-  }
+  mark(turn.vote?.value);
+  if (!turn.vote) vote.line.textContent = "Which answer is better?";
+  ballot.append(...buttons, vote.line);
+  place.append(ballot);
+  state.ballot = { vote: press, element: ballot };
+  return ballot;
 }
 
 function markSide(card, chosen, passed) {
@@ -381,6 +283,26 @@ function markSide(card, chosen, passed) {
   card.querySelector(".badge")?.remove();
   if (chosen) card.querySelector("h3").append(element("span", { className: "badge", textContent: "Your choice" }));
 }
+
+// What was said before the page was loaded anew.
+function restore() {
+  for (const turn of load()) {
+    showQuestion(turn.question);
+    const place = element("div", { className: "turn" });
+    log.append(place);
+    if (turn.answers) offerBallot(place, sides(place), turn);
+    else {
+      writing(place)(turn);
+      finishChat(place, turn);
+    }
+  }
+  follow();
+}
+
+// An answer that is being written is kept as far as it got.
+addEventListener("pagehide", () => {
+  if (state.unfinished?.content) keep({ ...state.unfinished, stopped: true });
+});
 
 // The frame: composer, modes, theme
 
@@ -409,8 +331,9 @@ function submit() {
 function startOver() {
   state.running?.abort();
   setRunning(null);
-  state.history = [];
+  state.unfinished = null;
   state.ballot = null;
+  clear();
   log.replaceChildren();
   byId("welcome").hidden = false;
   byId("to-end").hidden = true;
@@ -478,12 +401,16 @@ byId("theme").addEventListener("click", () => {
   }
 });
 
-for (const text of SUGGESTIONS) {
-  const button = element("button", { type: "button", textContent: text, onclick: () => ask(text) });
-  byId("suggestions").append(element("li", {}, button));
-}
+whenKeyEnds(() => askForKey("Your key is no longer accepted. Enter another one to go on.", enter));
 setTheme(theme());
 refreshSend();
+restore();
+
+// Questions that suit the model, as whoever runs the service set them.
+function suggest(questions) {
+  const buttons = questions.map((text) => element("button", { type: "button", textContent: text, onclick: () => ask(text) }));
+  byId("suggestions").replaceChildren(...buttons.map((button) => element("li", {}, button)));
+}
 
 // Looks whether the service is there for us: "" when it is, else what is wrong with our key. Asks for one if need be.
 async function enter() {
@@ -498,6 +425,7 @@ async function enter() {
   state.model = named?.data[0].id ?? state.model; // if it is not known, the first question will say what is wrong
   byId("brand").textContent = state.model;
   document.title = state.model;
+  suggest(named?.data[0].suggestions ?? []);
   doneAsking();
   question.focus();
   return "";

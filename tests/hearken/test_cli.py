@@ -231,6 +231,15 @@ def test_the_secret_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
         checks.ensure_secret(tmp_path)
 
 
+def test_the_version_is_told_as_a_flag_and_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    told = capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, told)
+    assert told.strip()
+
+
 def test_status_and_rollback_go_through_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checks.ensure_secret(tmp_path)
     assert main(["status", "--data", str(tmp_path)]) == 0

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from deploy.engine_key import VARIABLE, take_engine_key
 from deploy.registry import Registry
 from hearken import flags
-from hearken.cli import parser
+from hearken.checks import ensure_secret
+from hearken.cli import main, parser
 from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
 from hearken.config.assemble import assemble
 from hearken.config.layers import Given
@@ -23,6 +26,7 @@ from hearken.paces import PACES
 from hearken.plan import UpSettings
 from hearken.suiting import lay_out
 from hearken.supervisor import Child
+from hearken.support_desk import TOPICS
 from hearken.up import banner, children
 from tests.deploy.builders import publish
 
@@ -207,6 +211,38 @@ def test_where_the_gateway_is_reached(host: str, url: str, tmp_path: Path) -> No
     asked = settings(tmp_path, {"gateway.host": host})
     assert asked.url == url
     assert f"{url}/v1 " in banner(asked)
+
+
+def test_what_is_printed_to_look_with_finds_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = settings(tmp_path / "my data")
+    asked.data.mkdir(parents=True)
+    ensure_secret(asked.data)
+    (line,) = re.findall(r"^ +look at it +hearken (.*)$", banner(asked), re.MULTILINE)
+    monkeypatch.chdir("/")
+    assert main(shlex.split(line)) == 0
+    assert "every user gets the base model" in capsys.readouterr().out
+    assert str(asked.data) in shlex.split(line)
+
+
+def test_where_kafka_is_belongs_to_what_is_printed_to_look_with(tmp_path: Path) -> None:
+    asked = settings(tmp_path, {"service.kafka": "kafka:9092"})
+    assert "--kafka kafka:9092" in banner(asked)
+
+
+def test_the_page_suggests_what_suits_the_model(tmp_path: Path, model: Path) -> None:
+    def suggested(values: dict[str, object]) -> tuple[str, ...]:
+        gateway = children(settings(tmp_path, values), model, cuda=False)["gateway"]
+        found: tuple[str, ...] = understood(gateway).build("gateway").suggestions
+        return found
+
+    desk = {ask for topic in TOPICS.values() for ask in topic.asks}
+    assert suggested({})
+    assert set(suggested({})) <= desk
+    assert suggested({"service.model": str(model)})
+    assert not set(suggested({"service.model": str(model)})) & desk
+    assert suggested({"gateway.suggestions": ("Why?",)}) == ("Why?",)
 
 
 @pytest.mark.parametrize("pace", ["demo", "normal"])

@@ -18,6 +18,20 @@ def test_every_alert_is_in_the_table_with_its_severity() -> None:
     assert set(re.findall(r"^\| (Hearken\w+) \| (\w+) \|", PAGE, re.MULTILINE)) == real
 
 
+def test_the_section_that_an_alert_names_is_there_and_tells_of_it() -> None:
+    groups = yaml.safe_load((ROOT / "helm/rules/hearken.rules.yaml").read_text())["groups"]
+    named = set()
+    for rule in (rule for group in groups for rule in group["rules"]):
+        text = rule["annotations"]["description"]
+        for page, title in re.findall(r'(docs/\w+\.md), "([^"]+)"', text):
+            (section,) = re.findall(
+                rf"^## {title}\n(.*?)(?=^## |\Z)", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+            )
+            assert f"**{rule['alert']}**" in section, f"{page} says nothing of {rule['alert']}"
+            named.add(rule["alert"])
+    assert len(named) > 5
+
+
 def test_the_values_that_are_named_exist() -> None:
     values = yaml.safe_load((ROOT / "helm/values.yaml").read_text())
     named = set(re.findall(r"`([a-z]\w+(?:\.\w+)+)`", PAGE)) | set(re.findall(r"--set ([\w.]+)=", PAGE))

@@ -18,7 +18,7 @@ from serve.metrics import Metrics as GatewayMetrics
 from tests.packaging.tools import ROOT, Render, Run
 
 RULES = ROOT / "helm/rules/hearken.rules.yaml"
-RULES_TEST = ROOT / "helm/rules/hearken.test.yaml"
+RULES_TESTS = sorted((ROOT / "helm/rules").glob("*.test.yaml"))
 DASHBOARD = ROOT / "helm/dashboards/hearken.json"
 TARGET_LABELS = {"instance", "job", "namespace", "pod"}  # added by Prometheus itself
 
@@ -158,7 +158,7 @@ def test_alerts_tell_the_operator_what_to_do() -> None:
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     fires: set[str] = set()
     quiet: set[str] = set()
-    for case in yaml.safe_load(RULES_TEST.read_text())["tests"]:
+    for case in (case for file in RULES_TESTS for case in yaml.safe_load(file.read_text())["tests"]):
         for check in case["alert_rule_test"]:
             (fires if check.get("exp_alerts") else quiet).add(check["alertname"])
     names = {rule["alert"] for rule in alerts()}
@@ -171,8 +171,9 @@ def test_prometheus_accepts_the_rules(promtool: Run) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_alerts_fire_when_they_should(promtool: Run) -> None:
-    result = promtool("test", "rules", RULES_TEST)
+@pytest.mark.parametrize("cases", RULES_TESTS, ids=lambda file: file.stem)
+def test_alerts_fire_when_they_should(promtool: Run, cases: Path) -> None:
+    result = promtool("test", "rules", cases)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -33,7 +33,7 @@ from tests.serve.fake_vllm import FakeVllm, fake_engine
 from tests.servers import need
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 DEADLINE_SECONDS = 60.0
@@ -222,6 +222,23 @@ def browser() -> Iterator["Browser"]:
         started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         yield started
         started.close()
+
+
+@pytest.fixture
+def page(browser: "Browser", gateway: "Gateway") -> Iterator["Page"]:
+    """The chat page, opened by a new visitor. What its scripts complain about fails the test, and so does a
+    request to anybody but the gateway."""
+    opened = browser.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda message: complaints.append(message.text))
+    asked: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(gateway.url)
+    yield opened
+    opened.close()
+    assert [c for c in complaints if "Failed to load resource" not in c] == []
+    assert [url for url in asked if not url.startswith((gateway.url + "/", "data:"))] == []
 
 
 Start = Callable[..., Gateway]

@@ -45,6 +45,8 @@ class Trouble:
     LONG = "long"  # 600 tokens
     LARGE = "large"  # 600 tokens of 8 kB: more than what lies between a gateway and its reader
     THINK = "think"  # THOUGHT before the answer, as an engine with a reasoning parser tells it
+    SAY = "say:"  # and what to answer
+    SAY_AND_HOLD = "say and hold:"  # the same, and after two tokens nothing until `release` is set
     THINK_ON = "think on"  # nothing but THOUGHT, which never ends
     THINK_TWICE = "think twice"  # marks of a second, empty thought are left in the answer
     THINK_NOTHING = "think nothing"  # the thought ends at once, and ends again in the answer
@@ -248,7 +250,7 @@ class FakeVllm:
                 assert request.transport is not None
                 request.transport.abort()
                 return response
-            if asked == Trouble.HOLD and i == 3:
+            if (asked == Trouble.HOLD or asked.startswith(Trouble.SAY_AND_HOLD)) and i == 3:
                 await self._hold()
             await self._write(response, chunk, split=asked == Trouble.EMOJI)
             if "error" in chunk:
@@ -279,6 +281,9 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
         return ["on"] * 599
     if asked == Trouble.LARGE:
         return ["on" * 4096] * 599
+    for say in (Trouble.SAY, Trouble.SAY_AND_HOLD):
+        if asked.startswith(say):
+            return _words(asked.removeprefix(say))
     text = f"I am {body['model']}, seed {body.get('seed')}."
     words, thought = _words(text), [OPEN, *_words(THOUGHT)]
     return {

@@ -1,0 +1,90 @@
+"""The evidence of a release that is under way, read from the log by whoever wants to know.
+
+Decisions tell what the evidence was when they were made. Between two of them only the controller knows it;
+this counts it anew, as a controller does that has just started.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from deploy.evidence import EvidenceRules, Reading
+from deploy.observation import Observation
+from deploy.releases import Decision, History
+from deploy.settings import ControllerSettings
+from deploy.stages import Number, ReleaseState
+from feedback.events import COMPLETIONS, FEEDBACK
+from feedback.log import EventLog, reached
+
+TOPICS = (COMPLETIONS, FEEDBACK)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """reading: of all that was read, None while votes do not count yet. complete: False when time was up
+    before the log's end. rules: that the release goes by."""
+
+    reading: Reading | None
+    complete: bool
+    rules: EvidenceRules
+
+    def told(self, stage: str) -> dict[str, Any]:
+        """As JSON types. A holdback can only find harm, so it has no bound to promote."""
+        bounds = {"promote": self.rules.promote_bound, "harm": self.rules.harm_bound}
+        reading = self.reading
+        return {
+            "counts": reading is not None,
+            "complete": self.complete,
+            "pairs": reading.pairs if reading else 0,
+            "mean_difference": reading.mean_difference if reading else None,
+            "tests": {
+                test: {"evidence": getattr(reading, test) if reading else 1.0, "bound": bound}
+                for test, bound in bounds.items()
+                if math.isfinite(bound) and not (stage == "holdback" and test == "promote")
+            },
+            "users": {
+                arm: getattr(reading, f"{arm}_users") if reading else 0 for arm in ("canary", "control")
+            },
+            "values": {
+                arm: getattr(reading, f"{arm}_value") if reading else None for arm in ("canary", "control")
+            },
+        }
+
+
+def written(rules: EvidenceRules) -> dict[str, Number]:
+    """Rules as numbers of the decision that starts a release."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(rules).items()}
+
+
+def running(log: EventLog, history: History, patience_seconds: float) -> Running | None:
+    """The evidence of the release that `history` ends in, None when there is none under way.
+
+    Reads for `patience_seconds` at most. Raises `LogError`.
+    """
+    state = history.state
+    if state is None or state.stage == "idle":
+        return None
+    rules = _rules(history, state)
+    # Nothing but the rules of evidence is asked of these settings.
+    settings = ControllerSettings(data=Path(), engines=("none",), **asdict(rules))
+    observation = Observation(state, settings)
+    until = time.monotonic() + patience_seconds
+    cursor, end = dict(state.cursor), log.end(TOPICS, patience_seconds)
+    while not reached(cursor, end) and time.monotonic() < until:
+        records, cursor = log.read(TOPICS, cursor)
+        observation.feed(records)
+    return Running(observation.known(state, cursor).reading, reached(cursor, end), rules)
+
+
+def _rules(history: History, state: ReleaseState) -> EvidenceRules:
+    """Those that the release was started with; of a controller that did not write them down, the defaults."""
+    starts = [d for d in history.decisions if d.outcome == "started" and d.release_id == state.release_id]
+    said: Decision | None = starts[-1] if starts else None
+    known: dict[str, Any] = {}
+    for field in fields(EvidenceRules):
+        if said is not None and field.name in said.numbers:
+            value = said.numbers[field.name]
+            known[field.name] = math.inf if value is None else value
+    return EvidenceRules(**known)

@@ -1,0 +1,60 @@
+"""`hearken status` in lines that people read."""
+
+from datetime import datetime
+from typing import Any
+
+Told = dict[str, Any]
+
+
+def describe(told: Told) -> list[str]:
+    """The summary of releases (`deploy.status.summary`), the newest decision last. Times are local."""
+    if told["stage"] is None:
+        return ["no decision yet: every user gets the base model"]
+    lines = [f"live        {told['live']}"]
+    if told["stage"] == "idle":
+        lines.append(f"stage       idle since {local(told['since'])}")
+    else:
+        lines.append(
+            f"stage       {told['stage']} at {told['weight']:.0%} of users since {local(told['since'])}"
+        )
+        lines.append(f"canary      {told['canary']}")
+        lines.append(f"control     {told['control']}")
+        lines += _evidence(told["evidence"])
+    if told["waiting"] is not None:
+        lines.append(f"waiting     {told['waiting']}")
+    if told["paused"]:
+        lines.append("paused      no canary starts until `hearken resume`")
+    lines.append(f"table       epoch {told['table_epoch']}")
+    lines += [f"  {local(each['at'])}  {each['sentence']}" for each in reversed(told["decisions"])]
+    return lines
+
+
+def local(at: float) -> str:
+    """Unix time in seconds as ISO 8601 in local time, to the second."""
+    return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _evidence(found: Told | None) -> list[str]:
+    """How the running comparison stands."""
+    if found is None:
+        return []
+    if not found["counts"]:
+        return ["evidence    none yet: votes count from a larger share of users on"]
+    tests = [f"{name} {test['evidence']:.3g} of {test['bound']:g}" for name, test in found["tests"].items()]
+    lines = [f"evidence    {', '.join(tests)}"]
+    if found["mean_difference"] is None:
+        lines.append("pairs       0")
+    else:
+        lines.append(
+            f"pairs       {found['pairs']} of users, mean difference {found['mean_difference']:+.3f}"
+        )
+    lines += [f"voted       {_bucket(found, 'canary')}; {_bucket(found, 'control')}"]
+    if not found["complete"]:
+        lines.append("            of a part of the votes: reading all of them takes too long here")
+    return lines
+
+
+def _bucket(found: Told, arm: str) -> str:
+    value = found["values"][arm]
+    users = f"{found['users'][arm]} users of the {arm}"
+    return users if value is None else f"{users}, {value:.2f} on average"
