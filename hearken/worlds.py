@@ -92,7 +92,7 @@ EVERYDAY = World(
         "learner.steps_per_candidate": 3,
         "learner.kl_publish_nats": 6.0,
         "learner.ppo.learning_rate": 1.2e-3,
-        "learner.ppo.kl_step_nats": 1.5,
+        "learner.ppo.kl_step_nats": 0.8,
         "learner.ppo.epochs": 2,
         "learner.ppo.minibatches": 4,
         "learner.ppo.critic_warmup_steps": 0,
