@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 
 from deploy import release
+from deploy.comparing import Failure
 from deploy.drain import Drain
 from deploy.fleet import Fleet, Problem
 from deploy.gate import verdict
-from deploy.guardrails import Failure
 from deploy.leading import Leadership
 from deploy.leases import held
 from deploy.metrics import ControllerMetrics

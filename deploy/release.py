@@ -6,8 +6,8 @@ Nothing here reads a clock, a file or a log. Every change of stage goes through 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from deploy.comparing import Failure
 from deploy.evidence import Reading
-from deploy.guardrails import Failure
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity
 from deploy.stages import Action, Number, ReleaseState, Step, step

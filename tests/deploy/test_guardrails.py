@@ -1,14 +1,17 @@
 """Guardrails: each can fail, says why, needs enough users, and leaves an equal canary alone."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import comb, log
 from typing import Any
 
 import pytest
 
+from deploy.comparing import sample_ratio_log_evidence
 from deploy.evidence import Scope
-from deploy.guardrails import GuardrailLimits, Guardrails, sample_ratio_log_evidence
+from deploy.guardrails import GuardrailLimits, Guardrails
+from feedback.join import Label
 from tests.deploy.builders import answer, completion, thumb
 
 NEW, OLD = "policy-1-aaaaaaaa", "base"
@@ -60,15 +63,22 @@ def test_an_equal_canary_and_one_inside_the_limits_hold() -> None:
     assert served(300, lambda i: thoughtful).failure() is None
 
 
+def voted(arm: str, users: range) -> Iterator[Label]:
+    """Votes of users whom `served` served, each on the first answer."""
+    place, version = next((a, version) for a, (name, version) in enumerate(ARMS) if name == arm)
+    for i in users:
+        of = answer(f"{arm}{i}", arm=arm, version=version)
+        yield thumb(replace(of, completion_id=f"chatcmpl-{(i * 3 + place) * 3}"), 1, at=0)
+
+
 def test_fewer_votes_than_the_baseline_fail() -> None:
     guardrails = served(100, lambda i: {})
-    guardrails.feed(thumb(answer(f"control{i}", arm="control", version=OLD), 1, at=0) for i in range(80))
-    guardrails.feed(thumb(answer(f"live{i}", arm="live", version=OLD), 1, at=0) for i in range(80))
-    guardrails.feed(thumb(answer(f"canary{i}"), 1, at=0) for i in range(4))
+    guardrails.feed(voted("control", range(20, 100)))
+    guardrails.feed(voted("canary", range(96, 100)))
     failure = guardrails.failure()
     assert failure is not None
     assert failure.guardrail == "feedback_rate"
-    guardrails.feed(thumb(answer(f"canary{i}"), 1, at=0) for i in range(60))
+    guardrails.feed(voted("canary", range(40, 100)))
     assert guardrails.failure() is None
 
 

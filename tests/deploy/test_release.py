@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from deploy import release
+from deploy.comparing import Failure
 from deploy.evidence import Reading, Scope
-from deploy.guardrails import Failure
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity, Rough
 from deploy.release import Known, ReleaseRules, Rung

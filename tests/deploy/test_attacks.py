@@ -1,0 +1,139 @@
+"""What a broken canary, a broken engine or a broken file could do to a service, and cannot any more.
+
+Each test is a fault that was found: it did harm, or stopped releases for good.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.evidence import Scope
+from deploy.guardrails import GuardrailLimits, Guardrails
+from deploy.replay import audit
+from feedback.events import Completion
+from tests.deploy.builders import completion
+from tests.deploy.world import World
+
+MakeWorld = Callable[..., World]
+NEW, OLD = "policy-1-aaaaaaaa", "base"
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
+    worlds: list[World] = []
+
+    def make(**options: Any) -> World:
+        worlds.append(World(tmp_path / str(len(worlds)), **options))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+class Stage:
+    """Users who come one after the other, a second apart, to both buckets in turn."""
+
+    def __init__(self, limits: GuardrailLimits | None = None) -> None:
+        self.guardrails = Guardrails(limits or GuardrailLimits(), Scope(2, NEW, OLD))
+        self.number = 0
+
+    def event(self, arm: str, user: str = "", **options: Any) -> Completion:
+        self.number += 1
+        version = NEW if arm == "canary" else OLD
+        user = user or f"{arm}{self.number}"
+        return completion(self.number, user=user, arm=arm, version=version, at=float(self.number), **options)
+
+    def serve(self, users: int, **canary: Any) -> None:
+        """As many users of each bucket; `canary` is how the canary's answers are."""
+        for _ in range(users):
+            self.guardrails.add(self.event("canary", **canary))
+            self.guardrails.add(self.event("control"))
+
+    def users_until_failure(self, at_most: int, **canary: Any) -> int:
+        """How many canary users are served so until a guardrail fails."""
+        for served in range(1, at_most + 1):
+            self.serve(1, **canary)
+            if self.guardrails.failure() is not None:
+                return served
+        raise AssertionError(f"nothing failed after {at_most} users")
+
+
+# -- 1. guardrails look at what is so now -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("healthy", [0, 2_000, 10_000])
+def test_a_canary_that_turns_bad_is_seen_as_soon_after_any_number_of_users(healthy: int) -> None:
+    stage = Stage()
+    stage.serve(healthy)
+    assert stage.users_until_failure(60, text="") <= 50
+    failure = stage.guardrails.failure()
+    assert failure is not None
+    assert failure.guardrail == "empty_answers"
+
+
+def test_a_canary_that_turns_bad_after_thousands_of_users_is_rolled_back_in_a_minute(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(ladder=((0.5, 0),), max_seconds=10_000, harm_bound=1e9, promote_bound=1e9)
+    manifest = world.offer()
+    world.pass_time(until="started", users=0)
+    for _ in range(4):
+        world.chat(1_000)
+        world.now += 10
+        world.tick()
+    assert world.outcomes[-1] == "started"
+    world.answer = lambda version: {"text": ""} if version == manifest.version else {}
+    world.pass_time(until="guardrail", users=30, rounds=60)
+    assert audit(world.log, world.settings) == []
+
+
+def test_users_who_stay_for_long_are_judged_by_what_they_get_now() -> None:
+    stage = Stage()
+    for i in range(20_000):
+        for arm in ("canary", "control"):
+            stage.guardrails.add(stage.event(arm, f"{arm}{i % 100}"))
+    assert stage.guardrails.failure() is None
+    for i in range(300):
+        for arm, text in (("canary", ""), ("control", "x")):
+            stage.guardrails.add(stage.event(arm, f"{arm}{i % 100}", text=text))
+    failure = stage.guardrails.failure()
+    assert failure is not None
+    assert failure.guardrail == "empty_answers"
+
+
+def test_users_who_are_lost_late_are_missed() -> None:
+    stage = Stage()
+    stage.serve(20_000)
+    assert stage.guardrails.failure() is None
+    for _ in range(200):  # no canary user arrives any more
+        stage.number += 1
+        stage.guardrails.add(stage.event("control"))
+    failure = stage.guardrails.failure()
+    assert failure is not None
+    assert failure.guardrail == "sample_ratio"
+
+
+def test_what_guardrails_find_does_not_depend_on_the_order_of_the_log() -> None:
+    stage, rng = Stage(), random.Random(3)
+    events = [
+        stage.event(
+            rng.choice(("canary", "control")),
+            f"u{rng.randrange(6_000)}",
+            tokens=1 + int(rng.lognormvariate(3, 1)),
+            latency_seconds=rng.lognormvariate(0, 1),
+        )
+        for _ in range(12_000)
+    ]
+    findings = []
+    for _ in range(3):
+        guardrails = Guardrails(GuardrailLimits(tokens_ratio=1.0, z=0.01), Scope(2, NEW, OLD))
+        for event in events:
+            guardrails.add(event)
+        findings.append([f for f in guardrails.findings() if f.guardrail != "sample_ratio"])
+        rng.shuffle(events)
+    assert findings[0] == findings[1] == findings[2]
+    assert any(found.failure for found in findings[0]), "else there would be no number to compare"
