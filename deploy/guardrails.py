@@ -24,6 +24,9 @@ from feedback.join import Label
 WINDOWS = (50, 400, 2_000)
 """Users of each side in a window. The smallest holds `min_users` where that is more."""
 
+MAX_EXPOSED = 10_000
+"""Canary users counted under one table: more than any step of a ladder asks for."""
+
 MAX_IDS = 50_000
 """Completion ids remembered to know repetitions by: a log repeats recent records only."""
 
@@ -66,12 +69,11 @@ class Guardrails:
 
     limits: GuardrailLimits
     scope: Scope
-    completions: int = 0  # all that were served from the scope's first epoch on, of any arm
-    last_epoch: int = 0
     _seen: dict[str, None] = field(default_factory=dict)
     _canary: Recent = field(default_factory=Recent)
     _control: Recent = field(default_factory=Recent)
     _buckets: Buckets = field(default_factory=Buckets)
+    _exposed: dict[int, set[str]] = field(default_factory=dict)  # epoch -> canary users
     _findings: list[Finding] | None = None  # of all that was fed; None: to be made anew
 
     def add(self, completion: Completion) -> None:
@@ -83,13 +85,15 @@ class Guardrails:
         self._seen[completion.completion_id] = None
         if len(self._seen) > MAX_IDS:
             del self._seen[next(iter(self._seen))]
-        self.completions += 1
-        self.last_epoch = max(self.last_epoch, completion.table_epoch)
         bucket = self.scope.bucket(completion.arm, completion.policy_version, completion.table_epoch)
         if bucket is None:
             return
         self._findings = None
         self._buckets.add(bucket, completion.user, completion.at)
+        if bucket == "canary":
+            exposed = self._exposed.setdefault(completion.table_epoch, set())
+            if len(exposed) < MAX_EXPOSED:
+                exposed.add(completion.user)
         self._side(bucket).add(completion.user, answer_of(completion))
 
     def feed(self, labels: Iterable[Label]) -> None:
@@ -116,6 +120,10 @@ class Guardrails:
     def control_users(self) -> int:
         """Users who were served in the control bucket."""
         return self._buckets.users("control")
+
+    def exposed(self, epoch: int) -> int:
+        """Canary users who were served under the table of an epoch; `MAX_EXPOSED` at most."""
+        return len(self._exposed.get(epoch, ()))
 
     def failure(self) -> Failure | None:
         """The first guardrail that fails, or None: all hold, or there is too little to judge."""

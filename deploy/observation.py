@@ -78,6 +78,7 @@ class Observation:
         return Known(
             reading=self.evidence.reading() if self.evidence is not None else None,
             failure=self.guardrails.failure(),
-            served=self.guardrails.last_epoch >= state.table.epoch,
+            exposed=self.guardrails.exposed(state.table.epoch),
+            judged=self.guardrails.are_judged,
             cursor=cursor,
         )

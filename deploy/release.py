@@ -22,7 +22,8 @@ LIVES_REMEMBERED = 16
 
 
 class Rung(NamedTuple):
-    """A step of the ladder: the canary's share of all users, and how long it lasts at least."""
+    """A step of the ladder: the canary's share of all users, and how long it lasts at least. It ends when
+    `ReleaseRules.rung_users` were served on it as well, never by time alone."""
 
     weight: float
     min_seconds: float
@@ -33,6 +34,7 @@ class ReleaseRules:
     """How a release goes. Times in seconds, weights as shares of all users."""
 
     ladder: tuple[Rung, ...]
+    rung_users: int  # canary users who must have been served on a rung before the next one
     max_seconds: float  # on the last rung, before the canary ends as inconclusive
     holdback_weight: float
     holdback_min_seconds: float
@@ -47,7 +49,8 @@ class Known:
 
     reading: Reading | None  # None while votes do not count
     failure: Failure | None  # of a guardrail
-    served: bool  # whether gateways have served the current table yet
+    exposed: int  # canary users who were served under the table in force
+    judged: bool  # whether there were users enough for guardrails: too few is not the same as held
     cursor: dict[str, int]  # how far the log was read for this
 
 
@@ -189,9 +192,11 @@ def judge(state: ReleaseState, rules: ReleaseRules, known: Known, now: float) ->
         return fail(state, known.failure, now, numbers)
     if known.reading is not None and known.reading.crossed == "harm":
         return _harmful(state, rules, known.reading, now, numbers)
+    if state.paused:
+        return None  # only back, never forward
     if state.stage == "holdback":
         return _end_holdback(state, rules, now, numbers)
-    if known.reading is not None and known.reading.crossed == "promote":
+    if known.reading is not None and known.reading.crossed == "promote" and known.judged:
         return _promote(state, rules, known, known.reading, now, numbers)
     return _climb(state, rules, known, now, numbers)
 
@@ -265,16 +270,21 @@ def _climb(
         )
         return step(state, "inconclusive", version, sentence, numbers, **_quiet(state, state.table.live, now))
     reached = [rung for rung in rules.ladder if rung.weight <= state.table.weight]
-    if spent < (reached[-1].min_seconds if reached else 0.0) or not known.served:
+    if spent < (reached[-1].min_seconds if reached else 0.0):
+        return None
+    if known.exposed < rules.rung_users or not known.judged:
         return None
     weight = higher[0].weight
     table = state.table.model_copy(update={"epoch": state.table.epoch + 1, "weight": weight})
     counts = state.evidence_epoch
     if counts is None and weight >= EVIDENCE_WEIGHT:
         counts = table.epoch
-    sentence = f"Raised the canary of {version} to {weight:.0%} of users: guardrails held for {spent:.0f} s."
+    sentence = (
+        f"Raised the canary of {version} to {weight:.0%} of users: guardrails held for {known.exposed} users "
+        f"in {spent:.0f} s."
+    )
     return step(
-        state, "raised", version, sentence, {**numbers, "weight": weight},
+        state, "raised", version, sentence, {**numbers, "weight": weight, "exposed_users": known.exposed},
         table=table, entered_at=now, evidence_epoch=counts,
     )  # fmt: skip
 
@@ -303,7 +313,10 @@ def obey(state: ReleaseState, action: Action, who: str, reason: str, now: float)
     """Do what an operator asked for, or say why it cannot be done."""
     because = f" for {who}: {reason}" if reason else f" for {who}"
     if action == "pause":
-        sentence = f"Paused{because}. No canary will start; one that runs stays."
+        sentence = (
+            f"Paused{because}. No canary starts, grows or is promoted until it is resumed; "
+            "harm and guardrails still roll back."
+        )
         return step(state, "paused", None, sentence, paused=True)
     if action == "resume":
         return step(state, "resumed", None, f"Resumed{because}.", paused=False)

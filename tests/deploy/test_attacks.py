@@ -12,6 +12,7 @@ import pytest
 
 from deploy.evidence import Scope
 from deploy.guardrails import GuardrailLimits, Guardrails
+from deploy.releases import append_command
 from deploy.replay import audit
 from feedback.events import Completion
 from tests.deploy.builders import completion
@@ -19,6 +20,7 @@ from tests.deploy.world import World
 
 MakeWorld = Callable[..., World]
 NEW, OLD = "policy-1-aaaaaaaa", "base"
+STRICT = GuardrailLimits(min_users=300)
 
 
 @pytest.fixture
@@ -137,3 +139,60 @@ def test_what_guardrails_find_does_not_depend_on_the_order_of_the_log() -> None:
         rng.shuffle(events)
     assert findings[0] == findings[1] == findings[2]
     assert any(found.failure for found in findings[0]), "else there would be no number to compare"
+
+
+# -- 3. and 4. nothing is climbed unseen, and nothing at all during a pause ----------------------------------
+
+
+def test_no_rung_is_climbed_without_users_on_it(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.offer()
+    world.pass_time(until="started", users=0)
+    for _ in range(30):  # five times as long as the first step lasts
+        world.serve("live", 50)
+        world.now += 1
+        world.tick()
+    assert world.outcomes[-1] == "started"
+    world.serve("control", 50)
+    world.serve("canary", 49)
+    world.tick()
+    assert world.outcomes[-1] == "started"
+    world.serve("canary", 1)
+    world.tick()
+    assert world.outcomes[-1] == "raised"
+    assert world.decisions[-1].numbers["exposed_users"] == 50
+    world.now += 100
+    world.tick()
+    assert world.outcomes[-1] == "raised", "those of the step before were not served on this one"
+    assert audit(world.log, world.settings) == []
+
+
+def test_nothing_is_promoted_that_guardrails_have_not_judged(make_world: MakeWorld) -> None:
+    world = make_world(ladder=((0.5, 0),), promote_bound=1.5, rung_users=400, guardrails=STRICT)
+    manifest = world.offer()
+    world.taste = lambda version: 1.0 if version == manifest.version else 0.0
+    world.pass_time(until="started", users=0)
+    for _ in range(10):
+        world.chat(20)
+        world.now += 1
+        world.tick()
+    assert world.outcomes[-1] == "started"
+    world.pass_time(until="promoted", users=100)
+
+
+def test_a_canary_that_is_paused_stays_as_it_is_and_is_rolled_back_for_harm(make_world: MakeWorld) -> None:
+    world = make_world()
+    manifest = world.offer()
+    world.taste = lambda version: 0.95 if version == manifest.version else 0.2
+    world.pass_time(until="started", users=0)
+    append_command(world.log, "pause", who="ann")
+    for _ in range(60):
+        world.tick()
+        world.chat(60)
+        world.now += 1
+    assert world.outcomes[-1] == "paused"
+    assert world.state.table.weight == 0.05
+    world.answer = lambda version: {"text": ""} if version == manifest.version else {}
+    world.pass_time(until="guardrail", users=200)
+    assert world.state.paused
+    assert audit(world.log, world.settings) == []

@@ -106,7 +106,7 @@ def test_repetitions_references_and_earlier_tables_do_not_count() -> None:
         guardrails.add(completion(1, user="ada"))
     guardrails.add(completion(2, user="bob", role="reference"))
     guardrails.add(completion(3, user="cyd", epoch=1))
-    assert (guardrails.completions, guardrails.canary_users) == (1, 1)
+    assert (guardrails.exposed(2), guardrails.canary_users) == (1, 1)
 
 
 def test_in_a_holdback_the_new_live_arm_is_no_baseline() -> None:

@@ -16,7 +16,7 @@ from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, History, entry, parse
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState
-from deploy.table import assign
+from deploy.table import RoutingTable, UserArm, assign
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback, Target
 from feedback.log import Entry, EventLog
 from feedback.shared import SqliteStore
@@ -129,11 +129,18 @@ class World:
     def chat(self, users: int) -> None:
         """New users come, chat once under the table in force and vote."""
         table = self.decisions[-1].state.table
+        names = [f"u{self._served + i}" for i in range(1, users + 1)]
+        self._chat([(user, assign(user, table)) for user in names], table)
+
+    def serve(self, arm: UserArm, users: int) -> None:
+        """As many new users of one arm and of no other."""
+        table = self.decisions[-1].state.table
+        self._chat([(f"{arm}{self._served + i}", arm) for i in range(1, users + 1)], table)
+
+    def _chat(self, users: list[tuple[str, UserArm]], table: RoutingTable) -> None:
         entries = []
-        for _ in range(users):
+        for user, arm in users:
             self._served += 1
-            user = f"u{self._served}"
-            arm = assign(user, table)
             version = table.version(arm)
             at = self.now + self._rng.random()
             options = {"arm": arm, "version": version, "epoch": table.epoch, "at": at, **self.answer(version)}
