@@ -13,12 +13,13 @@ from collections.abc import Callable
 from deploy import release
 from deploy.comparing import Failure
 from deploy.drain import Drain
-from deploy.fleet import Fleet, Problem
+from deploy.fleet import Fleet
 from deploy.gate import verdict
 from deploy.leading import Leadership
 from deploy.leases import held
 from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
+from deploy.one_engine import Problem
 from deploy.registry import Registry, RegistryError, seq_of
 from deploy.releases import Candidate, Decision, decision_of
 from deploy.settings import ControllerSettings
@@ -150,7 +151,7 @@ class Controller:
         """Make a step durable, and go on from it. Raises as `Topic.append` does."""
         before, last = self._history.state or ReleaseState(), self._history.reached
         for version in sorted(step.state.table.adapters - before.table.adapters):
-            self._fleet.prepare(version, now)  # no table names what no engine has; mostly it has it already
+            self._fleet.bring(version, now)  # no table names what no engine has; mostly it has it already
         fence = self._leadership.fence(last.fence)
         if fence is None or fence != self._fence:
             raise Overtaken(f"the lease was lost before decision {last.number + 1}")
@@ -207,7 +208,7 @@ class Controller:
         parity = self._fleet.parity_of(version)
         if problems:
             self._decide(release.refuse(self.state, version, problems[0].sentence, problems[0].numbers), now)
-        elif parity is not None:  # None: no engine answers, it waits for one
+        elif parity is not None and not self._fleet.is_at_work:  # None: no engine answers, it waits for one
             cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
             self._decide(release.start(self.state, self._rules, now, cursor, parity), now)
 

@@ -3,19 +3,27 @@
 Each test is a fault that was found: it did harm, or stopped releases for good.
 """
 
+import contextlib
 import random
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.engine import EngineClient, EngineDown, EngineError
 from deploy.evidence import Scope
 from deploy.guardrails import GuardrailLimits, Guardrails
+from deploy.metrics import ControllerMetrics
 from deploy.releases import append_command
 from deploy.replay import audit
 from feedback.events import Completion
-from tests.deploy.builders import completion
+from tests.deploy.builders import completion, probes
+from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.world import World
 
 MakeWorld = Callable[..., World]
@@ -196,3 +204,127 @@ def test_a_canary_that_is_paused_stays_as_it_is_and_is_rolled_back_for_harm(make
     world.pass_time(until="guardrail", users=200)
     assert world.state.paused
     assert audit(world.log, world.settings) == []
+
+
+# -- 6. whatever an engine answers, and whether it does ------------------------------------------------------
+
+GARBAGE = {
+    "html": b"<html><body>502 Bad Gateway</body></html>",
+    "nothing": b"",
+    "not utf-8": b"\xff\xfe",
+    "a number": b"7",
+    "nested too deep": b"[" * 100_000,
+    "null": b"null",
+    "other types": b'{"data": [{"id": 7}], "choices": [{"index": "0", "prompt_logprobs": "x"}]}',
+    "no lists": b'{"data": {"id": "base"}, "choices": {"index": 0}}',
+    "too few": b'{"data": [{}], "choices": []}',
+    "a short probe": b'{"data": [], "choices": [{"index": 0, "prompt_logprobs": [null]}]}',
+    "a text as a logprob": (
+        b'{"data": [], "choices": [{"index": 0, "prompt_logprobs": '
+        b'[null, {}, {}, {"4": {"logprob": "x"}}, {"5": {"logprob": -1}}]}]}'
+    ),
+    "a logprob that no float holds": (
+        b'{"data": [], "choices": [{"index": 0, "prompt_logprobs": '
+        b'[null, {}, {}, {"4": {"logprob": -1' + b"0" * 400 + b'}}, {"5": {"logprob": -1}}]}]}'
+    ),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/completions", "/v1/load_lora_adapter"])
+def test_garbage_of_an_engine_ends_no_controller(make_world: MakeWorld, garbage: str, path: str) -> None:
+    world = make_world(engines=2)
+    broken = world.engines[0]
+    broken.answers[path] = GARBAGE[garbage]
+    world.offer()
+    for _ in range(2):
+        for _ in range(3):
+            world.now += 1
+            world.tick()
+        # It must not end in the same way again after a restart.
+        world.controller = world.new_controller(metrics=ControllerMetrics(world.settings))
+    if path == "/v1/completions":
+        assert not set(broken.loaded) & set(world.registry.versions()), "nothing is proven by garbage"
+    append_command(world.log, "pause", who="ann")
+    world.tick()
+    assert world.outcomes[-1] == "paused"
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_is_an_error_of_the_engine(garbage: str) -> None:
+    engine = FakeEngine()
+    client = EngineClient(engine.url, timeout=5.0)
+    engine.answers = dict.fromkeys(("/v1/models", "/v1/completions"), GARBAGE[garbage])
+    asked: list[Callable[[], object]] = [
+        lambda: client.probe("base", probes(b"one")),
+        lambda: client.sample("base", [[1, 2]], max_tokens=2),
+        lambda: client.sample("base", [[1, 2], [3]], max_tokens=2, seeds=[1, 2]),
+    ]
+    if b'"data": []' not in GARBAGE[garbage]:
+        asked.append(client.models)
+    try:
+        for ask in asked:
+            with pytest.raises(EngineError):
+                ask()
+    finally:
+        client.close()
+        engine.stop()
+
+
+def test_an_engine_that_hangs_holds_up_neither_ticks_nor_other_engines(make_world: MakeWorld) -> None:
+    world = make_world(engines=2, engine_seconds=60.0, round_seconds=0.3)
+    sound, hung = world.engines
+    manifest = world.offer()
+    hung.hangs = True
+    began = time.monotonic()
+    world.pass_time(until="started", users=0)
+    for _ in range(20):
+        world.now += 1
+        world.tick()
+    assert time.monotonic() - began < 20, "sixty seconds are what one answer of it may take"
+    assert (list(sound.loaded), hung.loaded) == ([manifest.version], {})
+    hung.wake()
+    for _ in range(100):
+        if manifest.version in hung.loaded:
+            break
+        world.now += 1
+        world.tick()
+    assert manifest.version in hung.loaded
+
+
+def test_an_engine_that_hangs_while_it_loads_holds_up_no_command(make_world: MakeWorld) -> None:
+    world = make_world(engine_seconds=60.0, round_seconds=0.3)
+    world.tick()
+    world.engines[0].hangs = True
+    world.offer()
+    began = time.monotonic()
+    for _ in range(5):
+        world.now += 1
+        world.tick()
+    append_command(world.log, "pause", who="ann")
+    world.tick()
+    assert world.outcomes[-1] == "paused"
+    assert time.monotonic() - began < 20
+
+
+def test_an_answer_that_never_ends_is_given_up() -> None:
+    """A byte now and then is within every timeout from byte to byte."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
+        ended = threading.Event()
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not ended.wait(0.05):
+                    connection.sendall(b" ")
+
+        told = threads.submit(trickle)
+        client = EngineClient(f"http://127.0.0.1:{server.getsockname()[1]}", timeout=0.5)
+        try:
+            with pytest.raises(EngineDown, match="has not ended"):
+                client.models()
+        finally:
+            client.close()
+            ended.set()
+            told.result()

@@ -40,8 +40,16 @@ class World:
     Time moves only when a test moves it.
     """
 
-    def __init__(self, folder: Path, engines: int = 1, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engines: int = 1,
+        engine_seconds: float = 5.0,
+        round_seconds: float = 5.0,
+        **options: Any,
+    ) -> None:
         self.folder = folder
+        self._engine_seconds, self._round_seconds = engine_seconds, round_seconds
         self.engines = [FakeEngine() for _ in range(engines)]
         self.settings = ControllerSettings(
             data=folder, engines=tuple(engine.url for engine in self.engines), **{**FAST, **options}
@@ -68,8 +76,8 @@ class World:
         owner: str = "",
     ) -> Controller:
         """A controller that knows nothing yet, on the world's log or on another one."""
-        clients = [EngineClient(url, timeout=5.0) for url in self.settings.engines]
-        fleet = Fleet(clients, self.registry, self.settings.parity_limits, owner)
+        clients = [EngineClient(url, timeout=self._engine_seconds) for url in self.settings.engines]
+        fleet = Fleet(clients, self.registry, self.settings.parity_limits, owner, self._round_seconds)
         self._fleets.append(fleet)
         return Controller(
             log or self.log,
