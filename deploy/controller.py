@@ -180,7 +180,8 @@ class Controller:
 
     def _gate(self, candidate: Candidate, now: float) -> None:
         try:
-            gate = self._registry.manifest(candidate.version).gate
+            digest = candidate.manifest or self._registry.manifest_digest(candidate.version)
+            gate = self._registry.manifest(candidate.version, digest).gate
         except RegistryError as error:
             step = release.refuse(self.state, candidate.version, str(error))
             self._decide(step, now, answers=candidate.event_id)
@@ -191,7 +192,7 @@ class Controller:
         else:
             if self.state.waiting is not None:
                 self._decide(release.supersede(self.state, candidate.version), now)
-            step = release.accept(self.state, candidate.version, judged.sentence)
+            step = release.accept(self.state, candidate.version, judged.sentence, digest)
         self._decide(step, now, answers=candidate.event_id)
 
     def _start_next(self, now: float) -> None:
@@ -213,10 +214,10 @@ class Controller:
             self._decide(release.start(self.state, self._rules, now, cursor, parity), now)
 
     def _misfit(self, version: str) -> str | None:
-        live = self.state.table.live
+        live, known = self.state.table.live, self.state.manifests
         try:
-            live_manifest = None if live == BASE else self._registry.manifest(live)
-            return release.misfit(self._registry.manifest(version), live, live_manifest)
+            live_manifest = None if live == BASE else self._registry.manifest(live, known.get(live))
+            return release.misfit(self._registry.manifest(version, known.get(version)), live, live_manifest)
         except RegistryError as error:
             return str(error)
 
@@ -227,6 +228,7 @@ class Controller:
         if self._history.state is None or self._history.state is self._observed:
             return
         self._observed = self.state
+        self._fleet.manifests = self.state.manifests
         if self.state.stage == "idle":
             self._observation = None
             self._log.release_hold("controller")  # the next observation begins where the log ends then

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -76,6 +76,7 @@ class Fleet:
         private = f"{PRIVATE}{owner}-" if owner else PRIVATE
         self._workers = [_Worker(OneEngine(client, registry, limits, private)) for client in engines]
         self._engines = [worker.engine for worker in self._workers]
+        self.manifests: Mapping[str, str] = {}  # version -> sha256 that its manifest must have, where known
         self._round_seconds = round_seconds
         self._threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="engine")
 
@@ -133,7 +134,8 @@ class Fleet:
         Gives what is wrong with it, per engine; the engine does not have it then. An engine that is not done
         within a round goes on, and tells at a later call.
         """
-        jobs = self._begin(lambda engine: engine.prepare(version, now))
+        digest = self.manifests.get(version)
+        jobs = self._begin(lambda engine: engine.prepare(version, now, digest))
         wait([job for _, job in jobs], self._round_seconds)
         found = [job.result() for _, job in jobs if job.done()]
         return [problem for problem in found if problem is not None]

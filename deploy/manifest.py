@@ -61,6 +61,8 @@ class Manifest(BaseModel):
     files: dict[str, str]  # file name -> sha256
     created_at: float
     rank: int = Field(ge=1)
+    # The matrices of the base that it changes: (inputs, outputs). None are known in manifests of before.
+    modules: dict[str, tuple[int, int]] = Field(default_factory=dict)
     training: dict[str, int] = Field(default_factory=dict)  # labels, reward_updates, ppo_steps
     offsets: dict[str, int] = Field(default_factory=dict)  # log cursor that it was trained up to
     gate: GateNumbers = GateNumbers()

@@ -89,10 +89,10 @@ class OneEngine:
         """Know nothing of it any more."""
         self.loaded, self.proofs, self.refused, self._base = None, {}, {}, {}
 
-    def prepare(self, version: str, now: float) -> Problem | None:
+    def prepare(self, version: str, now: float, digest: str | None = None) -> Problem | None:
         """Load and prove a version where it is missing, and prove it again where that is long ago.
 
-        Gives what is wrong with it; the engine does not have it then. now: seconds.
+        Gives what is wrong with it; the engine does not have it then. now: seconds. digest: of its manifest.
         """
         if self.loaded is None:
             return None
@@ -103,7 +103,7 @@ class OneEngine:
         if problem is not None and now - since < RETRY_SECONDS:
             return problem
         try:
-            problem = self._install(version, now)
+            problem = self._install(version, now, digest)
         except EngineDown as error:
             self._lost(error)
             return None
@@ -124,10 +124,11 @@ class OneEngine:
         self.rejections += 1
         logger.error("%s is not served by %s: %s", version, self.url, problem.sentence)
 
-    def _install(self, version: str, now: float) -> Problem | None:
+    def _install(self, version: str, now: float, digest: str | None) -> Problem | None:
         """Prove a version, loading it if need be; unload what is wrong. Raises `EngineError`."""
         try:
-            manifest = self._registry.verify(version)  # before each load: the files may have changed since
+            # Before each load: the files may have changed since the last one.
+            manifest = self._registry.verify(version, digest)
             path = str(self._registry.path(version).resolve())
         except RegistryError as error:
             self._unload_if_there(version)

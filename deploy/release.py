@@ -106,9 +106,14 @@ def supersede(state: ReleaseState, newer: str) -> Step:
     return step(state, "superseded", state.waiting, sentence, waiting=None)
 
 
-def accept(state: ReleaseState, version: str, why: str) -> Step:
-    """A candidate passed the gate and waits for its canary."""
-    return step(state, "accepted", version, f"{version} passed the gate: {why}.", waiting=version)
+def accept(state: ReleaseState, version: str, why: str, manifest: str) -> Step:
+    """A candidate passed the gate and waits for its canary. manifest: the sha256 of what was judged, by which
+    it is known from now on."""
+    used = {version, *state.lives, *state.table.adapters}
+    known = {v: digest for v, digest in state.manifests.items() if v in used} | {version: manifest}
+    return step(
+        state, "accepted", version, f"{version} passed the gate: {why}.", waiting=version, manifests=known
+    )
 
 
 def refuse(state: ReleaseState, version: str, why: str, numbers: dict[str, Number] | None = None) -> Step:

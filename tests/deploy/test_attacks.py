@@ -4,8 +4,12 @@ Each test is a fault that was found: it did harm, or stopped releases for good.
 """
 
 import contextlib
+import hashlib
+import json
+import math
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +22,30 @@ import pytest
 from deploy.engine import EngineClient, EngineDown, EngineError
 from deploy.evidence import Scope
 from deploy.guardrails import GuardrailLimits, Guardrails
+from deploy.manifest import Manifest
 from deploy.metrics import ControllerMetrics
+from deploy.registry import (
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    Registry,
+    RegistryError,
+    UnknownVersion,
+    file_digest,
+)
 from deploy.releases import append_command
 from deploy.replay import audit
 from feedback.events import Completion
-from tests.deploy.builders import completion, probes
+from tests.deploy.builders import (
+    GOOD_GATE,
+    MODULE,
+    adapter_folder,
+    completion,
+    lora,
+    probes,
+    safetensors,
+    tensor_file,
+)
 from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.world import World
 
@@ -328,3 +351,177 @@ def test_an_answer_that_never_ends_is_given_up() -> None:
             client.close()
             ended.set()
             told.result()
+
+
+# -- 7. the registry takes in, and gives out, nothing but what it says ------------------------------------
+
+A, B = f"{MODULE}.lora_A.weight", f"{MODULE}.lora_B.weight"
+RIGHT = lora(b"one")
+NAN, INFINITE = struct.pack("<f", math.nan), struct.pack("<f", math.inf)
+
+
+def with_tensor(name: str, dtype: str, shape: list[int], data: bytes) -> bytes:
+    return tensor_file({**RIGHT, name: (dtype, shape, data)})
+
+
+WRONG_WEIGHTS = {
+    "cut short": (safetensors(b"one")[:-1], "header speaks of"),
+    "with more behind it": (safetensors(b"one") + b"x", "header speaks of"),
+    "not a number": (with_tensor(A, "F32", [8, 2], RIGHT[A][2][:-4] + NAN), "lora_A.weight has values"),
+    "infinite": (with_tensor(B, "F32", [1, 8], INFINITE + RIGHT[B][2][4:]), "lora_B.weight has values"),
+    "not a number in bfloat16": (with_tensor(A, "BF16", [8, 1], b"\x00\x00" * 7 + b"\xc0\x7f"), "has values"),
+    "infinite in float16": (with_tensor(A, "F16", [8, 1], b"\x00\x7c" + b"\x00\x00" * 7), "has values"),
+    "of rank 64": (safetensors(b"one", 64), "rank 8"),
+    "integers": (with_tensor(A, "U8", [8, 2], bytes(16)), "U8"),
+    "one side": (tensor_file({A: RIGHT[A]}), "one side"),
+    "another tensor": (with_tensor("lm_head.weight", "F32", [1, 1], bytes(4)), "lm_head"),
+    "another size": (with_tensor(A, "F32", [8, 3], bytes(96)), "in the manifest"),
+    "another module": (tensor_file({k.replace("q_proj", "k_proj"): v for k, v in RIGHT.items()}), "k_proj"),
+    "none": (tensor_file({}), "no tensors"),
+    "overlapping": (safetensors(b"one").replace(b"[64, 96]", b"[32, 64]"), "begins at byte"),
+}
+WRONG_CONFIGS = {
+    "rank": {"r": 64},
+    "rank as a text": {"r": "8"},
+    "alpha": {"r": 8, "lora_alpha": 1e999},
+    "alpha without end": {"r": 8, "lora_alpha": 10**400},
+    "dora": {"r": 8, "use_dora": True},
+    "ranks of its own": {"r": 8, "rank_pattern": {"q_proj": 64}},
+    "another kind": {"r": 8, "peft_type": "LOHA"},
+    "a list": [8],
+}
+
+
+def put_in(registry: Registry, source: Path, **options: Any) -> Manifest:
+    return registry.publish(
+        source,
+        parent="base",
+        base_digest="d" * 64,
+        rank=8,
+        training={},
+        offsets={},
+        gate=GOOD_GATE,
+        probes=probes(b"one"),
+        modules={MODULE: (2, 1)},
+        **options,
+    )
+
+
+def rewrite(registry: Registry, version: str, /, **changes: Any) -> None:
+    """Change a manifest as somebody would who can write to the volume."""
+    file = registry.path(version) / MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize("wrong", WRONG_WEIGHTS)
+def test_an_adapter_that_is_none_is_neither_taken_in_nor_given_out(tmp_path: Path, wrong: str) -> None:
+    registry = Registry(tmp_path / "adapters")
+    weights, words = WRONG_WEIGHTS[wrong]
+    source = adapter_folder(tmp_path / "source")
+    put_in(registry, source)
+    (source / WEIGHTS).write_bytes(weights)
+    with pytest.raises(RegistryError, match=words):
+        put_in(registry, source)
+    assert [e.name for e in registry.folder.iterdir() if e.is_dir()] == registry.versions()
+
+    version = f"policy-2-{hashlib.sha256(weights).hexdigest()[:8]}"  # as it could be put there by hand
+    registry.path(registry.versions()[0]).rename(registry.folder / version)
+    (registry.folder / version / WEIGHTS).write_bytes(weights)
+    files = {name: file_digest(registry.folder / version / name) for name in (WEIGHTS, CONFIG)}
+    rewrite(registry, version, version=version, seq=2, files=files)
+    with pytest.raises(RegistryError, match=words):
+        registry.verify(version)
+
+
+@pytest.mark.parametrize("wrong", WRONG_CONFIGS)
+def test_a_configuration_of_another_adapter_is_refused(tmp_path: Path, wrong: str) -> None:
+    registry = Registry(tmp_path / "adapters")
+    source = adapter_folder(tmp_path / "source")
+    (source / CONFIG).write_text(json.dumps(WRONG_CONFIGS[wrong]))
+    with pytest.raises(RegistryError, match=CONFIG):
+        put_in(registry, source)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": {"../outside.safetensors": "0" * 64}},
+        {"files": {"/etc/passwd": "0" * 64}},
+        {"files": {WEIGHTS: "0" * 64}},
+        {"files": {}},
+        {"version": "policy-1-00000000"},
+        {"seq": 7},
+        {"rank": 16},
+        {"modules": {MODULE: [3, 1]}},
+    ],
+)
+def test_a_manifest_of_something_else_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    registry = Registry(tmp_path / "adapters")
+    (tmp_path / "adapters" / "outside.safetensors").write_bytes(safetensors(b"one"))
+    version = put_in(registry, adapter_folder(tmp_path / "source")).version
+    registry.verify(version)
+    rewrite(registry, version, **changes)
+    with pytest.raises(RegistryError):
+        registry.verify(version)
+
+
+def test_a_version_is_named_after_its_weights(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    version = put_in(registry, adapter_folder(tmp_path / "source")).version
+    registry.path(version).rename(registry.folder / "policy-1-00000000")
+    rewrite(registry, "policy-1-00000000", version="policy-1-00000000")
+    with pytest.raises(RegistryError, match="not named after its weights"):
+        registry.verify("policy-1-00000000")
+
+
+def test_no_link_leads_out_of_the_registry(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    version = put_in(registry, adapter_folder(tmp_path / "source")).version
+    folder = registry.path(version)
+    (folder / WEIGHTS).rename(tmp_path / "elsewhere")
+    (folder / WEIGHTS).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RegistryError):
+        registry.verify(version)
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    with pytest.raises(UnknownVersion):
+        registry.path(version)
+
+
+def test_drafts_of_a_publisher_that_died_are_removed(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    dead = registry.folder / ".draft-dead"
+    dead.mkdir()
+    (dead / WEIGHTS).write_bytes(b"half")
+    put_in(registry, adapter_folder(tmp_path / "source"))
+    assert not dead.exists()
+
+
+def test_a_manifest_that_was_swapped_after_it_was_announced_is_refused(make_world: MakeWorld) -> None:
+    world = make_world()
+    manifest = world.offer(gate=GOOD_GATE.model_copy(update={"kl_nats_live": 9.0}))
+    rewrite(world.registry, manifest.version, gate=GOOD_GATE.model_dump())
+    refused = world.pass_time(until="refused", users=0)
+    assert "was announced" in refused.sentence
+
+
+def test_a_manifest_that_was_swapped_after_the_gate_is_refused(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.tick()
+    append_command(world.log, "pause", who="ann")
+    manifest = world.offer()
+    world.pass_time(until="accepted", users=0)
+    world.kill_controller()
+    forged = [probe.model_dump() for probe in probes(b"one")[:1]]
+    rewrite(world.registry, manifest.version, probes=forged, parent="base", training={"labels": 11})
+    append_command(world.log, "resume", who="ann")
+    refused = world.pass_time(until="refused", users=0)
+    assert "was announced" in refused.sentence
+
+
+@pytest.mark.parametrize("budget", ["kl_budget_nats_base", "kl_budget_nats_live"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_candidate_without_a_budget_is_refused(make_world: MakeWorld, budget: str, value: float) -> None:
+    world = make_world()
+    world.offer(gate=GOOD_GATE.model_copy(update={budget: value}))
+    assert "there is no budget of KL" in world.pass_time(until="refused", users=0).sentence

@@ -131,7 +131,8 @@ class World:
     def offer(self, content: bytes = b"one", **options: Any) -> Manifest:
         """The learner publishes and announces a candidate."""
         manifest = publish(self.registry, self.folder / "scratch", content, **options)
-        self.log.append([entry(Candidate.announce(manifest.version, self.now))]).result()
+        digest = self.registry.manifest_digest(manifest.version)
+        self.log.append([entry(Candidate.announce(manifest.version, self.now, manifest=digest))]).result()
         return manifest
 
     def chat(self, users: int) -> None:
