@@ -65,32 +65,21 @@ def share(name: str, words: str, sides: Sides, limit: float, bar: Bar) -> Findin
     )
 
 
-def median(
-    name: str,
-    words: str,
-    sides: Sides,
-    ratio: float,
-    bar: Bar,
-    *,
-    expected: float = 1.0,
-    both_ways: bool = False,
-) -> Finding:
-    """Whether the median is more than `ratio` times what is expected of it: `expected` times the control's
-    median. With `both_ways` also whether it is less than 1 / `ratio` of that."""
+def median(name: str, words: str, sides: Sides, bar: Bar, *, high: float, low: float = 0.0) -> Finding:
+    """Whether the median is more than `high` times the control's, or less than `low` times it."""
     if min(map(len, sides)) < bar.min_users:
         return Finding(name, "not judged yet")
     ours, theirs = map(statistics.median, sides)
-    high, low = ratio * expected * theirs, expected * theirs / ratio
-    over = _sign_z(sum(x > high for x in sides.canary), len(sides.canary))
-    under = _sign_z(sum(x < low for x in sides.canary), len(sides.canary)) if both_ways else -math.inf
+    over = _sign_z(sum(x > high * theirs for x in sides.canary), len(sides.canary))
+    under = _sign_z(sum(x < low * theirs for x in sides.canary), len(sides.canary))
     if max(over, under) < bar.z:
         return Finding(name, "held")
-    times = f"{expected / ratio:.3g} to {expected * ratio:.3g}" if both_ways else f"at most {ratio:g}"
+    allowed = f"{low:.3g} to {high:.3g}" if low else f"at most {high:.3g}"
     return _failed(
         name,
         f"{words}: median {ours:.3g} over {len(sides.canary)} users against {theirs:.3g}; "
-        f"{times} times that is allowed",
-        {f"{name}_canary": ours, f"{name}_baseline": theirs, f"{name}_ratio_limit": ratio},
+        f"{allowed} times that is allowed",
+        {f"{name}_canary": ours, f"{name}_baseline": theirs, f"{name}_ratio_limit": high},
     )
 
 

@@ -211,7 +211,8 @@ class Controller:
             self._decide(release.refuse(self.state, version, problems[0].sentence, problems[0].numbers), now)
         elif parity is not None and not self._fleet.is_at_work:  # None: no engine answers, it waits for one
             cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
-            self._decide(release.start(self.state, self._rules, now, cursor, parity), now)
+            length = self._registry.manifest(version, self.state.manifests.get(version)).gate.length_ratio
+            self._decide(release.start(self.state, self._rules, now, cursor, parity, length), now)
 
     def _misfit(self, version: str) -> str | None:
         live, known = self.state.table.live, self.state.manifests

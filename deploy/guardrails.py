@@ -38,10 +38,14 @@ class GuardrailLimits:
     min_users: Annotated[int, "users on each side, before anything but the sample ratio is judged"] = 30
     latency_ratio: Annotated[
         float, "time per token, and to the first one; an adapter alone may cost 1.8 times the base"
-    ] = 2.0
+    ] = 1.8
+    longer_ratio: Annotated[
+        float, "longer answers: than the control's, or than what the gate let pass, if that is more"
+    ] = 1.7
     tokens_ratio: Annotated[
-        float, "answer length, longer or shorter: a collapse, not what people may want"
+        float, "shorter answers, and longer ones where the gate measured no length: a collapse"
     ] = 8.0
+    failed_share: Annotated[float, "share of requests that got no answer above the baseline's"] = 0.01
     empty_share: Annotated[float, "share of answers without text above the baseline's"] = 0.05
     length_share: Annotated[float, "share of answers cut off by the token limit above the baseline's"] = 0.20
     feedback_ratio: Annotated[float, "share of users who vote at all, over the baseline's"] = 0.5
@@ -53,7 +57,8 @@ class GuardrailLimits:
     def __post_init__(self) -> None:
         if self.min_users < 2 or self.z <= 0:
             raise ValueError("guardrails need min_users of at least 2 and z above 0")
-        if min(self.latency_ratio, self.tokens_ratio) < 1 or not 0 <= self.feedback_ratio <= 1:
+        ratios = (self.latency_ratio, self.tokens_ratio, self.longer_ratio)
+        if min(ratios) < 1 or not 0 <= self.feedback_ratio <= 1:
             raise ValueError(
                 "guardrail ratios must allow an unchanged policy: latency and tokens >= 1, feedback <= 1"
             )
@@ -65,10 +70,14 @@ class GuardrailLimits:
 
 @dataclass(slots=True)
 class Guardrails:
-    """What was seen in one release stage, fed from the log. `scope` says which completions count."""
+    """What was seen in one release stage, fed from the log. `scope` says which completions count.
+
+    foreseen: answer length over live's as the gate measured it, None where it did not.
+    """
 
     limits: GuardrailLimits
     scope: Scope
+    foreseen: float | None = None
     _seen: dict[str, None] = field(default_factory=dict)
     _canary: Recent = field(default_factory=Recent)
     _control: Recent = field(default_factory=Recent)
@@ -152,12 +161,15 @@ class Guardrails:
             canary, control = self._canary.window(users), self._control.window(users)
             if (len(canary), len(control)) != seen:
                 seen = (len(canary), len(control))
-                found.append(compared(canary, control, self.limits))
+                found.append(compared(canary, control, self.limits, self.foreseen))
         return found
 
 
 def compared(
-    canary: Sequence[Measured], control: Sequence[Measured], limits: GuardrailLimits
+    canary: Sequence[Measured],
+    control: Sequence[Measured],
+    limits: GuardrailLimits,
+    foreseen: float | None = None,
 ) -> list[Finding]:
     """All guardrails but the sample ratio, on one window; those first that explain the others."""
 
@@ -166,18 +178,29 @@ def compared(
         return Sides(ours, theirs)
 
     bar = Bar(limits.min_users, limits.z)
+    low, high = lengths_allowed(limits, foreseen)
     return [
+        share("failed_requests", "requests without an answer", sides(lambda u: u.failed), limits.failed_share,
+              bar),
         share("empty_answers", "empty answers", sides(lambda u: u.empty), limits.empty_share, bar),
         share("cut_off_answers", "answers cut off by the token limit", sides(lambda u: u.cut_off),
               limits.length_share, bar),
         median("answer_tokens", "answer length in tokens", sides(lambda u: u.answer_tokens),
-               limits.tokens_ratio, bar, both_ways=True),
-        median("token_seconds", "seconds per token", sides(lambda u: u.token_seconds),
-               limits.latency_ratio, bar),
-        median("ttft_seconds", "time to first token in seconds", sides(lambda u: u.ttft_seconds),
-               limits.latency_ratio, bar),
+               bar, low=low, high=high),
+        median("token_seconds", "seconds per token", sides(lambda u: u.token_seconds), bar,
+               high=limits.latency_ratio),
+        median("ttft_seconds", "time to first token in seconds", sides(lambda u: u.ttft_seconds), bar,
+               high=limits.latency_ratio),
         rate("feedback_rate", "users who vote", sides(lambda u: u.voted), limits.feedback_ratio, bar),
     ]  # fmt: skip
+
+
+def lengths_allowed(limits: GuardrailLimits, foreseen: float | None) -> tuple[float, float]:
+    """The least and the largest answer length over the control's. What the gate measured and let pass is no
+    surprise, and that length stays as it was is none either."""
+    if foreseen is None:
+        return 1 / limits.tokens_ratio, limits.tokens_ratio
+    return min(1.0, foreseen) / limits.tokens_ratio, max(1.0, foreseen) * limits.longer_ratio
 
 
 def _worst(findings: Sequence[Finding]) -> Finding:

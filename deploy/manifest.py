@@ -48,6 +48,13 @@ class GateNumbers(BaseModel):
     response_tokens_live: float = 0.0
     guards: list[Guard] = Field(default_factory=list)  # none in manifests of before
 
+    @property
+    def length_ratio(self) -> float | None:
+        """Answer length over the live policy's; None where it was not measured."""
+        if self.response_tokens_live <= 0 or self.response_tokens <= 0:
+            return None
+        return self.response_tokens / self.response_tokens_live
+
 
 class Manifest(BaseModel):
     """The immutable description of one adapter version."""

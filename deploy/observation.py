@@ -35,7 +35,7 @@ class Observation:
         self._settings = settings
         self._joiner = Joiner(JOIN_WINDOW)
         self._joiner.refused = refused
-        self.guardrails = Guardrails(settings.guardrails, state.guardrail_scope())
+        self.guardrails = Guardrails(settings.guardrails, state.guardrail_scope(), state.length_foreseen)
         self.evidence: Evidence | None = None
         self.stage_epoch = state.first_epoch
         self.follow(state)

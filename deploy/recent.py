@@ -40,7 +40,7 @@ def answer_of(completion: Completion) -> Answer:
     return Answer(
         at=completion.at,
         completion_id=completion.completion_id,
-        failed=any(choice.finish_reason == "error" for choice in choices),
+        failed=completion.failure is not None or any(c.finish_reason == "error" for c in choices),
         empty=bool(choices) and len(silent) == len(choices),
         cut_off=any(choice.finish_reason == "length" for choice in choices),
         tokens=sum(choice.length for choice in choices),

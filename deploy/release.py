@@ -145,11 +145,17 @@ def may_start(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:
 
 
 def start(
-    state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str, int], parity: Parity
+    state: ReleaseState,
+    rules: ReleaseRules,
+    now: float,
+    cursor: dict[str, int],
+    parity: Parity,
+    length: float | None = None,
 ) -> Step:
     """The waiting candidate, loaded and probed on the engines, gets its first users.
 
-    parity: of the engines' logprobs and the trainer's, for the record.
+    parity: of the engines' logprobs and the trainer's, for the record. length: of its answers over live's, as
+    the gate measured it.
     """
     version, rung = state.waiting, rules.ladder[0]
     epoch = state.table.epoch + 1
@@ -175,6 +181,7 @@ def start(
         entered_at=now,
         first_epoch=epoch,
         evidence_epoch=epoch if rung.weight >= EVIDENCE_WEIGHT else None,
+        length_foreseen=length,
         cursor=cursor,
     )
 

@@ -87,6 +87,7 @@ class ReleaseState(BaseModel):
     first_epoch: int = 0  # guardrails count completions of this stage: from this table on
     base: str = ""  # sha256 of a merged base's weights; "" for the base that the service began with
     manifests: dict[str, str] = Field(default_factory=dict)  # version -> sha256 of its manifest, where known
+    length_foreseen: float | None = None  # answer length over live's by the gate; None: not measured
     evidence_epoch: int | None = None  # votes count on completions from this table on; None: not yet
     cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when this stage began
 

@@ -2,8 +2,44 @@
 
 from typing import Any
 
+from deploy.controller import EVIDENCE_TOPICS
+from deploy.observation import Observation
 from deploy.registry import seq_of
-from deploy.releases import History
+from deploy.releases import History, read_history
+from deploy.settings import ControllerSettings
+from deploy.stages import ReleaseState
+from feedback.log import EventLog
+from feedback.replay import replay
+
+NEWEST = 50_000
+"""Records of a partition that guardrails are told from: their windows are of the newest users."""
+
+
+def release_status(
+    log: EventLog, settings: ControllerSettings, decisions: int = 5, wait_seconds: float = 30.0
+) -> dict[str, Any]:
+    """The summary, and as `guardrails` what became of each of them by now: held, failed or not judged yet.
+
+    Raises `LogUnavailable` as `read_history`.
+    """
+    history = read_history(log, decisions, wait_seconds)
+    state = history.state
+    watched = {} if state is None else guardrails(log, settings, state, wait_seconds)
+    return {**summary(history, decisions), "guardrails": watched}
+
+
+def guardrails(
+    log: EventLog, settings: ControllerSettings, state: ReleaseState, wait_seconds: float = 30.0
+) -> dict[str, str]:
+    """What became of each guardrail of the running stage; empty while none runs."""
+    if state.stage == "idle":
+        return {}
+    observation = Observation(state, settings)
+    end = log.end(EVIDENCE_TOPICS, wait_seconds)
+    start = {name: max(state.cursor.get(name, 0), offset - NEWEST) for name, offset in end.items()}
+    for records, _ in replay(log, EVIDENCE_TOPICS, start, wait_seconds):
+        observation.feed(records)
+    return {found.guardrail: found.state for found in observation.guardrails.findings()}
 
 
 def summary(history: History, decisions: int = 5) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deploy.releases import append_command, read_history
+from deploy.releases import append_command
+from deploy.settings import ControllerSettings
 from deploy.stages import Action
-from deploy.status import summary
+from deploy.status import release_status
 from feedback import losses
 from feedback.events import RELEASES
 from feedback.log import EventLog, LogError, LogUnavailable
@@ -20,11 +21,14 @@ DECISIONS_SHOWN = 8
 PATIENCE_SECONDS = 10.0
 
 
-def status(data: Path, kafka: str | None, *, as_json: bool = False) -> int:
-    """Print which policies serve whom, and the last decisions."""
+def status(data: Path, kafka: str | None, controller: ControllerSettings, *, as_json: bool = False) -> int:
+    """Print which policies serve whom, what guardrails say, and the last decisions.
+
+    controller: as the service's file has it; what it says of guardrails counts.
+    """
     log = _open(data, kafka)
     try:
-        told = summary(read_history(log, DECISIONS_SHOWN, PATIENCE_SECONDS), DECISIONS_SHOWN)
+        told = release_status(log, controller, DECISIONS_SHOWN, PATIENCE_SECONDS)
     except LogError as error:
         raise UsageError(f"the log cannot be read: {error}", code=1) from error
     finally:
@@ -92,10 +96,14 @@ def describe(told: dict[str, Any]) -> list[str]:
         lines.append(f"stage       {told['stage']} at {told['weight']:.0%} of users")
         lines.append(f"canary      {told['canary']}")
         lines.append(f"control     {told['control']}")
+        for state in ("failed", "not judged yet", "held"):
+            names = [name for name, found in told.get("guardrails", {}).items() if found == state]
+            if names:
+                lines.append(f"guardrails  {state}: {', '.join(names)}")
     if told["waiting"] is not None:
         lines.append(f"waiting     {told['waiting']}")
     if told["paused"]:
-        lines.append("paused      no canary starts until `hearken resume`")
+        lines.append("paused      no canary starts, grows or is promoted until `hearken resume`")
     lines.append(f"table       epoch {told['table_epoch']}")
     lines += [f"  {decision['sentence']}" for decision in reversed(told["decisions"])]
     return lines

@@ -32,10 +32,19 @@ def _raters(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from deploy.settings import ControllerSettings
+    from hearken import flags
     from hearken.operate import status
 
-    service = _service(arguments)
-    return status(service.folder, service.kafka, as_json=arguments.json)
+    config = flags.configured(arguments, _LOG)
+    service: ServiceSettings = config.build("service")
+    controller = ControllerSettings(  # as much of it as guardrails are judged by
+        data=service.folder,
+        engines=("http://nobody.is.asked",),
+        rung_users=config.get("controller.rung_users").value,
+        guardrails=config.build("controller.guardrails"),
+    )
+    return status(service.folder, service.kafka, controller, as_json=arguments.json)
 
 
 def _act(arguments: argparse.Namespace) -> int:

@@ -127,6 +127,8 @@ def completion(
     latency_seconds: float = 1.0,
     ttft_seconds: float | None = 0.1,
     role: str = "answer",
+    failure: str | None = None,
+    choices: list[Choice] | None = None,
 ) -> Completion:
     """A completion as the gateway logs it."""
     return Completion.model_validate(
@@ -142,6 +144,7 @@ def completion(
             "table_epoch": epoch,
             "messages": [],
             "prompt_token_ids": [1, 2],
+            "failure": failure,
             "choices": [
                 Choice(
                     text=text,
@@ -150,7 +153,9 @@ def completion(
                     finish_reason=finish_reason,
                     answer_start=answer_start,
                 )
-            ],
+            ]
+            if choices is None
+            else choices,
             "latency_seconds": latency_seconds,
             "ttft_seconds": ttft_seconds,
         }

@@ -35,7 +35,10 @@ from deploy.registry import (
 )
 from deploy.releases import append_command
 from deploy.replay import audit
+from deploy.stages import ReleaseState
+from deploy.status import release_status
 from feedback.events import Completion
+from hearken.operate import describe
 from tests.deploy.builders import (
     GOOD_GATE,
     MODULE,
@@ -525,3 +528,101 @@ def test_a_candidate_without_a_budget_is_refused(make_world: MakeWorld, budget: 
     world = make_world()
     world.offer(gate=GOOD_GATE.model_copy(update={budget: value}))
     assert "there is no budget of KL" in world.pass_time(until="refused", users=0).sentence
+
+
+# -- 2. what fails, what is slow, what is long ---------------------------------------------------------------
+
+
+def sometimes(rng: random.Random, share: float) -> dict[str, Any]:
+    return {"failure": "engine", "choices": []} if rng.random() < share else {}
+
+
+BROKEN: dict[str, tuple[str, Callable[[random.Random], dict[str, Any]]]] = {
+    "5% errors": ("failed_requests", lambda rng: sometimes(rng, 0.05)),
+    "25% errors": ("failed_requests", lambda rng: sometimes(rng, 0.25)),
+    "nothing but errors": ("failed_requests", lambda rng: sometimes(rng, 1.0)),
+    "twice as slow": ("token_seconds", lambda rng: {"latency_seconds": 2 * rng.lognormvariate(0, 0.4)}),
+    "twice as late": ("ttft_seconds", lambda rng: {"ttft_seconds": 0.2 * rng.lognormvariate(0, 0.4)}),
+    "twice as long": ("answer_tokens", lambda rng: _long(2 * 20 * rng.lognormvariate(0, 0.4))),
+    "all empty": ("empty_answers", lambda rng: {"text": ""}),
+}
+
+
+def _long(tokens: float) -> dict[str, Any]:
+    return {"tokens": max(1, round(tokens)), "latency_seconds": tokens / 20}
+
+
+def usual(rng: random.Random) -> dict[str, Any]:
+    length = rng.lognormvariate(0, 0.4)
+    return {**_long(20 * length), "ttft_seconds": 0.1 * rng.lognormvariate(0, 0.4), **sometimes(rng, 0.002)}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_canary_that_is_worse_is_rolled_back(make_world: MakeWorld, fault: str) -> None:
+    world = make_world(ladder=((0.5, 0),), max_seconds=10_000, harm_bound=1e9, promote_bound=1e9)
+    manifest, rng = world.offer(), random.Random(5)
+    guardrail, broken = BROKEN[fault]
+    world.answer = lambda v: {**usual(rng), **(broken(rng) if v == manifest.version else {})}
+    failed = world.pass_time(until="guardrail", users=400, rounds=20)
+    assert failed.numbers["guardrail"] == guardrail
+    assert audit(world.log, world.settings) == []
+
+
+def test_a_canary_that_is_equal_is_left_alone(make_world: MakeWorld) -> None:
+    world = make_world(ladder=((0.5, 0),), max_seconds=10_000, harm_bound=1e9, promote_bound=1e9)
+    rng = random.Random(6)
+    world.offer()
+    world.answer = lambda version: usual(rng)
+    for _ in range(12):
+        world.tick()
+        world.chat(400)
+        world.now += 1
+    assert world.outcomes[-1] == "started"
+
+
+def test_a_length_that_the_gate_foresaw_is_no_surprise(make_world: MakeWorld) -> None:
+    world = make_world(ladder=((0.5, 0),), max_seconds=10_000, harm_bound=1e9, promote_bound=1e9)
+    longer = GOOD_GATE.model_copy(update={"response_tokens": 60.0, "response_tokens_live": 20.0})
+    manifest, rng = world.offer(gate=longer), random.Random(7)
+    times = 2
+    world.answer = lambda v: _long((times if v == manifest.version else 1) * 20 * rng.lognormvariate(0, 0.4))
+    for _ in range(8):
+        world.tick()
+        world.chat(400)
+        world.now += 1
+    assert world.outcomes[-1] == "started"
+    times = 7
+    assert world.pass_time(until="guardrail", users=400).numbers["guardrail"] == "answer_tokens"
+
+
+def test_too_few_users_is_no_verdict(make_world: MakeWorld) -> None:
+    world = make_world(ladder=((0.5, 0),))
+    world.offer()
+    world.pass_time(until="started", users=0)
+
+    def state_of(state: str) -> set[str]:
+        return {
+            sample.labels["guardrail"]
+            for family in world.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "hearken_guardrail_state" and sample.labels["state"] == state and sample.value
+        }
+
+    world.chat(10)
+    world.tick()
+    assert "failed_requests" in state_of("not judged yet")
+    assert state_of("held") == {"sample_ratio"}
+    told = release_status(world.log, world.settings)
+    assert told["guardrails"]["failed_requests"] == "not judged yet"
+    assert any("not judged yet" in line and "failed_requests" in line for line in describe(told))
+    world.chat(90)
+    world.tick()
+    assert state_of("not judged yet") == set()
+    assert release_status(world.log, world.settings)["guardrails"]["failed_requests"] == "held"
+
+
+def test_logs_of_before_still_fold() -> None:
+    before = completion(1, user="ada").model_dump(exclude={"failure"})
+    assert Completion.model_validate(before).failure is None
+    state = ReleaseState().model_dump(exclude={"manifests", "length_foreseen"})
+    assert ReleaseState.model_validate(state).length_foreseen is None

@@ -143,7 +143,7 @@ def test_a_holdback_ends_for_the_next_candidate_or_in_time() -> None:
     assert ended is not None
     assert (ended.outcome, ended.state.stage, ended.state.table.live) == ("finished", "idle", NEW)
     assert ended.state.table.adapters == {NEW}
-    waiting = release.accept(state, "policy-3-cccccccc", "fine").state
+    waiting = release.accept(state, "policy-3-cccccccc", "fine", "d" * 64).state
     assert release.judge(waiting, RULES, known(), 349.0) is None
     sooner = release.judge(waiting, RULES, known(), 350.0)
     assert sooner is not None
