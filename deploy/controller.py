@@ -11,31 +11,24 @@ import time
 from collections.abc import Callable
 
 from deploy import release
-from deploy.comparing import Failure
 from deploy.drain import Drain
 from deploy.fleet import Fleet
 from deploy.gate import verdict
 from deploy.leading import Leadership
-from deploy.leases import held
 from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
-from deploy.one_engine import Problem
+from deploy.quarantine import refusal
 from deploy.registry import Registry, RegistryError, seq_of
 from deploy.releases import Candidate, Decision, decision_of
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
+from deploy.tending import Tending
 from deploy.topic import Overtaken, Topic
 from feedback.events import BASE, COMPLETIONS, FEEDBACK
 from feedback.log import EventLog, Record, reached
 from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
-
-ENGINE_SECONDS = 1.0
-"""How often engines are asked what they serve."""
-
-PARITY = "parity"
-"""The guardrail that an engine fails, not the log: its name in a decision's numbers."""
 
 READS_PER_TICK = 20
 """So that an operator's command does not wait for a long catching up."""
@@ -67,7 +60,6 @@ class Controller:
         self._settings = settings
         self._rules = settings.release_rules
         self._metrics = metrics
-        self._shared = shared
         self._leadership = leadership
         self._clock = clock
         self._fence: int | None = None  # under which this controller leads; None while it does not
@@ -76,9 +68,8 @@ class Controller:
         self._observed: ReleaseState | None = None  # the state that the observation was last told
         self._observation: Observation | None = None
         self._cursor: dict[str, int] = {}
-        self._tended_at = float("-inf")
-        self._drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
-        self._rejected: set[tuple[str, str]] = set()  # (version, engine) that a decision told of
+        drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
+        self._tending = Tending(fleet, drain, shared, metrics, self._decided)
 
     @property
     def state(self) -> ReleaseState:
@@ -117,7 +108,7 @@ class Controller:
             self._consider(now)
             self._judge(now)
         if self._history.state is not None:
-            self._tend(now)
+            self._tending.tend(self.state, now, may_decide=self._topic.pending is None)
         if self._topic.pending is None:
             self._start_next(now)
 
@@ -132,7 +123,7 @@ class Controller:
         if fence is None and self._fence is not None:
             logger.warning("this controller does not lead any more")
             self._fleet.forget()
-            self._metrics.show_engines(self._fleet)
+            self._metrics.show_engines(self._fleet, ())
         self._fence = fence
         return fence is not None
 
@@ -160,6 +151,10 @@ class Controller:
             decision_of(step, before, number, now, answers=answers, cursor=self._cursor, fence=fence)
         )
         self._resume_observing()
+
+    def _decided(self, step: Step, now: float) -> ReleaseState:
+        self._decide(step, now)
+        return self.state
 
     def _count(self, decision: Decision) -> None:
         self._metrics.count(decision.outcome)
@@ -205,11 +200,14 @@ class Controller:
             self._decide(release.refuse(self.state, version, misfit), now)
             return
         self._fleet.look()
-        problems = self._fleet.prepare(version, now)
+        standing = self._fleet.standing(version, self._fleet.prepare(version, now))
+        if standing.at_work:
+            return  # with a large adapter, for example
+        problem = refusal(standing, self.state.quarantined)
         parity = self._fleet.parity_of(version)
-        if problems:
-            self._decide(release.refuse(self.state, version, problems[0].sentence, problems[0].numbers), now)
-        elif parity is not None and not self._fleet.is_at_work:  # None: no engine answers, it waits for one
+        if problem is not None:
+            self._decide(release.refuse(self.state, version, problem.sentence, problem.numbers), now)
+        elif parity is not None:  # None: no engine that answers proves it, it waits for one
             cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
             length = self._registry.manifest(version, self.state.manifests.get(version)).gate.length_ratio
             self._decide(release.start(self.state, self._rules, now, cursor, parity, length), now)
@@ -260,34 +258,3 @@ class Controller:
     def _bury(self, record: Record, reason: str) -> None:
         self._metrics.dead_letters.inc()
         self._log.bury("controller", record, reason)
-
-    # -- engines ----------------------------------------------------------------------------------------
-
-    def _tend(self, now: float) -> None:
-        """See that every engine has what the table names, and nothing that nobody needs any more."""
-        if now - self._tended_at < ENGINE_SECONDS:
-            return
-        self._tended_at = now
-        self._fleet.look()
-        used = self.state.table.adapters | {v for v in self.state.lives[-2:] if v != BASE}
-        for version in sorted(used):
-            problems = self._fleet.prepare(version, now)
-            if self._topic.pending is None:
-                self._report(version, problems, now)
-        used = used | self.state.table.adapters | ({self.state.waiting} if self.state.waiting else set())
-        spare = self._fleet.versions - used
-        leased = held(self._shared) if spare else None
-        self._fleet.unload(self._drain.due(spare, used, leased, now))
-        self._metrics.show_engines(self._fleet)
-
-    def _report(self, version: str, problems: list[Problem], now: float) -> None:
-        """Decide what follows from the engines that do not have a version in use; once for each of them."""
-        rejected = {(version, problem.engine) for problem in problems}
-        fresh = [p for p in problems if (version, p.engine) not in self._rejected]
-        self._rejected = {r for r in self._rejected if r[0] != version} | rejected
-        for problem in fresh:
-            if self.state.stage == "canary" and version == self.state.table.canary:
-                failure = Failure(PARITY, problem.sentence, problem.numbers)
-                self._decide(release.fail(self.state, failure, now), now)
-                return
-            self._decide(release.reject(self.state, version, problem.sentence, problem.numbers), now)

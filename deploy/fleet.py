@@ -9,6 +9,7 @@ from typing import TypeVar
 from deploy.engine import EngineClient
 from deploy.one_engine import OneEngine, Problem, Proof
 from deploy.parity import Parity, ParityLimits
+from deploy.quarantine import Standing
 from deploy.registry import Registry, is_version
 
 T = TypeVar("T")
@@ -120,6 +121,23 @@ class Fleet:
         engines = [worker.engine for worker in self._workers if not worker.hangs]
         found = [proofs[version].parity for e in engines if version in (proofs := e.proofs)]
         return max(found, key=lambda parity: parity.ratio, default=None)
+
+    def standing(self, version: str, problems: Sequence[Problem]) -> Standing:
+        """How engines stand to a version after `prepare` gave these problems."""
+        return Standing(
+            problems=problems,
+            proven=self.parity_of(version) is not None,
+            at_work=self.is_at_work,
+            all_answer=all(w.engine.loaded is not None and not w.hangs for w in self._workers),
+        )
+
+    def proves(self, url: str, versions: Iterable[str]) -> bool:
+        """Whether an engine has proven all of these. One that is not of this fleet has nothing to prove."""
+        found = next((worker for worker in self._workers if worker.engine.url == url), None)
+        if found is None:
+            return True
+        answers = found.engine.loaded is not None and not found.hangs
+        return answers and all(version in found.engine.proofs for version in versions)
 
     @property
     def is_at_work(self) -> bool:

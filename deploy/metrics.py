@@ -1,5 +1,7 @@
 """The controller's Prometheus metrics."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from deploy.comparing import STATES
@@ -61,6 +63,11 @@ class ControllerMetrics:
             ["engine"],
             registry=self.registry,
         )
+        self.quarantined = gauge(
+            "engine_quarantined",
+            "1 for an engine that cannot prove a version in use",
+            "engine",
+        )
         self.adapters = gauge("adapters_loaded", "Policy adapters that the engine has loaded", "engine")
         self.promotions = counter("promotions", "Candidates promoted")
         self.rollbacks = counter("rollbacks", "Releases rolled back: harm, guardrails and operators")
@@ -119,8 +126,10 @@ class ControllerMetrics:
         self.value.labels("canary").set(nothing if ours is None else ours)
         self.value.labels("control").set(nothing if theirs is None else theirs)
 
-    def show_engines(self, fleet: Fleet) -> None:
-        """Show what the engines have."""
+    def show_engines(self, fleet: Fleet, quarantined: Collection[str]) -> None:
+        """Show what the engines have, and which of them cannot prove what they should have."""
+        for engine in fleet.adapters_loaded():
+            self.quarantined.labels(engine).set(engine in quarantined)
         for engine, count in fleet.adapters_loaded().items():
             self.adapters.labels(engine).set(count)
         for engine, count in fleet.rejections().items():

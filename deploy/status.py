@@ -63,6 +63,7 @@ def summary(history: History, decisions: int = 5) -> dict[str, Any]:
         "since": state.entered_at,
         "waiting": state.waiting,
         "paused": state.paused,
+        "quarantined": list(state.quarantined),
         "unanswered": [event.event_id for event in [*history.commands, *history.candidates]],
         "decisions": [
             {

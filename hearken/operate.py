@@ -102,6 +102,8 @@ def describe(told: dict[str, Any]) -> list[str]:
                 lines.append(f"guardrails  {state}: {', '.join(names)}")
     if told["waiting"] is not None:
         lines.append(f"waiting     {told['waiting']}")
+    for engine in told["quarantined"]:
+        lines.append(f"quarantine  {engine} cannot prove a version in use, and serves nobody with it")
     if told["paused"]:
         lines.append("paused      no canary starts, grows or is promoted until `hearken resume`")
     lines.append(f"table       epoch {told['table_epoch']}")

@@ -626,3 +626,129 @@ def test_logs_of_before_still_fold() -> None:
     assert Completion.model_validate(before).failure is None
     state = ReleaseState().model_dump(exclude={"manifests", "length_foreseen"})
     assert ReleaseState.model_validate(state).length_foreseen is None
+
+
+# -- 5. an engine that is broken -----------------------------------------------------------------------------
+
+
+def refuses_to_load(engine: FakeEngine) -> None:
+    engine.answers["/v1/load_lora_adapter"] = b"not loaded, but 200 all the same"
+
+
+def computes_something_else(engine: FakeEngine) -> None:
+    engine.skew_nats = 0.5
+
+
+@pytest.mark.parametrize("breaks", [refuses_to_load, computes_something_else])
+def test_one_broken_engine_refuses_no_candidate(
+    make_world: MakeWorld, breaks: Callable[[FakeEngine], None]
+) -> None:
+    world = make_world(engines=3)
+    broken = world.engines[1]
+    breaks(broken)
+    manifest = world.offer()
+    world.taste = lambda version: 0.9 if version == manifest.version else 0.3
+    world.pass_time(until="started", users=0)
+    rejected = world.pass_time(until="rejected", users=60)
+    assert world.state.quarantined == (broken.url,)
+    assert broken.url in rejected.sentence
+    assert world.metrics.registry.get_sample_value("hearken_engine_quarantined", {"engine": broken.url}) == 1
+    assert any(broken.url in line for line in describe(release_status(world.log, world.settings)))
+    world.pass_time(until="promoted")
+    assert manifest.version not in broken.loaded, "it serves nobody what it cannot prove"
+    broken.answers.clear()
+    broken.skew_nats = 0.0
+    restored = world.pass_time(until="restored", users=0)
+    assert broken.url in restored.sentence
+    assert world.state.quarantined == ()
+    assert manifest.version in broken.loaded
+    assert world.metrics.registry.get_sample_value("hearken_engine_quarantined", {"engine": broken.url}) == 0
+
+
+def test_a_broken_engine_that_is_alone_for_a_while_refuses_no_candidate(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    computes_something_else(world.engines[0])
+    world.engines[1].stop()
+    world.offer()
+    for _ in range(5):
+        world.now += 1
+        world.tick()
+    assert world.outcomes[-1] == "accepted", "it waits for who might prove it"
+    world.engines[1].start()
+    world.pass_time(until="started", users=0)
+
+
+def test_a_canary_survives_one_engine_that_came_back_wrong(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    world.offer()
+    world.pass_time(until="started", users=0)
+    world.engines[0].stop()
+    computes_something_else(world.engines[0])
+    world.engines[0].start()
+    world.pass_time(until="rejected", users=0)
+    assert world.state.stage == "canary"
+    world.engines[1].stop()
+    for _ in range(30):  # the other one is away, and may come back
+        world.now += 1
+        world.tick()
+    assert world.state.stage == "canary"
+    failed = world.pass_time(until="guardrail", users=0)
+    assert failed.numbers["guardrail"] == "parity"
+
+
+def test_a_candidate_that_no_engine_proves_is_refused(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    world.offer(known_by=probes(b"two"))
+    world.pass_time(until="refused", users=0)
+
+
+def promote(world: World, content: bytes, parent: str) -> str:
+    manifest = world.offer(content, parent=parent)
+    world.taste = lambda version: 0.95 if version == manifest.version else 0.3
+    world.pass_time(until="promoted")
+    world.taste = lambda version: 0.5
+    world.pass_time(until="finished")
+    return manifest.version
+
+
+def test_when_no_engine_can_serve_live_the_newest_provable_version_serves(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    first = promote(world, b"one", "base")
+    second = promote(world, b"two", first)
+    file = world.registry.path(second) / WEIGHTS
+    right = file.read_bytes()
+    file.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    for engine in world.engines:
+        engine.stop()
+        engine.start()
+    back = world.pass_time(until="guardrail", users=0)
+    assert (back.version, world.state.table.live) == (second, first)
+    assert "the newest version that an engine can serve" in back.sentence
+    assert all(first in engine.loaded for engine in world.engines)
+    for engine in world.engines:
+        engine.stop()
+        computes_something_else(engine)
+        engine.start()
+    world.now += 1
+    world.pass_time(until="guardrail", users=0)
+    assert (world.state.table.live, world.state.lives) == ("base", ("base",))
+    assert audit(world.log, world.settings) == []
+
+
+def test_live_stays_while_an_engine_that_has_it_is_only_away(make_world: MakeWorld) -> None:
+    world = make_world(engines=2)
+    first = promote(world, b"one", "base")
+    world.engines[1].stop()
+    world.engines[0].stop()
+    computes_something_else(world.engines[0])
+    world.engines[0].start()
+    for _ in range(40):
+        world.now += 1
+        world.tick()
+    assert world.state.table.live == first
+    world.engines[1].start()
+    for _ in range(80):
+        world.now += 1
+        world.tick()
+    assert world.state.table.live == first
+    assert first in world.engines[1].loaded
