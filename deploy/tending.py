@@ -33,7 +33,7 @@ class Tending:
         self._metrics = metrics
         self._decide = decide
         self._tended_at = float("-inf")
-        self._told: set[tuple[str, str]] = set()  # (version, engine) that a decision told of
+        self._told: set[tuple[str, str]] | None = None  # (version, engine) that a decision told of
         self._unserved_since: dict[str, float] = {}  # versions in use that no engine has
 
     def tend(self, state: ReleaseState, now: float, *, may_decide: bool) -> None:
@@ -62,6 +62,8 @@ class Tending:
     def _tell(self, state: ReleaseState, standings: dict[str, Standing], now: float) -> ReleaseState:
         """Put engines into quarantine, once for each version that they cannot prove, and let them out."""
         problems = {(version, p.engine): p for version, s in standings.items() for p in s.problems}
+        if self._told is None:  # a controller that has just begun: the state says whom it was told of
+            self._told = {told for told in problems if told[1] in state.quarantined}
         for (version, engine), problem in problems.items():
             if (version, engine) not in self._told and not self._is_trial(state, version, standings, now):
                 at_fault = None if problem.kind == "files" else engine

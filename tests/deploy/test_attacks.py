@@ -273,7 +273,8 @@ def test_garbage_of_an_engine_ends_no_controller(make_world: MakeWorld, garbage:
         assert not set(broken.loaded) & set(world.registry.versions()), "nothing is proven by garbage"
     append_command(world.log, "pause", who="ann")
     world.tick()
-    assert world.outcomes[-1] == "paused"
+    assert "paused" in world.outcomes
+    assert world.outcomes.count("rejected") <= 1, "a restart is no news of an engine"
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
