@@ -54,7 +54,7 @@ class Known:
     cursor: dict[str, int]  # how far the log was read for this
 
 
-def _quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
+def quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
     """The changes that leave `live` alone in service. Versions after it in `lives` are dropped."""
     lives = state.lives[: state.lives.index(live) + 1]
     table = RoutingTable(epoch=state.table.epoch + 1, salt=state.table.salt, live=live)
@@ -186,43 +186,6 @@ def start(
     )
 
 
-def reject(
-    state: ReleaseState,
-    version: str,
-    why: str,
-    numbers: dict[str, Number] | None = None,
-    *,
-    quarantine: str | None = None,
-) -> Step:
-    """An engine was not given a version that is in use; the other engines go on with it.
-
-    quarantine: the URL of the engine, where it is the engine that is at fault.
-    """
-    sentence = f"Kept {version} from users of one engine: {why}."
-    quarantined = state.quarantined
-    if quarantine is not None and quarantine not in quarantined:
-        quarantined = (*quarantined, quarantine)
-    return step(state, "rejected", version, sentence, numbers, quarantined=quarantined)
-
-
-def restore(state: ReleaseState, engine: str) -> Step:
-    """An engine proves again all that is in use."""
-    quarantined = tuple(url for url in state.quarantined if url != engine)
-    sentence = f"{engine} proves again what is in use, and is out of quarantine."
-    return step(state, "restored", None, sentence, {"engine": engine}, quarantined=quarantined)
-
-
-def fall_back(state: ReleaseState, back: str, failure: Failure, now: float) -> Step:
-    """No engine can serve live: the newest version before it that one can serve, or the base, serves all."""
-    gone = state.table.live
-    if back not in state.lives:
-        state = state.model_copy(update={"lives": (back, *state.lives)})
-    why = f"the newest version that an engine can serve: {failure.sentence}"
-    sentence = f"Rolled back {gone} to {back}, {why}."
-    numbers: dict[str, Number] = {**failure.numbers, "guardrail": failure.guardrail}
-    return step(state, "guardrail", gone, sentence, numbers, **_quiet(state, back, now))
-
-
 # -- a running release ----------------------------------------------------------------------------------
 
 
@@ -253,7 +216,7 @@ def fail(state: ReleaseState, failure: Failure, now: float, numbers: dict[str, N
         version,
         f"Rolled back {version} to {back}: {failure.sentence}.",
         {**(numbers or {}), **failure.numbers, "guardrail": failure.guardrail},
-        **_quiet(state, back, now),
+        **quiet(state, back, now),
     )
 
 
@@ -262,7 +225,7 @@ def _harmful(
 ) -> Step:
     version, back = state.table.canary, state.table.version("control")
     sentence = f"Rolled back {version} to {back}: {_evidence(reading, reading.harm, rules.harm_bound)}."
-    return step(state, "harmful", version, sentence, numbers, **_quiet(state, back, now))
+    return step(state, "harmful", version, sentence, numbers, **quiet(state, back, now))
 
 
 def _promote(
@@ -311,7 +274,7 @@ def _climb(
             f"Ended the canary of {version} as inconclusive after {spent:.0f} s at {state.table.weight:.0%}: "
             f"{_open_evidence(known.reading, rules)}; {state.table.live} stays live."
         )
-        return step(state, "inconclusive", version, sentence, numbers, **_quiet(state, state.table.live, now))
+        return step(state, "inconclusive", version, sentence, numbers, **quiet(state, state.table.live, now))
     reached = [rung for rung in rules.ladder if rung.weight <= state.table.weight]
     if spent < (reached[-1].min_seconds if reached else 0.0):
         return None
@@ -344,9 +307,7 @@ def _end_holdback(
         f"Ended the holdback after {spent:.0f} s without evidence of harm: {why}; "
         f"{state.table.live} stays live."
     )
-    return step(
-        state, "finished", state.table.live, sentence, numbers, **_quiet(state, state.table.live, now)
-    )
+    return step(state, "finished", state.table.live, sentence, numbers, **quiet(state, state.table.live, now))
 
 
 # -- operators ------------------------------------------------------------------------------------------
@@ -371,7 +332,7 @@ def obey(state: ReleaseState, action: Action, who: str, reason: str, now: float)
         sentence = f"Nothing to roll back{because}: {state.table.live} is live and no version came before it."
         return step(state, "not_done", None, sentence)
     sentence = f"Rolled back {gone} to {back}{because}."
-    return step(state, "rolled_back", gone, sentence, {}, **_quiet(state, back, now))
+    return step(state, "rolled_back", gone, sentence, {}, **quiet(state, back, now))
 
 
 # -- words ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from deploy import release
+from deploy import engine_steps, release
 from deploy.comparing import Failure
 from deploy.drain import Drain
 from deploy.fleet import Fleet
@@ -67,13 +67,15 @@ class Tending:
         for (version, engine), problem in problems.items():
             if (version, engine) not in self._told and not self._is_trial(state, version, standings, now):
                 at_fault = None if problem.kind == "files" else engine
-                step = release.reject(state, version, problem.sentence, problem.numbers, quarantine=at_fault)
+                step = engine_steps.reject(
+                    state, version, problem.sentence, problem.numbers, quarantine=at_fault
+                )
                 state = self._decide(step, now)
         self._told = set(problems)
         troubled = {engine for _, engine in problems}
         for engine in state.quarantined:
             if engine not in troubled and self._fleet.proves(engine, standings):
-                state = self._decide(release.restore(state, engine), now)
+                state = self._decide(engine_steps.restore(state, engine), now)
         return state
 
     def _is_trial(
@@ -99,7 +101,7 @@ class Tending:
             state = self._decide(release.fail(state, _failure(trouble), now), now)
         if live in lost:
             back = next((v for v in reversed(state.lives[:-1]) if v == BASE or self._brings(v, now)), BASE)
-            state = self._decide(release.fall_back(state, back, _failure(lost[live]), now), now)
+            state = self._decide(engine_steps.fall_back(state, back, _failure(lost[live]), now), now)
         return state
 
     def _brings(self, version: str, now: float) -> bool:
