@@ -469,6 +469,18 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path, changes: dict[s
         registry.verify(version)
 
 
+@pytest.mark.parametrize("name", ["../outside.safetensors", "{folder}/outside.safetensors"])
+def test_no_name_in_a_manifest_leads_out_of_the_registry(tmp_path: Path, name: str) -> None:
+    registry = Registry(tmp_path / "adapters")
+    outside = registry.folder / "outside.safetensors"
+    outside.write_bytes(safetensors(b"one"))
+    manifest = put_in(registry, adapter_folder(tmp_path / "source"))
+    listed = {**manifest.files, name.format(folder=registry.folder): file_digest(outside)}
+    rewrite(registry, manifest.version, files=listed)
+    with pytest.raises(RegistryError, match="no file of an adapter"):
+        registry.verify(manifest.version)
+
+
 def test_a_version_is_named_after_its_weights(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "adapters")
     version = put_in(registry, adapter_folder(tmp_path / "source")).version
