@@ -8,6 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
+from deploy.guardrails import GuardrailLimits
 from deploy.main import run
 from deploy.settings import ControllerSettings
 
@@ -27,6 +28,8 @@ def main(data: Path, engine: str, port: int) -> None:
             window_seconds=0.5,
             holdback_min_seconds=0,
             drain_seconds=DRAIN_SECONDS,
+            rung_users=8,
+            guardrails=GuardrailLimits(min_users=8),  # 32 users at a time are few
             parity_tolerance_nats=1e-3,
         )
     )

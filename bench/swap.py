@@ -51,7 +51,15 @@ STREAMS = 32
 WARM_UP_SECONDS = 3.0  # in which all streams begin at once: checked like the rest, but not timed
 QUIET_SECONDS = 1.5
 _PATIENCE_SECONDS = 180.0
-_TOLD = GateNumbers(prompts=64, win_rate=0.9, win_rate_low=0.8, response_tokens=8, response_tokens_live=8)
+_TOLD = GateNumbers(
+    prompts=64,
+    win_rate=0.9,
+    win_rate_low=0.8,
+    kl_budget_nats_base=10,
+    kl_budget_nats_live=10,
+    response_tokens=8,
+    response_tokens_live=8,
+)
 
 
 @dataclass(slots=True)

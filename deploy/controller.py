@@ -13,30 +13,24 @@ from dataclasses import replace
 
 from deploy import release
 from deploy.drain import Drain
-from deploy.fleet import Fleet, Problem
+from deploy.fleet import Fleet
 from deploy.gate import verdict
-from deploy.guardrails import Failure
 from deploy.leading import Leadership
-from deploy.leases import held
 from deploy.metrics import ControllerMetrics
 from deploy.observation import Observation
+from deploy.quarantine import refusal
 from deploy.registry import Registry, RegistryError, seq_of
 from deploy.releases import Candidate, Decision, decision_of
 from deploy.running import written
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
+from deploy.tending import Tending
 from deploy.topic import Overtaken, Topic
 from feedback.events import BASE, COMPLETIONS, FEEDBACK
 from feedback.log import EventLog, Record, reached
 from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
-
-ENGINE_SECONDS = 1.0
-"""How often engines are asked what they serve."""
-
-PARITY = "parity"
-"""The guardrail that an engine fails, not the log: its name in a decision's numbers."""
 
 READS_PER_TICK = 20
 """So that an operator's command does not wait for a long catching up."""
@@ -68,7 +62,6 @@ class Controller:
         self._settings = settings
         self._rules = settings.release_rules
         self._metrics = metrics
-        self._shared = shared
         self._leadership = leadership
         self._clock = clock
         self._fence: int | None = None  # under which this controller leads; None while it does not
@@ -77,9 +70,8 @@ class Controller:
         self._observed: ReleaseState | None = None  # the state that the observation was last told
         self._observation: Observation | None = None
         self._cursor: dict[str, int] = {}
-        self._tended_at = float("-inf")
-        self._drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
-        self._rejected: set[tuple[str, str]] = set()  # (version, engine) that a decision told of
+        drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
+        self._tending = Tending(fleet, drain, shared, metrics, self._decided)
 
     @property
     def state(self) -> ReleaseState:
@@ -118,7 +110,7 @@ class Controller:
             self._consider(now)
             self._judge(now)
         if self._history.state is not None:
-            self._tend(now)
+            self._tending.tend(self.state, now, may_decide=self._topic.pending is None)
         if self._topic.pending is None:
             self._start_next(now)
 
@@ -133,7 +125,7 @@ class Controller:
         if fence is None and self._fence is not None:
             logger.warning("this controller does not lead any more")
             self._fleet.forget()
-            self._metrics.show_engines(self._fleet)
+            self._metrics.show_engines(self._fleet, ())
         self._fence = fence
         return fence is not None
 
@@ -152,7 +144,7 @@ class Controller:
         """Make a step durable, and go on from it. Raises as `Topic.append` does."""
         before, last = self._history.state or ReleaseState(), self._history.reached
         for version in sorted(step.state.table.adapters - before.table.adapters):
-            self._fleet.prepare(version, now)  # no table names what no engine has; mostly it has it already
+            self._fleet.bring(version, now)  # no table names what no engine has; mostly it has it already
         fence = self._leadership.fence(last.fence)
         if fence is None or fence != self._fence:
             raise Overtaken(f"the lease was lost before decision {last.number + 1}")
@@ -161,6 +153,10 @@ class Controller:
             decision_of(step, before, number, now, answers=answers, cursor=self._cursor, fence=fence)
         )
         self._resume_observing()
+
+    def _decided(self, step: Step, now: float) -> ReleaseState:
+        self._decide(step, now)
+        return self.state
 
     def _count(self, decision: Decision) -> None:
         self._metrics.count(decision.outcome)
@@ -181,7 +177,8 @@ class Controller:
 
     def _gate(self, candidate: Candidate, now: float) -> None:
         try:
-            gate = self._registry.manifest(candidate.version).gate
+            digest = candidate.manifest or self._registry.manifest_digest(candidate.version)
+            gate = self._registry.manifest(candidate.version, digest).gate
         except RegistryError as error:
             step = release.refuse(self.state, candidate.version, str(error))
             self._decide(step, now, answers=candidate.event_id)
@@ -192,7 +189,7 @@ class Controller:
         else:
             if self.state.waiting is not None:
                 self._decide(release.supersede(self.state, candidate.version), now)
-            step = release.accept(self.state, candidate.version, judged.sentence)
+            step = release.accept(self.state, candidate.version, judged.sentence, digest)
         self._decide(step, now, answers=candidate.event_id)
 
     def _start_next(self, now: float) -> None:
@@ -205,21 +202,25 @@ class Controller:
             self._decide(release.refuse(self.state, version, misfit), now)
             return
         self._fleet.look()
-        problems = self._fleet.prepare(version, now)
+        standing = self._fleet.standing(version, self._fleet.prepare(version, now))
+        if standing.at_work:
+            return  # with a large adapter, for example
+        problem = refusal(standing, self.state.quarantined)
         parity = self._fleet.parity_of(version)
-        if problems:
-            self._decide(release.refuse(self.state, version, problems[0].sentence, problems[0].numbers), now)
-        elif parity is not None:  # None: no engine answers, it waits for one
+        if problem is not None:
+            self._decide(release.refuse(self.state, version, problem.sentence, problem.numbers), now)
+        elif parity is not None:  # None: no engine that answers proves it, it waits for one
             cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
-            step = release.start(self.state, self._rules, now, cursor, parity)
+            length = self._registry.manifest(version, self.state.manifests.get(version)).gate.length_ratio
+            step = release.start(self.state, self._rules, now, cursor, parity, length)
             rules = written(self._settings.evidence_rules)  # for who counts the evidence anew
             self._decide(replace(step, numbers=step.numbers | rules), now)
 
     def _misfit(self, version: str) -> str | None:
-        live = self.state.table.live
+        live, known = self.state.table.live, self.state.manifests
         try:
-            live_manifest = None if live == BASE else self._registry.manifest(live)
-            return release.misfit(self._registry.manifest(version), live, live_manifest)
+            live_manifest = None if live == BASE else self._registry.manifest(live, known.get(live))
+            return release.misfit(self._registry.manifest(version, known.get(version)), live, live_manifest)
         except RegistryError as error:
             return str(error)
 
@@ -230,6 +231,7 @@ class Controller:
         if self._history.state is None or self._history.state is self._observed:
             return
         self._observed = self.state
+        self._fleet.manifests = self.state.manifests
         if self.state.stage == "idle":
             self._observation = None
             self._log.release_hold("controller")  # the next observation begins where the log ends then
@@ -260,34 +262,3 @@ class Controller:
     def _bury(self, record: Record, reason: str) -> None:
         self._metrics.dead_letters.inc()
         self._log.bury("controller", record, reason)
-
-    # -- engines ----------------------------------------------------------------------------------------
-
-    def _tend(self, now: float) -> None:
-        """See that every engine has what the table names, and nothing that nobody needs any more."""
-        if now - self._tended_at < ENGINE_SECONDS:
-            return
-        self._tended_at = now
-        self._fleet.look()
-        used = self.state.table.adapters | {v for v in self.state.lives[-2:] if v != BASE}
-        for version in sorted(used):
-            problems = self._fleet.prepare(version, now)
-            if self._topic.pending is None:
-                self._report(version, problems, now)
-        used = used | self.state.table.adapters | ({self.state.waiting} if self.state.waiting else set())
-        spare = self._fleet.versions - used
-        leased = held(self._shared) if spare else None
-        self._fleet.unload(self._drain.due(spare, used, leased, now))
-        self._metrics.show_engines(self._fleet)
-
-    def _report(self, version: str, problems: list[Problem], now: float) -> None:
-        """Decide what follows from the engines that do not have a version in use; once for each of them."""
-        rejected = {(version, problem.engine) for problem in problems}
-        fresh = [p for p in problems if (version, p.engine) not in self._rejected]
-        self._rejected = {r for r in self._rejected if r[0] != version} | rejected
-        for problem in fresh:
-            if self.state.stage == "canary" and version == self.state.table.canary:
-                failure = Failure(PARITY, problem.sentence, problem.numbers)
-                self._decide(release.fail(self.state, failure, now), now)
-                return
-            self._decide(release.reject(self.state, version, problem.sentence, problem.numbers), now)

@@ -3,22 +3,28 @@
 The release controller loads, probes and unloads adapters with it; the learner samples rollouts with it.
 """
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from deploy.engine_key import engine_headers
 from deploy.manifest import Probe
 from deploy.thoughts import PROMPT_END, Thoughts, after_thought, unfinished, without_marks
+from deploy.vllm_answers import GARBLED, checked, logprobs_of, ordered, string, whole
 from feedback.events import BASE
+
+T = TypeVar("T")
 
 
 class EngineError(Exception):
-    """The engine did not do what it was asked. The message is the engine's."""
+    """The engine did not do what it was asked, or answered in another way than vLLM does. The message is the
+    engine's."""
 
 
 class EngineDown(EngineError):
@@ -77,6 +83,9 @@ REQUESTS = 64
 SAMPLE_SECONDS = 600.0
 """How long an answer may take. It comes in one piece, and rollouts wait for chats: long is not away."""
 
+MAX_BYTES = 256 * 2**20
+"""Of one answer. The logprobs of a long prompt are some megabytes; what does not end is no answer."""
+
 
 class EngineClient:
     """Synchronous client of the vLLM server at `url` (no trailing path). `timeout` in seconds.
@@ -98,15 +107,48 @@ class EngineClient:
 
     def _request(
         self, method: str, path: str, body: object = None, timeout: httpx.Timeout | None = None
-    ) -> httpx.Response:
+    ) -> bytes:
+        """The body of an answer. Raises `EngineError`, whatever the engine does."""
+        limit = timeout or self._http.timeout
         try:
-            answer = self._http.request(method, path, json=body, timeout=timeout or self._http.timeout)
+            with self._http.stream(method, path, json=body, timeout=limit) as answer:
+                content = self._content(answer, limit.read)
         except httpx.HTTPError as error:
-            raise EngineDown(f"{self.url} does not answer: {error}") from error
+            raise EngineDown(f"{self.url} does not answer: {error or type(error).__name__}") from error
         if answer.status_code >= 400:
             kind = EngineRefused if answer.status_code in REFUSALS else EngineError
-            raise kind(f"{self.url}{path}: {answer.status_code} {answer.text[:500]}")
-        return answer
+            raise kind(f"{self.url}{path}: {answer.status_code} {content[:500].decode(errors='replace')}")
+        return content
+
+    def _content(self, answer: httpx.Response, seconds: float | None) -> bytes:
+        """All of an answer. A connection's timeout is from byte to byte; this one is for all of them."""
+        parts, size, began = list[bytes](), 0, time.monotonic()
+        for part in answer.iter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BYTES:
+                raise EngineError(f"{answer.url}: an answer of more than {MAX_BYTES} bytes")
+            if seconds is not None and time.monotonic() - began > seconds:
+                raise EngineDown(f"{answer.url}: the answer has not ended after {seconds:g} s")
+        return b"".join(parts)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Any], T],
+        body: object = None,
+        timeout: httpx.Timeout | None = None,
+    ) -> T:
+        """What `read` makes of an answer's JSON. Raises `EngineError`, also when that is nothing."""
+        content = self._request(method, path, body, timeout)
+        try:
+            return read(json.loads(content))
+        except GARBLED as error:
+            raise EngineError(
+                f"{self.url}{path} does not answer as vLLM does, "
+                f"{type(error).__name__}: {str(error)[:200]}: {content[:100].decode(errors='replace')!r}"
+            ) from error
 
     def is_healthy(self) -> bool:
         """Whether the engine answers its health check."""
@@ -118,12 +160,16 @@ class EngineClient:
 
     def models(self) -> list[str]:
         """The names it serves: the base model and every adapter that is loaded."""
-        return [model["id"] for model in self._request("GET", "/v1/models").json()["data"]]
+        return self._ask("GET", "/v1/models", lambda found: [string(card["id"]) for card in found["data"]])
 
     def context(self) -> int | None:
         """Tokens of a prompt and its answer together, at most; None where the engine does not say."""
-        cards = self._request("GET", "/v1/models").json()["data"]
-        return next((card["max_model_len"] for card in cards if card.get("max_model_len")), None)
+
+        def read(found: Any) -> int | None:
+            lengths = [card["max_model_len"] for card in found["data"] if card.get("max_model_len")]
+            return whole(lengths[0]) if lengths else None
+
+        return self._ask("GET", "/v1/models", read)
 
     def load(self, name: str, path: str) -> None:
         """Load an adapter from a folder that the engine can see; a name that is loaded is an error."""
@@ -184,9 +230,15 @@ class EngineClient:
             return refusal
 
     def _sample(self, body: dict[str, Any]) -> list[Sample]:
-        choices = self._request("POST", "/v1/completions", body, self._patient).json()["choices"]
-        choices.sort(key=lambda choice: choice["index"])
-        return [self._made(body["prompt"][i // body["n"]], choice) for i, choice in enumerate(choices)]
+        prompts, n = body["prompt"], body["n"]
+        choices = self._ask(
+            "POST",
+            "/v1/completions",
+            lambda found: [checked(choice) for choice in ordered(found["choices"], len(prompts) * n)],
+            body,
+            self._patient,
+        )
+        return [self._made(prompts[i // n], choice) for i, choice in enumerate(choices)]
 
     def _made(self, prompt: list[int], choice: dict[str, Any]) -> Sample:
         start, text = 0, choice["text"]
@@ -205,12 +257,15 @@ class EngineClient:
         self, thoughts: Thoughts, prompt: list[int], choice: dict[str, Any]
     ) -> tuple[int, str]:
         """Where the answer begins in a choice's tokens, and its text."""
-        tokens, text = choice["logprobs"]["tokens"], choice["text"]
+        tokens, text = choice["logprobs"].get("tokens"), choice["text"]
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise EngineError(f"{self.url} gives no texts of the tokens that it sampled")
         start = after_thought(tokens, (thoughts.closing,))
         if start is not None:
             return start, without_marks(text.partition(thoughts.closing)[2])
-        answered = self._request("POST", "/detokenize", {"model": BASE, "tokens": prompt[-PROMPT_END:]})
-        if unfinished(thoughts, answered.json()["prompt"], "".join(tokens)):
+        asked = {"model": BASE, "tokens": prompt[-PROMPT_END:]}
+        prompt_end = self._ask("POST", "/detokenize", lambda found: string(found["prompt"]), asked)
+        if unfinished(thoughts, prompt_end, "".join(tokens)):
             return len(choice["token_ids"]), ""
         return 0, text
 
@@ -230,13 +285,7 @@ class EngineClient:
             "prompt_logprobs": 0,
             "priority": priority,
         }
-        choices = self._request("POST", "/v1/completions", body).json()["choices"]
-        choices.sort(key=lambda choice: choice["index"])
-        found = []
-        for choice, (prompt, answer) in zip(choices, items, strict=True):
-            rows = choice["prompt_logprobs"][len(prompt) :]
-            found.append([row[str(token)]["logprob"] for row, token in zip(rows, answer, strict=True)])
-        return found
+        return self._ask("POST", "/v1/completions", lambda found: logprobs_of(found, items), body)
 
     def probe(self, model: str, probes: Sequence[Probe]) -> list[list[float]]:
         """The logprobs (nats, T=1) of each probe's answer, in one request.

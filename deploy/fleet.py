@@ -1,112 +1,55 @@
 """The engines of the service: which adapters they have, and bringing them the ones that they need."""
 
-import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
-from deploy.engine import EngineClient, EngineDown, EngineError
-from deploy.manifest import Manifest, Probe
-from deploy.parity import FIRST, UNTOLD, Parity, ParityLimits, can_round, compare, exactly
-from deploy.registry import WEIGHTS, Registry, RegistryError, is_version
-from deploy.stages import Number
-from feedback.events import BASE
+from deploy.engine import EngineClient
+from deploy.one_engine import OneEngine, Problem, Proof
+from deploy.parity import Parity, ParityLimits
+from deploy.quarantine import Standing
+from deploy.registry import Registry, is_version
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 PRIVATE = "probe-"
 """An adapter is probed under this, the controller's name and its version. No table names such a model."""
 
 _PRIVATE = re.compile("^" + PRIVATE + "(?:[0-9a-f]{6}-)?")
 
-PROOF_SECONDS = 600.0
-"""How long a probe counts. An engine re-reads an adapter that it evicted, so what was right may change."""
+ROUND_SECONDS = 2.0
+"""How long a round waits for engines. One that needs longer goes on, and later rounds pass over it."""
 
-RETRY_SECONDS = 60.0
-"""How long an engine is left alone with a version that it was refused for."""
-
-
-class Proof(NamedTuple):
-    """An engine computed with an adapter what the trainer had computed."""
-
-    parity: Parity
-    digest: str  # sha256 of the weights, as in the manifest
-    at: float  # when, in seconds
+BRING_SECONDS = 10.0
+"""How long a table waits for an engine to have what it names, where one is at work on it."""
 
 
-class Problem(NamedTuple):
-    """Why a version does not serve on an engine."""
+class _Worker:
+    """An engine and what is done on it, by one thread at a time."""
 
-    engine: str  # its URL
-    sentence: str
-    numbers: dict[str, Number]
+    def __init__(self, engine: OneEngine) -> None:
+        self.engine = engine
+        self.job: Future[object] | None = None
+        self.hangs = False  # a look at it took longer than a round waits, and none since then was quick
+        self._took_seconds = 0.0  # the last job
 
-
-class _Engine:
-    """One engine as it was when it was last looked at."""
-
-    def __init__(self, client: EngineClient) -> None:
-        self.client = client
-        self.loaded: set[str] | None = None  # None: it does not answer
-        self.proofs: dict[str, Proof] = {}  # of the versions that it has, and was probed with
-        self.refused: dict[str, tuple[Problem, float]] = {}  # and when
-        self.rejections = 0
-        self._base: dict[tuple[int, ...], list[float]] = {}  # its base's logprobs of probes
-
-    def look(self) -> None:
+    def timed(self, work: Callable[[OneEngine], T]) -> T:
+        """Do a job, in its thread."""
+        began = time.monotonic()
         try:
-            self.loaded = set(self.client.models())
-        except EngineError as error:
-            self.lost(error)
-            return
-        self.proofs = {v: proof for v, proof in self.proofs.items() if v in self.loaded}
+            return work(self.engine)
+        finally:
+            self._took_seconds = time.monotonic() - began
 
-    def lost(self, error: EngineError) -> None:
-        """It does not answer: whatever it has when it is back is unknown."""
-        if self.loaded is not None:
-            logger.warning("engine away: %s", error)
-        self.forget()
+    def was_quick(self, seconds: float) -> bool:
+        """Whether the last job took less."""
+        return not self.is_busy and self._took_seconds < seconds
 
-    def forget(self) -> None:
-        """Know nothing of it any more."""
-        self.loaded, self.proofs, self.refused, self._base = None, {}, {}, {}
-
-    def compare(self, name: str, probes: Sequence[Probe], limits: ParityLimits) -> Parity:
-        """What the engine computes under a name against the trainer. In float32 a few probes say all."""
-        if not can_round(probes):
-            return exactly(probes, self.client.probe(name, probes), limits)
-        few = exactly(probes[:FIRST], self.client.probe(name, probes[:FIRST]), limits)
-        if few.refusal is None:
-            return few
-        return compare(probes, self.client.probe(name, probes), self._of_base(probes), limits)
-
-    def _of_base(self, probes: Sequence[Probe]) -> list[list[float]]:
-        """The engine's own logprobs without an adapter. All versions have the same probes, and an engine
-        computes them once in its life."""
-        keys = [(len(p.prompt_token_ids), *p.prompt_token_ids, *p.token_ids) for p in probes]
-        new = [(key, probe) for key, probe in zip(keys, probes, strict=True) if key not in self._base]
-        if new:
-            found = self.client.probe(BASE, [probe for _, probe in new])
-            self._base |= {key: row for (key, _), row in zip(new, found, strict=True)}
-        return [self._base[key] for key in keys]
-
-    def has(self, name: str) -> bool:
-        return name in (self.loaded or ())
-
-    def load(self, name: str, path: str) -> None:
-        self.client.load(name, path)
-        if self.loaded is not None:
-            self.loaded.add(name)
-
-    def unload(self, name: str) -> None:
-        self.client.unload(name)
-        self.proofs.pop(name, None)
-        if self.loaded is not None:
-            self.loaded.discard(name)
+    @property
+    def is_busy(self) -> bool:
+        return self.job is not None and not self.job.done()
 
 
 class Fleet:
@@ -117,32 +60,43 @@ class Fleet:
     than an engine's list of models, and a version that is not right never appears in one.
 
     An engine that does not answer is passed over and tended when it is back; nothing here waits for it.
-    Engines are spoken to in parallel, each by one thread at a time. owner: six hexadecimal digits that tell
-    this controller's private names from another's, so that two of them do not refuse each other's candidates.
+    Engines are spoken to in parallel, each by one thread at a time, and `round_seconds` is all that a call
+    waits for them: an engine that hangs holds up no other. What it was asked goes on until its client gives
+    up, and until then it is asked nothing else. owner: six hexadecimal digits that tell this controller's
+    private names from another's, so that two of them do not refuse each other's candidates.
     """
 
     def __init__(
-        self, engines: Sequence[EngineClient], registry: Registry, limits: ParityLimits, owner: str = ""
+        self,
+        engines: Sequence[EngineClient],
+        registry: Registry,
+        limits: ParityLimits,
+        owner: str = "",
+        round_seconds: float = ROUND_SECONDS,
     ) -> None:
-        self._private = f"{PRIVATE}{owner}-" if owner else PRIVATE
-        self._engines = [_Engine(client) for client in engines]
-        self._registry = registry
-        self._limits = limits
-        self._threads = ThreadPoolExecutor(len(self._engines), thread_name_prefix="engine")
+        private = f"{PRIVATE}{owner}-" if owner else PRIVATE
+        self._workers = [_Worker(OneEngine(client, registry, limits, private)) for client in engines]
+        self._engines = [worker.engine for worker in self._workers]
+        self.manifests: Mapping[str, str] = {}  # version -> sha256 that its manifest must have, where known
+        self._round_seconds = round_seconds
+        self._threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="engine")
 
     def look(self) -> None:
-        """Ask every engine what it serves. A restarted one has lost its adapters and shows so here."""
-        self._each(lambda engine: engine.look())
+        """Ask every engine what it serves. A restarted one has lost its adapters and shows so here.
+
+        One that hung when it was last asked is asked again, and not waited for.
+        """
+        for worker in self._workers:
+            worker.hangs = worker.hangs and not worker.was_quick(self._round_seconds)
+        asked = self._begin(OneEngine.look)
+        wait([job for worker, job in asked if not worker.hangs], self._round_seconds)
+        for worker, job in asked:
+            worker.hangs = not job.done()
 
     def forget(self) -> None:
         """Know nothing of the engines any more, because another controller tends them now."""
         for engine in self._engines:
             engine.forget()
-
-    @property
-    def is_up(self) -> bool:
-        """Whether any engine answered."""
-        return any(engine.loaded is not None for engine in self._engines)
 
     @property
     def versions(self) -> set[str]:
@@ -151,139 +105,94 @@ class Fleet:
 
     def adapters_loaded(self) -> dict[str, int]:
         """Per engine URL, how many of our adapters it has."""
-        return {e.client.url: sum(map(is_version, e.loaded or ())) for e in self._engines}
+        return {e.url: sum(map(is_version, e.loaded or ())) for e in self._engines}
 
     def proofs(self) -> dict[tuple[str, str], Proof]:
         """By engine URL and version."""
-        return {(e.client.url, v): proof for e in self._engines for v, proof in e.proofs.items()}
+        return {(e.url, v): proof for e in self._engines for v, proof in e.proofs.items()}
 
     def rejections(self) -> dict[str, int]:
         """Per engine URL, how often an adapter was not right for it or on it."""
-        return {e.client.url: e.rejections for e in self._engines}
+        return {e.url: e.rejections for e in self._engines}
 
     def parity_of(self, version: str) -> Parity | None:
         """A version's comparison on the engine where it came nearest to a limit; None where it is ready on
         none."""
-        found = [e.proofs[version].parity for e in self._engines if version in e.proofs]
+        engines = [worker.engine for worker in self._workers if not worker.hangs]
+        found = [proofs[version].parity for e in engines if version in (proofs := e.proofs)]
         return max(found, key=lambda parity: parity.ratio, default=None)
+
+    def standing(self, version: str, problems: Sequence[Problem]) -> Standing:
+        """How engines stand to a version after `prepare` gave these problems."""
+        return Standing(
+            problems=problems,
+            proven=self.parity_of(version) is not None,
+            at_work=self.is_at_work,
+            all_answer=all(w.engine.loaded is not None and not w.hangs for w in self._workers),
+        )
+
+    def proves(self, url: str, versions: Iterable[str]) -> bool:
+        """Whether an engine has proven all of these. One that is not of this fleet has nothing to prove."""
+        found = next((worker for worker in self._workers if worker.engine.url == url), None)
+        if found is None:
+            return True
+        answers = found.engine.loaded is not None and not found.hangs
+        return answers and all(version in found.engine.proofs for version in versions)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether an engine that answers is still busy with something, a large adapter for example."""
+        return any(worker.is_busy and not worker.hangs for worker in self._workers)
 
     # -- loading ----------------------------------------------------------------------------------------
 
     def prepare(self, version: str, now: float) -> list[Problem]:
         """Load and probe a version on every engine that lacks it, and probe again where that is long ago.
 
-        Gives what is wrong with it, per engine; the engine does not have it then.
+        Gives what is wrong with it, per engine; the engine does not have it then. An engine that is not done
+        within a round goes on, and tells at a later call.
         """
-        found = self._each(lambda engine: self._prepare_on(engine, version, now))
+        digest = self.manifests.get(version)
+        jobs = self._begin(lambda engine: engine.prepare(version, now, digest))
+        wait([job for _, job in jobs], self._round_seconds)
+        found = [job.result() for _, job in jobs if job.done()]
         return [problem for problem in found if problem is not None]
 
-    def _prepare_on(self, engine: _Engine, version: str, now: float) -> Problem | None:
-        if engine.loaded is None:
-            return None
-        proof = engine.proofs.get(version)
-        if proof is not None and now - proof.at < PROOF_SECONDS:
-            return None
-        problem, since = engine.refused.get(version, (None, now))
-        if problem is not None and now - since < RETRY_SECONDS:
-            return problem
-        try:
-            problem = self._install(engine, version, now)
-        except EngineDown as error:
-            engine.lost(error)
-            return None
-        except EngineError as error:
-            if proof is not None and engine.has(version):
-                logger.warning("%s could not be proven anew: %s", version, error)
-                return None  # an error is no other weights; the next look tries again
-            problem = Problem(engine.client.url, f"an engine refused it: {error}", {})
-        if problem is None:
-            engine.refused.pop(version, None)
-        else:
-            engine.refused[version] = (problem, now)
-            engine.rejections += 1
-            logger.error("%s is not served by %s: %s", version, engine.client.url, problem.sentence)
-        return problem
-
-    def _install(self, engine: _Engine, version: str, now: float) -> Problem | None:
-        """Prove a version on an engine, loading it if need be; unload what is wrong. Raises `EngineError`."""
-        try:
-            manifest = self._registry.verify(version)  # before each load: the files may have changed since
-            path = str(self._registry.path(version).resolve())
-        except RegistryError as error:
-            self._forget(engine, version)
-            return Problem(engine.client.url, str(error), {})
-        if not any(probe.token_ids for probe in manifest.probes):
-            self._forget(engine, version)
-            return Problem(engine.client.url, "its manifest has no probes, so no engine can be checked", {})
-        if not engine.has(version):
-            private = self._private + version
-            self._forget(engine, private)  # of a controller that died between the lines below
-            started = time.monotonic()
-            engine.load(private, path)
-            problem = self._probe(engine, private, manifest, now)
-            if problem is not None:
-                return problem
-            self._load(engine, version, path)
-            engine.unload(private)
-            logger.info("loaded %s on %s in %.3f s", version, engine.client.url, time.monotonic() - started)
-        return self._probe(engine, version, manifest, now)
-
-    def _load(self, engine: _Engine, version: str, path: str) -> None:
-        """Load a proven version under its name, unless another controller was faster."""
-        try:
-            engine.load(version, path)
-        except EngineError:
-            engine.look()
-            if not engine.has(version):
-                raise
-
-    def _probe(self, engine: _Engine, name: str, manifest: Manifest, now: float) -> Problem | None:
-        """Compare what an engine computes under a name with the manifest; unload the name if it differs."""
-        parity = engine.compare(name, manifest.probes, self._limits)
-        if parity.refusal is not None:
-            self._forget(engine, name)
-            sentence = f"{engine.client.url} does not compute what the trainer did: {parity.refusal}"
-            numbers: dict[str, Number] = {
-                "engine": engine.client.url,
-                "tolerance_nats": self._limits.tolerance_nats,
-                **parity.numbers,
-            }
-            return Problem(engine.client.url, sentence, numbers)
-        if name == manifest.version:
-            engine.proofs[name] = Proof(parity, manifest.files[WEIGHTS], now)
-            if not parity.tells:
-                logger.info("%s on %s: %s", name, engine.client.url, UNTOLD)
-        return None
-
-    def _forget(self, engine: _Engine, name: str) -> None:
-        if engine.has(name):
-            engine.unload(name)
-
-    # -- unloading --------------------------------------------------------------------------------------
+    def bring(self, version: str, now: float) -> bool:
+        """The same for a table that is about to name a version: waits until one engine has it, as long as
+        one is at work and `BRING_SECONDS` at most. Says whether one has it."""
+        deadline = time.monotonic() + BRING_SECONDS
+        self.prepare(version, now)
+        while self.parity_of(version) is None:
+            jobs = [worker.job for worker in self._workers if worker.is_busy and not worker.hangs]
+            left = deadline - time.monotonic()
+            if not jobs or left <= 0:
+                return False
+            wait([job for job in jobs if job is not None], left, FIRST_COMPLETED)
+            self.prepare(version, now)
+        return True
 
     def unload(self, versions: Iterable[str]) -> None:
         """Unload versions wherever they are; their files stay. What fails is tried again by the caller."""
         gone = list(versions)
         if gone:
-            self._each(lambda engine: self._unload_from(engine, gone))
+            jobs = self._begin(lambda engine: engine.unload(gone))
+            wait([job for _, job in jobs], self._round_seconds)
 
-    def _unload_from(self, engine: _Engine, versions: list[str]) -> None:
-        for version in versions:
-            try:
-                if engine.has(version):
-                    engine.unload(version)
-                    logger.info("unloaded %s from %s", version, engine.client.url)
-            except EngineError as error:
-                logger.warning("could not unload %s: %s", version, error)
-
-    def _each(self, work: Callable[[_Engine], T]) -> list[T]:
-        """Do something with every engine at once; the answers in their order."""
-        if len(self._engines) == 1:
-            return [work(self._engines[0])]
-        return list(self._threads.map(work, self._engines))
+    def _begin(self, work: Callable[[OneEngine], T]) -> "list[tuple[_Worker, Future[T]]]":
+        """Begin something on every engine that is not busy, on all at once."""
+        begun = []
+        for worker in self._workers:
+            if not worker.is_busy:
+                if worker.job is not None:
+                    worker.job.result()  # raises: a mistake of ours must not hide in a thread
+                job = self._threads.submit(worker.timed, work)
+                worker.job = job  # type: ignore[assignment]
+                begun.append((worker, job))
+        return begun
 
     def close(self) -> None:
-        """Close the connections."""
-        self._threads.shutdown()
+        """Close the connections. What an engine that hangs was asked ends with its client's patience."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for engine in self._engines:
             engine.client.close()

@@ -84,7 +84,9 @@ def _problem(numbers: GateNumbers, limits: GateLimits) -> str | None:
             getattr(numbers, name.format(reference))
             for name in ("kl_nats_{}", "kl_nats_{}_high", "kl_budget_nats_{}")
         )
-        if not kl <= budget:  # also when the budget is not a number
+        if not math.isfinite(budget):
+            return f"there is no budget of KL to {reference}; a finite number is needed"
+        if not kl <= budget:
             return f"KL to {reference} is {kl:.3f} nats, over the budget of {budget:.3f}"
         if high is not None and not high <= budget:
             return (

@@ -1,28 +1,31 @@
 """Guardrails: is the canary's service broken in a way that needs no votes to see?
 
 They hold at every stage, the small ones above all, where votes are too few to decide anything. All are
-about users, not requests: one user's hundred requests are one value (the mean over them), because requests
-of one user resemble each other. Each compares canary users with users of the version that the canary is to
-replace, and fails only where the difference is over its limit by `z` standard errors, so that looking often
-does little harm.
+about users, not requests: one user's hundred requests are one value (the mean over the newest of them),
+because requests of one user resemble each other. They look at the newest users (deploy/recent.py), in a
+small, a middle and a large window: the small one finds in moments what is wrong with everything, the large
+one what is wrong with little. Canary users are compared with those of the control bucket and nobody else: the
+buckets are equal, so their newest users were served at the same time. A guardrail fails only where the
+difference is over its limit by `z` standard errors (deploy/comparing.py), so that looking often does little
+harm.
 """
 
-import math
-import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from deploy.evidence import Scope, voted_answer
-from deploy.stages import Number
+from deploy.buckets import Buckets
+from deploy.comparing import STATES, Bar, Failure, Finding, Sides, median, rate, share
+from deploy.evidence import Bucket, Scope, voted_answer
+from deploy.recent import Measured, Recent, answer_of
 from feedback.events import Completion
 from feedback.join import Label
 
-MAX_USERS = 5_000
-"""Users remembered per side: the limits need hundreds, and the live side may have millions."""
+WINDOWS = (50, 400, 2_000)
+"""Users of each side in a window. The smallest holds `min_users` where that is more."""
 
-MAX_COUNTED = 200_000
-"""Users that the sample ratio counts. The first ones of both buckets: a cut in time is fair to both."""
+MAX_EXPOSED = 10_000
+"""Canary users counted under one table: more than any step of a ladder asks for."""
 
 MAX_IDS = 50_000
 """Completion ids remembered to know repetitions by: a log repeats recent records only."""
@@ -35,10 +38,14 @@ class GuardrailLimits:
     min_users: Annotated[int, "users on each side, before anything but the sample ratio is judged"] = 30
     latency_ratio: Annotated[
         float, "time per token, and to the first one; an adapter alone may cost 1.8 times the base"
-    ] = 2.0
+    ] = 1.8
+    longer_ratio: Annotated[
+        float, "longer answers: than the control's, or than what the gate let pass, if that is more"
+    ] = 1.7
     tokens_ratio: Annotated[
-        float, "answer length, longer or shorter: a collapse, not what people may want"
+        float, "shorter answers, and longer ones where the gate measured no length: a collapse"
     ] = 8.0
+    failed_share: Annotated[float, "share of requests that got no answer above the baseline's"] = 0.01
     empty_share: Annotated[float, "share of answers without text above the baseline's"] = 0.05
     length_share: Annotated[float, "share of answers cut off by the token limit above the baseline's"] = 0.20
     feedback_ratio: Annotated[float, "share of users who vote at all, over the baseline's"] = 0.5
@@ -50,7 +57,8 @@ class GuardrailLimits:
     def __post_init__(self) -> None:
         if self.min_users < 2 or self.z <= 0:
             raise ValueError("guardrails need min_users of at least 2 and z above 0")
-        if min(self.latency_ratio, self.tokens_ratio) < 1 or not 0 <= self.feedback_ratio <= 1:
+        ratios = (self.latency_ratio, self.tokens_ratio, self.longer_ratio)
+        if min(ratios) < 1 or not 0 <= self.feedback_ratio <= 1:
             raise ValueError(
                 "guardrail ratios must allow an unchanged policy: latency and tokens >= 1, feedback <= 1"
             )
@@ -61,55 +69,21 @@ class GuardrailLimits:
 
 
 @dataclass(slots=True)
-class _User:
-    """One user's completions so far."""
-
-    completions: int = 0
-    tokens: int = 0
-    answer_tokens: int = 0
-    latency_seconds: float = 0.0
-    with_ttft: int = 0
-    ttft_seconds: float = 0.0
-    empty: int = 0
-    cut_off: int = 0
-    voted: bool = False
-
-    def add(self, completion: Completion) -> None:
-        self.completions += 1
-        choices = completion.choices
-        self.tokens += sum(choice.length for choice in choices)
-        self.answer_tokens += sum(choice.answer_length for choice in choices)
-        # Calls to tools have no text and are not empty: vLLM says so in the finish reason.
-        silent = [c for c in choices if c.is_blank and c.finish_reason != "tool_calls"]
-        self.empty += bool(choices) and len(silent) == len(choices)
-        self.cut_off += any(choice.finish_reason == "length" for choice in choices)
-        self.latency_seconds += completion.latency_seconds
-        if completion.ttft_seconds is not None:
-            self.with_ttft += 1
-            self.ttft_seconds += completion.ttft_seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A guardrail that failed, in one sentence, with its numbers."""
-
-    guardrail: str
-    sentence: str
-    numbers: Mapping[str, Number]
-
-
-@dataclass(slots=True)
 class Guardrails:
-    """The tallies of one release stage, fed from the log. `scope` says which completions count."""
+    """What was seen in one release stage, fed from the log. `scope` says which completions count.
+
+    foreseen: answer length over live's as the gate measured it, None where it did not.
+    """
 
     limits: GuardrailLimits
     scope: Scope
-    completions: int = 0  # all that were served from the scope's first epoch on, of any arm
-    last_epoch: int = 0
+    foreseen: float | None = None
     _seen: dict[str, None] = field(default_factory=dict)
-    _canary: dict[str, _User] = field(default_factory=dict)
-    _baseline: dict[str, _User] = field(default_factory=dict)
-    _counted: dict[str, set[str]] = field(default_factory=lambda: {"canary": set(), "control": set()})
+    _canary: Recent = field(default_factory=Recent)
+    _control: Recent = field(default_factory=Recent)
+    _buckets: Buckets = field(default_factory=Buckets)
+    _exposed: dict[int, set[str]] = field(default_factory=dict)  # epoch -> canary users
+    _findings: list[Finding] | None = None  # of all that was fed; None: to be made anew
 
     def add(self, completion: Completion) -> None:
         """Count a completion once, however often the log repeats it."""
@@ -120,151 +94,115 @@ class Guardrails:
         self._seen[completion.completion_id] = None
         if len(self._seen) > MAX_IDS:
             del self._seen[next(iter(self._seen))]
-        self.completions += 1
-        self.last_epoch = max(self.last_epoch, completion.table_epoch)
-        side = self._side(completion.arm, completion.policy_version)
-        if side is None:
+        bucket = self.scope.bucket(completion.arm, completion.policy_version, completion.table_epoch)
+        if bucket is None:
             return
-        counted = self._counted.get(completion.arm)
-        if counted is not None and self.canary_users + self.control_users < MAX_COUNTED:
-            counted.add(completion.user)
-        if completion.user in side or len(side) < MAX_USERS:
-            side.setdefault(completion.user, _User()).add(completion)
+        self._findings = None
+        self._buckets.add(bucket, completion.user, completion.at)
+        if bucket == "canary":
+            exposed = self._exposed.setdefault(completion.table_epoch, set())
+            if len(exposed) < MAX_EXPOSED:
+                exposed.add(completion.user)
+        self._side(bucket).add(completion.user, answer_of(completion))
 
     def feed(self, labels: Iterable[Label]) -> None:
         """Note who voted."""
         for label in labels:
             judged = voted_answer(label)
-            if judged is None or judged[0].table_epoch < self.scope.first_epoch:
+            if judged is None:
                 continue
-            side = self._side(judged[0].arm, judged[0].policy_version)
-            if side is not None and judged[0].user in side:
-                side[judged[0].user].voted = True
+            answer = judged[0]
+            bucket = self.scope.bucket(answer.arm, answer.policy_version, answer.table_epoch)
+            if bucket is not None:
+                self._findings = None
+                self._side(bucket).vote(answer.user, answer.completion_id)
 
-    def _side(self, arm: str, version: str) -> dict[str, _User] | None:
-        if arm == "canary":
-            return self._canary if version == self.scope.canary else None
-        return self._baseline if version == self.scope.control else None
+    def _side(self, bucket: Bucket) -> Recent:
+        return self._canary if bucket == "canary" else self._control
 
     @property
     def canary_users(self) -> int:
-        return len(self._counted["canary"])
+        """Users who were served by the canary."""
+        return self._buckets.users("canary")
 
     @property
     def control_users(self) -> int:
-        return len(self._counted["control"])
+        """Users who were served in the control bucket."""
+        return self._buckets.users("control")
+
+    def exposed(self, epoch: int) -> int:
+        """Canary users who were served under the table of an epoch; `MAX_EXPOSED` at most."""
+        return len(self._exposed.get(epoch, ()))
 
     def failure(self) -> Failure | None:
         """The first guardrail that fails, or None: all hold, or there is too little to judge."""
-        mismatch = _sample_ratio(self.canary_users, self.control_users, self.limits)
-        if mismatch is not None:
-            return mismatch
-        canary, baseline = list(self._canary.values()), list(self._baseline.values())
-        if min(len(canary), len(baseline)) < self.limits.min_users:
-            return None
-        return (
-            self._share("empty_answers", "empty answers", lambda u: u.empty, self.limits.empty_share)
-            or self._share("cut_off_answers", "answers cut off by the token limit", lambda u: u.cut_off,
-                           self.limits.length_share)
-            or self._median("answer_tokens", "answer length in tokens",
-                            lambda u: (u.answer_tokens, u.completions),
-                            self.limits.tokens_ratio, both_ways=True)
-            or self._median("token_seconds", "seconds per token",
-                            lambda u: (u.latency_seconds, u.tokens), self.limits.latency_ratio)
-            or self._median("ttft_seconds", "time to first token in seconds",
-                            lambda u: (u.ttft_seconds, u.with_ttft), self.limits.latency_ratio)
-            or self._feedback_rate(canary, baseline)
-        )  # fmt: skip
+        return next((found.failure for found in self.findings() if found.failure is not None), None)
 
-    def _share(self, name: str, words: str, count: Callable[[_User], int], limit: float) -> Failure | None:
-        canary, baseline = (
-            [count(user) / user.completions for user in side.values()]
-            for side in (self._canary, self._baseline)
-        )
-        ours, theirs = statistics.fmean(canary), statistics.fmean(baseline)
-        error = math.hypot(_standard_error(ours, len(canary)), _standard_error(theirs, len(baseline)))
-        if (ours - theirs - limit) / error < self.limits.z:
-            return None
-        return Failure(
-            name,
-            f"{words}: {ours:.1%} over {len(canary)} users against {theirs:.1%}; "
-            f"at most {limit:.0%} more is allowed",
-            {f"{name}_canary": ours, f"{name}_baseline": theirs, f"{name}_limit": limit},
-        )
+    @property
+    def are_judged(self) -> bool:
+        """Whether there were users enough to judge answers by. The time to a first token is left out, as not
+        every service streams."""
+        return all(f.state != "not judged yet" for f in self.findings() if f.guardrail == "empty_answers")
 
-    def _median(
-        self,
-        name: str,
-        words: str,
-        total: Callable[[_User], tuple[float, int]],
-        ratio: float,
-        both_ways: bool = False,
-    ) -> Failure | None:
-        canary, baseline = (
-            [amount / count for amount, count in map(total, side.values()) if count]
-            for side in (self._canary, self._baseline)
-        )
-        if min(len(canary), len(baseline)) < self.limits.min_users:
-            return None
-        ours, theirs = statistics.median(canary), statistics.median(baseline)
-        over = _sign_z(sum(x > ratio * theirs for x in canary), len(canary))
-        under = _sign_z(sum(x < theirs / ratio for x in canary), len(canary)) if both_ways else -math.inf
-        if max(over, under) < self.limits.z:
-            return None
-        allowed = f"{1 / ratio:.3g} to {ratio:g} times" if both_ways else f"at most {ratio:g} times"
-        return Failure(
-            name,
-            f"{words}: median {ours:.3g} over {len(canary)} users against {theirs:.3g}; "
-            f"{allowed} that is allowed",
-            {f"{name}_canary": ours, f"{name}_baseline": theirs, f"{name}_ratio_limit": ratio},
-        )
+    def findings(self) -> list[Finding]:
+        """What became of each guardrail: the worst of what the windows say."""
+        if self._findings is None:
+            ratio = self._buckets.failure(self.limits.sample_ratio_alpha)
+            first = Finding("sample_ratio", "held" if ratio is None else "failed", ratio)
+            self._findings = [first, *map(_worst, zip(*self._by_window(), strict=True))]
+        return self._findings
 
-    def _feedback_rate(self, canary: list[_User], baseline: list[_User]) -> Failure | None:
-        ours, theirs = statistics.fmean(u.voted for u in canary), statistics.fmean(u.voted for u in baseline)
-        limit = self.limits.feedback_ratio * theirs
-        error = math.hypot(
-            _standard_error(ours, len(canary)),
-            self.limits.feedback_ratio * _standard_error(theirs, len(baseline)),
-        )
-        if (limit - ours) / error < self.limits.z:
-            return None
-        return Failure(
-            "feedback_rate",
-            f"users who vote: {ours:.1%} of {len(canary)} against {theirs:.1%}; "
-            f"at least {limit:.1%} is needed for votes to mean the same",
-            {"feedback_rate_canary": ours, "feedback_rate_baseline": theirs, "feedback_rate_limit": limit},
-        )
+    def _by_window(self) -> list[list[Finding]]:
+        """The findings of each window, the smallest first. A larger one that holds no more is left out."""
+        found: list[list[Finding]] = []
+        seen = (-1, -1)
+        for users in WINDOWS:
+            users = max(users, self.limits.min_users)
+            canary, control = self._canary.window(users), self._control.window(users)
+            if (len(canary), len(control)) != seen:
+                seen = (len(canary), len(control))
+                found.append(compared(canary, control, self.limits, self.foreseen))
+        return found
 
 
-def _standard_error(mean: float, users: int) -> float:
-    """Of a mean of values in [0, 1]: their variance is at most mean (1 - mean). One success and one failure
-    are added, or a handful of equal values would look certain (Agresti & Coull 1998)."""
-    smoothed = (mean * users + 1) / (users + 2)
-    return math.sqrt(smoothed * (1 - smoothed) / users)
+def compared(
+    canary: Sequence[Measured],
+    control: Sequence[Measured],
+    limits: GuardrailLimits,
+    foreseen: float | None = None,
+) -> list[Finding]:
+    """All guardrails but the sample ratio, on one window; those first that explain the others."""
+
+    def sides(value: Callable[[Measured], float | None]) -> Sides:
+        ours, theirs = ([v for user in side if (v := value(user)) is not None] for side in (canary, control))
+        return Sides(ours, theirs)
+
+    bar = Bar(limits.min_users, limits.z)
+    low, high = lengths_allowed(limits, foreseen)
+    return [
+        share("failed_requests", "requests without an answer", sides(lambda u: u.failed), limits.failed_share,
+              bar),
+        share("empty_answers", "empty answers", sides(lambda u: u.empty), limits.empty_share, bar),
+        share("cut_off_answers", "answers cut off by the token limit", sides(lambda u: u.cut_off),
+              limits.length_share, bar),
+        median("answer_tokens", "answer length in tokens", sides(lambda u: u.answer_tokens),
+               bar, low=low, high=high),
+        median("token_seconds", "seconds per token", sides(lambda u: u.token_seconds), bar,
+               high=limits.latency_ratio),
+        median("ttft_seconds", "time to first token in seconds", sides(lambda u: u.ttft_seconds), bar,
+               high=limits.latency_ratio),
+        rate("feedback_rate", "users who vote", sides(lambda u: u.voted), limits.feedback_ratio, bar),
+    ]  # fmt: skip
 
 
-def _sign_z(beyond: int, users: int) -> float:
-    """The sign test: by how many standard errors more than half of the users are beyond a limit."""
-    return (2 * beyond - users) / math.sqrt(users)
+def lengths_allowed(limits: GuardrailLimits, foreseen: float | None) -> tuple[float, float]:
+    """The least and the largest answer length over the control's. What the gate measured and let pass is no
+    surprise, and that length stays as it was is none either."""
+    if foreseen is None:
+        return 1 / limits.tokens_ratio, limits.tokens_ratio
+    return min(1.0, foreseen) / limits.tokens_ratio, max(1.0, foreseen) * limits.longer_ratio
 
 
-def sample_ratio_log_evidence(canary: int, control: int) -> float:
-    """Log e-value against "each user is as likely in canary as in control", valid at every look.
-
-    The mixture over a uniform share p, int p^a (1-p)^b dp / (1/2)^(a+b), which is a!b!/(a+b+1)! 2^(a+b)
-    (Lindon & Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022, equation 4).
-    """
-    both = canary + control
-    log_beta = math.lgamma(canary + 1) + math.lgamma(control + 1) - math.lgamma(both + 2)
-    return log_beta + both * math.log(2)
-
-
-def _sample_ratio(canary: int, control: int, limits: GuardrailLimits) -> Failure | None:
-    if sample_ratio_log_evidence(canary, control) < -math.log(limits.sample_ratio_alpha):
-        return None
-    return Failure(
-        "sample_ratio",
-        f"sample ratio: {canary} canary users against {control} control users, but the buckets are equal; "
-        "something loses users of one arm, so their votes cannot be compared",
-        {"canary_users": canary, "control_users": control},
-    )
+def _worst(findings: Sequence[Finding]) -> Finding:
+    """Of one guardrail in several windows: one that failed, else one that held."""
+    return max(findings, key=lambda found: STATES.index(found.state))

@@ -48,6 +48,13 @@ class GateNumbers(BaseModel):
     response_tokens_live: float = 0.0
     guards: list[Guard] = Field(default_factory=list)  # none in manifests of before
 
+    @property
+    def length_ratio(self) -> float | None:
+        """Answer length over the live policy's; None where it was not measured."""
+        if self.response_tokens_live <= 0 or self.response_tokens <= 0:
+            return None
+        return self.response_tokens / self.response_tokens_live
+
 
 class Manifest(BaseModel):
     """The immutable description of one adapter version."""
@@ -61,6 +68,8 @@ class Manifest(BaseModel):
     files: dict[str, str]  # file name -> sha256
     created_at: float
     rank: int = Field(ge=1)
+    # The matrices of the base that it changes: (inputs, outputs). None are known in manifests of before.
+    modules: dict[str, tuple[int, int]] = Field(default_factory=dict)
     training: dict[str, int] = Field(default_factory=dict)  # labels, reward_updates, ppo_steps
     offsets: dict[str, int] = Field(default_factory=dict)  # log cursor that it was trained up to
     gate: GateNumbers = GateNumbers()

@@ -1,7 +1,10 @@
 """The controller's Prometheus metrics."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from deploy.comparing import STATES
 from deploy.fleet import Fleet
 from deploy.observation import Observation
 from deploy.registry import seq_of
@@ -31,6 +34,12 @@ class ControllerMetrics:
         self.evidence = gauge("canary_evidence", "Evidence of each test, 1 at its start", "test")
         self.bound = gauge("canary_evidence_bound", "Evidence at which each test decides", "test")
         self.users = gauge("canary_users", "Users who were served in each bucket", "arm")
+        self.guardrails = gauge(
+            "guardrail_state",
+            "1 for what became of a guardrail: held, failed, not judged yet",
+            "guardrail",
+            "state",
+        )
         self.value = gauge("feedback_value_ratio", "Mean value of closed feedback windows", "arm")
         self.policy_seq = gauge("policy_seq", "Sequence number of the live policy, 0 for the base model")
         proof = ("engine", "version")
@@ -54,6 +63,11 @@ class ControllerMetrics:
             ["engine"],
             registry=self.registry,
         )
+        self.quarantined = gauge(
+            "engine_quarantined",
+            "1 for an engine that cannot prove a version in use",
+            "engine",
+        )
         self.adapters = gauge("adapters_loaded", "Policy adapters that the engine has loaded", "engine")
         self.promotions = counter("promotions", "Candidates promoted")
         self.rollbacks = counter("rollbacks", "Releases rolled back: harm, guardrails and operators")
@@ -66,6 +80,7 @@ class ControllerMetrics:
         self.bound.labels("promote").set(settings.promote_bound)
         self.bound.labels("harm").set(settings.harm_bound)
         self.tolerance.set(settings.parity_tolerance_nats)
+        self._guarded: set[str] = set()  # names of guardrails
         self._shown: set[tuple[str, str, str]] = set()  # engine, version, digest
         self._rejections: dict[str, int] = {}
         for engine in settings.engines:
@@ -96,6 +111,11 @@ class ControllerMetrics:
         guardrails = observation.guardrails if observation is not None else None
         self.users.labels("canary").set(guardrails.canary_users if guardrails else 0)
         self.users.labels("control").set(guardrails.control_users if guardrails else 0)
+        found = {f.guardrail: f.state for f in guardrails.findings()} if guardrails else {}
+        self._guarded |= found.keys()
+        for name in self._guarded:
+            for which in STATES:  # all 0 while nothing is watched
+                self.guardrails.labels(name, which).set(found.get(name) == which)
         evidence = observation.evidence if observation is not None else None
         reading = evidence.reading() if evidence is not None else None
         self.pairs.set(reading.pairs if reading else 0)
@@ -106,8 +126,10 @@ class ControllerMetrics:
         self.value.labels("canary").set(nothing if ours is None else ours)
         self.value.labels("control").set(nothing if theirs is None else theirs)
 
-    def show_engines(self, fleet: Fleet) -> None:
-        """Show what the engines have."""
+    def show_engines(self, fleet: Fleet, quarantined: Collection[str]) -> None:
+        """Show what the engines have, and which of them cannot prove what they should have."""
+        for engine in fleet.adapters_loaded():
+            self.quarantined.labels(engine).set(engine in quarantined)
         for engine, count in fleet.adapters_loaded().items():
             self.adapters.labels(engine).set(count)
         for engine, count in fleet.rejections().items():

@@ -35,7 +35,7 @@ class Observation:
         self._settings = settings
         self._joiner = Joiner(JOIN_WINDOW)
         self._joiner.refused = refused
-        self.guardrails = Guardrails(settings.guardrails, state.guardrail_scope())
+        self.guardrails = Guardrails(settings.guardrails, state.guardrail_scope(), state.length_foreseen)
         self.evidence: Evidence | None = None
         self.stage_epoch = state.first_epoch
         self.follow(state)
@@ -78,6 +78,7 @@ class Observation:
         return Known(
             reading=self.evidence.reading() if self.evidence is not None else None,
             failure=self.guardrails.failure(),
-            served=self.guardrails.last_epoch >= state.table.epoch,
+            exposed=self.guardrails.exposed(state.table.epoch),
+            judged=self.guardrails.are_judged,
             cursor=cursor,
         )

@@ -3,17 +3,17 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from deploy.adapter_files import Modules, WrongAdapter, check_adapter
 from deploy.manifest import GateNumbers, Manifest, Probe
 from deploy.table import RoutingTable
 from feedback.files import fsync
@@ -22,6 +22,8 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
 _ALLOWED = (".safetensors", ".json")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a name in the version's own folder, and no way out of it
+_DRAFT = ".draft-"
 _VERSION = re.compile(r"policy-(0|[1-9]\d*)-[0-9a-f]{8}")
 
 
@@ -59,6 +61,7 @@ class Registry:
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
         self._clock = clock
+        self._right: set[tuple[str, str, int, str]] = set()  # adapters that were read, see `verify`
         folder.mkdir(parents=True, exist_ok=True)
 
     def publish(
@@ -73,19 +76,26 @@ class Registry:
         gate: GateNumbers,
         probes: list[Probe],
         after_seq: int = 0,
+        modules: Modules | None = None,
     ) -> Manifest:
         """Copy an adapter's files in as the next version, durably, and return its manifest.
 
+        modules: the matrices of the base that it changes, with their sizes; None: as the files have them.
         `after_seq` is the highest sequence number that the caller knows from elsewhere (see `highest_seq`): a
         registry that lost its folder must not give a number out again. Version 0 (`after_seq` -1, in an empty
         registry) is what a service starts with instead of the base model. Publishing the same files twice
-        makes two versions. Raises `RegistryError` for missing files and for any that is not an adapter's.
+        makes two versions. Raises `RegistryError` for missing files, for any that is not an adapter's, and
+        for an adapter of another rank, of other modules, or with values that are not finite. Drafts that a
+        publisher died with are removed.
         """
         names = _adapter_files(source)
         with self._publishing():
-            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.folder))
+            for dead in self.folder.glob(_DRAFT + "*"):  # who is alive holds the lock
+                shutil.rmtree(dead, ignore_errors=True)
+            draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.folder))
             try:
                 files = {name: _copy(source / name, draft / name) for name in names}
+                found = _checked(draft, rank, modules or {})
                 seq = 1 + max([after_seq, *map(seq_of, self.versions())])
                 manifest = Manifest(
                     version=f"policy-{seq}-{files[WEIGHTS][:8]}",
@@ -95,6 +105,7 @@ class Registry:
                     files=files,
                     created_at=self._clock(),
                     rank=rank,
+                    modules=dict(found),
                     training=training,
                     offsets=offsets,
                     gate=gate,
@@ -118,17 +129,33 @@ class Registry:
     def path(self, version: str) -> Path:
         """The folder of a version. Raises `UnknownVersion`."""
         path = self.folder / version
-        if not is_version(version) or not path.is_dir():
+        if not is_version(version) or not path.is_dir() or path.is_symlink():
             known = ", ".join(self.versions()) or "none"
             raise UnknownVersion(f"no version {version!r} in {self.folder}; known: {known}")
         return path
 
-    def manifest(self, version: str) -> Manifest:
-        """The manifest of a version. Raises `UnknownVersion`, or `RegistryError` when it cannot be read."""
+    def manifest(self, version: str, digest: str | None = None) -> Manifest:
+        """The manifest of a version; digest: the sha256 that its file must have, where that is known.
+
+        Raises `UnknownVersion`, or `RegistryError` when it cannot be read or is another one.
+        """
         file = self.path(version) / MANIFEST
         try:
-            return Manifest.model_validate_json(file.read_bytes())
+            data = _read(file)
+            manifest = Manifest.model_validate_json(data)
         except (OSError, ValidationError) as error:
+            raise RegistryError(f"{file} is not a readable manifest: {error}") from error
+        found = hashlib.sha256(data).hexdigest()
+        if digest is not None and found != digest:
+            raise RegistryError(f"{file} has sha256 {found}, but {digest} was announced")
+        return manifest
+
+    def manifest_digest(self, version: str) -> str:
+        """The sha256 of a version's manifest. Raises as `manifest`."""
+        file = self.path(version) / MANIFEST
+        try:
+            return hashlib.sha256(_read(file)).hexdigest()
+        except OSError as error:
             raise RegistryError(f"{file} is not a readable manifest: {error}") from error
 
     def rank(self, least: int) -> int:
@@ -142,14 +169,17 @@ class Registry:
                 ranks.append(self.manifest(version).rank)
         return max(ranks)
 
-    def verify(self, version: str) -> Manifest:
-        """Hash every file again. Raises `RegistryError` with the file and both digests where they differ."""
-        folder, manifest = self.path(version), self.manifest(version)
-        if manifest.version != version:
-            raise RegistryError(f"{folder / MANIFEST} describes {manifest.version}, not {version}")
+    def verify(self, version: str, digest: str | None = None) -> Manifest:
+        """Read every file of a version again; digest: of its manifest, where it is known.
+
+        Raises `RegistryError`: with the file and both digests where they differ, and for whatever makes it no
+        adapter of this name and manifest.
+        """
+        folder, manifest = self.path(version), self.manifest(version, digest)
+        _check_names(folder, manifest)
         for name, recorded in manifest.files.items():
             file = folder / name
-            if not file.is_file():
+            if not file.is_file() or file.is_symlink():
                 raise RegistryError(f"{file} is missing; the manifest has it with sha256 {recorded}")
             found = file_digest(file)
             if found != recorded:
@@ -159,6 +189,11 @@ class Registry:
             raise RegistryError(
                 f"{folder} holds files that its manifest does not list: {', '.join(unlisted)}"
             )
+        modules = repr(sorted(manifest.modules.items()))
+        known = (manifest.files[WEIGHTS], manifest.files[CONFIG], manifest.rank, modules)
+        if known not in self._right:  # once for the same bytes: it takes longer than their sum
+            _checked(folder, manifest.rank, manifest.modules)
+            self._right.add(known)
         return manifest
 
     @contextmanager
@@ -175,35 +210,48 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Raises `RegistryError` where a manifest is not of the folder that it lies in."""
+    file = folder / MANIFEST
+    if manifest.version != folder.name or manifest.seq != seq_of(folder.name):
+        raise RegistryError(f"{file} describes {manifest.version}, number {manifest.seq}, not {folder.name}")
+    for name in manifest.files:
+        if _FILE.fullmatch(name) is None or not name.endswith(_ALLOWED) or name == MANIFEST:
+            raise RegistryError(f"{file} lists {name!r}, which is no file of an adapter")
+    for needed in (WEIGHTS, CONFIG):
+        if needed not in manifest.files:
+            raise RegistryError(f"{file} lists no {needed}")
+    if not folder.name.endswith("-" + manifest.files[WEIGHTS][:8]):
+        raise RegistryError(f"{folder} is not named after its weights, {manifest.files[WEIGHTS]}")
+
+
+def _checked(folder: Path, rank: int, modules: Mapping[str, tuple[int, int]]) -> Modules:
+    try:
+        return check_adapter(folder / WEIGHTS, folder / CONFIG, rank, modules)
+    except (WrongAdapter, OSError) as error:
+        raise RegistryError(str(error)) from error
+
+
 def _adapter_files(source: Path) -> list[str]:
     if not source.is_dir():
         raise RegistryError(f"{source} is not a folder")
     names = sorted(entry.name for entry in source.iterdir() if entry.name != MANIFEST)
     for name in names:
         file = source / name
-        if file.is_symlink() or not file.is_file() or not name.endswith(_ALLOWED):
+        named = _FILE.fullmatch(name) is not None and name.endswith(_ALLOWED)
+        if file.is_symlink() or not file.is_file() or not named:
             raise RegistryError(f"{file} is not a safetensors or JSON file; an adapter has nothing else")
-        if name.endswith(".safetensors") and not _is_safetensors(file):
-            raise RegistryError(f"{file} is called safetensors but does not have that format's header")
     for needed in (WEIGHTS, CONFIG):
         if needed not in names:
             raise RegistryError(f"{source} has no {needed}; found: {', '.join(names) or 'nothing'}")
     return names
 
 
-def _is_safetensors(file: Path) -> bool:
-    """Whether the file starts as the format does: a little-endian 64-bit length, then that much JSON.
-
-    A pickle under this name would run code in whoever loads it carelessly.
-    """
-    with file.open("rb") as data:
-        length = int.from_bytes(data.read(8), "little")
-        if not 2 <= length <= file.stat().st_size - 8:
-            return False
-        try:
-            return isinstance(json.loads(data.read(length)), dict)
-        except ValueError:
-            return False
+def _read(file: Path) -> bytes:
+    """A file of the folder itself: a link may lead anywhere. Raises OSError."""
+    if file.is_symlink():
+        raise OSError("it is a link")
+    return file.read_bytes()
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -6,8 +6,8 @@ Nothing here reads a clock, a file or a log. Every change of stage goes through 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from deploy.comparing import Failure
 from deploy.evidence import Reading
-from deploy.guardrails import Failure
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity
 from deploy.stages import Action, Number, ReleaseState, Step, step
@@ -22,7 +22,8 @@ LIVES_REMEMBERED = 16
 
 
 class Rung(NamedTuple):
-    """A step of the ladder: the canary's share of all users, and how long it lasts at least."""
+    """A step of the ladder: the canary's share of all users, and how long it lasts at least. It ends when
+    `ReleaseRules.rung_users` were served on it as well, never by time alone."""
 
     weight: float
     min_seconds: float
@@ -33,6 +34,7 @@ class ReleaseRules:
     """How a release goes. Times in seconds, weights as shares of all users."""
 
     ladder: tuple[Rung, ...]
+    rung_users: int  # canary users who must have been served on a rung before the next one
     max_seconds: float  # on the last rung, before the canary ends as inconclusive
     holdback_weight: float
     holdback_min_seconds: float
@@ -47,11 +49,12 @@ class Known:
 
     reading: Reading | None  # None while votes do not count
     failure: Failure | None  # of a guardrail
-    served: bool  # whether gateways have served the current table yet
+    exposed: int  # canary users who were served under the table in force
+    judged: bool  # whether there were users enough for guardrails: too few is not the same as held
     cursor: dict[str, int]  # how far the log was read for this
 
 
-def _quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
+def quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
     """The changes that leave `live` alone in service. Versions after it in `lives` are dropped."""
     lives = state.lives[: state.lives.index(live) + 1]
     table = RoutingTable(epoch=state.table.epoch + 1, salt=state.table.salt, live=live)
@@ -103,9 +106,14 @@ def supersede(state: ReleaseState, newer: str) -> Step:
     return step(state, "superseded", state.waiting, sentence, waiting=None)
 
 
-def accept(state: ReleaseState, version: str, why: str) -> Step:
-    """A candidate passed the gate and waits for its canary."""
-    return step(state, "accepted", version, f"{version} passed the gate: {why}.", waiting=version)
+def accept(state: ReleaseState, version: str, why: str, manifest: str) -> Step:
+    """A candidate passed the gate and waits for its canary. manifest: the sha256 of what was judged, by which
+    it is known from now on."""
+    used = {version, *state.lives, *state.table.adapters}
+    known = {v: digest for v, digest in state.manifests.items() if v in used} | {version: manifest}
+    return step(
+        state, "accepted", version, f"{version} passed the gate: {why}.", waiting=version, manifests=known
+    )
 
 
 def refuse(state: ReleaseState, version: str, why: str, numbers: dict[str, Number] | None = None) -> Step:
@@ -137,11 +145,17 @@ def may_start(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:
 
 
 def start(
-    state: ReleaseState, rules: ReleaseRules, now: float, cursor: dict[str, int], parity: Parity
+    state: ReleaseState,
+    rules: ReleaseRules,
+    now: float,
+    cursor: dict[str, int],
+    parity: Parity,
+    length: float | None = None,
 ) -> Step:
     """The waiting candidate, loaded and probed on the engines, gets its first users.
 
-    parity: of the engines' logprobs and the trainer's, for the record.
+    parity: of the engines' logprobs and the trainer's, for the record. length: of its answers over live's, as
+    the gate measured it.
     """
     version, rung = state.waiting, rules.ladder[0]
     epoch = state.table.epoch + 1
@@ -167,14 +181,9 @@ def start(
         entered_at=now,
         first_epoch=epoch,
         evidence_epoch=epoch if rung.weight >= EVIDENCE_WEIGHT else None,
+        length_foreseen=length,
         cursor=cursor,
     )
-
-
-def reject(state: ReleaseState, version: str, why: str, numbers: dict[str, Number] | None = None) -> Step:
-    """An engine was not given a version that is in use; the other engines go on with it."""
-    sentence = f"Kept {version} from users of one engine: {why}."
-    return step(state, "rejected", version, sentence, numbers)
 
 
 # -- a running release ----------------------------------------------------------------------------------
@@ -189,9 +198,11 @@ def judge(state: ReleaseState, rules: ReleaseRules, known: Known, now: float) ->
         return fail(state, known.failure, now, numbers)
     if known.reading is not None and known.reading.crossed == "harm":
         return _harmful(state, rules, known.reading, now, numbers)
+    if state.paused:
+        return None  # only back, never forward
     if state.stage == "holdback":
         return _end_holdback(state, rules, now, numbers)
-    if known.reading is not None and known.reading.crossed == "promote":
+    if known.reading is not None and known.reading.crossed == "promote" and known.judged:
         return _promote(state, rules, known, known.reading, now, numbers)
     return _climb(state, rules, known, now, numbers)
 
@@ -205,7 +216,7 @@ def fail(state: ReleaseState, failure: Failure, now: float, numbers: dict[str, N
         version,
         f"Rolled back {version} to {back}: {failure.sentence}.",
         {**(numbers or {}), **failure.numbers, "guardrail": failure.guardrail},
-        **_quiet(state, back, now),
+        **quiet(state, back, now),
     )
 
 
@@ -214,7 +225,7 @@ def _harmful(
 ) -> Step:
     version, back = state.table.canary, state.table.version("control")
     sentence = f"Rolled back {version} to {back}: {_evidence(reading, reading.harm, rules.harm_bound)}."
-    return step(state, "harmful", version, sentence, numbers, **_quiet(state, back, now))
+    return step(state, "harmful", version, sentence, numbers, **quiet(state, back, now))
 
 
 def _promote(
@@ -263,18 +274,23 @@ def _climb(
             f"Ended the canary of {version} as inconclusive after {spent:.0f} s at {state.table.weight:.0%}: "
             f"{_open_evidence(known.reading, rules)}; {state.table.live} stays live."
         )
-        return step(state, "inconclusive", version, sentence, numbers, **_quiet(state, state.table.live, now))
+        return step(state, "inconclusive", version, sentence, numbers, **quiet(state, state.table.live, now))
     reached = [rung for rung in rules.ladder if rung.weight <= state.table.weight]
-    if spent < (reached[-1].min_seconds if reached else 0.0) or not known.served:
+    if spent < (reached[-1].min_seconds if reached else 0.0):
+        return None
+    if known.exposed < rules.rung_users or not known.judged:
         return None
     weight = higher[0].weight
     table = state.table.model_copy(update={"epoch": state.table.epoch + 1, "weight": weight})
     counts = state.evidence_epoch
     if counts is None and weight >= EVIDENCE_WEIGHT:
         counts = table.epoch
-    sentence = f"Raised the canary of {version} to {weight:.0%} of users: guardrails held for {spent:.0f} s."
+    sentence = (
+        f"Raised the canary of {version} to {weight:.0%} of users: guardrails held for {known.exposed} users "
+        f"in {spent:.0f} s."
+    )
     return step(
-        state, "raised", version, sentence, {**numbers, "weight": weight},
+        state, "raised", version, sentence, {**numbers, "weight": weight, "exposed_users": known.exposed},
         table=table, entered_at=now, evidence_epoch=counts,
     )  # fmt: skip
 
@@ -291,9 +307,7 @@ def _end_holdback(
         f"Ended the holdback after {spent:.0f} s without evidence of harm: {why}; "
         f"{state.table.live} stays live."
     )
-    return step(
-        state, "finished", state.table.live, sentence, numbers, **_quiet(state, state.table.live, now)
-    )
+    return step(state, "finished", state.table.live, sentence, numbers, **quiet(state, state.table.live, now))
 
 
 # -- operators ------------------------------------------------------------------------------------------
@@ -303,7 +317,10 @@ def obey(state: ReleaseState, action: Action, who: str, reason: str, now: float)
     """Do what an operator asked for, or say why it cannot be done."""
     because = f" for {who}: {reason}" if reason else f" for {who}"
     if action == "pause":
-        sentence = f"Paused{because}. No canary will start; one that runs stays."
+        sentence = (
+            f"Paused{because}. No canary starts, grows or is promoted until it is resumed; "
+            "harm and guardrails still roll back."
+        )
         return step(state, "paused", None, sentence, paused=True)
     if action == "resume":
         return step(state, "resumed", None, f"Resumed{because}.", paused=False)
@@ -315,7 +332,7 @@ def obey(state: ReleaseState, action: Action, who: str, reason: str, now: float)
         sentence = f"Nothing to roll back{because}: {state.table.live} is live and no version came before it."
         return step(state, "not_done", None, sentence)
     sentence = f"Rolled back {gone} to {back}{because}."
-    return step(state, "rolled_back", gone, sentence, {}, **_quiet(state, back, now))
+    return step(state, "rolled_back", gone, sentence, {}, **quiet(state, back, now))
 
 
 # -- words ---------------------------------------------------------------------------------

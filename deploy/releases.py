@@ -24,6 +24,7 @@ class Candidate(Event):
     version: str
     reward_updates: int | None = None  # of the reward model that it was trained with last
     parent: str | None = None  # the version that its training went on from; None where that is not known
+    manifest: str | None = None  # sha256 of its manifest; None in events of before
 
     @classmethod
     def announce(
@@ -32,6 +33,7 @@ class Candidate(Event):
         at: float | None = None,
         reward_updates: int | None = None,
         parent: str | None = None,
+        manifest: str | None = None,
     ) -> "Candidate":
         """The event for a version; the same one however often it is announced."""
         return cls(
@@ -40,6 +42,7 @@ class Candidate(Event):
             version=version,
             reward_updates=reward_updates,
             parent=parent,
+            manifest=manifest,
         )
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from deploy import release
-from deploy.controller import EVIDENCE_TOPICS, PARITY
+from deploy.controller import EVIDENCE_TOPICS
 from deploy.observation import Observation
+from deploy.quarantine import PARITY
 from deploy.releases import Decision, read_history
 from deploy.settings import ControllerSettings
 from deploy.stages import Outcome, ReleaseState

@@ -6,11 +6,13 @@ this counts it anew, as a controller does that has just started.
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from deploy.evidence import EvidenceRules, Reading
+from deploy.guardrails import GuardrailLimits
 from deploy.observation import Observation
 from deploy.releases import Decision, History
 from deploy.settings import ControllerSettings
@@ -23,10 +25,11 @@ TOPICS = (COMPLETIONS, FEEDBACK)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """reading: of all that was read, None while votes do not count yet. complete: False when time was up
-    before the log's end. rules: that the release goes by."""
+    """reading: of all that was read, None while votes do not count yet. guardrails: held, failed or not
+    judged yet, each. complete: False when time was up before the log's end. rules: that it goes by."""
 
     reading: Reading | None
+    guardrails: Mapping[str, str]
     complete: bool
     rules: EvidenceRules
 
@@ -58,8 +61,11 @@ def written(rules: EvidenceRules) -> dict[str, Number]:
     return {name: value if math.isfinite(value) else None for name, value in asdict(rules).items()}
 
 
-def running(log: EventLog, history: History, patience_seconds: float) -> Running | None:
-    """The evidence of the release that `history` ends in, None when there is none under way.
+def running(
+    log: EventLog, history: History, patience_seconds: float, guardrails: GuardrailLimits | None = None
+) -> Running | None:
+    """The evidence of the release that `history` ends in, and what its guardrails say; None when there is
+    none under way.
 
     Reads for `patience_seconds` at most. Raises `LogError`.
     """
@@ -67,15 +73,19 @@ def running(log: EventLog, history: History, patience_seconds: float) -> Running
     if state is None or state.stage == "idle":
         return None
     rules = _rules(history, state)
-    # Nothing but the rules of evidence is asked of these settings.
-    settings = ControllerSettings(data=Path(), engines=("none",), **asdict(rules))
+    limits = guardrails or GuardrailLimits()
+    # Nothing but the rules of evidence and the guardrails is asked of these settings.
+    settings = ControllerSettings(
+        data=Path(), engines=("none",), guardrails=limits, rung_users=limits.min_users, **asdict(rules)
+    )
     observation = Observation(state, settings)
     until = time.monotonic() + patience_seconds
     cursor, end = dict(state.cursor), log.end(TOPICS, patience_seconds)
     while not reached(cursor, end) and time.monotonic() < until:
         records, cursor = log.read(TOPICS, cursor)
         observation.feed(records)
-    return Running(observation.known(state, cursor).reading, reached(cursor, end), rules)
+    found = {each.guardrail: each.state for each in observation.guardrails.findings()}
+    return Running(observation.known(state, cursor).reading, found, reached(cursor, end), rules)
 
 
 def _rules(history: History, state: ReleaseState) -> EvidenceRules:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from deploy.evidence import EvidenceRules
 from deploy.gate import GateLimits
-from deploy.guardrails import GuardrailLimits
+from deploy.guardrails import MAX_EXPOSED, GuardrailLimits
 from deploy.parity import ParityLimits
 from deploy.release import EVIDENCE_WEIGHT, ReleaseRules, Rung
 
@@ -34,6 +34,11 @@ class ControllerSettings:
         tuple[tuple[float, float], ...],
         "steps of a canary, rising: [share of users, least seconds]; votes decide from a share of 0.25 on",
     ] = ((0.01, 600), (0.05, 600), (0.25, 600), (0.5, 600))
+    rung_users: Annotated[
+        int,
+        "canary users who must have been served on a step of the ladder before the next one; at least "
+        "guardrails.min_users, so that guardrails were judged on them",
+    ] = 50
     max_seconds: Annotated[
         float, "how long the last step may go on before the canary ends as inconclusive"
     ] = 3 * 86400
@@ -107,6 +112,11 @@ class ControllerSettings:
             )
         if any(seconds < 0 for _, seconds in self.ladder):
             raise ValueError("ladder times have to be 0 seconds or more")
+        if not self.guardrails.min_users <= self.rung_users <= MAX_EXPOSED:
+            raise ValueError(
+                f"rung_users is {self.rung_users}; at least guardrails.min_users, "
+                f"{self.guardrails.min_users}, are needed, and at most {MAX_EXPOSED} are counted"
+            )
 
     def _check_evidence(self) -> None:
         if self.windows_per_user < 1:
@@ -126,6 +136,7 @@ class ControllerSettings:
         """What deploy/release.py needs."""
         return ReleaseRules(
             ladder=tuple(Rung(*rung) for rung in self.ladder),
+            rung_users=self.rung_users,
             max_seconds=self.max_seconds,
             holdback_weight=self.holdback_weight,
             holdback_min_seconds=self.holdback_min_seconds,

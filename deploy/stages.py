@@ -33,13 +33,14 @@ Outcome = Literal[
     "resumed",
     "not_done",
     "rejected",
+    "restored",
     "rebased",
 ]
 Action = Literal["rollback", "pause", "resume"]
 Number = float | int | str | None
 
 _ANYWHERE: tuple[Outcome, ...] = (
-    *("accepted", "refused", "superseded", "rejected"),
+    *("accepted", "refused", "superseded", "rejected", "restored"),
     *("paused", "resumed", "not_done"),
 )
 
@@ -47,6 +48,7 @@ TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("idle", "begun"): "idle",
     ("idle", "started"): "canary",
     ("idle", "rolled_back"): "idle",
+    ("idle", "guardrail"): "idle",
     ("idle", "rebased"): "idle",
     ("canary", "raised"): "canary",
     ("canary", "promoted"): "holdback",
@@ -86,6 +88,9 @@ class ReleaseState(BaseModel):
     entered_at: float = 0.0  # when this stage, and in a canary this rung, began
     first_epoch: int = 0  # guardrails count completions of this stage: from this table on
     base: str = ""  # sha256 of a merged base's weights; "" for the base that the service began with
+    manifests: dict[str, str] = Field(default_factory=dict)  # version -> sha256 of its manifest, where known
+    quarantined: tuple[str, ...] = ()  # engines that could not prove a version in use
+    length_foreseen: float | None = None  # answer length over live's by the gate; None: not measured
     evidence_epoch: int | None = None  # votes count on completions from this table on; None: not yet
     cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when this stage began
 

@@ -10,8 +10,8 @@ from deploy.running import Running
 def summary(history: History, decisions: int = 5, found: Running | None = None) -> dict[str, Any]:
     """Where releases stand, as JSON types; the last decisions newest first. Times are Unix time in seconds.
 
-    found: the evidence of the release that is under way. Before a controller ever ran, `stage` is None and
-    the rest is empty.
+    found: the evidence of the release that is under way, and what its guardrails say. Before a controller
+    ever ran, `stage` is None and the rest is empty.
     """
     state = history.state
     if state is None:
@@ -30,6 +30,8 @@ def summary(history: History, decisions: int = 5, found: Running | None = None) 
         "waiting": state.waiting,
         "paused": state.paused,
         "evidence": None if found is None else found.told(state.stage),
+        "guardrails": {} if found is None else dict(found.guardrails),
+        "quarantined": list(state.quarantined),
         "unanswered": [event.event_id for event in [*history.commands, *history.candidates]],
         "decisions": [
             {

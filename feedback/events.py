@@ -110,6 +110,8 @@ class Choice(BaseModel):
 class Completion(Event):
     """One request that the service answered, with exactly what the engine saw and sampled.
 
+    Or one that got no answer at all, and then `failure` says why, and nothing that anyone said is in it.
+
     `event_id` equals `completion_id`. `role` tells the two answers of a comparison apart: the "answer"
     comes from the user's arm, the "reference" from the live policy; a plain chat has only an "answer".
     """
@@ -132,6 +134,7 @@ class Completion(Event):
     episode_id: str | None = None  # the team's own id of the conversation, from the request's metadata
     prompt_hash: str | None = None  # tells equal prompts from others without their words (see `Signer`)
     consent: bool = True  # False: its texts may not be kept, and it is never trained on
+    failure: str | None = None  # why there is no answer (see serve/failing.py)
 
 
 class Target(BaseModel):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deploy.guardrails import GuardrailLimits
 from deploy.releases import append_command, read_history
 from deploy.running import running
 from deploy.stages import Action
@@ -24,12 +25,22 @@ DECISIONS_READ = 500
 PATIENCE_SECONDS = 10.0
 
 
-def status(data: Path, kafka: str | None, *, as_json: bool = False, decisions: int = DECISIONS_SHOWN) -> int:
-    """Print which policies serve whom, the evidence of a release under way, and the last decisions."""
+def status(
+    data: Path,
+    kafka: str | None,
+    guardrails: GuardrailLimits,
+    *,
+    as_json: bool = False,
+    decisions: int = DECISIONS_SHOWN,
+) -> int:
+    """Print which policies serve whom, how a release under way stands, and the last decisions.
+
+    guardrails: as the service's file has them.
+    """
     log = _open(data, kafka)
     try:
         history = read_history(log, max(decisions, DECISIONS_READ), PATIENCE_SECONDS)
-        told = summary(history, decisions, running(log, history, PATIENCE_SECONDS))
+        told = summary(history, decisions, running(log, history, PATIENCE_SECONDS, guardrails))
     except LogError as error:
         raise UsageError(f"the log cannot be read: {error}", code=1) from error
     finally:

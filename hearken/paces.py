@@ -12,7 +12,10 @@ Pace = Literal["demo", "normal"]
 PACES: Mapping[Pace, Mapping[str, Any]] = {
     "normal": {"learner.trust.newcomer_seconds": 600.0},
     "demo": {
-        "controller.ladder": ((0.05, 6.0), (0.25, 10.0), (0.5, 0.0)),
+        # A handful of users at a time: with a step of a twentieth it would take minutes until eight had come.
+        "controller.ladder": ((0.25, 16.0), (0.5, 0.0)),
+        "controller.rung_users": 8,
+        "controller.guardrails.min_users": 8,
         "controller.window_seconds": 5.0,
         "controller.max_seconds": 120.0,
         "controller.holdback_weight": 0.1,

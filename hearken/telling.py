@@ -20,10 +20,16 @@ def describe(told: Told) -> list[str]:
         lines.append(f"canary      {told['canary']}")
         lines.append(f"control     {told['control']}")
         lines += _evidence(told["evidence"])
+        for state in ("failed", "not judged yet", "held"):
+            names = [name for name, found in told["guardrails"].items() if found == state]
+            if names:
+                lines.append(f"guardrails  {state}: {', '.join(names)}")
     if told["waiting"] is not None:
         lines.append(f"waiting     {told['waiting']}")
+    for engine in told["quarantined"]:
+        lines.append(f"quarantine  {engine} cannot prove a version in use, and serves nobody with it")
     if told["paused"]:
-        lines.append("paused      no canary starts until `hearken resume`")
+        lines.append("paused      no canary starts, grows or is promoted until `hearken resume`")
     lines.append(f"table       epoch {told['table_epoch']}")
     lines += [f"  {local(each['at'])}  {each['sentence']}" for each in reversed(told["decisions"])]
     return lines

@@ -127,6 +127,7 @@ def publish(
             after_seq=-1 if first else seq_of(parent),
             base_digest=model.base_digest,
             rank=model.rank,
+            modules=model.adapted,
             training=training,
             offsets=offsets,
             gate=gate,

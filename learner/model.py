@@ -463,6 +463,15 @@ class SharedModel:
         """The weights of one adapter, in a fixed order."""
         return list(self._adapters[adapter].values())
 
+    @property
+    def adapted(self) -> dict[str, tuple[int, int]]:
+        """The matrices of the base that adapters change, named as in an adapter file: (inputs, outputs)."""
+        return {
+            name: (layer.base_layer.in_features, layer.base_layer.out_features)
+            for name, layer in self._peft.named_modules()
+            if hasattr(layer, "lora_A") and hasattr(layer, "base_layer")
+        }
+
     def adapter_state(self, adapter: str) -> dict[str, Tensor]:
         """A copy of an adapter's weights, named as in an adapter file."""
         return {key: value.detach().cpu().clone() for key, value in self._adapters[adapter].items()}

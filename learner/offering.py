@@ -139,7 +139,10 @@ class Offering:
             probes=candidates.make_probes(parts.model),
         )
         event = Candidate.announce(
-            manifest.version, reward_updates=parts.state.updates, parent=parts.place.grew_from
+            manifest.version,
+            reward_updates=parts.state.updates,
+            parent=parts.place.grew_from,
+            manifest=parts.registry.manifest_digest(manifest.version),
         )
         parts.log.append([entry(event)]).result()
         parts.place.grew_from = manifest.version

@@ -1,8 +1,8 @@
 """Chats and completions: pick the user's arm, let vLLM answer, log exactly what was sampled."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import orjson
@@ -16,6 +16,7 @@ from serve.blame import Blame
 from serve.caller import Caller
 from serve.completions import TextGeneration, TextRequest
 from serve.engines import Fleet
+from serve.failing import failure_of
 from serve.following import TableFollower
 from serve.generation import Generation, Json, Route, consents
 from serve.keeping import KeptGeneration
@@ -85,16 +86,32 @@ class Chat:
     async def whole(self, asked: ChatRequest, route: Route) -> Json:
         """A whole answer for the client; its event is durable, or counted as unlogged. Raises ApiError."""
         generation = await self._begin(asked, route)
-        answer = await self._first_answer(asked, route, generation.request(), asked.path)
-        if asked.path == CHAT_PATH and lacks_answer(answer):
-            end = await self._detokenized(answer["prompt_token_ids"][-PROMPT_END:], asked, route)
-            if is_closed(end):
-                take_as_answered(answer)
-        shown = generation.take_whole(answer)
+        with self._telling_failures(generation):
+            answer = await self._first_answer(asked, route, generation.request(), asked.path)
+            if asked.path == CHAT_PATH and lacks_answer(answer):
+                end = await self._detokenized(answer["prompt_token_ids"][-PROMPT_END:], asked, route)
+                if is_closed(end):
+                    take_as_answered(answer)
+            shown = generation.take_whole(answer)
         if generation.is_worth_logging:
             await self._recorder.completion(generation)
         await self._keep(generation)
         return shown
+
+    @contextmanager
+    def _telling_failures(self, generation: Generation) -> Iterator[None]:
+        """Log a request that ends in the block without an answer."""
+        try:
+            yield
+        except BaseException as error:
+            self._tell_failure(generation, failure_of(error))
+            raise
+
+    def _tell_failure(self, generation: Generation, failure: str | None) -> None:
+        # One side of a comparison that fails cancels the other, which nobody abandoned.
+        cancelled = failure == "abandoned" and generation.route.comparison_id is not None
+        if failure is not None and not cancelled and generation.is_worth_logging:
+            self._recorder.failed(generation, failure)
 
     async def _keep(self, generation: Generation) -> None:
         if isinstance(generation, KeptGeneration) and generation.unfinished is None:
@@ -141,7 +158,8 @@ class Chat:
         durable before `[DONE]`. A stream that either side cuts short is logged as far as it came.
         """
         generation = await self._begin(asked, route)
-        answering = await self._first_to_begin(generation)
+        with self._telling_failures(generation):
+            answering = await self._first_to_begin(generation)
         begun = time.perf_counter()
         try:
             async with answering.held:
@@ -157,12 +175,16 @@ class Chat:
             end = b"data: [DONE]\n\n"
         except UpstreamError as failure:
             generation.unfinished = "error"
+            if not generation.transcript.has_tokens:
+                self._tell_failure(generation, failure_of(failure))
             end = event((await self._blame.told(failure, asked, route)).as_dict())
         finally:
             tokens = generation.is_worth_logging and generation.transcript.has_tokens
             if tokens and generation.unfinished == "abort":
                 # The client left. A cancelled task cannot wait, but the log takes the event at once.
                 self._recorder.hand_over(generation)
+            elif generation.unfinished == "abort" and not generation.transcript.has_tokens:
+                self._tell_failure(generation, "abandoned")
         if tokens and generation.ttft_seconds is not None:
             self._metrics.ttft_seconds.labels(route.arm).observe(generation.ttft_seconds)
             await self._recorder.completion(generation)

@@ -172,6 +172,12 @@ class Generation:
             consent=consents(self.asked, route),
         )
 
+    def failed(self, failure: str) -> Completion:
+        """The event of a request that got no answer. It has no words, and no names by which to vote on it."""
+        words: dict[str, Any] = {"messages": [], "prompt_token_ids": [], "choices": []}
+        names: dict[str, Any] = {"external_id": None, "episode_id": None, "comparison_id": None}
+        return self.completion().model_copy(update={**words, **names, "failure": failure})
+
 
 def _lost_a_mark(choice: Json, part: Json) -> bool:
     """Whether a thought's end was sampled more often than it is shown: the engine's parser took it out."""

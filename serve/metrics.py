@@ -43,6 +43,12 @@ class Metrics:
             registry=r,
         )
         self.completions = Counter("hearken_completions_total", "Completions logged", ["arm"], registry=r)
+        self.failed = Counter(
+            "hearken_requests_failed_total",
+            "Requests that got no answer, and not through a fault of their own",
+            ["arm", "failure"],
+            registry=r,
+        )
         self.completion_tokens = Counter(
             "hearken_completion_tokens_total", "Tokens sampled for users", ["arm"], registry=r
         )

@@ -49,6 +49,12 @@ class Recorder:
         appended.add_done_callback(lambda done: self._count(done, completion))
         return appended
 
+    def failed(self, generation: Generation, failure: str) -> None:
+        """Give the log a request that got no answer, without waiting. Never raises."""
+        event = generation.failed(failure)
+        self._metrics.failed.labels(event.arm, failure).inc()
+        self._append([Entry(COMPLETIONS, event.conversation, event.model_dump_json().encode())])
+
     def _append_completion(self, completion: Completion, since: int) -> "Future[None]":
         """Seal and append; where the user's key has to be made, when it is durable, in another thread."""
         appended: Future[None] = Future()

@@ -43,10 +43,15 @@ def _raters(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from hearken import flags
     from hearken.operate import status
 
-    service = _service(arguments)
-    return status(service.folder, service.kafka, as_json=arguments.json, decisions=arguments.decisions)
+    config = flags.configured(arguments, _LOG)
+    service: ServiceSettings = config.build("service")
+    limits = config.build("controller.guardrails")
+    return status(
+        service.folder, service.kafka, limits, as_json=arguments.json, decisions=arguments.decisions
+    )
 
 
 def _act(arguments: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Small real things that the tests of this room are made of."""
 
 import json
+import struct
 from pathlib import Path
 
 from deploy.manifest import GateNumbers, Manifest, Probe
@@ -22,25 +23,44 @@ GOOD_GATE = GateNumbers(
 )
 
 
-def safetensors(content: bytes) -> bytes:
-    """The bytes of a safetensors file with one tensor of these bytes."""
-    tensor = {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}
-    header = json.dumps({"weight": tensor}).encode()
-    return len(header).to_bytes(8, "little") + header + content
+def tensor_file(tensors: dict[str, tuple[str, list[int], bytes]]) -> bytes:
+    """The bytes of a safetensors file: name -> dtype, shape and data."""
+    header, data = {}, b""
+    for name, (dtype, shape, values) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
 
 
-def adapter_folder(folder: Path, content: bytes = b"one") -> Path:
+MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def lora(content: bytes, rank: int = 8) -> dict[str, tuple[str, list[int], bytes]]:
+    """The tensors of an adapter of one module, of which B is these bytes as numbers."""
+    numbers = [byte / 256 for byte in content] + [0.0] * (-len(content) % rank)
+    down = ("F32", [rank, 2], struct.pack(f"<{2 * rank}f", *[0.5] * (2 * rank)))
+    up = ("F32", [len(numbers) // rank, rank], struct.pack(f"<{len(numbers)}f", *numbers))
+    return {f"{MODULE}.lora_A.weight": down, f"{MODULE}.lora_B.weight": up}
+
+
+def safetensors(content: bytes, rank: int = 8) -> bytes:
+    """The bytes of an adapter's weights, in which are these bytes as numbers."""
+    return tensor_file(lora(content, rank))
+
+
+def adapter_folder(folder: Path, content: bytes = b"one", rank: int = 8) -> Path:
     """An adapter's files, as a trainer writes them."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(safetensors(content))
-    (folder / CONFIG).write_text('{"r": 8}')
+    (folder / WEIGHTS).write_bytes(safetensors(content, rank))
+    (folder / CONFIG).write_text(json.dumps({"r": rank}))
     return folder
 
 
-def probes(content: bytes) -> list[Probe]:
+def probes(content: bytes, rank: int = 8) -> list[Probe]:
     """What the trainer computed for a prompt and an answer."""
     prompt, answer = [1, 2, 3], [4, 5]
-    weights = safetensors(content)
+    weights = safetensors(content, rank)
     logprobs = [trainer_logprob(weights, [*prompt, *answer[:i]], answer[i]) for i in range(len(answer))]
     return [Probe(prompt_token_ids=prompt, token_ids=answer, logprobs=logprobs)]
 
@@ -80,7 +100,7 @@ def publish(
 ) -> Manifest:
     """A published version with right probes."""
     return registry.publish(
-        adapter_folder(scratch / content.hex(), content),
+        adapter_folder(scratch / content.hex(), content, rank),
         parent=parent,
         after_seq=after_seq,
         base_digest=base_digest,
@@ -88,7 +108,7 @@ def publish(
         training={"labels": 10},
         offsets={"feedback/0": 10},
         gate=gate,
-        probes=probes(content) if known_by is None else known_by,
+        probes=probes(content, rank) if known_by is None else known_by,
     )
 
 
@@ -107,6 +127,8 @@ def completion(
     latency_seconds: float = 1.0,
     ttft_seconds: float | None = 0.1,
     role: str = "answer",
+    failure: str | None = None,
+    choices: list[Choice] | None = None,
 ) -> Completion:
     """A completion as the gateway logs it."""
     return Completion.model_validate(
@@ -122,6 +144,7 @@ def completion(
             "table_epoch": epoch,
             "messages": [],
             "prompt_token_ids": [1, 2],
+            "failure": failure,
             "choices": [
                 Choice(
                     text=text,
@@ -130,7 +153,9 @@ def completion(
                     finish_reason=finish_reason,
                     answer_start=answer_start,
                 )
-            ],
+            ]
+            if choices is None
+            else choices,
             "latency_seconds": latency_seconds,
             "ttft_seconds": ttft_seconds,
         }

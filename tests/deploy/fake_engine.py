@@ -24,7 +24,8 @@ def trainer_logprob(weights: bytes, context: list[int], token: int) -> float:
 
 class FakeEngine:
     """`skew_nats` is added to every logprob; `noise_nats`: standard deviation of what rounding adds to the
-    log-odds. With `fails`, probes are answered with 500.
+    log-odds. With `fails`, probes are answered with 500. `answers`: what is answered instead on a path, with
+    200. With `hangs` nothing is answered at all, until `wake`.
 
     `loads` and `unloads` are what was asked of it, in order. After `lives_for` completions it ends, as a
     killed process does, and `ended` is set.
@@ -36,7 +37,9 @@ class FakeEngine:
         self.unloads: list[str] = []
         self.probes: list[str] = []
         self.skew_nats = self.noise_nats = 0.0
-        self.fails = False
+        self.fails = self.hangs = False
+        self.answers: dict[str, bytes] = {}
+        self._woken = threading.Event()
         self.lives_for: int | None = None
         self.ended = threading.Event()
         self._server = self._serve(0)
@@ -53,8 +56,21 @@ class FakeEngine:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return server
 
+    def wake(self) -> None:
+        """Whoever waits for an answer gets one, and so do those who come later."""
+        self.hangs = False
+        self._woken.set()
+
+    def answers_otherwise(self, path: str) -> bytes | None:
+        """What is answered instead, after waiting for as long as it hangs."""
+        if self.hangs:
+            self._woken.clear()
+            self._woken.wait(60)
+        return self.answers.get(path)
+
     def stop(self) -> None:
         """Nothing answers on the port any more."""
+        self._woken.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -83,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
     def do_GET(self) -> None:
-        if self.path == "/health":
+        if (instead := self.fake.answers_otherwise(self.path)) is not None:
+            self._answer(200, instead)
+        elif self.path == "/health":
             self._answer(200, None)
         elif self.path == "/v1/models":
             names = ["base", *self.fake.loaded]
@@ -93,6 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if (instead := self.fake.answers_otherwise(self.path)) is not None:
+            self._answer(200, instead)
+            return
         handlers = {
             "/v1/load_lora_adapter": self._load,
             "/v1/unload_lora_adapter": self._unload,
@@ -153,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"object": "text_completion", "model": model, "choices": choices})
 
     def _answer(self, code: int, body: object) -> None:
-        data = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

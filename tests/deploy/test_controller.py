@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from deploy.engine import EngineClient
-from deploy.fleet import Fleet, Problem
+from deploy.fleet import Fleet
 from deploy.manifest import Manifest
+from deploy.one_engine import Problem
 from deploy.releases import append_command, entry
 from deploy.replay import audit
 from deploy.stages import ReleaseState

@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from deploy import release
+from deploy.comparing import Failure
 from deploy.evidence import Reading, Scope
-from deploy.guardrails import Failure
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity, Rough
 from deploy.release import Known, ReleaseRules, Rung
@@ -16,6 +16,7 @@ from tests.deploy.builders import GOOD_GATE
 
 RULES = ReleaseRules(
     ladder=(Rung(0.05, 60), Rung(0.25, 100), Rung(0.5, 0)),
+    rung_users=40,
     max_seconds=1000,
     holdback_weight=0.05,
     holdback_min_seconds=50,
@@ -24,7 +25,7 @@ RULES = ReleaseRules(
     harm_bound=100,
 )
 NEW, OLD = "policy-2-bbbbbbbb", "policy-1-aaaaaaaa"
-QUIET = Known(reading=None, failure=None, served=True, cursor={"feedback/0": 9})
+QUIET = Known(reading=None, failure=None, exposed=40, judged=True, cursor={"feedback/0": 9})
 READING = Reading(None, 212, 0.184, 3.0, 0.2, 230, 212, 0.7, 0.52)
 
 
@@ -79,7 +80,8 @@ def test_a_canary_that_logprobs_cannot_tell_from_the_base_says_so() -> None:
 def test_the_ladder_is_climbed_in_time_and_votes_count_from_a_quarter_on() -> None:
     state = canary()
     assert release.judge(state, RULES, QUIET, 159.0) is None
-    assert release.judge(state, RULES, replace(QUIET, served=False), 500.0) is None, "no data holds"
+    assert release.judge(state, RULES, replace(QUIET, exposed=39), 500.0) is None, "one user is missing"
+    assert release.judge(state, RULES, replace(QUIET, judged=False), 500.0) is None, "no data is not held"
     raised = release.judge(state, RULES, QUIET, 160.0)
     assert raised is not None
     assert (raised.outcome, raised.state.table.weight, raised.state.entered_at) == ("raised", 0.25, 160.0)
@@ -141,7 +143,7 @@ def test_a_holdback_ends_for_the_next_candidate_or_in_time() -> None:
     assert ended is not None
     assert (ended.outcome, ended.state.stage, ended.state.table.live) == ("finished", "idle", NEW)
     assert ended.state.table.adapters == {NEW}
-    waiting = release.accept(state, "policy-3-cccccccc", "fine").state
+    waiting = release.accept(state, "policy-3-cccccccc", "fine", "d" * 64).state
     assert release.judge(waiting, RULES, known(), 349.0) is None
     sooner = release.judge(waiting, RULES, known(), 350.0)
     assert sooner is not None
@@ -170,9 +172,21 @@ def test_a_pause_holds_the_next_canary_only() -> None:
     assert release.may_start(idle(), RULES, 2.0)
     assert not release.may_start(paused, RULES, 2.0)
     assert release.may_start(release.obey(paused, "resume", "ann", "", 3.0).state, RULES, 4.0)
-    running = release.obey(canary(), "pause", "ann", "", 120.0).state
-    assert running.stage == "canary"
-    assert release.judge(running, RULES, QUIET, 160.0) is not None
+
+
+@pytest.mark.parametrize("state", [canary(), canary(0.25), canary(0.5), holdback()])
+def test_a_pause_holds_everything_where_it_is_but_harm_and_guardrails(state: ReleaseState) -> None:
+    paused = release.obey(state, "pause", "ann", "", 120.0)
+    assert paused.state.stage == state.stage
+    assert "harm and guardrails still roll back" in paused.sentence
+    failure = Failure("empty_answers", "all are empty", {})
+    for now in (160.0, 1e6):
+        assert release.judge(paused.state, RULES, QUIET, now) is None
+        assert release.judge(paused.state, RULES, known("promote"), now) is None
+        for what, outcome in ((known("harm"), "harmful"), (known(failure=failure), "guardrail")):
+            back = release.judge(paused.state, RULES, what, now)
+            assert back is not None
+            assert (back.outcome, back.state.paused) == (outcome, True)
 
 
 def manifest(parent: str, digest: str = "d1") -> Manifest:

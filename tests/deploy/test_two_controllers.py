@@ -116,6 +116,7 @@ def test_a_standby_touches_nothing_and_goes_on_from_where_the_leader_was(make_cr
     append_command(world.log, "pause", who="ann")
     paused = world.pass_time(until="paused", users=0)
     assert paused.at - died_at <= TAKE_OVER
+    append_command(world.log, "resume", who="ann")
     world.pass_time(until="promoted")
     assert sorted({d.fence for d in world.decisions}) == [1, 2]
     assert (crew.members[0].leads, crew.members[1].leads) == (True, False)

@@ -16,7 +16,7 @@ from deploy.registry import Registry
 from deploy.releases import Candidate, Decision, History, entry, parse
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState
-from deploy.table import assign
+from deploy.table import RoutingTable, UserArm, assign
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback, Target
 from feedback.log import Entry, EventLog
 from feedback.shared import SqliteStore
@@ -40,8 +40,16 @@ class World:
     Time moves only when a test moves it.
     """
 
-    def __init__(self, folder: Path, engines: int = 1, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engines: int = 1,
+        engine_seconds: float = 5.0,
+        round_seconds: float = 5.0,
+        **options: Any,
+    ) -> None:
         self.folder = folder
+        self._engine_seconds, self._round_seconds = engine_seconds, round_seconds
         self.engines = [FakeEngine() for _ in range(engines)]
         self.settings = ControllerSettings(
             data=folder, engines=tuple(engine.url for engine in self.engines), **{**FAST, **options}
@@ -68,8 +76,8 @@ class World:
         owner: str = "",
     ) -> Controller:
         """A controller that knows nothing yet, on the world's log or on another one."""
-        clients = [EngineClient(url, timeout=5.0) for url in self.settings.engines]
-        fleet = Fleet(clients, self.registry, self.settings.parity_limits, owner)
+        clients = [EngineClient(url, timeout=self._engine_seconds) for url in self.settings.engines]
+        fleet = Fleet(clients, self.registry, self.settings.parity_limits, owner, self._round_seconds)
         self._fleets.append(fleet)
         return Controller(
             log or self.log,
@@ -123,17 +131,25 @@ class World:
     def offer(self, content: bytes = b"one", **options: Any) -> Manifest:
         """The learner publishes and announces a candidate."""
         manifest = publish(self.registry, self.folder / "scratch", content, **options)
-        self.log.append([entry(Candidate.announce(manifest.version, self.now))]).result()
+        digest = self.registry.manifest_digest(manifest.version)
+        self.log.append([entry(Candidate.announce(manifest.version, self.now, manifest=digest))]).result()
         return manifest
 
     def chat(self, users: int) -> None:
         """New users come, chat once under the table in force and vote."""
         table = self.decisions[-1].state.table
+        names = [f"u{self._served + i}" for i in range(1, users + 1)]
+        self._chat([(user, assign(user, table)) for user in names], table)
+
+    def serve(self, arm: UserArm, users: int) -> None:
+        """As many new users of one arm and of no other."""
+        table = self.decisions[-1].state.table
+        self._chat([(f"{arm}{self._served + i}", arm) for i in range(1, users + 1)], table)
+
+    def _chat(self, users: list[tuple[str, UserArm]], table: RoutingTable) -> None:
         entries = []
-        for _ in range(users):
+        for user, arm in users:
             self._served += 1
-            user = f"u{self._served}"
-            arm = assign(user, table)
             version = table.version(arm)
             at = self.now + self._rng.random()
             options = {"arm": arm, "version": version, "epoch": table.epoch, "at": at, **self.answer(version)}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.manifest import GateNumbers
-from deploy.registry import CONFIG, WEIGHTS, Registry
+from deploy.registry import Registry
 from deploy.releases import Decision
 from deploy.stages import ReleaseState
 from feedback.events import COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
@@ -21,6 +21,7 @@ from hearken.audit import audit, votes_digest, votes_up_to, wait_until_read
 from hearken.conversation import asked, turn
 from hearken.evaluate import Estimate, Evaluation, estimate, response_kl_nats, wins
 from hearken.simulate import Tally
+from tests.deploy.builders import adapter_folder
 
 
 def test_a_mean_and_its_standard_error() -> None:
@@ -183,12 +184,8 @@ def decision(number: int, outcome: str, version: str, **numbers: float) -> Decis
 
 
 def publish(registry: Registry, source: Path) -> str:
-    source.mkdir()
-    header = b"{}"
-    (source / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
-    (source / CONFIG).write_text("{}")
     manifest = registry.publish(
-        source,
+        adapter_folder(source),
         parent="base",
         base_digest="0" * 64,
         rank=8,
@@ -261,7 +258,7 @@ def test_a_report_is_json_with_the_whole_story(tmp_path: Path) -> None:
     assert (told["version"], told["seq"], told["parent"]) == (version, 1, "base")
     assert told["gate"]["win_rate"] == 0.7
     assert told["gate"]["kl_budget_nats_base"] is None  # infinity is no JSON
-    assert "win rate 0.70" in told["gate"]["verdict"]
+    assert "no budget of KL to base" in told["gate"]["verdict"]
     assert (told["canary_users"], told["e_values"]["promote"]) == (40, 21.5)
     assert told["outcome"] == "promoted"
     assert told["decision"] == f"promoted {version}."

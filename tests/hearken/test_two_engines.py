@@ -41,7 +41,13 @@ from tests.servers import free_ports
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 GATE = GateNumbers(
-    prompts=64, win_rate=0.8, win_rate_low=0.7, response_tokens=20.0, response_tokens_live=20.0
+    prompts=64,
+    win_rate=0.8,
+    win_rate_low=0.7,
+    kl_budget_nats_base=10.0,
+    kl_budget_nats_live=10.0,
+    response_tokens=20.0,
+    response_tokens_live=20.0,
 )
 ME = (sys.executable, "-m", "hearken")
 STREAMS = 6

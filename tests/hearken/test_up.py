@@ -250,7 +250,7 @@ def test_both_paces_are_settings_that_the_rooms_accept(pace: str, tmp_path: Path
     asked = settings(tmp_path, {"service.pace": pace, "service.model": "m"}).config
     newcomers = asked.build("learner").trust.newcomer_seconds
     assert (newcomers, asked.build("controller").ladder[0][0]) == {
-        "demo": (0.0, 0.05), "normal": (600.0, 0.01),
+        "demo": (0.0, 0.25), "normal": (600.0, 0.01),
     }[pace]  # fmt: skip
     for path in PACES[pace]:  # type: ignore[index]
         assert asked.get(path).origin == f"pace {pace}"
