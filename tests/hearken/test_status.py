@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deploy.guardrails import GuardrailLimits
 from deploy.releases import read_history
 from deploy.running import running
 from deploy.status import summary
@@ -138,4 +139,4 @@ def test_as_many_decisions_are_shown_as_are_asked_for(
 
 def test_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a service's data folder"):
-        status(tmp_path / "nowhere", None)
+        status(tmp_path / "nowhere", None, GuardrailLimits())
