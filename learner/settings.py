@@ -279,8 +279,8 @@ class LearnerSettings:
     ] = None
     adapted_layers: Annotated[
         float,
-        "share of the model's layers that adapters change, counted from the last; with 0.5 a step takes half "
-        "as long, for adapters that can change half as much",
+        "share of the model's layers that adapters change, counted from the last; with 0.5 the passes of a "
+        "step go through half of the layers, and adapters are half as large",
     ] = 1.0
     kl_publish_nats: Annotated[
         float,
