@@ -116,12 +116,15 @@ class Recent:
 
     def __init__(self) -> None:
         self._users: dict[str, _User] = {}
+        self._order: list[tuple[str, _User]] | None = None  # newest first; None: to be sorted anew
 
     def add(self, user: str, answer: Answer) -> None:
         """Take in an answer; each only once."""
         self._users.setdefault(user, _User()).add(answer)
+        self._order = None
         if len(self._users) >= 2 * USERS:
             self._users = dict(self._sorted()[:USERS])
+            self._order = None
 
     def vote(self, user: str, completion_id: str) -> None:
         """Note that a user voted on an answer, if it is still remembered."""
@@ -137,8 +140,10 @@ class Recent:
         return [user.since(since) for _, user in newest]
 
     def _sorted(self) -> list[tuple[str, _User]]:
-        """Newest first."""
-        return sorted(self._users.items(), key=lambda item: item[1].newest, reverse=True)
+        """Newest first; once for all windows."""
+        if self._order is None:
+            self._order = sorted(self._users.items(), key=lambda item: item[1].newest, reverse=True)
+        return self._order
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,6 +1,6 @@
 """What is known of rollouts before PPO learns from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deploy.engine import Sample
-from learner.batching import Item, by_length, in_buckets
+from learner.batching import Batch, Item, by_length, in_buckets
 from learner.critic import Critic
 from learner.features import AnswerFeatures
 from learner.losses import upper_bound
@@ -99,6 +99,15 @@ class Measured:
             lower=None if self.lower is None else self.lower[rows],
             **{name: getattr(self, name)[rows] for name in tables},
         )
+
+    def in_buckets(
+        self, rows: Sequence[int], max_tokens: int, device: torch.device
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Batches of some of the responses, as `learner.batching.in_buckets` makes them, with those that each
+        holds. Passes over them begin as high as can be."""
+        lower = None if self.lower is None else [self.lower[row] for row in rows]
+        for places, batch in in_buckets([self.items[row] for row in rows], max_tokens, device, lower):
+            yield [rows[place] for place in places], batch
 
     @property
     def judged(self) -> list[Item]:

@@ -172,10 +172,7 @@ class PPO(Optimiser):
         total = int(measured.mask[list(rows)].sum())
         sums = torch.zeros(4, dtype=torch.float64)  # KL, clipped tokens, demonstrations' loss and tokens
         mine = self.ranks.share(by_length(rows, measured.items))
-        items = [measured.items[row] for row in mine]
-        lower = None if measured.lower is None else [measured.lower[row] for row in mine]
-        for places, batch in in_buckets(items, self.settings.update_tokens, self.model.device, lower):
-            part = [mine[place] for place in places]
+        for part, batch in measured.in_buckets(mine, self.settings.update_tokens, self.model.device):
             losses, clipped, kl = self._losses(measured, advantages, part, batch)
             (losses.sum() / total).backward()  # type: ignore[no-untyped-call]
             sums[:2] += torch.stack([kl.sum(), clipped.sum()]).cpu()

@@ -169,10 +169,7 @@ class PreferenceOptimiser(Optimiser):
         """KL (k3) of the policy of now to the one that made some rollouts, per response."""
         mine = self.ranks.share(by_length(rows, measured.items))
         total = torch.zeros(1, dtype=torch.float64)
-        items = [measured.items[row] for row in mine]
-        lower = None if measured.lower is None else [measured.lower[row] for row in mine]
-        for places, batch in in_buckets(items, self.model.max_tokens, self.model.device, lower):
-            part = [mine[place] for place in places]
+        for part, batch in measured.in_buckets(mine, self.model.max_tokens, self.model.device):
             old = measured.logprobs[part][measured.mask[part]]
             total += kl_k3(old, self.policy_logprobs(batch).float().cpu()).double().sum()
         self.ranks.add_(total)

@@ -22,6 +22,17 @@ GOOD_GATE = GateNumbers(
     response_tokens_live=18,
 )
 
+CLEAR_GATE = GateNumbers(
+    prompts=64,
+    win_rate=0.8,
+    win_rate_low=0.7,
+    kl_budget_nats_base=10.0,
+    kl_budget_nats_live=10.0,
+    response_tokens=20.0,
+    response_tokens_live=20.0,
+)
+"""Of a candidate that is well above live, with all but its KL told."""
+
 
 def tensor_file(tensors: dict[str, tuple[str, list[int], bytes]]) -> bytes:
     """The bytes of a safetensors file: name -> dtype, shape and data."""

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,24 +51,10 @@ from tests.deploy.builders import (
     tensor_file,
 )
 from tests.deploy.fake_engine import FakeEngine
-from tests.deploy.world import World
+from tests.deploy.world import MakeWorld, World
 
-MakeWorld = Callable[..., World]
 NEW, OLD = "policy-1-aaaaaaaa", "base"
 STRICT = GuardrailLimits(min_users=300)
-
-
-@pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
-    worlds: list[World] = []
-
-    def make(**options: Any) -> World:
-        worlds.append(World(tmp_path / str(len(worlds)), **options))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
 
 
 class Stage:

@@ -1,10 +1,9 @@
 """The controller against a real log, a real registry and engines on real sockets, with users who vote."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,22 +16,7 @@ from deploy.replay import audit
 from deploy.stages import ReleaseState
 from feedback.log import Entry, EventLog
 from tests.deploy.builders import GOOD_GATE, many_probes, publish
-from tests.deploy.world import World
-
-MakeWorld = Callable[..., World]
-
-
-@pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
-    worlds: list[World] = []
-
-    def make(**options: Any) -> World:
-        worlds.append(World(tmp_path / str(len(worlds)), **options))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
+from tests.deploy.world import MakeWorld, World
 
 
 @pytest.fixture

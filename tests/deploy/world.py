@@ -180,3 +180,7 @@ class World:
                 self.chat(users)
             self.now += 1.0
         raise AssertionError(f"no decision {until!r}; there were {[d.sentence for d in self.decisions]}")
+
+
+MakeWorld = Callable[..., World]
+"""Makes worlds of their own folders, with what is passed to `World` besides."""

@@ -17,28 +17,18 @@ import torch
 
 from deploy.engine import EngineClient
 from deploy.engine_key import VARIABLE
-from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Candidate, entry
 from feedback.sqlite_log import SqliteLog
 from hearken.audit import audit, read_ledger
 from learner.candidate import make_probes, publish
 from learner.model import POLICY, SharedModel
+from tests.deploy.builders import CLEAR_GATE
 from tests.servers import free_ports
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 ENGINE_KEY = "for the engines of this test"
-
-PASSES = GateNumbers(
-    prompts=64,
-    win_rate=0.8,
-    win_rate_low=0.7,
-    kl_budget_nats_base=10.0,
-    kl_budget_nats_live=10.0,
-    response_tokens=20.0,
-    response_tokens_live=20.0,
-)
 
 
 @dataclass
@@ -137,7 +127,7 @@ def offer_a_candidate(service: Running, model_folder: Path) -> str:
         parent="base",
         training={},
         offsets={},
-        gate=PASSES,
+        gate=CLEAR_GATE,
         probes=probes,
     )
     log = SqliteLog(service.data / "log.db")

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from deploy.engine import EngineClient
-from deploy.manifest import GateNumbers, Manifest
+from deploy.manifest import Manifest
 from deploy.parity import largest
 from deploy.registry import Registry
 from deploy.releases import Decision, entry
@@ -36,19 +36,11 @@ from hearken.up import children
 from learner.candidate import make_probes, publish
 from learner.model import POLICY, SharedModel
 from tests.conftest import Engine
+from tests.deploy.builders import CLEAR_GATE
 from tests.servers import free_ports
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
-GATE = GateNumbers(
-    prompts=64,
-    win_rate=0.8,
-    win_rate_low=0.7,
-    kl_budget_nats_base=10.0,
-    kl_budget_nats_live=10.0,
-    response_tokens=20.0,
-    response_tokens_live=20.0,
-)
 ME = (sys.executable, "-m", "hearken")
 STREAMS = 6
 SEQUENCES = 4
@@ -98,7 +90,13 @@ def published(data: Path, model_folder: Path) -> Manifest:
     model.load_adapter_state(POLICY, state)
     probes = make_probes(model, [([1, 50, 60], [70, 80, 90])])
     return publish(
-        Registry(data / "adapters"), model, parent=BASE, training={}, offsets={}, gate=GATE, probes=probes
+        Registry(data / "adapters"),
+        model,
+        parent=BASE,
+        training={},
+        offsets={},
+        gate=CLEAR_GATE,
+        probes=probes,
     )
 
 

@@ -23,6 +23,17 @@ def shown(page: Page, text: str) -> Locator:
     return page.get_by_role("log").get_by_text(text, exact=True)
 
 
+def goes_on(page: Page, fake: FakeVllm) -> None:
+    """Ask after the answer to `Trouble.EMOJI`: the engine is told of both."""
+    ask(page, "and then?")
+    expect(page.get_by_label("Good answer")).to_have_count(2)
+    assert fake.requests[-1]["messages"] == [
+        {"role": "user", "content": Trouble.EMOJI},
+        {"role": "assistant", "content": EMOJI_TEXT},
+        {"role": "user", "content": "and then?"},
+    ]
+
+
 def only_vote(gateway: Gateway) -> Feedback:
     (vote,) = gateway.votes()
     return vote
@@ -53,13 +64,7 @@ def test_the_conversation_goes_on_and_can_be_started_over(page: Page, fake: Fake
     ask(page, Trouble.EMOJI)
     expect(shown(page, EMOJI_TEXT)).to_be_visible()
     expect(page.get_by_label("Good answer")).to_be_visible()
-    ask(page, "and then?")
-    expect(page.get_by_label("Good answer")).to_have_count(2)
-    assert fake.requests[-1]["messages"] == [
-        {"role": "user", "content": Trouble.EMOJI},
-        {"role": "assistant", "content": EMOJI_TEXT},
-        {"role": "user", "content": "and then?"},
-    ]
+    goes_on(page, fake)
     page.get_by_label("New conversation").click()
     expect(shown(page, EMOJI_TEXT)).to_have_count(0)
     ask(page, "hi")
