@@ -7,7 +7,7 @@ the k-th block, which sum up to alpha.
 """
 
 from deploy.comparing import Failure, equal_buckets
-from deploy.evidence import Bucket
+from deploy.scope import Bucket
 
 BLOCK_SECONDS = 600.0
 BLOCKS = 2

@@ -239,8 +239,6 @@ class Controller:
             self._observation = Observation(self.state, self._settings, self._bury)
             self._cursor = dict(self.state.cursor)
             self._log.hold("controller", self._cursor)
-        else:
-            self._observation.follow(self.state)
 
     def _judge(self, now: float) -> None:
         if self._observation is None or not self._observe(self._observation):

@@ -16,8 +16,9 @@ from typing import Annotated
 
 from deploy.buckets import Buckets
 from deploy.comparing import STATES, Bar, Failure, Finding, Sides, median, rate, share
-from deploy.evidence import Bucket, Scope, voted_answer
 from deploy.recent import Measured, Recent, answer_of
+from deploy.scope import Bucket, Scope
+from deploy.voting import voted_answer
 from feedback.events import Completion
 from feedback.join import Label
 

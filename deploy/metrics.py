@@ -5,6 +5,7 @@ from collections.abc import Collection
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from deploy.comparing import STATES
+from deploy.evidence import Reading
 from deploy.fleet import Fleet
 from deploy.observation import Observation
 from deploy.registry import seq_of
@@ -13,6 +14,8 @@ from deploy.stages import Outcome, ReleaseState
 from feedback.loss_metrics import LossMetrics
 
 STAGES = ("idle", "canary", "holdback")
+TESTS = ("promote", "harm", "no_worse", "no_worse_compared", "voters_alike", "not_awful")
+"""What evidence is for, by the names of `deploy.evidence.Reading`."""
 
 
 class ControllerMetrics:
@@ -31,6 +34,7 @@ class ControllerMetrics:
         self.stage = gauge("release_stage", "1 for the stage that the release is in", "stage")
         self.weight = gauge("canary_weight_ratio", "Share of users in the canary bucket")
         self.pairs = gauge("canary_pairs", "Paired users in the running comparison")
+        self.compared = gauge("canary_compared_users", "Users who chose between both policies")
         self.evidence = gauge("canary_evidence", "Evidence of each test, 1 at its start", "test")
         self.bound = gauge("canary_evidence_bound", "Evidence at which each test decides", "test")
         self.users = gauge("canary_users", "Users who were served in each bucket", "arm")
@@ -77,8 +81,8 @@ class ControllerMetrics:
             "hearken_controller_dead_letters", "Records that make no sense, set aside", registry=self.registry
         )
         self.losses = LossMetrics(self.registry)
-        self.bound.labels("promote").set(settings.promote_bound)
-        self.bound.labels("harm").set(settings.harm_bound)
+        for test in TESTS:
+            self.bound.labels(test).set(settings.harm_bound if test == "harm" else settings.promote_bound)
         self.tolerance.set(settings.parity_tolerance_nats)
         self._guarded: set[str] = set()  # names of guardrails
         self._shown: set[tuple[str, str, str]] = set()  # engine, version, digest
@@ -116,13 +120,13 @@ class ControllerMetrics:
         for name in self._guarded:
             for which in STATES:  # all 0 while nothing is watched
                 self.guardrails.labels(name, which).set(found.get(name) == which)
-        evidence = observation.evidence if observation is not None else None
-        reading = evidence.reading() if evidence is not None else None
-        self.pairs.set(reading.pairs if reading else 0)
-        self.evidence.labels("promote").set(reading.promote if reading else 1.0)
-        self.evidence.labels("harm").set(reading.harm if reading else 1.0)
+        reading = observation.evidence.reading() if observation is not None else Reading()
+        self.pairs.set(reading.pairs)
+        self.compared.set(reading.compared)
+        for test in TESTS:
+            self.evidence.labels(test).set(getattr(reading, test))
         nothing = float("nan")  # no votes have no mean
-        ours, theirs = (reading.canary_value, reading.control_value) if reading else (None, None)
+        ours, theirs = reading.canary_value, reading.control_value
         self.value.labels("canary").set(nothing if ours is None else ours)
         self.value.labels("control").set(nothing if theirs is None else theirs)
 

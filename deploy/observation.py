@@ -20,7 +20,7 @@ JOIN_WINDOW = 100_000
 
 
 class Observation:
-    """The fold of one stage of one release: guardrails from its first table on, evidence once votes count.
+    """The fold of one stage of one release, from its first table on: guardrails and evidence.
 
     Feed it all records from the state's cursor on, and `known` answers the same whoever does so. `refused` is
     told of records that make no sense.
@@ -32,23 +32,14 @@ class Observation:
         settings: ControllerSettings,
         refused: Callable[[Record, str], object] | None = None,
     ) -> None:
-        self._settings = settings
         self._joiner = Joiner(JOIN_WINDOW)
         self._joiner.refused = refused
-        self.guardrails = Guardrails(settings.guardrails, state.guardrail_scope(), state.length_foreseen)
-        self.evidence: Evidence | None = None
+        self.guardrails = Guardrails(settings.guardrails, state.scope(), state.length_foreseen)
         self.stage_epoch = state.first_epoch
-        self.follow(state)
-
-    def follow(self, state: ReleaseState) -> None:
-        """Take up the evidence when the state says that votes count from now on."""
-        scope = state.evidence_scope()
-        if scope is None or (self.evidence is not None and self.evidence.scope == scope):
-            return
-        rules = self._settings.evidence_rules
+        rules = settings.evidence_rules
         if state.stage == "holdback":  # only harm can still be found: the candidate is live
             rules = replace(rules, promote_bound=inf)
-        self.evidence = Evidence(rules, scope)
+        self.evidence = Evidence(rules, state.scope())
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take in completions and feedback, one record at a time.
@@ -61,8 +52,7 @@ class Observation:
                 self._add(record)
             labels = self._joiner.feed([record])
             self.guardrails.feed(labels)
-            if self.evidence is not None:
-                self.evidence.feed(labels)
+            self.evidence.feed(labels)
 
     def _add(self, record: Record) -> None:
         try:
@@ -70,15 +60,15 @@ class Observation:
         except ValidationError:
             return  # the joiner reports it
         self.guardrails.add(completion)
-        if self.evidence is not None:
-            self.evidence.advance(completion.at)
+        self.evidence.advance(completion.at)
 
     def known(self, state: ReleaseState, cursor: dict[str, int]) -> Known:
         """What the release is judged by after reading up to `cursor`."""
         return Known(
-            reading=self.evidence.reading() if self.evidence is not None else None,
+            reading=self.evidence.reading(),
             failure=self.guardrails.failure(),
             exposed=self.guardrails.exposed(state.table.epoch),
+            met=self.guardrails.canary_users,
             judged=self.guardrails.are_judged,
             cursor=cursor,
         )

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from deploy.comparing import Failure
-from deploy.evidence import Reading
+from deploy.evidence import Reading, unproven
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity
 from deploy.stages import Action, Number, ReleaseState, Step, step
 from deploy.table import RoutingTable
 from feedback.events import BASE
 
-EVIDENCE_WEIGHT = 0.25
-"""Votes are evidence from this weight on: below it there are too few users for a comparison to end."""
+PROMOTION_WEIGHT = 0.25
+"""A candidate is promoted from this weight on, whatever votes say before: what serves everybody has served
+many."""
 
 LIVES_REMEMBERED = 16
 """How many live versions an operator can go back through."""
@@ -23,7 +24,8 @@ LIVES_REMEMBERED = 16
 
 class Rung(NamedTuple):
     """A step of the ladder: the canary's share of all users, and how long it lasts at least. It ends when
-    `ReleaseRules.rung_users` were served on it as well, never by time alone."""
+    `ReleaseRules.rung_users` were served on it and users were heard enough to rule out the worst, never by
+    time alone."""
 
     weight: float
     min_seconds: float
@@ -35,7 +37,8 @@ class ReleaseRules:
 
     ladder: tuple[Rung, ...]
     rung_users: int  # canary users who must have been served on a rung before the next one
-    max_seconds: float  # on the last rung, before the canary ends as inconclusive
+    exposure_budget: int  # users who may meet a candidate before its votes rule out that it is awful
+    max_seconds: float  # on a rung, before the canary ends as inconclusive
     holdback_weight: float
     holdback_min_seconds: float
     holdback_max_seconds: float
@@ -47,9 +50,10 @@ class ReleaseRules:
 class Known:
     """What a running release is judged by."""
 
-    reading: Reading | None  # None while votes do not count
+    reading: Reading
     failure: Failure | None  # of a guardrail
     exposed: int  # canary users who were served under the table in force
+    met: int  # canary users who were served since the release began
     judged: bool  # whether there were users enough for guardrails: too few is not the same as held
     cursor: dict[str, int]  # how far the log was read for this
 
@@ -63,7 +67,6 @@ def quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
         "lives": lives,
         "entered_at": now,
         "first_epoch": table.epoch,
-        "evidence_epoch": None,
     }
 
 
@@ -93,7 +96,6 @@ def rebase(state: ReleaseState, digest: str, now: float) -> Step:
         base=digest,
         entered_at=now,
         first_epoch=table.epoch,
-        evidence_epoch=None,
     )
 
 
@@ -180,7 +182,6 @@ def start(
         waiting=None,
         entered_at=now,
         first_epoch=epoch,
-        evidence_epoch=epoch if rung.weight >= EVIDENCE_WEIGHT else None,
         length_foreseen=length,
         cursor=cursor,
     )
@@ -196,13 +197,14 @@ def judge(state: ReleaseState, rules: ReleaseRules, known: Known, now: float) ->
     numbers = _numbers(state, known.reading)
     if known.failure is not None:
         return fail(state, known.failure, now, numbers)
-    if known.reading is not None and known.reading.crossed == "harm":
+    if known.reading.crossed == "harm":
         return _harmful(state, rules, known.reading, now, numbers)
     if state.paused:
         return None  # only back, never forward
     if state.stage == "holdback":
         return _end_holdback(state, rules, now, numbers)
-    if known.reading is not None and known.reading.crossed == "promote" and known.judged:
+    proven = known.reading.crossed == "promote" and state.table.weight >= PROMOTION_WEIGHT
+    if proven and known.judged:
         return _promote(state, rules, known, known.reading, now, numbers)
     return _climb(state, rules, known, now, numbers)
 
@@ -224,7 +226,9 @@ def _harmful(
     state: ReleaseState, rules: ReleaseRules, reading: Reading, now: float, numbers: dict[str, Number]
 ) -> Step:
     version, back = state.table.canary, state.table.version("control")
-    sentence = f"Rolled back {version} to {back}: {_evidence(reading, reading.harm, rules.harm_bound)}."
+    where = f" (of the tenant {reading.harmed!r})" if reading.harmed else ""
+    why = _evidence(reading, reading.harm, rules.harm_bound)
+    sentence = f"Rolled back {version} to {back}: {why}{where}."
     return step(state, "harmful", version, sentence, numbers, **quiet(state, back, now))
 
 
@@ -256,7 +260,6 @@ def _promote(
         lives=(*state.lives, version)[-LIVES_REMEMBERED:],
         entered_at=now,
         first_epoch=table.epoch,
-        evidence_epoch=table.epoch,
         cursor=known.cursor,
     )
 
@@ -266,32 +269,28 @@ def _climb(
 ) -> Step | None:
     """The next rung when this one has lasted; the end when there is none and nothing was decided."""
     version, spent = state.table.canary, now - state.entered_at
-    higher = [rung for rung in rules.ladder if rung.weight > state.table.weight]
-    if not higher:
-        if spent < rules.max_seconds:
-            return None
+    awful = known.reading.not_awful < rules.promote_bound  # by all that is known it may still be
+    if spent >= rules.max_seconds or (awful and known.met >= rules.exposure_budget):
         sentence = (
-            f"Ended the canary of {version} as inconclusive after {spent:.0f} s at {state.table.weight:.0%}: "
-            f"{_open_evidence(known.reading, rules)}; {state.table.live} stays live."
+            f"Ended the canary of {version} as inconclusive after {spent:.0f} s at {state.table.weight:.0%} "
+            f"and {known.met} users: {_open_evidence(known.reading, rules)}; {state.table.live} stays live."
         )
         return step(state, "inconclusive", version, sentence, numbers, **quiet(state, state.table.live, now))
+    higher = [rung for rung in rules.ladder if rung.weight > state.table.weight]
     reached = [rung for rung in rules.ladder if rung.weight <= state.table.weight]
-    if spent < (reached[-1].min_seconds if reached else 0.0):
+    if not higher or spent < (reached[-1].min_seconds if reached else 0.0):
         return None
-    if known.exposed < rules.rung_users or not known.judged:
+    if awful or known.exposed < rules.rung_users or not known.judged:
         return None
     weight = higher[0].weight
     table = state.table.model_copy(update={"epoch": state.table.epoch + 1, "weight": weight})
-    counts = state.evidence_epoch
-    if counts is None and weight >= EVIDENCE_WEIGHT:
-        counts = table.epoch
     sentence = (
         f"Raised the canary of {version} to {weight:.0%} of users: guardrails held for {known.exposed} users "
         f"in {spent:.0f} s."
     )
     return step(
         state, "raised", version, sentence, {**numbers, "weight": weight, "exposed_users": known.exposed},
-        table=table, entered_at=now, evidence_epoch=counts,
+        table=table, entered_at=now,
     )  # fmt: skip
 
 
@@ -338,31 +337,39 @@ def obey(state: ReleaseState, action: Action, who: str, reason: str, now: float)
 # -- words ---------------------------------------------------------------------------------
 
 
-def _numbers(state: ReleaseState, reading: Reading | None) -> dict[str, Number]:
-    numbers: dict[str, Number] = {"weight": state.table.weight}
-    if reading is not None:
-        numbers |= {
-            "pairs": reading.pairs,
-            "mean_difference": reading.mean_difference,
-            "evidence_promote": reading.promote,
-            "evidence_harm": reading.harm,
-            "canary_users": reading.canary_users,
-            "control_users": reading.control_users,
-            "canary_value": reading.canary_value,
-            "control_value": reading.control_value,
-        }
-    return numbers
+def _numbers(state: ReleaseState, reading: Reading) -> dict[str, Number]:
+    return {
+        "weight": state.table.weight,
+        "pairs": reading.pairs,
+        "mean_difference": reading.mean_difference,
+        "compared": reading.compared,
+        "preferred": reading.preferred,
+        "evidence_promote": reading.promote,
+        "evidence_harm": reading.harm,
+        "evidence_no_worse": reading.no_worse,
+        "evidence_no_worse_compared": reading.no_worse_compared,
+        "evidence_voters_alike": reading.voters_alike,
+        "evidence_not_awful": reading.not_awful,
+        "canary_users": reading.canary_users,
+        "control_users": reading.control_users,
+        "canary_value": reading.canary_value,
+        "control_value": reading.control_value,
+    }
 
 
 def _evidence(reading: Reading, evidence: float, bound: float) -> str:
-    difference = reading.mean_difference or 0.0
-    return (
-        f"{reading.pairs} paired users, mean difference {difference:+.2f}, "
-        f"evidence {evidence:.1f} against a bound of {bound:g}"
-    )
+    said = []
+    if reading.mean_difference is not None:
+        said.append(f"{reading.pairs} paired users, mean difference {reading.mean_difference:+.2f}")
+    if reading.preferred is not None:
+        said.append(f"preferred in {reading.preferred:.0%} by {reading.compared} users who compared")
+    return ", ".join([*said, f"evidence {evidence:.1f} against a bound of {bound:g}"])
 
 
-def _open_evidence(reading: Reading | None, rules: ReleaseRules) -> str:
-    if reading is None or not reading.pairs:
-        return "no paired users"
-    return _evidence(reading, reading.promote, rules.promote_bound)
+def _open_evidence(reading: Reading, rules: ReleaseRules) -> str:
+    """What is known, and what was not shown of that which a promotion needs."""
+    if not reading.pairs and not reading.compared:
+        return "nobody voted"
+    missing = unproven(reading, rules.promote_bound)
+    also = f"; not shown: {', '.join(missing)}" if missing else ""
+    return _evidence(reading, reading.promote, rules.promote_bound) + also

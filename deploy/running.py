@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from deploy.evidence import EvidenceRules, Reading
+from deploy.evidence import EvidenceRules, Reading, unproven
 from deploy.guardrails import GuardrailLimits
 from deploy.observation import Observation
 from deploy.releases import Decision, History
@@ -25,10 +25,10 @@ TOPICS = (COMPLETIONS, FEEDBACK)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """reading: of all that was read, None while votes do not count yet. guardrails: held, failed or not
-    judged yet, each. complete: False when time was up before the log's end. rules: that it goes by."""
+    """reading: of all that was read. guardrails: held, failed or not judged yet, each. complete: False when
+    time was up before the log's end. rules: that it goes by."""
 
-    reading: Reading | None
+    reading: Reading
     guardrails: Mapping[str, str]
     complete: bool
     rules: EvidenceRules
@@ -37,22 +37,21 @@ class Running:
         """As JSON types. A holdback can only find harm, so it has no bound to promote."""
         bounds = {"promote": self.rules.promote_bound, "harm": self.rules.harm_bound}
         reading = self.reading
+        forward = stage != "holdback" and math.isfinite(self.rules.promote_bound)
         return {
-            "counts": reading is not None,
             "complete": self.complete,
-            "pairs": reading.pairs if reading else 0,
-            "mean_difference": reading.mean_difference if reading else None,
+            "pairs": reading.pairs,
+            "mean_difference": reading.mean_difference,
+            "compared": reading.compared,
+            "preferred": reading.preferred,
             "tests": {
-                test: {"evidence": getattr(reading, test) if reading else 1.0, "bound": bound}
+                test: {"evidence": getattr(reading, test), "bound": bound}
                 for test, bound in bounds.items()
-                if math.isfinite(bound) and not (stage == "holdback" and test == "promote")
+                if math.isfinite(bound) and (forward or test != "promote")
             },
-            "users": {
-                arm: getattr(reading, f"{arm}_users") if reading else 0 for arm in ("canary", "control")
-            },
-            "values": {
-                arm: getattr(reading, f"{arm}_value") if reading else None for arm in ("canary", "control")
-            },
+            "unproven": unproven(reading, self.rules.promote_bound) if forward else [],
+            "users": {arm: getattr(reading, f"{arm}_users") for arm in ("canary", "control")},
+            "values": {arm: getattr(reading, f"{arm}_value") for arm in ("canary", "control")},
         }
 
 

@@ -5,11 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
-from deploy.evidence import EvidenceRules
+from deploy.evidence import AWFUL, EvidenceRules
 from deploy.gate import GateLimits
 from deploy.guardrails import MAX_EXPOSED, GuardrailLimits
 from deploy.parity import ParityLimits
-from deploy.release import EVIDENCE_WEIGHT, ReleaseRules, Rung
+from deploy.release import PROMOTION_WEIGHT, ReleaseRules, Rung
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +32,44 @@ class ControllerSettings:
     ] = None
     ladder: Annotated[
         tuple[tuple[float, float], ...],
-        "steps of a canary, rising: [share of users, least seconds]; votes decide from a share of 0.25 on",
+        "steps of a canary, rising: [share of users, least seconds]; a candidate is promoted "
+        "from a share of 0.25 on",
     ] = ((0.01, 600), (0.05, 600), (0.25, 600), (0.5, 600))
     rung_users: Annotated[
         int,
         "canary users who must have been served on a step of the ladder before the next one; at least "
         "guardrails.min_users, so that guardrails were judged on them",
     ] = 50
+    exposure_budget: Annotated[
+        int,
+        "canary users who may meet a candidate before votes rule out that it is 40 points worse; then the "
+        "canary ends as inconclusive. It takes about 20 users who vote: more than 3,000 where 1 in 100 do",
+    ] = 3_000
     max_seconds: Annotated[
-        float, "how long the last step may go on before the canary ends as inconclusive"
+        float, "how long a step of the ladder may go on before the canary ends as inconclusive"
     ] = 3 * 86400
     window_seconds: Annotated[float, "all votes of a user in this time make one value"] = 3600
     windows_per_user: Annotated[
         int, "how often one user may count in a comparison; the error bounds hold for 1"
     ] = 1
+    match_seconds: Annotated[
+        float, "users of both policies are compared who were heard within this time of each other"
+    ] = 3600
     margin: Annotated[
-        float, "a candidate may be worse by this much of the scale and still be promoted; 0 asks for better"
+        float,
+        "a candidate may be worse by this much of the scale and still be promoted; 0 asks for better. 0.02 "
+        "promotes about half of all candidates that are no better",
+    ] = 0.0
+    tolerance: Annotated[
+        float,
+        "thumbs have to show that a candidate is less than this much worse, and comparisons less than four "
+        "times this, even where the other kind of votes is for it",
     ] = 0.02
+    voters_tolerance: Annotated[
+        float,
+        "without comparisons: the share by which one bucket may vote less often than the other; thumbs of a "
+        "policy that its unhappy users leave in silence are too high",
+    ] = 0.1
     promote_bound: Annotated[
         float, "evidence to promote; 20 promotes a worse candidate at most once in 20"
     ] = 20
@@ -91,7 +112,7 @@ class ControllerSettings:
                 f"holdback_max_seconds {self.holdback_max_seconds}; it has to be at most that"
             )
         for name in (
-            *("max_seconds", "window_seconds", "poll_seconds"),
+            *("max_seconds", "window_seconds", "match_seconds", "poll_seconds"),
             *("parity_tolerance_nats", "parity_noise_nats"),
         ):
             if not getattr(self, name) > 0:
@@ -106,9 +127,10 @@ class ControllerSettings:
             raise ValueError(f"ladder weights are {weights}; at least one is needed, each in (0, 0.5]")
         if any(low >= high for low, high in pairwise(weights)):
             raise ValueError(f"ladder weights are {weights}; each has to be above the one before")
-        if weights[-1] < EVIDENCE_WEIGHT:
+        if weights[-1] < PROMOTION_WEIGHT:
             raise ValueError(
-                f"the ladder ends at {weights[-1]}; votes decide from {EVIDENCE_WEIGHT}, it has to get there"
+                f"the ladder ends at {weights[-1]}; a candidate is promoted from {PROMOTION_WEIGHT} on, it "
+                "has to get there"
             )
         if any(seconds < 0 for _, seconds in self.ladder):
             raise ValueError("ladder times have to be 0 seconds or more")
@@ -123,6 +145,14 @@ class ControllerSettings:
             raise ValueError(f"windows_per_user is {self.windows_per_user}; at least 1 is needed")
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin is {self.margin}; it has to be in [0, 1)")
+        for name, below in (("tolerance", AWFUL), ("voters_tolerance", 1.0)):
+            if not 0 < getattr(self, name) < below:
+                raise ValueError(f"{name} is {getattr(self, name)}; it has to be in (0, {below})")
+        if self.exposure_budget < self.rung_users:
+            raise ValueError(
+                f"exposure_budget is {self.exposure_budget}; at least rung_users, {self.rung_users}, "
+                "are needed"
+            )
         if min(self.promote_bound, self.harm_bound) <= 1:
             raise ValueError("promote_bound and harm_bound have to be above 1: evidence starts at 1")
 
@@ -137,6 +167,7 @@ class ControllerSettings:
         return ReleaseRules(
             ladder=tuple(Rung(*rung) for rung in self.ladder),
             rung_users=self.rung_users,
+            exposure_budget=self.exposure_budget,
             max_seconds=self.max_seconds,
             holdback_weight=self.holdback_weight,
             holdback_min_seconds=self.holdback_min_seconds,
@@ -151,7 +182,10 @@ class ControllerSettings:
         return EvidenceRules(
             window_seconds=self.window_seconds,
             windows_per_user=self.windows_per_user,
+            match_seconds=self.match_seconds,
             margin=self.margin,
+            tolerance=self.tolerance,
+            voters_tolerance=self.voters_tolerance,
             promote_bound=self.promote_bound,
             harm_bound=self.harm_bound,
         )

@@ -1,7 +1,8 @@
 """The stages of a release, the one table of transitions between them, and the state that each step changes.
 
 canary: the candidate serves a growing share of users (the ladder), control users get the live version.
-    Below `EVIDENCE_WEIGHT` only guardrails decide; from there votes are evidence as well.
+Guardrails
+    and votes decide from the first user on.
 holdback: the candidate has become live; a few users keep the previous version, and the comparison goes on.
 idle: one version serves everybody.
 """
@@ -11,7 +12,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deploy.evidence import Scope
+from deploy.scope import Scope
 from deploy.table import RoutingTable
 from feedback.events import BASE
 
@@ -86,23 +87,16 @@ class ReleaseState(BaseModel):
     waiting: str | None = None  # the candidate that is next
     paused: bool = False
     entered_at: float = 0.0  # when this stage, and in a canary this rung, began
-    first_epoch: int = 0  # guardrails count completions of this stage: from this table on
+    first_epoch: int = 0  # completions of this stage count: from this table on
     base: str = ""  # sha256 of a merged base's weights; "" for the base that the service began with
     manifests: dict[str, str] = Field(default_factory=dict)  # version -> sha256 of its manifest, where known
     quarantined: tuple[str, ...] = ()  # engines that could not prove a version in use
     length_foreseen: float | None = None  # answer length over live's by the gate; None: not measured
-    evidence_epoch: int | None = None  # votes count on completions from this table on; None: not yet
     cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when this stage began
 
-    def guardrail_scope(self) -> Scope:
-        """The completions that guardrails watch in this stage."""
+    def scope(self) -> Scope:
+        """The completions that are compared in this stage."""
         return Scope(self.first_epoch, self.table.version("canary"), self.table.version("control"))
-
-    def evidence_scope(self) -> Scope | None:
-        """The completions on which votes are evidence, or None when votes do not count (yet)."""
-        if self.evidence_epoch is None:
-            return None
-        return Scope(self.evidence_epoch, self.table.version("canary"), self.table.version("control"))
 
 
 @dataclass(frozen=True, slots=True)

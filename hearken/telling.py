@@ -44,8 +44,6 @@ def _evidence(found: Told | None) -> list[str]:
     """How the running comparison stands."""
     if found is None:
         return []
-    if not found["counts"]:
-        return ["evidence    none yet: votes count from a larger share of users on"]
     tests = [f"{name} {test['evidence']:.3g} of {test['bound']:g}" for name, test in found["tests"].items()]
     lines = [f"evidence    {', '.join(tests)}"]
     if found["mean_difference"] is None:
@@ -54,6 +52,11 @@ def _evidence(found: Told | None) -> list[str]:
         lines.append(
             f"pairs       {found['pairs']} of users, mean difference {found['mean_difference']:+.3f}"
         )
+    if found["preferred"] is not None:
+        lines.append(
+            f"compared    {found['compared']} users, the new one preferred in {found['preferred']:.0%}"
+        )
+    lines += [f"unproven    {what}" for what in found["unproven"]]
     lines += [f"voted       {_bucket(found, 'canary')}; {_bucket(found, 'control')}"]
     if not found["complete"]:
         lines.append("            of a part of the votes: reading all of them takes too long here")

@@ -165,8 +165,27 @@ def test_what_guardrails_find_does_not_depend_on_the_order_of_the_log() -> None:
 # -- 3. and 4. nothing is climbed unseen, and nothing at all during a pause ----------------------------------
 
 
+def test_no_rung_is_climbed_by_users_who_say_nothing(make_world: MakeWorld) -> None:
+    world = make_world(exposure_budget=400, max_seconds=1_000)
+    world.offer()
+    world.pass_time(until="started", users=0)
+    world.serve("live", 100)
+    world.serve("control", 399, vote=False)
+    world.serve("canary", 399, vote=False)
+    world.now += 100
+    world.tick()
+    assert world.outcomes[-1] == "started", "nobody was heard"
+    world.serve("control", 1, vote=False)
+    world.serve("canary", 1, vote=False)
+    world.tick()
+    assert world.outcomes[-1] == "inconclusive"
+    assert "400 users: nobody voted" in world.decisions[-1].sentence
+    assert audit(world.log, world.settings) == []
+
+
 def test_no_rung_is_climbed_without_users_on_it(make_world: MakeWorld) -> None:
     world = make_world()
+    world.taste = lambda version: 1.0
     world.offer()
     world.pass_time(until="started", users=0)
     for _ in range(30):  # five times as long as the first step lasts
@@ -176,6 +195,8 @@ def test_no_rung_is_climbed_without_users_on_it(make_world: MakeWorld) -> None:
     assert world.outcomes[-1] == "started"
     world.serve("control", 50)
     world.serve("canary", 49)
+    world.now += 7  # what they said is known
+    world.serve("live", 1)
     world.tick()
     assert world.outcomes[-1] == "started"
     world.serve("canary", 1)

@@ -1,12 +1,16 @@
-"""From votes to pairs: windows, whose votes count, and that order, batches and repetitions do not matter."""
+"""From votes to evidence: windows, whose votes count, and that order, batches, repetitions do not matter."""
 
+import math
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from deploy.betting import EProcess
-from deploy.evidence import Evidence, EvidenceRules, Reading, Scope, Vote, close_windows
+from deploy.betting import log_evidence
+from deploy.evidence import WEIGHT, Evidence, EvidenceRules, Reading, unproven
+from deploy.scope import Scope
+from deploy.voting import Vote, close_windows
 from feedback.join import Label
 from tests.deploy.builders import answer, thumb
 
@@ -20,6 +24,19 @@ def vote_in(arm: str, user: str, value: float, at: float, vote: str = "vote", re
     return thumb(answer(user, arm=arm, version=version), value, at=at, vote=vote, revision=revision)
 
 
+def evidence_of(*gains: float) -> float:
+    return float(np.exp(log_evidence(np.array(gains))[-1]))
+
+
+def compared(user: str, value: float, at: float, arm: str = "canary", vote: str = "pair") -> Label:
+    """A choice between the answer of a user's arm and live's; value: of the arm's being preferred."""
+    ours = answer(user, arm=arm, version=NEW if arm == "canary" else OLD)
+    theirs = answer(user, arm="live", version=OLD, role="reference")
+    return Label(
+        f"{user}-{vote}", 1, "comparison", user, "default", at, value, "a", "end_user", (ours, theirs)
+    )
+
+
 def reading(labels: list[Label], now: float = 1e6, rules: EvidenceRules = RULES) -> Reading:
     evidence = Evidence(rules, SCOPE)
     evidence.feed(labels)
@@ -30,14 +47,14 @@ def reading(labels: list[Label], now: float = 1e6, rules: EvidenceRules = RULES)
 def test_a_user_is_one_value_when_the_window_closes() -> None:
     labels = [vote_in("canary", "ada", v, at=i, vote=f"v{i}") for i, v in enumerate([1, 1, 0, 1])]
     labels.append(vote_in("control", "bob", 0, at=1))
-    assert reading(labels, now=9.9) == Reading()
+    early = reading(labels, now=9.9)
+    assert (early.pairs, early.canary_users, early.promote, early.harm) == (0, 0, 1.0, 1.0)
     assert reading(labels, now=10.0).canary_users == 1
     closed = reading(labels, now=11.0)
     assert (closed.pairs, closed.mean_difference) == (1, 0.75)
     assert (closed.canary_value, closed.control_value) == (0.75, 0.0)
-    one = EProcess(0.02)
-    one.observe(0.75)
-    assert closed.promote == one.evidence
+    assert closed.promote == pytest.approx(evidence_of(0.75))
+    assert closed.no_worse == pytest.approx(evidence_of(0.75 + 0.02))
 
 
 def test_a_revision_counts_before_the_closing_and_not_after() -> None:
@@ -80,10 +97,12 @@ def test_ratings_count_by_their_place_on_the_scale_and_other_kinds_do_not() -> N
 
 
 def test_later_windows_count_only_when_asked_for() -> None:
-    votes = [Vote(at, f"v{at}", 1, value) for at, value in [(0.0, 1.0), (5.0, 0.0), (12.0, 0.0), (40.0, 1.0)]]
-    assert close_windows(votes, RULES) == [(10.0, 0.5)]
-    many = EvidenceRules(window_seconds=10, windows_per_user=2)
-    assert close_windows(votes, many) == [(10.0, 0.5), (22.0, 0.0)]
+    votes = [
+        Vote(at, f"v{at}", 1, "thumbs", value)
+        for at, value in [(0.0, 1.0), (5.0, 0.0), (12.0, 0.0), (40.0, 1.0)]
+    ]
+    assert close_windows(votes, 10, 1) == [(10.0, 0.5, None, 2)]
+    assert close_windows(votes, 10, 2) == [(10.0, 0.5, None, 2), (22.0, 0.0, None, 1)]
 
 
 def test_a_vote_without_a_name_counts_for_the_user_who_was_answered() -> None:
@@ -93,63 +112,98 @@ def test_a_vote_without_a_name_counts_for_the_user_who_was_answered() -> None:
     assert (result.canary_users, result.canary_value) == (1, 0.5)
 
 
-def test_pairs_are_made_in_closing_order() -> None:
-    labels = [
-        vote_in("canary", "c2", 0, at=2),
-        vote_in("canary", "c1", 1, at=1),
-        vote_in("control", "k2", 1, at=4),
-        vote_in("control", "k1", 0, at=3),
-        vote_in("canary", "c3", 1, at=5),
-    ]
-    expected = EProcess(0.02)
-    for difference in (1 - 0, 0 - 1):
-        expected.observe(difference)
-    result = reading(labels)
-    assert (result.pairs, result.promote) == (2, expected.evidence)
-    assert (result.canary_users, result.control_users) == (3, 2)
-
-
 def test_only_users_votes_on_this_release_count() -> None:
     mine = answer("ada")
     outside = [
         thumb(mine, 1, at=0, source="model"),
         thumb(mine, 1, at=0, source="annotator"),
         thumb(answer("ada", role="reference", arm="live", version=OLD), 1, at=0),
-        thumb(answer("ada", arm="live", version=OLD), 1, at=0),
         thumb(answer("ada", epoch=1), 1, at=0),
-        thumb(answer("ada", version=OLD), 1, at=0),  # in the canary, but another version had to answer
-        thumb(answer("ada", arm="control", version=NEW), 1, at=0),
+        thumb(answer("ada", version="policy-9-cccccccc"), 1, at=0),  # another version had to answer
+        compared("ada", 1, at=0, arm="control"),  # of one policy with itself
     ]
     for label in outside:
         result = reading([label])
-        assert result.canary_users + result.control_users == 0, label
+        assert result.canary_users + result.control_users + result.compared == 0, label
+
+
+def test_lives_users_are_heard_beside_the_controls() -> None:
+    labels = [
+        thumb(answer("lea", arm="live", version=OLD), 1, at=0),
+        vote_in("control", "kim", 0, at=1),
+        vote_in("canary", "ada", 1, at=2),
+    ]
+    result = reading(labels)
+    assert (result.pairs, result.control_users, result.control_value) == (1, 2, 0.5)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_comparison_is_about_the_arms_answer(value: float, expected: float, swapped: bool) -> None:
-    ours, theirs = answer("ada"), answer("ada", arm="live", version=OLD, role="reference")
-    pair, named = ((theirs, ours), 1 - value) if swapped else ((ours, theirs), value)
-    label = Label("v", 1, "comparison", "ada", "default", 0.0, named, "a", "end_user", pair)
-    assert reading([label]).canary_value == expected
+def test_a_comparison_is_of_both_policies_and_needs_no_other_user(
+    value: float, expected: float, swapped: bool
+) -> None:
+    label = compared("ada", value, at=0)
+    if swapped:
+        label = replace(label, value=1 - value, answers=label.answers[::-1])
+    result = reading([label])
+    assert (result.compared, result.preferred, result.pairs) == (1, expected, 0)
+    assert result.promote == pytest.approx(evidence_of(WEIGHT * (2 * expected - 1)))
 
 
-def unanimous(canary: float, control: float) -> list[Label]:
+def test_thumbs_and_choices_of_a_user_are_one_observation() -> None:
+    labels = [vote_in("canary", "ada", 1, at=0), compared("ada", 1, at=1), vote_in("control", "kim", 0, at=2)]
+    result = reading(labels)
+    assert (result.pairs, result.compared) == (1, 1)
+    assert result.promote == pytest.approx(evidence_of(1 + WEIGHT))
+    alone = reading(labels[:2], now=5000.0)
+    assert (alone.pairs, alone.compared) == (0, 0), "a partner may still come"
+    late = reading([*labels[:2], vote_in("control", "kim", 0, at=4000)], now=5000.0)
+    assert (late.pairs, late.compared) == (0, 1), "nobody was heard at the same time"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1.0, 0.0), (0.0, 1.0)])
+def test_in_a_holdback_the_one_who_keeps_the_old_policy_compares(value: float, expected: float) -> None:
+    ours = answer("kim", arm="control", version=OLD)
+    theirs = answer("kim", arm="live", version=NEW, role="reference")
+    label = replace(compared("kim", value, at=0), answers=(ours, theirs))
+    assert reading([label]).preferred == expected, "of the new one, whoever was asked"
+
+
+def test_who_compares_with_the_old_policy_changes_nothing() -> None:
+    """The control's comparisons, of one policy with itself, once were mixed with the canary's of two."""
+    labels = [compared(f"c{i}", float(i % 2), at=i) for i in range(200)]
+    labels += [
+        vote_in(arm, f"{arm}{i}", float(i % 3 > 0), at=i) for i in range(200) for arm in ("canary", "control")
+    ]
+    alone = reading(labels)
+    mixed = reading([*labels, *(compared(f"k{i}", 0.5, at=i, arm="control") for i in range(200))])
+    assert (mixed.promote, mixed.harm, mixed.mean_difference) == (alone.promote, alone.harm, 0.0)
+
+
+def unanimous(canary: float, control: float, users: int = 120, start: int = 0) -> list[Label]:
     arms = (("canary", canary), ("control", control))
-    return [vote_in(arm, f"{arm}{i}", value, at=i) for i in range(60) for arm, value in arms]
+    return [
+        vote_in(arm, f"{arm}{i}", value, at=i) for i in range(start, start + users) for arm, value in arms
+    ]
 
 
 def test_both_tests_decide_and_the_first_crossing_stays() -> None:
+    rules = replace(RULES, voters_tolerance=0.5)
     better = unanimous(canary=1, control=0)
-    result = reading(better)
+    assert reading(better).crossed is None
+    assert unproven(reading(better), 20) == ["that comparisons agree, or that as many vote in both buckets"]
+    result = reading(better, rules=rules)
     assert (result.crossed, result.mean_difference) == ("promote", 1.0)
-    assert 10 < result.pairs < 30
-    assert result.promote >= 20 > result.promote / 1.35
-    later = reading(better + [vote_in("canary", f"late{i}", 0, at=100 + i) for i in range(500)])
+    assert 10 < result.pairs < 120
+    assert unproven(result, RULES.promote_bound) == []
+    late = [vote_in("canary", f"late{i}", 0, at=200 + i) for i in range(500)]
+    later = reading(better + late, rules=rules)
     assert (later.crossed, later.pairs, later.promote) == ("promote", result.pairs, result.promote)
     worse = unanimous(canary=0, control=1)
     assert reading(worse).crossed == "harm"
     assert reading(worse).harm >= 100
+    turned = reading([*better, *unanimous(canary=0, control=1, users=400, start=120)], rules=rules)
+    assert turned.crossed == "harm", "the promotion may have had to wait for more users"
 
 
 def random_labels(seed: int) -> list[Label]:
@@ -188,8 +242,7 @@ def test_ten_votes_of_each_user_do_not_inflate_errors() -> None:
     rules = EvidenceRules(window_seconds=10, margin=0.0)
     runs, by_user, by_vote = 60, 0, 0
     for _ in range(runs):
-        labels, votes = [], EProcess()
-        naive = False
+        labels, differences = [], []
         for i in range(60):
             values = {}
             for arm in ("canary", "control"):
@@ -199,11 +252,9 @@ def test_ten_votes_of_each_user_do_not_inflate_errors() -> None:
                     vote_in(arm, f"{arm}{i}", value, at=20 * i + j * 0.5, vote=f"v{j}")
                     for j, value in enumerate(values[arm])
                 ]
-            for ours, theirs in zip(values["canary"], values["control"], strict=True):
-                votes.observe(ours - theirs)
-                naive = naive or votes.evidence >= 20
-        by_user += reading(labels, rules=rules).crossed == "promote"
-        by_vote += naive
+            differences += [a - b for a, b in zip(values["canary"], values["control"], strict=True)]
+        by_user += reading(labels, rules=rules).promote >= 20
+        by_vote += bool(log_evidence(np.array(differences)).max() >= math.log(20))
     assert by_user / runs <= 1 / 20
     assert by_vote / runs > 3 / 20  # the same votes, counted as if each were a user of its own
 
@@ -215,7 +266,7 @@ def verdict(seed: int, canary_up: float, colluders: float) -> str:
     answer deserves: up for bad answers, down for good ones.
     """
     draw = random.Random(seed)
-    evidence = Evidence(RULES, SCOPE)
+    evidence = Evidence(replace(RULES, voters_tolerance=0.3), SCOPE)
     for number in range(2000):
         arm = "canary" if draw.random() < 0.5 else "control"
         deserved = float(draw.random() < (canary_up if arm == "canary" else 0.6))
@@ -226,11 +277,9 @@ def verdict(seed: int, canary_up: float, colluders: float) -> str:
         if number % 25:
             continue
         evidence.advance(float(number))
-        now = evidence.reading()
-        if now.promote >= 20:
-            return "promote"
-        if now.harm >= 100:
-            return "harm"
+        crossed = evidence.reading().crossed
+        if crossed:
+            return crossed
     return "inconclusive"
 
 

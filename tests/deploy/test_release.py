@@ -7,16 +7,18 @@ import pytest
 
 from deploy import release
 from deploy.comparing import Failure
-from deploy.evidence import Reading, Scope
+from deploy.evidence import Reading
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity, Rough
 from deploy.release import Known, ReleaseRules, Rung
+from deploy.scope import Scope
 from deploy.stages import TRANSITIONS, IllegalTransition, Outcome, ReleaseState, Stage, picture, step
 from tests.deploy.builders import GOOD_GATE
 
 RULES = ReleaseRules(
     ladder=(Rung(0.05, 60), Rung(0.25, 100), Rung(0.5, 0)),
     rung_users=40,
+    exposure_budget=300,
     max_seconds=1000,
     holdback_weight=0.05,
     holdback_min_seconds=50,
@@ -25,8 +27,11 @@ RULES = ReleaseRules(
     harm_bound=100,
 )
 NEW, OLD = "policy-2-bbbbbbbb", "policy-1-aaaaaaaa"
-QUIET = Known(reading=None, failure=None, exposed=40, judged=True, cursor={"feedback/0": 9})
-READING = Reading(None, 212, 0.184, 3.0, 0.2, 230, 212, 0.7, 0.52)
+READING = Reading(
+    pairs=212, mean_difference=0.184, compared=31, preferred=0.645, not_awful=20.0, canary_users=230,
+    control_users=212, canary_value=0.7, control_value=0.52,
+)  # fmt: skip
+QUIET = Known(reading=READING, failure=None, exposed=40, met=40, judged=True, cursor={"feedback/0": 9})
 
 
 def known(crossed: str | None = None, **changes: object) -> Known:
@@ -63,7 +68,7 @@ def test_a_canary_starts_with_equal_buckets_on_the_first_rung() -> None:
     table = started.state.table
     assert (table.live, table.control, table.canary, table.weight) == (OLD, OLD, NEW, 0.05)
     assert (table.epoch, table.salt) == (6, "release-6")
-    assert started.state.evidence_epoch is None
+    assert started.state.scope() == Scope(6, NEW, OLD)
     assert started.state.cursor == {"feedback/0": 3}
     assert started.state.waiting is None
     assert started.sentence == f"Started the canary of {NEW} with 5% of users."
@@ -77,19 +82,20 @@ def test_a_canary_that_logprobs_cannot_tell_from_the_base_says_so() -> None:
     assert (started.numbers["parity_effect"], started.numbers["parity_effect_limit"]) == (0.4, 1.1)
 
 
-def test_the_ladder_is_climbed_in_time_and_votes_count_from_a_quarter_on() -> None:
+def test_the_ladder_is_climbed_in_time_by_users_served_and_heard() -> None:
     state = canary()
     assert release.judge(state, RULES, QUIET, 159.0) is None
     assert release.judge(state, RULES, replace(QUIET, exposed=39), 500.0) is None, "one user is missing"
     assert release.judge(state, RULES, replace(QUIET, judged=False), 500.0) is None, "no data is not held"
+    unheard = replace(QUIET, reading=replace(READING, not_awful=19.9))
+    assert release.judge(state, RULES, unheard, 500.0) is None, "by all that is known it may be awful"
     raised = release.judge(state, RULES, QUIET, 160.0)
     assert raised is not None
     assert (raised.outcome, raised.state.table.weight, raised.state.entered_at) == ("raised", 0.25, 160.0)
-    assert raised.state.evidence_scope() == Scope(7, NEW, OLD)
-    assert raised.state.guardrail_scope() == Scope(6, NEW, OLD)
+    assert raised.state.scope() == Scope(6, NEW, OLD), "votes count from the first user on"
     top = release.judge(raised.state, RULES, known(), 260.0)
     assert top is not None
-    assert (top.state.table.weight, top.state.table.epoch, top.state.evidence_epoch) == (0.5, 8, 7)
+    assert (top.state.table.weight, top.state.table.epoch) == (0.5, 8)
     assert top.state.table.salt == "release-6"
     assert release.judge(top.state, RULES, known(), 1259.0) is None
 
@@ -99,14 +105,15 @@ def test_evidence_promotes_at_once_and_keeps_a_holdback() -> None:
     assert promoted is not None
     assert promoted.outcome == "promoted"
     assert promoted.sentence == (
-        f"Promoted {NEW}: 212 paired users, mean difference +0.18, evidence 23.4 against a bound of 20."
+        f"Promoted {NEW}: 212 paired users, mean difference +0.18, "
+        "preferred in 64% by 31 users who compared, evidence 23.4 against a bound of 20."
     )
     state, table = promoted.state, promoted.state.table
     assert (table.live, table.canary, table.control, table.weight) == (NEW, NEW, OLD, 0.05)
     assert state.stage == "holdback"
     assert state.lives == ("base", OLD, NEW)
     assert state.cursor == QUIET.cursor
-    assert state.evidence_scope() == Scope(table.epoch, NEW, OLD), "fresh evidence only"
+    assert state.scope() == Scope(table.epoch, NEW, OLD), "fresh evidence only"
     assert promoted.numbers["pairs"] == 212
 
 
@@ -129,9 +136,29 @@ def test_harm_and_guardrails_roll_back(state: ReleaseState, back: str) -> None:
         assert words in ended.sentence
 
 
-def test_the_last_rung_ends_inconclusive() -> None:
+def test_a_promotion_waits_for_many_users_served() -> None:
+    early = release.judge(canary(), RULES, known("promote"), 161.0)
+    assert early is not None
+    assert (early.outcome, early.state.table.weight) == ("raised", 0.25)
+
+
+def test_a_candidate_that_may_be_awful_meets_no_more_users_than_its_budget() -> None:
+    unheard = replace(QUIET, reading=replace(READING, not_awful=19.9), met=299)
+    assert release.judge(canary(), RULES, unheard, 161.0) is None
+    ended = release.judge(canary(), RULES, replace(unheard, met=300), 161.0)
+    assert ended is not None
+    assert (ended.outcome, ended.state.table.live) == ("inconclusive", OLD)
+    assert "300 users" in ended.sentence
+    assert release.judge(canary(0.5), RULES, replace(QUIET, met=300), 161.0) is None, "it is not awful"
+
+
+def test_any_rung_ends_inconclusive_and_says_what_was_not_shown() -> None:
+    silent = release.judge(canary(), RULES, replace(QUIET, reading=Reading()), 1100.0)
+    assert silent is not None
+    assert (silent.outcome, "nobody voted" in silent.sentence) == ("inconclusive", True)
     ended = release.judge(canary(0.5), RULES, known(), 5000.0)
     assert ended is not None
+    assert "not shown: that thumbs are no lower, that comparisons agree" in ended.sentence
     assert (ended.outcome, ended.state.stage, ended.state.table.live) == ("inconclusive", "idle", OLD)
     assert f"{OLD} stays live" in ended.sentence
 

@@ -14,7 +14,7 @@ def settings(**options: Any) -> ControllerSettings:
 
 def test_the_defaults_and_the_demos_values_are_valid() -> None:
     assert settings().release_rules.ladder[0] == (0.01, 600)
-    assert settings().evidence_rules.windows_per_user == 1
+    assert (settings().evidence_rules.windows_per_user, settings().evidence_rules.margin) == (1, 0.0)
     fast = settings(ladder=((0.05, 6), (0.25, 10), (0.5, 0)), window_seconds=5)
     assert [rung.weight for rung in fast.release_rules.ladder] == [0.05, 0.25, 0.5]
 
@@ -25,11 +25,15 @@ def test_the_defaults_and_the_demos_values_are_valid() -> None:
         ({"engines": ()}, "at least one URL"),
         ({"ladder": ()}, "at least one"),
         ({"ladder": ((0.25, 1), (0.05, 1))}, "above the one before"),
-        ({"ladder": ((0.05, 1),)}, "votes decide from 0.25"),
+        ({"ladder": ((0.05, 1),)}, "promoted from 0.25"),
         ({"ladder": ((0.25, 1), (0.6, 1))}, r"in \(0, 0.5\]"),
         ({"ladder": ((0.25, -1),)}, "0 seconds or more"),
         ({"windows_per_user": 0}, "at least 1"),
         ({"margin": 1.0}, "margin"),
+        ({"tolerance": 0.4}, r"tolerance is 0.4; it has to be in \(0, 0.4\)"),
+        ({"voters_tolerance": 0.0}, r"voters_tolerance is 0.0"),
+        ({"match_seconds": 0.0}, "match_seconds"),
+        ({"exposure_budget": 49}, "at least rung_users, 50, are needed"),
         ({"promote_bound": 1.0}, "above 1"),
         ({"holdback_weight": 0.0}, "holdback_weight"),
         ({"holdback_min_seconds": 10, "holdback_max_seconds": 5}, "at most"),

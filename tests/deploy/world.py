@@ -27,6 +27,8 @@ from tests.deploy.fake_engine import FakeEngine
 FAST: dict[str, Any] = {
     "ladder": ((0.05, 6), (0.25, 10), (0.5, 0)),
     "window_seconds": 5,
+    "match_seconds": 60,
+    "voters_tolerance": 0.5,
     "max_seconds": 120,
     "holdback_min_seconds": 10,
     "holdback_max_seconds": 60,
@@ -141,12 +143,12 @@ class World:
         names = [f"u{self._served + i}" for i in range(1, users + 1)]
         self._chat([(user, assign(user, table)) for user in names], table)
 
-    def serve(self, arm: UserArm, users: int) -> None:
+    def serve(self, arm: UserArm, users: int, *, vote: bool = True) -> None:
         """As many new users of one arm and of no other."""
         table = self.decisions[-1].state.table
-        self._chat([(f"{arm}{self._served + i}", arm) for i in range(1, users + 1)], table)
+        self._chat([(f"{arm}{self._served + i}", arm) for i in range(1, users + 1)], table, vote=vote)
 
-    def _chat(self, users: list[tuple[str, UserArm]], table: RoutingTable) -> None:
+    def _chat(self, users: list[tuple[str, UserArm]], table: RoutingTable, *, vote: bool = True) -> None:
         entries = []
         for user, arm in users:
             self._served += 1
@@ -155,7 +157,7 @@ class World:
             options = {"arm": arm, "version": version, "epoch": table.epoch, "at": at, **self.answer(version)}
             event = completion(self._served, user=user, **options)
             liked = self._rng.random() < self.taste(version)
-            vote = Feedback(
+            thumb = Feedback(
                 event_id=f"fb-{self._served}",
                 at=at + 0.1,
                 revision=int(at * 1e6),
@@ -166,7 +168,8 @@ class World:
                 label="up" if liked else "down",
             )
             entries.append(Entry(COMPLETIONS, event.conversation, event.model_dump_json().encode()))
-            entries.append(Entry(FEEDBACK, event.conversation, vote.model_dump_json().encode()))
+            if vote:
+                entries.append(Entry(FEEDBACK, event.conversation, thumb.model_dump_json().encode()))
         self.log.append(entries).result()
 
     def pass_time(self, until: str, users: int = 60, rounds: int = 150) -> Decision:

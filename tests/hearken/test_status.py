@@ -88,10 +88,17 @@ def test_who_has_no_time_to_read_all_votes_says_so(world: World) -> None:
     assert any("of a part of the votes" in line for line in shown)
 
 
-def test_before_votes_count_there_is_no_evidence(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_before_anybody_voted_all_is_unproven(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.offer()
     world.pass_time(until="started", users=0)
-    assert row(lines(world, capsys), "evidence").startswith("none yet")
+    shown = lines(world, capsys)
+    assert row(shown, "evidence") == "promote 1 of 20, harm 1 of 100"
+    assert row(shown, "pairs") == "0"
+    assert [line.split(maxsplit=1)[1] for line in shown if line.startswith("unproven")] == [
+        "that users like it better",
+        "that thumbs are no lower",
+        "that comparisons agree, or that as many vote in both buckets",
+    ]
 
 
 def test_a_holdback_has_no_bound_to_promote(world: World, capsys: pytest.CaptureFixture[str]) -> None:
