@@ -26,6 +26,7 @@ def main(data: Path, engine: str, port: int) -> None:
             metrics_port=port,
             ladder=((0.5, 0),),
             window_seconds=0.5,
+            voters_tolerance=0.5,
             holdback_min_seconds=0,
             drain_seconds=DRAIN_SECONDS,
             rung_users=8,

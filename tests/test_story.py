@@ -71,6 +71,7 @@ class Service:
             engines=(engine.url,),
             ladder=((0.5, 0),),  # half of the people at once: a village has no 1%
             window_seconds=0.01,
+            voters_tolerance=0.5,  # they vote by chance, whatever they think
             holdback_min_seconds=0,
             parity_tolerance_nats=1e-3,
             # An engine that shares two cores with everything here is no judge of how fast a policy answers,
