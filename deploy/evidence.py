@@ -177,9 +177,9 @@ class Evidence:
                 continue
             value = judged[1] if judged is not None else None
             vote = Vote(label.at, label.event_id, label.revision, value)
-            votes = self._votes.setdefault((bucket, answer.user), {})
+            votes = self._votes.setdefault((bucket, answer.exposed), {})
             if votes.setdefault((vote.event_id, vote.revision), vote) is vote:
-                self._windows.pop((bucket, answer.user), None)
+                self._windows.pop((bucket, answer.exposed), None)
                 self._reading = None
 
     def reading(self) -> Reading:

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from deploy import leases
@@ -21,10 +23,16 @@ class Leases:
 
     A store that is away costs nothing here: requests go on, and a controller that sees no lease waits
     for longer than any request takes.
+
+    A version that was live is held while conversations may come back to it: `conversation_seconds` after its
+    last answer.
     """
 
-    def __init__(self, shared: SharedStore) -> None:
+    def __init__(self, shared: SharedStore, conversation_seconds: float = 0.0) -> None:
         self._shared = shared
+        self._conversation_seconds = conversation_seconds
+        self._former: frozenset[str] = frozenset()
+        self._answered: dict[str, float] = {}  # when each version gave its last answer (monotonic seconds)
         self._name = secrets.token_hex(8)
         self._tables: frozenset[str] = frozenset()
         self._in_flight: Counter[str] = Counter()
@@ -38,12 +46,15 @@ class Leases:
             yield
         finally:
             self._in_flight[version] -= 1
+            self._answered[version] = time.monotonic()
             if not self._in_flight[version]:
                 del self._in_flight[version]
 
-    async def hold(self, *tables: RoutingTable) -> None:
-        """Hold the versions of these tables from now on, and only theirs but for requests in flight."""
+    async def hold(self, *tables: RoutingTable, former: Collection[str] = ()) -> None:
+        """Hold the versions of these tables from now on, and only theirs but for requests in flight and for
+        `former`, which may go on in conversations that they have."""
         self._tables = frozenset().union(*(table.adapters for table in tables))
+        self._former = frozenset(former)
         await self._write()
 
     async def renew(self) -> None:
@@ -57,7 +68,9 @@ class Leases:
                 leases.give_up(self._shared, self._name)
 
     async def _write(self) -> None:
-        versions = (self._tables | set(self._in_flight)) - {BASE}
+        since = time.monotonic() - self._conversation_seconds
+        active = {version for version in self._former if self._answered.get(version, -math.inf) > since}
+        versions = (self._tables | set(self._in_flight) | active) - {BASE}
         try:
             await asyncio.to_thread(leases.write, self._shared, self._name, versions)
         except SharedUnavailable as error:
