@@ -12,6 +12,8 @@ from serve.hosts import is_host_pattern
 from serve.keys import Consent
 from serve.limits import UNSET, Limits
 
+_MONTH_SECONDS = 30 * 86400
+
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
@@ -152,8 +154,13 @@ class GatewaySettings:
             raise ValueError("token_votes_per_minute must be 0 (no limit) or more, token_vote_bytes above 0")
         if self.keep_alive_seconds <= 0:
             raise ValueError("keep_alive_seconds must be above 0")
-        if self.conversation_seconds <= 0 or self.conversation_answers < 1:
-            raise ValueError("conversation_seconds must be above 0, and conversation_answers at least 1")
+        if not 0 < self.conversation_seconds <= _MONTH_SECONDS:
+            raise ValueError(
+                f"conversation_seconds is {self.conversation_seconds}; it must be above 0 and at most "
+                f"{_MONTH_SECONDS}, 30 days"
+            )
+        if self.conversation_answers < 1:
+            raise ValueError(f"conversation_answers is {self.conversation_answers}; it must be at least 1")
         if self.retention_days < 0:
             raise ValueError(f"retention_days is {self.retention_days}; it must be 0 (for ever) or more")
         if self.max_in_flight < 1 or self.queue_length < 0:
