@@ -214,7 +214,9 @@ class Gateway:
             settings.conversation_seconds,
             settings.conversation_answers,
         )
-        self._conversations = Conversations(signer, marks, self._follower, self._fleet, self.metrics)
+        self._conversations = Conversations(
+            signer, marks, self._follower, self._fleet, self._leases, self.metrics
+        )
         self._chat = Chat(
             settings.model_name,
             signer,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from feedback.ids import Signer
 from serve.engines import Fleet
 from serve.following import TableFollower
+from serve.leases import Leases
 from serve.marks import Marks, MarksUnavailable
 from serve.metrics import Metrics
 from serve.placing import Place, answers_of, draw, go_on, table_versions
@@ -34,12 +35,19 @@ class Conversations:
     """
 
     def __init__(
-        self, signer: Signer, marks: Marks, follower: TableFollower, fleet: Fleet, metrics: Metrics
+        self,
+        signer: Signer,
+        marks: Marks,
+        follower: TableFollower,
+        fleet: Fleet,
+        leases: Leases,
+        metrics: Metrics,
     ) -> None:
         self._signer = signer
         self._marks = marks
         self._follower = follower
         self._fleet = fleet
+        self._leases = leases
         self._metrics = metrics
         self._away_until = 0.0
 
@@ -66,6 +74,7 @@ class Conversations:
         if names:
             evicted = await self._ask(self._marks.put, tenant, names, place.record())
             self._metrics.conversations_evicted.inc(evicted or 0)
+            self._leases.answered(place.version)  # after the mark was put, so that it is held for as long
 
     def close(self) -> None:
         """Let go of the store."""

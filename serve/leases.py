@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import math
 import secrets
 import time
 from collections import Counter
@@ -25,13 +24,14 @@ class Leases:
     for longer than any request takes.
 
     A version that was live is held while conversations may come back to it: `conversation_seconds` after its
-    last answer.
+    last answer. A gateway that starts does not know that answer, and holds all of them for as long.
     """
 
-    def __init__(self, shared: SharedStore, conversation_seconds: float = 0.0) -> None:
+    def __init__(self, shared: SharedStore, conversation_seconds: float) -> None:
         self._shared = shared
         self._conversation_seconds = conversation_seconds
         self._former: frozenset[str] = frozenset()
+        self._started = time.monotonic()
         self._answered: dict[str, float] = {}  # when each version gave its last answer (monotonic seconds)
         self._name = secrets.token_hex(8)
         self._tables: frozenset[str] = frozenset()
@@ -46,9 +46,12 @@ class Leases:
             yield
         finally:
             self._in_flight[version] -= 1
-            self._answered[version] = time.monotonic()
             if not self._in_flight[version]:
                 del self._in_flight[version]
+
+    def answered(self, version: str) -> None:
+        """Hold a version, if it was live, for `conversation_seconds` from now on: a conversation has it."""
+        self._answered[version] = time.monotonic()
 
     async def hold(self, *tables: RoutingTable, former: Collection[str] = ()) -> None:
         """Hold the versions of these tables from now on, and only theirs but for requests in flight and for
@@ -69,7 +72,8 @@ class Leases:
 
     async def _write(self) -> None:
         since = time.monotonic() - self._conversation_seconds
-        active = {version for version in self._former if self._answered.get(version, -math.inf) > since}
+        self._answered = {version: at for version, at in self._answered.items() if at > since}
+        active = {version for version in self._former if self._answered.get(version, self._started) > since}
         versions = (self._tables | set(self._in_flight) | active) - {BASE}
         try:
             await asyncio.to_thread(leases.write, self._shared, self._name, versions)

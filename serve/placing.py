@@ -21,6 +21,8 @@ Json = dict[str, Any]
 ANSWERS_LOOKED_AT = 3
 """The newest answers of a history by which it is recognised: the last may have been edited, or stopped."""
 
+_ENDS = 1000  # characters of either end by which a long text is known; all of it would hold up the event loop
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -90,4 +92,5 @@ def _text(content: object) -> str:
     """The words of a message; clients cut spaces at its ends, and send text in parts."""
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
-    return content.strip() if isinstance(content, str) else ""
+    text = content.strip() if isinstance(content, str) else ""
+    return text if len(text) <= 2 * _ENDS else f"{text[:_ENDS]}{len(text)}{text[-_ENDS:]}"

@@ -59,6 +59,13 @@ def test_another_conversation_is_another(other: list[Message]) -> None:
     assert answers_of(other)[0] != NEWEST
 
 
+def test_long_texts_are_known_by_their_ends_and_their_length() -> None:
+    texts = ["a" * 5000, "a" * 4999 + "b", "b" + "a" * 4999, "a" * 5001]
+    assert len({answers_of([user(text), said("Yes.")])[0] for text in texts}) == 4
+    (mark,) = answers_of([user("a" * 4_000_000), said("b" * 4_000_000)])
+    assert len(mark) < 10_000
+
+
 def test_words_cannot_be_moved_from_one_message_into_the_next() -> None:
     assert answers_of([user('a","'), said("b")]) != answers_of([user("a"), said('","b')])
     assert answers_of([user("a"), said("x", "1", "2")]) != answers_of([user("a"), said("x", "1,2")])
