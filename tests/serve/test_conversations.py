@@ -11,7 +11,7 @@ from deploy.evidence import Scope
 from deploy.guardrails import GuardrailLimits, Guardrails
 from deploy.leases import held
 from deploy.table import RoutingTable
-from feedback.events import Completion
+from feedback.events import COMPLETIONS, Completion
 from feedback.shared import SharedStore
 from serve.answers import Transcript
 from serve.limits import Limits
@@ -85,7 +85,8 @@ def test_conversations_behind_one_address_are_drawn_one_by_one_and_stay(half: Ga
     assert 0.45 <= first.count(P1) / len(talks) <= 0.55
     for i, talk in enumerate(talks[::5]):
         assert version_in(talk.send("And then?", stream=bool(i % 2))) == first[5 * i]
-    seen = counted(half.completions())
+    records = half.log.read([COMPLETIONS], {}, limit=10_000)[0]
+    seen = counted([Completion.model_validate_json(record.value) for record in records])
     assert (seen.canary_users, seen.control_users) == (first.count(P1), first.count(P0)), "each is a unit"
     assert half.metric('hearken_turns_total{turn="kept"}') == 400
 
