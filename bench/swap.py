@@ -51,6 +51,8 @@ STREAMS = 32
 WARM_UP_SECONDS = 3.0  # in which all streams begin at once: checked like the rest, but not timed
 QUIET_SECONDS = 1.5
 _PATIENCE_SECONDS = 180.0
+# How fast versions come and go is measured here, and a conversation would hold its own.
+_NO_CONVERSATIONS = ("--set", "gateway.conversation_seconds=1")
 _TOLD = GateNumbers(
     prompts=64,
     win_rate=0.9,
@@ -311,7 +313,7 @@ def main(argv: Sequence[str]) -> int:
         words = read(adapters)
         with (
             engine(folder, "engine", cores=engine_cores) as vllm,
-            gateway(folder, vllm.url, cores=our_cores) as front,
+            gateway(folder, vllm.url, cores=our_cores, flags=_NO_CONVERSATIONS) as front,
         ):
             expected = ask_idle(vllm, adapters, words)
             texts = [expected[str(n), 0][1].split()[0] for n in range(len(words.words))]

@@ -99,12 +99,14 @@ class Guardrails:
         if bucket is None:
             return
         self._findings = None
-        self._buckets.add(bucket, completion.user, completion.at)
+        # Later turns say nothing of the draw, and a better policy may bring more of them.
+        if completion.drawn:
+            self._buckets.add(bucket, completion.exposed, completion.at)
         if bucket == "canary":
             exposed = self._exposed.setdefault(completion.table_epoch, set())
             if len(exposed) < MAX_EXPOSED:
-                exposed.add(completion.user)
-        self._side(bucket).add(completion.user, answer_of(completion))
+                exposed.add(completion.exposed)
+        self._side(bucket).add(completion.exposed, answer_of(completion))
 
     def feed(self, labels: Iterable[Label]) -> None:
         """Note who voted."""
@@ -116,7 +118,7 @@ class Guardrails:
             bucket = self.scope.bucket(answer.arm, answer.policy_version, answer.table_epoch)
             if bucket is not None:
                 self._findings = None
-                self._side(bucket).vote(answer.user, answer.completion_id)
+                self._side(bucket).vote(answer.exposed, answer.completion_id)
 
     def _side(self, bucket: Bucket) -> Recent:
         return self._canary if bucket == "canary" else self._control

@@ -84,7 +84,7 @@ def opinion(label: Label, scope: Scope) -> Opinion | None:
         if value is not None and side == "old":
             value = 1.0 - value
     bucket = scope.bucket(answer.arm, answer.policy_version, answer.table_epoch) is not None
-    return Opinion(side, answer.user, Vote(label.at, label.event_id, label.revision, kind, value, bucket))
+    return Opinion(side, answer.exposed, Vote(label.at, label.event_id, label.revision, kind, value, bucket))
 
 
 def _judged(label: Label) -> Answer | None:

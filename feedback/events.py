@@ -119,6 +119,8 @@ class Completion(Event):
     completion_id: str
     conversation: str  # partition key: feedback on a conversation goes where its completions went
     user: str  # HMAC of the end user
+    unit: str | None = None  # who was assigned to the arm, where nobody was named: the conversation
+    drawn: bool = True  # whether this request drew its arm; False: it is its conversation's, epoch included
     policy_version: str  # adapter name, or BASE
     arm: Arm
     role: Literal["answer", "reference"] = "answer"
@@ -135,6 +137,11 @@ class Completion(Event):
     prompt_hash: str | None = None  # tells equal prompts from others without their words (see `Signer`)
     consent: bool = True  # False: its texts may not be kept, and it is never trained on
     failure: str | None = None  # why there is no answer (see serve/failing.py)
+
+    @property
+    def exposed(self) -> str:
+        """Who is exposed to the arm, and counts once: the user, or a conversation that names none."""
+        return self.unit or self.user
 
 
 class Target(BaseModel):

@@ -34,6 +34,12 @@ class Answer:
     episode_id: str | None = None
     tokens: int = 0  # how many were sampled, also where `token_ids` are not known
     answer_start: int = 0
+    unit: str | None = None  # who was assigned to the arm, where nobody was named
+
+    @property
+    def exposed(self) -> str:
+        """Who is exposed to the arm, and counts once: the user, or a conversation that names none."""
+        return self.unit or self.user
 
     @property
     def judged(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -57,6 +57,7 @@ class Opener:
                 completion_id=completion.completion_id,
                 choice=choice.index,
                 user=completion.user,
+                unit=completion.unit,
                 policy_version=completion.policy_version,
                 arm=completion.arm,
                 role=completion.role,

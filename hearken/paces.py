@@ -24,6 +24,7 @@ PACES: Mapping[Pace, Mapping[str, Any]] = {
         "controller.holdback_min_seconds": 15.0,
         "controller.holdback_max_seconds": 60.0,
         "controller.drain_seconds": 30.0,
+        "gateway.conversation_seconds": 60.0,
         "learner.min_labels": 150,
         "learner.labels_per_update": 50,
         "learner.rollouts_per_step": 64,

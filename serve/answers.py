@@ -25,11 +25,12 @@ Json = dict[str, Any]
 class Sampled:
     """One choice as it grows."""
 
-    __slots__ = ("finish_reason", "logprobs", "text", "thought", "token_ids", "tokens")
+    __slots__ = ("calls", "finish_reason", "logprobs", "text", "thought", "token_ids", "tokens")
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.thought: list[str] = []
+        self.calls: list[str] = []  # ids of the calls of tools
         self.token_ids: list[int] = []
         self.tokens: list[str] = []  # their texts, as far as they are known
         self.logprobs: list[float] = []
@@ -85,6 +86,9 @@ class Transcript:
         thought = part.get("reasoning")
         if thought:
             sampled.thought.append(thought)
+        for call in part.get("tool_calls") or ():
+            if call.get("id"):
+                sampled.calls.append(call["id"])
         token_ids = choice.get("token_ids")
         if token_ids:
             sampled.token_ids += token_ids
@@ -112,6 +116,18 @@ class Transcript:
         paired = all(len(s.token_ids) == len(s.logprobs) for s in self._sampled.values())
         tokens = sum(len(s.token_ids) for s in self._sampled.values())
         return paired and self.usage_tokens in (None, tokens) and bool(self.prompt_token_ids)
+
+    @property
+    def said(self) -> list[Json]:
+        """The answers as the messages that clients send again with the next turn."""
+        return [
+            {
+                "role": "assistant",
+                "content": "".join(sampled.text),
+                "tool_calls": [{"id": call} for call in sampled.calls],
+            }
+            for sampled in self._sampled.values()
+        ]
 
     def choices(self, unfinished: str | None = None) -> list[Choice]:
         """The choices for the log; those that did not finish get `unfinished` as their finish reason."""

@@ -30,6 +30,7 @@ from serve.caller import Caller, Scope
 from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
 from serve.completions import parse_text
+from serve.conversations import Conversations
 from serve.cors import allow_origins, is_of_another_page
 from serve.engines import Fleet
 from serve.errors import (
@@ -51,6 +52,7 @@ from serve.imports import Imports
 from serve.leases import Leases
 from serve.limits import NO_LIMITS
 from serve.listening import most_connections
+from serve.marks import open_marks
 from serve.media import check_json
 from serve.metering import Metering
 from serve.metrics import Metrics
@@ -200,12 +202,21 @@ class Gateway:
         self._sealer = sealer = open_sealer(settings.data)
         self._privacy = privacy = Privacy(signer, sealer, load_redactor(settings.redact))
         self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
-        self._leases = Leases(shared)
+        self._leases = Leases(shared, settings.conversation_seconds)
         self._stored = StoredApi(stored, privacy)
         self._upstream = Upstream(settings.engine_timeout_seconds)
         self._fleet = Fleet(settings, self._upstream, self.metrics)
         table_file = settings.data / "table.json"
         self._follower = TableFollower(events, table_file, self._fleet, self._leases, self.metrics)
+        marks = open_marks(
+            settings.data / "conversations.db",
+            settings.redis,
+            settings.conversation_seconds,
+            settings.conversation_answers,
+        )
+        self._conversations = Conversations(
+            signer, marks, self._follower, self._fleet, self._leases, self.metrics
+        )
         self._chat = Chat(
             settings.model_name,
             signer,
@@ -216,6 +227,7 @@ class Gateway:
             self._recorder,
             self._leases,
             self._stored,
+            self._conversations,
             self.metrics,
         )
         self._comparisons = Comparisons(self._chat, signer)
@@ -266,6 +278,7 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             self._receipts.close()
+            self._conversations.close()
             await asyncio.to_thread(self._imports.close)
             await asyncio.to_thread(self._sealer.close)  # what waits for a key is in the log then
             await self._upstream.close()
@@ -292,7 +305,8 @@ class Gateway:
 
     async def _answer(self, request: Request, asked: ChatRequest, caller: Caller, since: int) -> Response:
         check_blind(asked, caller)
-        route = self._chat.route(await self._user(request, caller, asked.user), caller, since)
+        user = await self._user(request, caller, asked.user)
+        route = await self._chat.route(asked, user, caller, since)
         _show_operator(request, caller, route)
         token = self._token(request, caller, since, route.user, route.completion_id)
         if asked.stream:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from deploy.table import assign
 from deploy.thoughts import PROMPT_END, is_closed
 from feedback.ids import Signer
 from serve.answers import lacks_answer, take_as_answered
@@ -15,6 +14,7 @@ from serve.attempts import Want
 from serve.blame import Blame
 from serve.caller import Caller
 from serve.completions import TextGeneration, TextRequest
+from serve.conversations import Conversations
 from serve.engines import Fleet
 from serve.failing import failure_of
 from serve.following import TableFollower
@@ -44,6 +44,7 @@ class Chat:
         recorder: Recorder,
         leases: Leases,
         stored: StoredApi,
+        conversations: Conversations,
         metrics: Metrics,
     ) -> None:
         self._model_name = model_name
@@ -55,32 +56,40 @@ class Chat:
         self._recorder = recorder
         self._leases = leases
         self._stored = stored
+        self._conversations = conversations
         self._metrics = metrics
 
     def pseudonym(self, caller: Caller, user: str | None, address: str) -> str:
         """The name under which a user is logged; users without a name are told apart by their address."""
         return self._signer.pseudonym(caller.tenant, user or f"anonymous-{address}")
 
-    def route(self, user: str, caller: Caller, since: int) -> Route:
-        """The route of a user (a pseudonym) under the table in force. since: when the request began."""
-        table = self._follower.table
-        arm = assign(user, table)
-        completion_id = self._signer.new_completion_id()
-        return Route(completion_id, user, arm, table.version(arm), table.epoch, caller=caller, since=since)
+    async def route(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Route:
+        """Where a request goes: as its conversation did, or under the table in force.
 
-    def reference_route(self, user: str, caller: Caller, since: int) -> Route:
-        """The route to the live policy, whatever the user's arm: the other side of a comparison."""
-        table = self._follower.table
-        completion_id = self._signer.new_completion_id()
+        user: whose it is (a pseudonym), by which it is logged. since: when it began, as erasures count time.
+        """
+        place = await self._conversations.place(caller.tenant, _named(asked, user), asked)
         return Route(
-            completion_id,
+            self._signer.new_completion_id(),
             user,
-            "live",
-            table.live,
-            table.epoch,
-            role="reference",
+            place.arm,
+            place.version,
+            place.epoch,
+            place,
             caller=caller,
             since=since,
+        )
+
+    def reference_of(self, route: Route) -> Route:
+        """The route to the live policy, whatever the user's arm: the other side of a comparison."""
+        table = self._follower.table
+        return replace(
+            route,
+            completion_id=self._signer.new_completion_id(),
+            arm="live",
+            version=table.live,
+            epoch=table.epoch,
+            role="reference",
         )
 
     async def whole(self, asked: ChatRequest, route: Route) -> Json:
@@ -95,6 +104,7 @@ class Chat:
             shown = generation.take_whole(answer)
         if generation.is_worth_logging:
             await self._recorder.completion(generation)
+            await self._remember(generation)
         await self._keep(generation)
         return shown
 
@@ -112,6 +122,13 @@ class Chat:
         cancelled = failure == "abandoned" and generation.route.comparison_id is not None
         if failure is not None and not cancelled and generation.is_worth_logging:
             self._recorder.failed(generation, failure)
+
+    async def _remember(self, generation: Generation) -> None:
+        """Know the conversation again by this answer."""
+        asked, route = generation.asked, generation.route
+        said = generation.transcript.said
+        user = _named(asked, route.user)
+        await self._conversations.note(route.caller.tenant, user, asked, said, route.place)
 
     async def _keep(self, generation: Generation) -> None:
         if isinstance(generation, KeptGeneration) and generation.unfinished is None:
@@ -188,6 +205,7 @@ class Chat:
         if tokens and generation.ttft_seconds is not None:
             self._metrics.ttft_seconds.labels(route.arm).observe(generation.ttft_seconds)
             await self._recorder.completion(generation)
+            await self._remember(generation)
         await self._keep(generation)
         yield end
 
@@ -209,6 +227,11 @@ class Chat:
             except UpstreamError as failure:
                 if not want.may_try_again(failure):
                     raise await self._blame.told(failure, asked, route) from failure
+
+
+def _named(asked: ChatRequest, user: str) -> str | None:
+    """The pseudonym of a request's user, None where it names none."""
+    return user if asked.user else None
 
 
 def _want(asked: ChatRequest, route: Route) -> Want:

@@ -56,10 +56,8 @@ class Comparisons:
     async def compare(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Comparison:
         """Both answers, sides drawn at random; each is logged as a completion. Raises ApiError."""
         comparison_id = "cmp-" + secrets.token_hex(16)
-        routes = [
-            self._chat.route(user, caller, since),
-            self._chat.reference_route(user, caller, since),
-        ]
+        answer = await self._chat.route(asked, user, caller, since)
+        routes = [answer, self._chat.reference_of(answer)]
         seed = asked.sampling.seed
         seeds = [None if seed is None else self._seed_of_role(seed, route) for route in routes]
         sides = await self._both(

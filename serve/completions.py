@@ -164,6 +164,11 @@ class TextTranscript:
         paired = all(len(s.token_ids) == len(s.logprobs) for s in everything)
         return paired and self.usage_tokens in (None, sum(len(s.token_ids) for s in everything))
 
+    @property
+    def said(self) -> list[Json]:
+        """No messages: nobody sends a text again as a turn of a conversation."""
+        return []
+
     def choices(self, unfinished: str | None = None) -> list[Choice]:
         """The choices for the log, as in `serve.answers`; of several prompts, each has its own."""
         several = len(self._asked.prompts) > 1

@@ -106,6 +106,10 @@ class Fleet:
     def _anyone_has(self, want: Want) -> bool:
         return any(e.usable and want.version in e.policies and e not in want.tried for e in self.engines)
 
+    def has(self, version: str) -> bool:
+        """Whether an engine that is in use serves a version."""
+        return any(engine.usable and version in engine.policies for engine in self.engines)
+
     def _why_none(self, want: Want) -> Unavailable:
         return overloaded() if self._anyone_has(want) else engine_unavailable()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deploy.releases import History, parse
+from deploy.stages import ReleaseState
 from deploy.table import RoutingTable
 from feedback.events import RELEASES
 from feedback.files import replace_durably
@@ -25,9 +26,13 @@ log = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.25  # longest pause inside one read; also the longest that shutting down can take here
 _RETRY_SECONDS = 1.0
 
+FORMER_LIVES = 4
+"""Newest live versions that conversations may go on with: one keeps its version over three promotions. More
+would fill the engines with adapters that nobody new is sent to."""
+
 
 class TableFollower:
-    """Keeps `table` up to date.
+    """Keeps `table` up to date, and `former`: versions that were live and that nobody took back.
 
     The last table seen is kept in a file, so that a gateway that boots while the log's broker is away
     goes on with the table that it knew, and not with the base model for everyone. Until the log was read to
@@ -41,6 +46,7 @@ class TableFollower:
         self._leases = leases
         self._metrics = metrics
         self.table = load_table(path)
+        self.former: frozenset[str] = frozenset()
         metrics.show_table(self.table)
 
     async def follow(self) -> None:
@@ -63,8 +69,12 @@ class TableFollower:
                     history.apply(event)
             end = end if end is not None else await asyncio.to_thread(self._end)
             replayed = end is not None and reached(cursor, end)
-            if history.state is not None and self._is_due(history.state.table, replayed):
-                await self._take(history.state.table)
+            if history.state is None:
+                continue
+            if self._is_due(history.state.table, replayed):
+                await self._take(history.state)
+            elif history.state.table == self.table:  # it was saved, and the log is read up to it
+                self.former = former_lives(history.state)
 
     def _end(self) -> dict[str, int] | None:
         """Where the log ends; None where that is not known now, as while much here waits for the broker."""
@@ -76,13 +86,24 @@ class TableFollower:
     def _is_due(self, table: RoutingTable, replayed: bool) -> bool:
         return table != self.table if replayed else table.epoch > self.table.epoch
 
-    async def _take(self, table: RoutingTable) -> None:
+    async def _take(self, state: ReleaseState) -> None:
+        table, former = state.table, former_lives(state)
         # Together: neither waits for the other. Both tables are held until the new one is in force.
-        await asyncio.gather(self._leases.hold(self.table, table), self._fleet.look_for(table.adapters))
-        self.table = table
+        await asyncio.gather(
+            self._leases.hold(self.table, table, former=self.former | former),
+            self._fleet.look_for(table.adapters),
+        )
+        self.table, self.former = table, former
         self._metrics.show_table(table)
-        await asyncio.gather(self._leases.hold(table), asyncio.to_thread(save_table, self._path, table))
+        await asyncio.gather(
+            self._leases.hold(table, former=former), asyncio.to_thread(save_table, self._path, table)
+        )
         log.info("routing table %d is in force: %s", table.epoch, table)
+
+
+def former_lives(state: ReleaseState) -> frozenset[str]:
+    """The versions that conversations may go on with: a rollback takes a version out of `lives`."""
+    return frozenset(state.lives[-FORMER_LIVES:])
 
 
 def load_table(path: Path) -> RoutingTable:

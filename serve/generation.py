@@ -9,6 +9,7 @@ from deploy.thoughts import CLOSINGS, without_marks
 from feedback.events import Choice, Completion
 from serve.answers import Presentation, Transcript
 from serve.caller import OPEN, Caller
+from serve.placing import Place
 from serve.requests import ChatRequest, upstream_body
 
 Json = dict[str, Any]
@@ -23,6 +24,7 @@ class Route:
     arm: UserArm
     version: str
     epoch: int
+    place: Place  # of its conversation; arm, version and epoch are its own, but for a reference
     role: Literal["answer", "reference"] = "answer"
     comparison_id: str | None = None
     seed: int | None = None  # overrides the client's
@@ -42,6 +44,8 @@ class Kept(Protocol):
     def longest(self) -> int: ...
     @property
     def is_exact(self) -> bool: ...
+    @property
+    def said(self) -> list[Json]: ...
     def add(self, answer: Json) -> None: ...
     def choices(self, unfinished: str | None = None) -> list[Choice]: ...
 
@@ -156,6 +160,8 @@ class Generation:
             completion_id=route.completion_id,
             conversation=route.user,
             user=route.user,
+            unit=route.place.unit,
+            drawn=route.place.drawn,
             policy_version=route.version,
             arm=route.arm,
             role=route.role,

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from deploy import leases
@@ -21,10 +22,17 @@ class Leases:
 
     A store that is away costs nothing here: requests go on, and a controller that sees no lease waits
     for longer than any request takes.
+
+    A version that was live is held while conversations may come back to it: `conversation_seconds` after its
+    last answer. A gateway that starts does not know that answer, and holds all of them for as long.
     """
 
-    def __init__(self, shared: SharedStore) -> None:
+    def __init__(self, shared: SharedStore, conversation_seconds: float) -> None:
         self._shared = shared
+        self._conversation_seconds = conversation_seconds
+        self._former: frozenset[str] = frozenset()
+        self._started = time.monotonic()
+        self._answered: dict[str, float] = {}  # when each version gave its last answer (monotonic seconds)
         self._name = secrets.token_hex(8)
         self._tables: frozenset[str] = frozenset()
         self._in_flight: Counter[str] = Counter()
@@ -41,9 +49,15 @@ class Leases:
             if not self._in_flight[version]:
                 del self._in_flight[version]
 
-    async def hold(self, *tables: RoutingTable) -> None:
-        """Hold the versions of these tables from now on, and only theirs but for requests in flight."""
+    def answered(self, version: str) -> None:
+        """Hold a version, if it was live, for `conversation_seconds` from now on: a conversation has it."""
+        self._answered[version] = time.monotonic()
+
+    async def hold(self, *tables: RoutingTable, former: Collection[str] = ()) -> None:
+        """Hold the versions of these tables from now on, and only theirs but for requests in flight and for
+        `former`, which may go on in conversations that they have."""
         self._tables = frozenset().union(*(table.adapters for table in tables))
+        self._former = frozenset(former)
         await self._write()
 
     async def renew(self) -> None:
@@ -57,7 +71,10 @@ class Leases:
                 leases.give_up(self._shared, self._name)
 
     async def _write(self) -> None:
-        versions = (self._tables | set(self._in_flight)) - {BASE}
+        since = time.monotonic() - self._conversation_seconds
+        self._answered = {version: at for version, at in self._answered.items() if at > since}
+        active = {version for version in self._former if self._answered.get(version, self._started) > since}
+        versions = (self._tables | set(self._in_flight) | active) - {BASE}
         try:
             await asyncio.to_thread(leases.write, self._shared, self._name, versions)
         except SharedUnavailable as error:

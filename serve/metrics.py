@@ -88,6 +88,23 @@ class Metrics:
             "Looks at limits that a gateway made alone, without Redis",
             registry=r,
         )
+        self.turns = Counter(
+            "hearken_turns_total",
+            "Turns of conversations: first, kept (goes on with its version), moved (to live, for its version "
+            "may not serve now), unknown (its history was not recognised)",
+            ["turn"],
+            registry=r,
+        )
+        self.conversations_evicted = Counter(
+            "hearken_conversations_evicted_total",
+            "Answers by which conversations were known, forgotten before their time as there were too many",
+            registry=r,
+        )
+        self.conversations_unavailable = Counter(
+            "hearken_conversations_unavailable_total",
+            "Turns whose conversation could not be looked up or remembered, as the store was away",
+            registry=r,
+        )
         self.keys_stale = Gauge(
             "hearken_keys_stale",
             "1 while the key file cannot be used and older keys are in force",

@@ -12,6 +12,8 @@ from serve.hosts import is_host_pattern
 from serve.keys import Consent
 from serve.limits import UNSET, Limits
 
+_MONTH_SECONDS = 30 * 86400
+
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
@@ -93,6 +95,16 @@ class GatewaySettings:
     keep_alive_seconds: Annotated[
         float, "a silent stream sends a comment so often; above queue_seconds the 503 comes first"
     ] = 15.0
+    conversation_seconds: Annotated[
+        float,
+        "an active conversation keeps its policy version: for so long after its last answer, and while the "
+        "version may serve (docs/releases.md)",
+    ] = 3600.0
+    conversation_answers: Annotated[
+        int,
+        "newest answers of each tenant by which its conversations are recognised, some 250 bytes each; the "
+        "oldest are forgotten first",
+    ] = 200_000
     suggestions: Annotated[
         tuple[str, ...], "questions that the chat page offers; `hearken up` has some that suit its model"
     ] = ()
@@ -142,6 +154,13 @@ class GatewaySettings:
             raise ValueError("token_votes_per_minute must be 0 (no limit) or more, token_vote_bytes above 0")
         if self.keep_alive_seconds <= 0:
             raise ValueError("keep_alive_seconds must be above 0")
+        if not 0 < self.conversation_seconds <= _MONTH_SECONDS:
+            raise ValueError(
+                f"conversation_seconds is {self.conversation_seconds}; it must be above 0 and at most "
+                f"{_MONTH_SECONDS}, 30 days"
+            )
+        if self.conversation_answers < 1:
+            raise ValueError(f"conversation_answers is {self.conversation_answers}; it must be at least 1")
         if self.retention_days < 0:
             raise ValueError(f"retention_days is {self.retention_days}; it must be 0 (for ever) or more")
         if self.max_in_flight < 1 or self.queue_length < 0:

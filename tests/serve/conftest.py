@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from deploy.releases import Decision, entry
 from deploy.stages import ReleaseState
 from deploy.table import RoutingTable, assign
-from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
+from feedback.events import BASE, COMPLETIONS, FEEDBACK, Completion, Feedback
 from feedback.ids import Signer
 from feedback.log import EventLog, Record
 from feedback.opening import open_sealer
@@ -90,13 +90,25 @@ class Gateway:
                 return float(row.rsplit(" ", 1)[1])
         return 0.0
 
-    def decide(self, table: RoutingTable, number: int | None = None, fence: int = 0) -> None:
+    def decide(
+        self,
+        table: RoutingTable,
+        number: int | None = None,
+        fence: int = 0,
+        lives: tuple[str, ...] = (BASE,),
+    ) -> None:
         """Put a routing table in force, as the controller does, and wait until it is."""
-        self.append(table, number, fence)
+        self.append(table, number, fence, lives)
         eventually(lambda: self.metric("hearken_table_epoch") == table.epoch, f"table {table.epoch} in force")
 
-    def append(self, table: RoutingTable, number: int | None = None, fence: int = 0) -> None:
-        """Log a decision with a routing table."""
+    def append(
+        self,
+        table: RoutingTable,
+        number: int | None = None,
+        fence: int = 0,
+        lives: tuple[str, ...] = (BASE,),
+    ) -> None:
+        """Log a decision with a routing table. lives: the versions that are or were live, oldest first."""
         number = table.epoch if number is None else number
         decision = Decision(
             event_id=f"decision-{number}-{table.epoch}",
@@ -108,7 +120,7 @@ class Gateway:
             stage_after="idle",
             table=table,
             sentence="A test decided.",
-            state=ReleaseState(table=table),
+            state=ReleaseState(table=table, lives=lives),
         )
         self.log.append([entry(decision)]).result()
 
