@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from feedback.ids import Signer
+from feedback.ids import RESPONSE_PREFIX, Signer
 from feedback.log import EventLog
 from feedback.opening import open_sealer
 from feedback.redaction import load_redactor
@@ -31,6 +31,8 @@ from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
 from serve.completions import parse_text
 from serve.cors import allow_origins, is_of_another_page
+from serve.dialects import error_at
+from serve.doors import ChatDoor, Door, Json
 from serve.engines import Fleet
 from serve.errors import (
     ApiError,
@@ -42,9 +44,9 @@ from serve.errors import (
     json_response,
 )
 from serve.feedback_api import FeedbackApi
-from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, Tokens, found, presented, with_token
+from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, Tokens, found, presented
 from serve.following import TableFollower
-from serve.generation import Route
+from serve.generation import Route, consents
 from serve.hosts import TrustedHosts
 from serve.idempotency import Idempotency
 from serve.imports import Imports
@@ -62,7 +64,18 @@ from serve.receipt_api import ReceiptApi
 from serve.receipt_store import ReceiptStore
 from serve.receipts import Receipts
 from serve.recording import Recorder
-from serve.requests import ChatRequest, parse_chat, parse_object, read_body, unknown_model
+from serve.requests import (
+    ChatRequest,
+    check_chat,
+    parse_chat,
+    parse_object,
+    read_body,
+    unknown_model,
+    user_of,
+)
+from serve.responses_door import ResponseDoor
+from serve.responses_request import echo_of, parse_response, to_chat
+from serve.responses_stored import StoredResponses, kept_with
 from serve.settings import GatewaySettings
 from serve.stored import StoredCompletions
 from serve.stored_api import StoredApi
@@ -138,6 +151,8 @@ def create_app(
     app.add_route(one, gateway.stored_one, methods=["GET", "POST", "DELETE"])
     app.add_route(one + "/messages", gateway.stored_messages, methods=["GET"])
     app.add_route("/v1/completions", gateway.completions, methods=["POST"])
+    app.add_route("/v1/responses", gateway.responses, methods=["POST"])
+    app.add_route("/v1/responses/{response_id}", gateway.stored_response, methods=["GET", "DELETE"])
     route("/v1/comparisons", gateway.comparisons, methods=["POST"])
     app.add_route("/v1/feedback", gateway.feedback, methods=["POST"])
     app.add_route("/feedback", gateway.tensorzero_feedback, methods=["POST"])
@@ -202,6 +217,7 @@ class Gateway:
         self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
         self._leases = Leases(shared)
         self._stored = StoredApi(stored, privacy)
+        self._responses = StoredResponses(self._stored)
         self._upstream = Upstream(settings.engine_timeout_seconds)
         self._fleet = Fleet(settings, self._upstream, self.metrics)
         table_file = settings.data / "table.json"
@@ -290,16 +306,48 @@ class Gateway:
         asked = parse_text(await self._json(request), self._settings.model_name)
         return await self._answer(request, asked, caller, since)
 
-    async def _answer(self, request: Request, asked: ChatRequest, caller: Caller, since: int) -> Response:
+    async def responses(self, request: Request) -> Response:
+        """POST /v1/responses, OpenAI's newer API."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        body = parse_response(await self._json(request), self._settings.model_name)
+        history, previous, name = [], body.get("previous_response_id"), user_of(body)
+        if previous is not None:
+            user = self._chat.pseudonym(caller, name, self._addresses.of(request))
+            history = await self._responses.history(previous, caller, user, name is not None)
+        asked = check_chat(
+            to_chat(body, history), self._settings.model_name, self._settings.default_max_tokens
+        )
+        echo = echo_of(body, asked.wants_storing and consents(asked, caller))
+        asked = replace(asked, id_prefix=RESPONSE_PREFIX, kept_with=kept_with(echo, name is not None))
+        return await self._answer(request, asked, caller, since, partial(ResponseDoor, echo))
+
+    async def stored_response(self, request: Request) -> Response:
+        """GET and DELETE /v1/responses/{response_id}."""
+        caller = await self._enter(request, "chat")
+        response_id = request.path_params["response_id"]
+        work = self._responses.delete if request.method == "DELETE" else self._responses.read
+        return json_response(await work(caller.tenant, response_id))
+
+    async def _answer(
+        self,
+        request: Request,
+        asked: ChatRequest,
+        caller: Caller,
+        since: int,
+        make_door: Callable[[str, Json], Door] = ChatDoor,
+    ) -> Response:
         check_blind(asked, caller)
-        route = self._chat.route(await self._user(request, caller, asked.user), caller, since)
+        user = await self._user(request, caller, asked.user)
+        route = self._chat.route(user, caller, since, asked.id_prefix)
         _show_operator(request, caller, route)
         token = self._token(request, caller, since, route.user, route.completion_id)
+        door = make_door(route.completion_id, token)
         if asked.stream:
-            events, mark = self._chat.stream(asked, route), partial(with_token, token=token)
-            return EventStream(events, _STREAM_HEADERS, mark, self._settings.keep_alive_seconds)
+            events = self._chat.stream(asked, route, door)
+            return EventStream(events, _STREAM_HEADERS, door, self._settings.keep_alive_seconds)
         async with while_present(request.receive):
-            return json_response(await self._chat.whole(asked, route) | {EXTENSION: token})
+            return json_response(door.whole(await self._chat.whole(asked, route)))
 
     async def _stored_list(self, request: Request) -> Response:
         caller = await self._enter(request, "chat")
@@ -563,9 +611,9 @@ def _page(name: str, headers: Mapping[str, str] = _PAGE_HEADERS) -> Callable[[],
     return page
 
 
-async def _on_api_error(_: Request, error: Exception) -> Response:
+async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error_response(error)
+    return error_at(request.url.path, error)
 
 
 async def _on_client_gone(_: Request, error: Exception) -> Response:
@@ -587,16 +635,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Unknown routes and methods, which the framework reports."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        answer = error_response(
+        answer = error_at(
+            request.url.path,
             MethodNotAllowed(
                 f"{request.method} is not allowed on {request.url.path}.", code="method_not_allowed"
-            )
+            ),
         )
         answer.headers["allow"] = ", ".join(sorted(_methods(request)))
         return answer
     if error.status_code == 404:
-        return error_response(
-            NotFound(f"There is no {request.method} {request.url.path}.", code="unknown_url")
+        return error_at(
+            request.url.path,
+            NotFound(f"There is no {request.method} {request.url.path}.", code="unknown_url"),
         )
     return json_response(
         {"error": ApiError(str(error.detail), code="http_error").as_dict()["error"]}, error.status_code

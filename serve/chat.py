@@ -9,12 +9,13 @@ import orjson
 
 from deploy.table import assign
 from deploy.thoughts import PROMPT_END, is_closed
-from feedback.ids import Signer
+from feedback.ids import PREFIX, Signer
 from serve.answers import lacks_answer, take_as_answered
 from serve.attempts import Want
 from serve.blame import Blame
 from serve.caller import Caller
 from serve.completions import TextGeneration, TextRequest
+from serve.doors import Door
 from serve.engines import Fleet
 from serve.failing import failure_of
 from serve.following import TableFollower
@@ -25,7 +26,6 @@ from serve.metrics import Metrics
 from serve.recording import Recorder
 from serve.requests import ChatRequest
 from serve.stored_api import StoredApi
-from serve.streaming import event
 from serve.upstream import CHAT_PATH, Upstream, UpstreamError
 from serve.watching import Engine
 
@@ -61,11 +61,14 @@ class Chat:
         """The name under which a user is logged; users without a name are told apart by their address."""
         return self._signer.pseudonym(caller.tenant, user or f"anonymous-{address}")
 
-    def route(self, user: str, caller: Caller, since: int) -> Route:
-        """The route of a user (a pseudonym) under the table in force. since: when the request began."""
+    def route(self, user: str, caller: Caller, since: int, prefix: str = PREFIX) -> Route:
+        """The route of a user (a pseudonym) under the table in force.
+
+        since: when the request began; prefix: of the answer's id.
+        """
         table = self._follower.table
         arm = assign(user, table)
-        completion_id = self._signer.new_completion_id()
+        completion_id = self._signer.new_completion_id(prefix)
         return Route(completion_id, user, arm, table.version(arm), table.epoch, caller=caller, since=since)
 
     def reference_route(self, user: str, caller: Caller, since: int) -> Route:
@@ -119,7 +122,7 @@ class Chat:
 
     async def _begin(self, asked: ChatRequest, route: Route) -> Generation:
         route = replace(route, cache_salt=self._cache_salt(route.caller, asked))
-        if asked.wants_storing and consents(asked, route):
+        if asked.wants_storing and consents(asked, route.caller):
             return KeptGeneration(asked, route, self._model_name)
         if not isinstance(asked, TextRequest):
             return Generation.of_chat(asked, route, self._model_name)
@@ -151,11 +154,11 @@ class Chat:
                 if not want.may_try_again(failure):
                     raise await self._blame.told(failure, asked, route) from failure
 
-    async def stream(self, asked: ChatRequest, route: Route) -> AsyncGenerator[bytes, None]:
+    async def stream(self, asked: ChatRequest, route: Route, door: Door) -> AsyncGenerator[bytes, None]:
         """Server-sent events for the client, as they come; those that arrived together leave together.
 
         Raises ApiError before the first event; after it, an error is the last event. The completion is
-        durable before `[DONE]`. A stream that either side cuts short is logged as far as it came.
+        durable before the stream's end. A stream that either side cuts short is logged as far as it came.
         """
         generation = await self._begin(asked, route)
         with self._telling_failures(generation):
@@ -166,18 +169,18 @@ class Chat:
                 batch = answering.first
                 while batch is not None:
                     answering.engine.heard = time.monotonic()
-                    shown = [event(seen) for chunk in batch if (seen := generation.take_chunk(chunk))]
+                    shown = [door.chunk(seen) for chunk in batch if (seen := generation.take_chunk(chunk))]
                     if shown:
                         yield shown[0] if len(shown) == 1 else b"".join(shown)
                     batch = await anext(answering.rest, None)
             generation.unfinished = None
             answering.engine.pace.note(generation.transcript.longest, time.perf_counter() - begun)
-            end = b"data: [DONE]\n\n"
+            end = door.end()
         except UpstreamError as failure:
             generation.unfinished = "error"
             if not generation.transcript.has_tokens:
                 self._tell_failure(generation, failure_of(failure))
-            end = event((await self._blame.told(failure, asked, route)).as_dict())
+            end = door.broken(await self._blame.told(failure, asked, route))
         finally:
             tokens = generation.is_worth_logging and generation.transcript.has_tokens
             if tokens and generation.unfinished == "abort":

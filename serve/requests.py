@@ -1,5 +1,6 @@
 """What clients send: reading a body, checking a chat request, and writing the request that vLLM gets."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import orjson
 from fastapi import Request
 
 from feedback.events import Sampling
+from feedback.ids import PREFIX
 from serve.affinity import of_chat
 from serve.errors import BadRequest, BodyTooLarge, NotFound
 from serve.grammars import check_grammars
@@ -15,7 +17,15 @@ from serve.request_schemas import CHAT, MAX_USER_CHARS
 from serve.schema import check
 from serve.upstream import CHAT_PATH
 
-__all__ = ["MAX_USER_CHARS", "ChatRequest", "parse_chat", "read_body", "unknown_model", "upstream_body"]
+__all__ = [
+    "MAX_USER_CHARS",
+    "ChatRequest",
+    "check_chat",
+    "parse_chat",
+    "read_body",
+    "unknown_model",
+    "upstream_body",
+]
 
 # Meant for hearken, or not for clients to set. `priority`, `request_id` and the transfers between engines are
 # the operator's; without `include_reasoning` vLLM would keep the tokens' ids and logprobs to itself.
@@ -29,6 +39,11 @@ _NOT_PASSED = frozenset(
 _MAX_LEVELS = 100
 """Of a body; far more than chats need. What reads and writes JSON here and in vLLM ends at some 250."""
 _GREEDY_BELOW = 1e-5  # vLLM's own bound for temperatures that are taken for 0
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""An escape in a JSON string: both halves of a character, one half by itself (the group), or another."""
 _OUTDATED = {"functions": "tools", "function_call": "tool_choice"}
 
 # Fields that reshape the sampling distribution in ways that a learner who knows only logits cannot undo,
@@ -73,12 +88,20 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+        try:
+            body = orjson.loads(_without_half_characters(raw))
+        except orjson.JSONDecodeError:
+            raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
     if _is_deeper(body, _MAX_LEVELS):
         raise BadRequest(f"The body is nested more than {_MAX_LEVELS} levels deep.", code="invalid_json")
     return body
+
+
+def _without_half_characters(raw: bytes) -> bytes:
+    """JSON with U+FFFD in place of each half of a character: JavaScript cuts emojis in two."""
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], raw)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -107,6 +130,8 @@ class ChatRequest:
     external_id: str | None = None  # the team's own names for the completion and the conversation
     episode_id: str | None = None
     consent: bool | None = None  # to keep the texts and learn from them; None: what the tenant's default is
+    id_prefix: str = PREFIX  # of the answer's id
+    kept_with: dict[str, Any] | None = None  # what a stored answer has besides; None: what a chat's has
 
     path = CHAT_PATH  # at the engine
     prompt_field = "messages"
@@ -142,7 +167,11 @@ def parse_chat(raw: bytes, model_name: str, default_max_tokens: int | None = Non
 
     Raises BadRequest naming the field, NotFound for another model.
     """
-    body = parse_object(raw)
+    return check_chat(parse_object(raw), model_name, default_max_tokens)
+
+
+def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
+    """`parse_chat` of a body that is parsed already, which becomes the request's."""
     for field, newer in _OUTDATED.items():
         if body.get(field) is not None:
             raise BadRequest(
@@ -150,6 +179,7 @@ def parse_chat(raw: bytes, model_name: str, default_max_tokens: int | None = Non
             )
     check(body, CHAT)
     check_model(body["model"], model_name)
+    _tidy(body)
     wants_logprobs = bool(body.get("logprobs"))
     for field in ("top_logprobs", "logprob_token_ids"):
         if body.get(field) and not wants_logprobs:
@@ -235,6 +265,17 @@ def unknown_model(model: str, model_name: str) -> NotFound:
     """The error for a model name that is not the public one."""
     message = f"The model {model[:100]!r} does not exist; this service has {model_name!r}."
     return NotFound(message, param="model", code="model_not_found")
+
+
+def _tidy(body: dict[str, Any]) -> None:
+    """Bring what clients write in several ways into the one that vLLM and chat templates know, in place."""
+    if body.get("tools") == []:
+        del body["tools"]
+        if body.get("tool_choice") in (None, "auto", "none"):
+            body.pop("tool_choice", None)
+    for message in body["messages"]:
+        if message.get("content") == []:
+            message["content"] = None
 
 
 def _check_tool_choice(body: dict[str, Any]) -> None:

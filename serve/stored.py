@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import orjson
 
+from feedback.ids import PREFIX
 from feedback.sqlite_file import connect
 
 Json = dict[str, Any]
@@ -42,13 +43,17 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which to list: those with all of `metadata`, oldest first ("asc") or newest, from behind `after`."""
+    """Which to list: those with all of `metadata`, oldest first ("asc") or newest, from behind `after`.
+
+    prefix: of the ids of those that are meant, of one API (see `feedback.ids`).
+    """
 
     limit: int = 20
     order: Literal["asc", "desc"] = "asc"
     after: str | None = None
     model: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,8 @@ class SqliteStored:
 
     def page(self, tenant: str, query: Query) -> Page | None:
         """See `StoredCompletions.page`."""
-        conditions, values = ["tenant = ?", "expires > ?"], [tenant, time.time()]
+        conditions = ["tenant = ?", "expires > ?", "substr(id, 1, ?) = ?"]
+        values: list[Any] = [tenant, time.time(), len(query.prefix), query.prefix]
         if query.after is not None:
             key = (tenant, query.after, time.time())
             found = self._do(lambda db: db.execute(f"SELECT place FROM stored {_ONE}", key).fetchall())

@@ -173,7 +173,7 @@ def _of_hash(tenant: str, completion_id: str, found: dict[bytes, bytes]) -> Stor
 
 
 def _fits(item: Stored, query: Query) -> bool:
-    if query.model not in (None, item.model):
+    if query.model not in (None, item.model) or not item.completion_id.startswith(query.prefix):
         return False
     return all(item.metadata.get(key) == value for key, value in query.metadata.items())
 
