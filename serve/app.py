@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from feedback.ids import RESPONSE_PREFIX, Signer
+from feedback.ids import MESSAGE_PREFIX, RESPONSE_PREFIX, Signer
 from feedback.log import EventLog
 from feedback.opening import open_sealer
 from feedback.redaction import load_redactor
@@ -29,7 +29,7 @@ from serve.blinding import check_blind
 from serve.caller import Caller, Scope
 from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
-from serve.completions import parse_text
+from serve.completions import check_text
 from serve.cors import allow_origins, is_of_another_page
 from serve.dialects import error_at
 from serve.doors import ChatDoor, Door, Json
@@ -54,6 +54,9 @@ from serve.leases import Leases
 from serve.limits import NO_LIMITS
 from serve.listening import most_connections
 from serve.media import check_json
+from serve.messages_door import MessageDoor
+from serve.messages_request import parse_count, parse_message
+from serve.messages_request import to_chat as message_as_chat
 from serve.metering import Metering
 from serve.metrics import Metrics
 from serve.observing import Observe
@@ -67,20 +70,22 @@ from serve.recording import Recorder
 from serve.requests import (
     ChatRequest,
     check_chat,
-    parse_chat,
     parse_object,
     read_body,
     unknown_model,
     user_of,
 )
 from serve.responses_door import ResponseDoor
-from serve.responses_request import echo_of, parse_response, to_chat
+from serve.responses_request import echo_of, parse_response
+from serve.responses_request import to_chat as response_as_chat
 from serve.responses_stored import StoredResponses, kept_with
 from serve.settings import GatewaySettings
 from serve.stored import StoredCompletions
 from serve.stored_api import StoredApi
 from serve.streaming import EventStream, while_present
 from serve.tensorzero import translate
+from serve.tokenizing import PATH as TOKENIZE_PATH
+from serve.tokenizing import parse_tokenize, question_of
 from serve.upstream import Upstream
 from serve.users import Users
 from serve.visit import visit_of
@@ -151,6 +156,9 @@ def create_app(
     app.add_route(one, gateway.stored_one, methods=["GET", "POST", "DELETE"])
     app.add_route(one + "/messages", gateway.stored_messages, methods=["GET"])
     app.add_route("/v1/completions", gateway.completions, methods=["POST"])
+    app.add_route("/v1/messages", gateway.messages, methods=["POST"])
+    app.add_route("/v1/messages/count_tokens", gateway.count_tokens, methods=["POST"])
+    app.add_route(TOKENIZE_PATH, gateway.tokenize, methods=["POST"])
     app.add_route("/v1/responses", gateway.responses, methods=["POST"])
     app.add_route("/v1/responses/{response_id}", gateway.stored_response, methods=["GET", "DELETE"])
     route("/v1/comparisons", gateway.comparisons, methods=["POST"])
@@ -292,7 +300,7 @@ class Gateway:
             return await self._stored_list(request)
         since = self._privacy.instant()
         caller = await self._enter(request, "chat")
-        asked = self._parse_chat(await self._json(request))
+        asked = self._check_chat(parse_object(await self._json(request)))
         if asked.wants_comparison:
             compared, token = await self._compare(request, one_of_two(asked), caller, since)
             answer = compared.as_choices()
@@ -303,7 +311,7 @@ class Gateway:
         """POST /v1/completions, OpenAI's older one."""
         since = self._privacy.instant()
         caller = await self._enter(request, "chat")
-        asked = parse_text(await self._json(request), self._settings.model_name)
+        asked = check_text(parse_object(await self._json(request)), self._settings.model_name)
         return await self._answer(request, asked, caller, since)
 
     async def responses(self, request: Request) -> Response:
@@ -315,12 +323,41 @@ class Gateway:
         if previous is not None:
             user = self._chat.pseudonym(caller, name, self._addresses.of(request))
             history = await self._responses.history(previous, caller, user, name is not None)
-        asked = check_chat(
-            to_chat(body, history), self._settings.model_name, self._settings.default_max_tokens
-        )
+        asked = self._check_chat(response_as_chat(body, history))
         echo = echo_of(body, asked.wants_storing and consents(asked, caller))
         asked = replace(asked, id_prefix=RESPONSE_PREFIX, kept_with=kept_with(echo, name is not None))
         return await self._answer(request, asked, caller, since, partial(ResponseDoor, echo))
+
+    async def messages(self, request: Request) -> Response:
+        """POST /v1/messages, Anthropic's API."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        body = parse_message(await self._json(request), self._settings.model_name)
+        asked = replace(self._check_chat(message_as_chat(body)), id_prefix=MESSAGE_PREFIX)
+        return await self._answer(request, asked, caller, since, MessageDoor)
+
+    async def count_tokens(self, request: Request) -> Response:
+        """POST /v1/messages/count_tokens, Anthropic's."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        body = parse_count(await self._json(request), self._settings.model_name)
+        asked = self._check_chat(message_as_chat(body))
+        told = await self._tokenize(request, question_of(asked), asked, caller, since)
+        return json_response({"input_tokens": told["count"]})
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize, vLLM's."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        asked, question = parse_tokenize(await self._json(request), self._settings.model_name)
+        return json_response(await self._tokenize(request, question, asked, caller, since))
+
+    async def _tokenize(
+        self, request: Request, question: Json, asked: ChatRequest, caller: Caller, since: int
+    ) -> Json:
+        route = self._chat.route(await self._user(request, caller, asked.user), caller, since)
+        async with while_present(request.receive):
+            return await self._chat.tokenized(question, asked, route)
 
     async def stored_response(self, request: Request) -> Response:
         """GET and DELETE /v1/responses/{response_id}."""
@@ -375,7 +412,7 @@ class Gateway:
         """POST /v1/comparisons: two answers to choose from."""
         since = self._privacy.instant()
         caller = await self._enter(request, "chat")
-        asked = self._parse_chat(await self._json(request))
+        asked = self._check_chat(parse_object(await self._json(request)))
         compared, token = await self._compare(request, comparable(asked), caller, since)
         return json_response(compared.as_sides() | {EXTENSION: token})
 
@@ -449,7 +486,7 @@ class Gateway:
         if self._access.is_open:
             if is_of_another_page(request.headers, self._settings.cors_origins):
                 return None
-        elif "authorization" not in request.headers:
+        elif not {"authorization", "x-api-key"}.intersection(request.headers):
             return None
         return Sender(self._addresses.of(request), await self._enter(request, "feedback"))
 
@@ -574,8 +611,8 @@ class Gateway:
             await self._metering.admit_user(caller, user if name or not caller.key_id else None)
         return user
 
-    def _parse_chat(self, raw: bytes) -> ChatRequest:
-        return parse_chat(raw, self._settings.model_name, self._settings.default_max_tokens)
+    def _check_chat(self, body: Json) -> ChatRequest:
+        return check_chat(body, self._settings.model_name, self._settings.default_max_tokens)
 
     async def _json(self, request: Request) -> bytes:
         """A body that says that it is JSON. Raises UnsupportedMediaType, BodyTooLarge."""

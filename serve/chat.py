@@ -26,6 +26,7 @@ from serve.metrics import Metrics
 from serve.recording import Recorder
 from serve.requests import ChatRequest
 from serve.stored_api import StoredApi
+from serve.tokenizing import PATH as TOKENIZE_PATH
 from serve.upstream import CHAT_PATH, Upstream, UpstreamError
 from serve.watching import Engine
 
@@ -136,6 +137,11 @@ class Chat:
         A client's own salt tells its users apart within the tenant; it can be no other tenant's.
         """
         return self._signer.sign("cache salt", f"{caller.tenant}\0{asked.body.get('cache_salt') or ''}")
+
+    async def tokenized(self, question: Json, asked: ChatRequest, route: Route) -> Json:
+        """What an engine says of the tokens of a prompt: vLLM's answer to /tokenize. Raises ApiError."""
+        body = orjson.dumps({**question, "model": route.version})
+        return await self._first_answer(asked, route, body, TOKENIZE_PATH)
 
     async def _detokenized(self, token_ids: list[int], asked: ChatRequest, route: Route) -> str:
         body = orjson.dumps({"model": route.version, "tokens": token_ids})

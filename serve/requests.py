@@ -21,7 +21,6 @@ __all__ = [
     "MAX_USER_CHARS",
     "ChatRequest",
     "check_chat",
-    "parse_chat",
     "read_body",
     "unknown_model",
     "upstream_body",
@@ -162,16 +161,11 @@ class ChatRequest:
         return bool((self.body.get("hearken") or {}).get("compare"))
 
 
-def parse_chat(raw: bytes, model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
-    """Check a chat request; without a limit of its own its answer gets the default one.
+def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
+    """Check a chat request, whose `body` may be changed; without a limit its answer gets the default one.
 
     Raises BadRequest naming the field, NotFound for another model.
     """
-    return check_chat(parse_object(raw), model_name, default_max_tokens)
-
-
-def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
-    """`parse_chat` of a body that is parsed already, which becomes the request's."""
     for field, newer in _OUTDATED.items():
         if body.get(field) is not None:
             raise BadRequest(
