@@ -15,6 +15,7 @@ from serve.attempts import Want
 from serve.blame import Blame
 from serve.caller import Caller
 from serve.completions import TextGeneration, TextRequest
+from serve.cut_calls import take_cut_calls
 from serve.doors import Door
 from serve.engines import Fleet
 from serve.failing import failure_of
@@ -96,6 +97,8 @@ class Chat:
                 end = await self._detokenized(answer["prompt_token_ids"][-PROMPT_END:], asked, route)
                 if is_closed(end):
                     take_as_answered(answer)
+            if asked.path == CHAT_PATH:
+                take_cut_calls(answer, asked.body)
             shown = generation.take_whole(answer)
         if generation.is_worth_logging:
             await self._recorder.completion(generation)

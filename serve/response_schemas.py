@@ -80,10 +80,11 @@ _ANSWER = of(
 )
 HEARKEN: Schema = {
     "type": "object",
-    "description": "A token to vote with; of a comparison also the ids of its sides.",
+    "description": "A token to vote with; of a response its id again, of a comparison the ids of its sides.",
     "properties": {
         "feedback_token": _STRING,
         "feedback_token_expires_at": _COUNT,
+        "completion_id": _STRING,
         "comparison": of(comparison_id=_STRING, a=_STRING, b=_STRING),
     },
 }

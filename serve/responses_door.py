@@ -13,13 +13,16 @@ Json = dict[str, Any]
 
 
 class ResponseDoor:
-    """One response. `echo`: what it says of its request; `token`: to vote on it with."""
+    """One response. `echo`: what it says of its request; `token`: to vote on it with.
+
+    The id to vote on is there twice: LiteLLM gives its users an id of its own in place of the response's.
+    """
 
     quiet = COMMENT
 
     def __init__(self, echo: Json, completion_id: str, token: Json) -> None:
         self._id = completion_id
-        self._echo = echo | {EXTENSION: token}
+        self._echo = echo | {EXTENSION: token | {"completion_id": completion_id}}
         self._items = Items(completion_id.removeprefix(RESPONSE_PREFIX), self._tell)
         self._head: Json | None = None  # of the chunks: when it began and the model
         self._finish: str | None = None

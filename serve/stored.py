@@ -1,4 +1,4 @@
-"""Answers that clients asked to `store`: kept for 30 days, to be listed and read again by the same tenant.
+"""Answers that clients asked to `store`: kept for a while, to be listed and read again by the same tenant.
 
 This is the clients' copy, apart from the log: it can be changed and deleted, and nothing is learnt from it.
 """

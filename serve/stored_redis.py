@@ -178,6 +178,8 @@ def _fits(item: Stored, query: Query) -> bool:
     return all(item.metadata.get(key) == value for key, value in query.metadata.items())
 
 
-def open_stored(data: Path, redis_url: str | None) -> StoredCompletions:
-    """Redis when there is one, else a file in the data folder."""
-    return SqliteStored(data / "stored.db") if redis_url is None else RedisStored(redis_url)
+def open_stored(data: Path, redis_url: str | None, keep_seconds: float = KEEP_SECONDS) -> StoredCompletions:
+    """Redis when there is one, else a file in the data folder. Answers are kept for `keep_seconds`."""
+    if redis_url is None:
+        return SqliteStored(data / "stored.db", keep_seconds)
+    return RedisStored(redis_url, keep_seconds)
