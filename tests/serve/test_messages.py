@@ -11,6 +11,7 @@ import pytest
 from feedback.ids import MESSAGE_PREFIX
 from serve.keyfile import edit_keys
 from serve.keys import make_key
+from serve.messages_door import MessageDoor
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import EOS, PROMPT, THOUGHT, FakeVllm, Trouble
 
@@ -356,3 +357,15 @@ def test_other_errors_have_anthropics_types(steady: Gateway) -> None:
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (405, "invalid_request_error")
     assert steady.http.get("/v1/messages/x").json()["error"]["type"] == "not_found_error"
     assert steady.http.get("/v1/messagesx").json()["error"]["code"] == "unknown_url"
+
+
+def test_what_stopped_an_answer_is_named() -> None:
+    message = {"role": "assistant", "content": "I am"}
+    for stopped, reason, sequence in (
+        (".", "stop_sequence", "."),
+        (None, "end_turn", None),
+        (2, "end_turn", None),
+    ):
+        choice = {"message": message, "finish_reason": "stop", "stop_reason": stopped}
+        shown = MessageDoor("msg_1", {}).whole({"model": "hearken", "choices": [choice]})
+        assert (shown["stop_reason"], shown["stop_sequence"]) == (reason, sequence)
