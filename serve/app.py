@@ -26,6 +26,7 @@ from serve.access import Access
 from serve.addresses import Addresses
 from serve.blame import Blame
 from serve.blinding import check_blind
+from serve.bodies import parse_object, read_body
 from serve.caller import Caller, Scope
 from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
@@ -70,15 +71,13 @@ from serve.recording import Recorder
 from serve.requests import (
     ChatRequest,
     check_chat,
-    parse_object,
-    read_body,
     unknown_model,
     user_of,
 )
 from serve.responses_door import ResponseDoor
 from serve.responses_request import echo_of, parse_response
 from serve.responses_request import to_chat as response_as_chat
-from serve.responses_stored import StoredResponses, kept_with
+from serve.responses_stored import StoredResponses, check_length, kept_with
 from serve.settings import GatewaySettings
 from serve.stored import StoredCompletions
 from serve.stored_api import StoredApi
@@ -318,11 +317,13 @@ class Gateway:
         """POST /v1/responses, OpenAI's newer API."""
         since = self._privacy.instant()
         caller = await self._enter(request, "chat")
-        body = parse_response(await self._json(request), self._settings.model_name)
+        raw = await self._json(request)
+        body = parse_response(raw, self._settings.model_name)
         history, previous, name = [], body.get("previous_response_id"), user_of(body)
         if previous is not None:
             user = self._chat.pseudonym(caller, name, self._addresses.of(request))
             history = await self._responses.history(previous, caller, user, name is not None)
+            check_length(history, len(raw), self._settings.max_body_bytes)
         asked = self._check_chat(response_as_chat(body, history))
         echo = echo_of(body, asked.wants_storing and consents(asked, caller))
         asked = replace(asked, id_prefix=RESPONSE_PREFIX, kept_with=kept_with(echo, name is not None))

@@ -4,8 +4,9 @@ from typing import Any
 
 import orjson
 
+from serve.bodies import parse_object
 from serve.messages_schema import COUNT, MESSAGE, refuse_foreign
-from serve.requests import check_model, parse_object
+from serve.requests import check_model
 from serve.schema import check
 
 Json = dict[str, Any]

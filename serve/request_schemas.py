@@ -33,8 +33,10 @@ _PARTS: Schema = {
     "items": {"anyOf": [_PART, _IMAGE, _AUDIO, _OTHER_PART]},
 }
 _CONTENT: Schema = {"anyOf": [STRING, _PARTS]}
-_SAID: Schema = {"anyOf": [STRING, _PARTS | {"minItems": 0}, {"type": "null"}]}
-"""Of an assistant: some clients send an empty list beside calls of functions."""
+_TOLD: Schema = {"anyOf": [STRING, _PARTS | {"minItems": 0}]}
+"""By a tool that may have nothing to tell."""
+_SAID: Schema = {"anyOf": [*_TOLD["anyOf"], {"type": "null"}]}
+"""By an assistant: some clients send an empty list beside calls of functions."""
 _CALL = record(
     ["id", "type", "function"],
     id=STRING,
@@ -53,7 +55,7 @@ _MESSAGE: Schema = {
             name=STRING,
             tool_calls=or_null({"type": "array", "items": _CALL}),
         ),
-        record(["role", "content", "tool_call_id"], role=word("tool"), content=_CONTENT, tool_call_id=STRING),
+        record(["role", "content", "tool_call_id"], role=word("tool"), content=_TOLD, tool_call_id=STRING),
     ]
 }
 _TOOL = record(

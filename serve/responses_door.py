@@ -24,7 +24,7 @@ class ResponseDoor:
         self._id = completion_id
         self._echo = echo | {EXTENSION: token | {"completion_id": completion_id}}
         self._items = Items(completion_id.removeprefix(RESPONSE_PREFIX), self._tell)
-        self._head: Json | None = None  # of the chunks: when it began and the model
+        self._created: int | None = None
         self._finish: str | None = None
         self._usage: Json | None = None
         self._events: list[bytes] = []
@@ -36,7 +36,7 @@ class ResponseDoor:
 
     def chunk(self, chunk: Json) -> bytes:
         """See `Door.chunk`."""
-        self._begin(chunk)
+        self._begin(chunk["created"])
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk["choices"]:
             self._finish = choice.get("finish_reason") or self._finish
@@ -52,22 +52,22 @@ class ResponseDoor:
 
     def broken(self, error: ApiError) -> bytes:
         """See `Door.broken`."""
-        self._begin({"created": int(time.time()), "model": self._echo.get("model", "")})
+        self._begin(int(time.time()))
         code = "server_error" if error.status >= 500 else error.code
         failed = self._response("failed") | {"error": {"code": code, "message": error.message}}
         self._tell("response.failed", {"response": failed})
         return self._take()
 
-    def _begin(self, head: Json) -> None:
-        if self._head is None:
-            self._head = {"created": head["created"], "model": head["model"]}
+    def _begin(self, created: int) -> None:
+        if self._created is None:
+            self._created = created
             for kind in ("created", "in_progress"):
                 self._tell(f"response.{kind}", {"response": self._response("in_progress")})
 
     def _response(self, status: str) -> Json:
-        assert self._head is not None
+        assert self._created is not None
         return _response(
-            self._id, self._head, status, self._finish, self._items.items, self._usage, self._echo
+            self._id, self._created, status, self._finish, self._items.items, self._usage, self._echo
         )
 
     def _tell(self, kind: str, said: Json) -> None:
@@ -87,7 +87,13 @@ def response_of(answer: Json, echo: Json) -> Json:
     items.add(choice["message"], choice.get("logprobs"))
     items.close(status)
     return _response(
-        answer["id"], answer, status, choice["finish_reason"], items.items, answer.get("usage"), echo
+        answer["id"],
+        answer["created"],
+        status,
+        choice["finish_reason"],
+        items.items,
+        answer.get("usage"),
+        echo,
     )
 
 
@@ -101,7 +107,7 @@ def _status(finish: str | None) -> str:
 
 def _response(
     response_id: str,
-    head: Json,
+    created: int,
     status: str,
     finish: str | None,
     items: list[Json],
@@ -112,11 +118,10 @@ def _response(
     return {
         "id": response_id,
         "object": "response",
-        "created_at": head["created"],
+        "created_at": created,
         "status": status,
         "error": None,
         "incomplete_details": {"reason": why} if status == "incomplete" else None,
-        "model": head["model"],
         "output": items,
         "usage": None if usage is None else _usage(usage),
         **echo,

@@ -6,7 +6,8 @@ one message. So items of the assistant that follow each other become one message
 
 from typing import Any
 
-from serve.requests import check_model, parse_object
+from serve.bodies import parse_object
+from serve.requests import check_model
 from serve.responses_schema import LOGPROBS, RESPONSE, refuse_foreign
 from serve.schema import check
 
@@ -166,6 +167,7 @@ def echo_of(body: Json, is_stored: bool) -> Json:
         "instructions": body.get("instructions"),
         "max_output_tokens": body.get("max_output_tokens"),
         "metadata": body.get("metadata") or {},
+        "model": body["model"],
         "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "previous_response_id": body.get("previous_response_id"),
         "reasoning": {"effort": reasoning.get("effort"), "summary": None},

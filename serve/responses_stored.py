@@ -6,9 +6,11 @@ request beside it; its instructions are the first message and nowhere else.
 
 from typing import Any
 
+import orjson
+
 from feedback.ids import RESPONSE_PREFIX
 from serve.caller import Caller
-from serve.errors import NotFound
+from serve.errors import BodyTooLarge, NotFound
 from serve.responses_door import response_of
 from serve.stored import Stored
 from serve.stored_api import StoredApi
@@ -23,6 +25,20 @@ def kept_with(echo: Json, is_named: bool) -> Json:
     has_instructions = echo["instructions"] is not None
     said = {name: value for name, value in echo.items() if name not in ("instructions", "metadata")}
     return {_FIELD: said, "has_instructions": has_instructions, "is_named": is_named}
+
+
+def check_length(history: list[Json], new_bytes: int, limit: int) -> None:
+    """Raises BodyTooLarge for a conversation that exceeds `limit` bytes with what is new, as JSON.
+
+    Whole in one body it would be refused likewise, and the log keeps it as one entry.
+    """
+    if len(orjson.dumps(history)) + new_bytes > limit:
+        raise BodyTooLarge(
+            f"The conversation exceeds {limit} bytes; send the part of it that counts as input, without "
+            "previous_response_id.",
+            param="previous_response_id",
+            code="request_too_large",
+        )
 
 
 class StoredResponses:

@@ -13,7 +13,6 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import orjson
 
-from feedback.ids import PREFIX
 from feedback.sqlite_file import connect
 
 Json = dict[str, Any]
@@ -45,7 +44,7 @@ class Stored:
 class Query:
     """Which to list: those with all of `metadata`, oldest first ("asc") or newest, from behind `after`.
 
-    prefix: of the ids of those that are meant, of one API (see `feedback.ids`).
+    prefix: of the ids of one API's answers (see `feedback.ids`), where only they are meant.
     """
 
     limit: int = 20
@@ -53,7 +52,7 @@ class Query:
     after: str | None = None
     model: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    prefix: str = PREFIX
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

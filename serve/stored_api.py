@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from starlette.datastructures import QueryParams
 
 from feedback.ids import PREFIX
+from serve.bodies import parse_object
 from serve.errors import BadRequest, NotFound, Unavailable
 from serve.keeping import KeptGeneration
 from serve.privacy import Privacy
 from serve.request_schemas import LIST_QUERY, METADATA_CHANGE
-from serve.requests import parse_object
 from serve.schema import check
 from serve.stored import Query, Stored, StoredCompletions, StoreUnavailable
 
@@ -138,7 +138,7 @@ def parse_query(parameters: QueryParams) -> Query:
             param = name.partition("[")[0]
             raise BadRequest(f"{name:.80} is there {len(values)} times; send it once.", param=param)
     check(known, LIST_QUERY)
-    return Query(**known, metadata=metadata)
+    return Query(**known, metadata=metadata, prefix=PREFIX)
 
 
 def _metadata_key(name: str) -> str:

@@ -5,10 +5,11 @@ It is also what counts a prompt's tokens for POST /v1/messages/count_tokens.
 
 from typing import Any
 
+from serve.bodies import parse_object
 from serve.completions import check_text
 from serve.errors import BadRequest
 from serve.request_schemas import CHAT
-from serve.requests import ChatRequest, check_chat, parse_object
+from serve.requests import ChatRequest, check_chat
 from serve.schema import check
 from serve.schema_words import FLAG, FREE, STRING, or_null, record
 

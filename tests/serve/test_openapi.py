@@ -17,7 +17,7 @@ from tests.serve.fake_vllm import FakeVllm
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Gateway]:
-    """A gateway with a stored chat and a stored response, over an engine that answers everything. It imports."""
+    """A gateway with a stored chat and a stored response, whose engine answers everything. It imports."""
     data = tmp_path_factory.mktemp("api")
     engine = FakeVllm().start()
     engine.immune = True

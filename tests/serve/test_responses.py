@@ -232,9 +232,11 @@ def test_a_stream_has_the_documented_events(
 
 def test_thoughts_are_items_of_their_own(gateway: Gateway) -> None:
     answer = create(gateway, Trouble.THINK)
-    thought, said = answer.output
-    assert (thought.type, thought.content[0].text) == ("reasoning", THOUGHT)
-    assert said.content[0].text == TEXT
+    with gateway.openai.responses.stream(model="hearken", input=Trouble.THINK) as stream:
+        streamed = stream.get_final_response()
+    for thought, said in (answer.output, streamed.output):
+        assert (thought.type, thought.content[0].text) == ("reasoning", THOUGHT)
+        assert said.content[0].text == TEXT
     assert answer.usage.output_tokens_details.reasoning_tokens > 0
 
 
@@ -263,6 +265,15 @@ def test_a_conversation_goes_on_from_a_stored_response(gateway: Gateway, fake: F
     assert [m["content"] for m in fake.requests[-1]["messages"]] == [
         *("Be long.", "hi", TEXT, "And now?", TEXT, "Third"),
     ]
+
+
+def test_a_conversation_may_be_as_long_as_a_body(start: Start) -> None:
+    gateway = start(max_body_bytes=3000)
+    first = create(gateway, "a" * 2000)
+    with pytest.raises(openai.APIStatusError) as caught:
+        create(gateway, "b" * 2000, previous_response_id=first.id)
+    assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
+    assert create(gateway, "b", previous_response_id=first.id).output_text == TEXT
 
 
 @pytest.mark.parametrize(
