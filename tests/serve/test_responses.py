@@ -9,8 +9,11 @@ import pydantic
 import pytest
 
 from feedback.ids import RESPONSE_PREFIX
+from serve.errors import engine_unavailable
 from serve.keyfile import edit_keys
 from serve.keys import make_key
+from serve.responses_door import ResponseDoor
+from serve.responses_request import echo_of
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import EOS, PROMPT, THOUGHT, FakeVllm, Trouble
 
@@ -252,6 +255,18 @@ def test_a_stream_that_breaks_off_fails(gateway: Gateway) -> None:
     assert (last.type, last.response.status) == ("response.failed", "failed")
     assert last.response.error.code == "unprocessable_request"  # the engine answers others
     assert gateway.completion(last.response.id).choices[0].finish_reason == "error"
+
+
+def test_a_stream_that_never_began_fails_in_order() -> None:
+    door = ResponseDoor(echo_of({"model": "hearken"}, True), "resp_1", {})
+    lines = door.broken(engine_unavailable()).decode().splitlines()
+    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert [event["type"] for event in told] == [
+        f"response.{k}" for k in ("created", "in_progress", "failed")
+    ]
+    assert [event["sequence_number"] for event in told] == [0, 1, 2]
+    assert told[-1]["response"]["error"]["code"] == "server_error"
+    assert told[-1]["response"]["model"] == "hearken"
 
 
 def test_a_conversation_goes_on_from_a_stored_response(gateway: Gateway, fake: FakeVllm) -> None:
