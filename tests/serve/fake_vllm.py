@@ -163,7 +163,7 @@ class FakeVllm:
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.requests.append(body)
-        said = body.get("prompt") or " ".join(str(m["content"]) for m in body["messages"])
+        said = body.get("prompt") or " ".join(str(m.get("content")) for m in body["messages"])
         tokens = [len(word) for word in said.split()]
         strings = said.split() if body.get("return_token_strs") else None
         return web.json_response(
