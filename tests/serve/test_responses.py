@@ -320,6 +320,33 @@ def test_a_tenant_goes_on_without_names_from_any_address(start: Start) -> None:
     assert ask(other, "10.0.0.1", previous_response_id=first).status_code == 404
 
 
+def test_an_open_service_knows_who_goes_on_by_their_address(start: Start) -> None:
+    gateway = start(trusted_proxies=("127.0.0.0/8",))
+
+    def ask(address: str, **fields: Any) -> Any:
+        body = {"model": "hearken", "input": "hi", **fields}
+        return gateway.http.post("/v1/responses", json=body, headers={"x-forwarded-for": address})
+
+    first = ask("10.0.0.1").json()["id"]
+    assert ask("10.0.0.1", previous_response_id=first).status_code == 200
+    assert ask("10.0.0.2", previous_response_id=first).status_code == 404
+
+
+def test_what_is_stored_is_redacted(start: Start) -> None:
+    gateway = start(redact="patterns")
+    answer = create(gateway, Trouble.SAY + "Mail bob@example.com", instructions="You are eve@example.com.")
+    assert answer.output_text == "Mail bob@example.com"
+    kept = gateway.openai.responses.retrieve(answer.id)
+    assert (kept.output_text, kept.instructions) == ("Mail [email]", "You are [email].")
+
+
+def test_erasing_a_user_erases_their_responses(gateway: Gateway) -> None:
+    answer = create(gateway, user="ada")
+    erased = gateway.http.delete("/v1/users/ada").json()
+    assert (erased["found"], erased["stored_completions"]) == (True, 1)
+    assert gateway.http.get(f"/v1/responses/{answer.id}").status_code == 404
+
+
 def test_stored_responses_are_read_and_deleted_apart_from_chats(gateway: Gateway) -> None:
     client = gateway.openai.responses
     answer = create(gateway, instructions="Be brief.", metadata={"a": "b"})
