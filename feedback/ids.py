@@ -7,6 +7,10 @@ import secrets
 from collections.abc import Sequence
 
 PREFIX = "chatcmpl-"
+RESPONSE_PREFIX = "resp_"
+MESSAGE_PREFIX = "msg_"
+PREFIXES = (PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX)
+"""Of completion ids: each API's clients expect its own."""
 _RANDOM_HEX = 24
 _PSEUDONYM = re.compile(r"u_[0-9a-f]{24}")
 _TAG_HEX = 16
@@ -24,17 +28,20 @@ class Signer:
         # The one-shot digest takes a quarter of the time of hmac.new, and every vote needs two.
         return hmac.digest(self._secret, f"{purpose}\0{text}".encode(), "sha256").hex()[:length]
 
-    def new_completion_id(self) -> str:
-        """A fresh id that `is_ours` accepts: "chatcmpl-" + 24 random hex digits + 16 of their HMAC."""
+    def new_completion_id(self, prefix: str = PREFIX) -> str:
+        """A fresh id that `is_ours` accepts: a prefix + 24 random hex digits + 16 of their HMAC."""
         random = secrets.token_hex(_RANDOM_HEX // 2)
-        return PREFIX + random + self._tag("completion", random, _TAG_HEX)
+        return prefix + random + self._tag(_purpose(prefix), random, _TAG_HEX)
 
     def is_ours(self, completion_id: str) -> bool:
         """Whether this service issued the id: no database, so it works before the completion is logged."""
-        body = completion_id.removeprefix(PREFIX)
-        if body == completion_id or len(body) != _RANDOM_HEX + _TAG_HEX or not body.isascii():
+        prefix = next((each for each in PREFIXES if completion_id.startswith(each)), None)
+        if prefix is None or not completion_id.isascii():
             return False
-        expected = self._tag("completion", body[:_RANDOM_HEX], _TAG_HEX)
+        body = completion_id[len(prefix) :]
+        if len(body) != _RANDOM_HEX + _TAG_HEX:
+            return False
+        expected = self._tag(_purpose(prefix), body[:_RANDOM_HEX], _TAG_HEX)
         return hmac.compare_digest(body[_RANDOM_HEX:], expected)
 
     def sign(self, purpose: str, text: str) -> str:
@@ -53,6 +60,11 @@ class Signer:
     def pseudonym(self, tenant: str, user: str) -> str:
         """The name under which an end user is logged: stable, and meaningless without the secret."""
         return "u_" + self._tag("user", f"{tenant}\0{user}", 24)
+
+
+def _purpose(prefix: str) -> str:
+    """What an id's HMAC is for: an id of one prefix is none of another."""
+    return "completion" if prefix == PREFIX else f"completion {prefix}"
 
 
 def vote_id(tenant: str, rater: str, kind: str, targets: list[tuple[str, int]]) -> str:

@@ -90,7 +90,7 @@ class Access:
         """The sender of a request that needs `scope`. Raises Unauthorized (401) or Forbidden (403)."""
         if self._held is None:
             return self._open
-        held = self._find(request.headers.get("authorization"), self._held)
+        held = self._find(presented_key(request.headers), self._held)
         if scope not in held.caller.scopes:
             raise Forbidden(
                 f"This API key has no scope {scope!r}; it has: {', '.join(held.key.scopes)}.",
@@ -107,11 +107,11 @@ class Access:
         except (Unauthorized, Forbidden):
             return False
 
-    def _find(self, header: str | None, keys: Mapping[str, _Held]) -> _Held:
-        kind, _, presented = (header or "").strip().partition(" ")
-        presented = presented.strip()
-        if kind.lower() != "bearer" or not presented:
-            raise _invalid("No API key was sent: send it in the header 'Authorization: Bearer hk-...'.")
+    def _find(self, presented: str, keys: Mapping[str, _Held]) -> _Held:
+        if not presented:
+            raise _invalid(
+                "No API key was sent: send it in the header 'Authorization: Bearer hk-...', or in x-api-key."
+            )
         held = keys.get(id_of(presented) or "")
         if held is None or not held.key.matches(presented):
             raise _invalid("The API key is not one of this service.")
@@ -150,6 +150,13 @@ class Access:
         limits = key.limits.or_else(self._defaults)
         is_blind = self._blind and "feedback" in key.scopes and "operate" not in key.scopes
         return Caller(key.id, key.tenant, frozenset(key.scopes), limits, consent, is_blind)
+
+
+def presented_key(headers: Mapping[str, str]) -> str:
+    """The key in a request's headers, "" without one: OpenAI's clients send one, Anthropic's the other."""
+    kind, _, bearer = headers.get("authorization", "").strip().partition(" ")
+    bearer = bearer.strip()
+    return bearer if kind.lower() == "bearer" and bearer else headers.get("x-api-key", "").strip()
 
 
 def _invalid(message: str) -> Unauthorized:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from feedback.ids import Signer
+from feedback.ids import MESSAGE_PREFIX, RESPONSE_PREFIX, Signer
 from feedback.log import EventLog
 from feedback.opening import open_sealer
 from feedback.redaction import load_redactor
@@ -26,12 +26,15 @@ from serve.access import Access
 from serve.addresses import Addresses
 from serve.blame import Blame
 from serve.blinding import check_blind
+from serve.bodies import parse_object, read_body
 from serve.caller import Caller, Scope
 from serve.chat import Chat
 from serve.comparisons import Comparison, Comparisons, comparable, one_of_two
-from serve.completions import parse_text
+from serve.completions import check_text
 from serve.conversations import Conversations
 from serve.cors import allow_origins, is_of_another_page
+from serve.dialects import error_at
+from serve.doors import ChatDoor, Door, Json
 from serve.engines import Fleet
 from serve.errors import (
     ApiError,
@@ -43,9 +46,9 @@ from serve.errors import (
     json_response,
 )
 from serve.feedback_api import FeedbackApi
-from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, Tokens, found, presented, with_token
+from serve.feedback_tokens import BROWSER, EXTENSION, HEADER, Tokens, found, presented
 from serve.following import TableFollower
-from serve.generation import Route
+from serve.generation import Route, consents
 from serve.hosts import TrustedHosts
 from serve.idempotency import Idempotency
 from serve.imports import Imports
@@ -54,6 +57,9 @@ from serve.limits import NO_LIMITS
 from serve.listening import most_connections
 from serve.marks import open_marks
 from serve.media import check_json
+from serve.messages_door import MessageDoor
+from serve.messages_request import parse_count, parse_message
+from serve.messages_request import to_chat as message_as_chat
 from serve.metering import Metering
 from serve.metrics import Metrics
 from serve.observing import Observe
@@ -64,12 +70,23 @@ from serve.receipt_api import ReceiptApi
 from serve.receipt_store import ReceiptStore
 from serve.receipts import Receipts
 from serve.recording import Recorder
-from serve.requests import ChatRequest, parse_chat, parse_object, read_body, unknown_model
+from serve.requests import (
+    ChatRequest,
+    check_chat,
+    unknown_model,
+    user_of,
+)
+from serve.responses_door import ResponseDoor
+from serve.responses_request import echo_of, parse_response
+from serve.responses_request import to_chat as response_as_chat
+from serve.responses_stored import StoredResponses, check_length, kept_with
 from serve.settings import GatewaySettings
 from serve.stored import StoredCompletions
 from serve.stored_api import StoredApi
 from serve.streaming import EventStream, while_present
 from serve.tensorzero import translate
+from serve.tokenizing import PATH as TOKENIZE_PATH
+from serve.tokenizing import parse_tokenize, question_of
 from serve.upstream import Upstream
 from serve.users import Users
 from serve.visit import visit_of
@@ -140,6 +157,11 @@ def create_app(
     app.add_route(one, gateway.stored_one, methods=["GET", "POST", "DELETE"])
     app.add_route(one + "/messages", gateway.stored_messages, methods=["GET"])
     app.add_route("/v1/completions", gateway.completions, methods=["POST"])
+    app.add_route("/v1/messages", gateway.messages, methods=["POST"])
+    app.add_route("/v1/messages/count_tokens", gateway.count_tokens, methods=["POST"])
+    app.add_route(TOKENIZE_PATH, gateway.tokenize, methods=["POST"])
+    app.add_route("/v1/responses", gateway.responses, methods=["POST"])
+    app.add_route("/v1/responses/{response_id}", gateway.stored_response, methods=["GET", "DELETE"])
     route("/v1/comparisons", gateway.comparisons, methods=["POST"])
     app.add_route("/v1/feedback", gateway.feedback, methods=["POST"])
     app.add_route("/feedback", gateway.tensorzero_feedback, methods=["POST"])
@@ -204,6 +226,7 @@ class Gateway:
         self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
         self._leases = Leases(shared, settings.conversation_seconds)
         self._stored = StoredApi(stored, privacy)
+        self._responses = StoredResponses(self._stored)
         self._upstream = Upstream(settings.engine_timeout_seconds)
         self._fleet = Fleet(settings, self._upstream, self.metrics)
         table_file = settings.data / "table.json"
@@ -289,7 +312,7 @@ class Gateway:
             return await self._stored_list(request)
         since = self._privacy.instant()
         caller = await self._enter(request, "chat")
-        asked = self._parse_chat(await self._json(request))
+        asked = self._check_chat(parse_object(await self._json(request)))
         if asked.wants_comparison:
             compared, token = await self._compare(request, one_of_two(asked), caller, since)
             answer = compared.as_choices()
@@ -300,20 +323,83 @@ class Gateway:
         """POST /v1/completions, OpenAI's older one."""
         since = self._privacy.instant()
         caller = await self._enter(request, "chat")
-        asked = parse_text(await self._json(request), self._settings.model_name)
+        asked = check_text(parse_object(await self._json(request)), self._settings.model_name)
         return await self._answer(request, asked, caller, since)
 
-    async def _answer(self, request: Request, asked: ChatRequest, caller: Caller, since: int) -> Response:
+    async def responses(self, request: Request) -> Response:
+        """POST /v1/responses, OpenAI's newer API."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        raw = await self._json(request)
+        body = parse_response(raw, self._settings.model_name)
+        history, previous, name = [], body.get("previous_response_id"), user_of(body)
+        if previous is not None:
+            user = self._chat.pseudonym(caller, name, self._addresses.of(request))
+            history = await self._responses.history(previous, caller, user, name is not None)
+            check_length(history, len(raw), self._settings.max_body_bytes)
+        asked = self._check_chat(response_as_chat(body, history))
+        echo = echo_of(body, asked.wants_storing and consents(asked, caller))
+        asked = replace(asked, id_prefix=RESPONSE_PREFIX, kept_with=kept_with(echo, name is not None))
+        return await self._answer(request, asked, caller, since, partial(ResponseDoor, echo))
+
+    async def messages(self, request: Request) -> Response:
+        """POST /v1/messages, Anthropic's API."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        body = parse_message(await self._json(request), self._settings.model_name)
+        asked = replace(self._check_chat(message_as_chat(body)), id_prefix=MESSAGE_PREFIX)
+        return await self._answer(request, asked, caller, since, MessageDoor)
+
+    async def count_tokens(self, request: Request) -> Response:
+        """POST /v1/messages/count_tokens, Anthropic's."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        body = parse_count(await self._json(request), self._settings.model_name)
+        asked = self._check_chat(message_as_chat(body))
+        told = await self._tokenize(request, question_of(asked), asked, caller, since)
+        return json_response({"input_tokens": told["count"]})
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize, vLLM's."""
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        asked, question = parse_tokenize(await self._json(request), self._settings.model_name)
+        return json_response(await self._tokenize(request, question, asked, caller, since))
+
+    async def _tokenize(
+        self, request: Request, question: Json, asked: ChatRequest, caller: Caller, since: int
+    ) -> Json:
+        user = await self._user(request, caller, asked.user)
+        route = await self._chat.route(asked, user, caller, since)
+        async with while_present(request.receive):
+            return await self._chat.tokenized(question, asked, route)
+
+    async def stored_response(self, request: Request) -> Response:
+        """GET and DELETE /v1/responses/{response_id}."""
+        caller = await self._enter(request, "chat")
+        response_id = request.path_params["response_id"]
+        work = self._responses.delete if request.method == "DELETE" else self._responses.read
+        return json_response(await work(caller.tenant, response_id))
+
+    async def _answer(
+        self,
+        request: Request,
+        asked: ChatRequest,
+        caller: Caller,
+        since: int,
+        make_door: Callable[[str, Json], Door] = ChatDoor,
+    ) -> Response:
         check_blind(asked, caller)
         user = await self._user(request, caller, asked.user)
         route = await self._chat.route(asked, user, caller, since)
         _show_operator(request, caller, route)
         token = self._token(request, caller, since, route.user, route.completion_id)
+        door = make_door(route.completion_id, token)
         if asked.stream:
-            events, mark = self._chat.stream(asked, route), partial(with_token, token=token)
-            return EventStream(events, _STREAM_HEADERS, mark, self._settings.keep_alive_seconds)
+            events = self._chat.stream(asked, route, door)
+            return EventStream(events, _STREAM_HEADERS, door, self._settings.keep_alive_seconds)
         async with while_present(request.receive):
-            return json_response(await self._chat.whole(asked, route) | {EXTENSION: token})
+            return json_response(door.whole(await self._chat.whole(asked, route)))
 
     async def _stored_list(self, request: Request) -> Response:
         caller = await self._enter(request, "chat")
@@ -341,7 +427,7 @@ class Gateway:
         """POST /v1/comparisons: two answers to choose from."""
         since = self._privacy.instant()
         caller = await self._enter(request, "chat")
-        asked = self._parse_chat(await self._json(request))
+        asked = self._check_chat(parse_object(await self._json(request)))
         compared, token = await self._compare(request, comparable(asked), caller, since)
         return json_response(compared.as_sides() | {EXTENSION: token})
 
@@ -415,7 +501,7 @@ class Gateway:
         if self._access.is_open:
             if is_of_another_page(request.headers, self._settings.cors_origins):
                 return None
-        elif "authorization" not in request.headers:
+        elif not {"authorization", "x-api-key"}.intersection(request.headers):
             return None
         return Sender(self._addresses.of(request), await self._enter(request, "feedback"))
 
@@ -540,8 +626,8 @@ class Gateway:
             await self._metering.admit_user(caller, user if name or not caller.key_id else None)
         return user
 
-    def _parse_chat(self, raw: bytes) -> ChatRequest:
-        return parse_chat(raw, self._settings.model_name, self._settings.default_max_tokens)
+    def _check_chat(self, body: Json) -> ChatRequest:
+        return check_chat(body, self._settings.model_name, self._settings.default_max_tokens)
 
     async def _json(self, request: Request) -> bytes:
         """A body that says that it is JSON. Raises UnsupportedMediaType, BodyTooLarge."""
@@ -577,9 +663,9 @@ def _page(name: str, headers: Mapping[str, str] = _PAGE_HEADERS) -> Callable[[],
     return page
 
 
-async def _on_api_error(_: Request, error: Exception) -> Response:
+async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error_response(error)
+    return error_at(request.url.path, error)
 
 
 async def _on_client_gone(_: Request, error: Exception) -> Response:
@@ -601,16 +687,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Unknown routes and methods, which the framework reports."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        answer = error_response(
+        answer = error_at(
+            request.url.path,
             MethodNotAllowed(
                 f"{request.method} is not allowed on {request.url.path}.", code="method_not_allowed"
-            )
+            ),
         )
         answer.headers["allow"] = ", ".join(sorted(_methods(request)))
         return answer
     if error.status_code == 404:
-        return error_response(
-            NotFound(f"There is no {request.method} {request.url.path}.", code="unknown_url")
+        return error_at(
+            request.url.path,
+            NotFound(f"There is no {request.method} {request.url.path}.", code="unknown_url"),
         )
     return json_response(
         {"error": ApiError(str(error.detail), code="http_error").as_dict()["error"]}, error.status_code

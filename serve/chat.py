@@ -15,6 +15,8 @@ from serve.blame import Blame
 from serve.caller import Caller
 from serve.completions import TextGeneration, TextRequest
 from serve.conversations import Conversations
+from serve.cut_calls import take_cut_calls
+from serve.doors import Door
 from serve.engines import Fleet
 from serve.failing import failure_of
 from serve.following import TableFollower
@@ -25,7 +27,7 @@ from serve.metrics import Metrics
 from serve.recording import Recorder
 from serve.requests import ChatRequest
 from serve.stored_api import StoredApi
-from serve.streaming import event
+from serve.tokenizing import PATH as TOKENIZE_PATH
 from serve.upstream import CHAT_PATH, Upstream, UpstreamError
 from serve.watching import Engine
 
@@ -70,7 +72,7 @@ class Chat:
         """
         place = await self._conversations.place(caller.tenant, _named(asked, user), asked)
         return Route(
-            self._signer.new_completion_id(),
+            self._signer.new_completion_id(asked.id_prefix),
             user,
             place.arm,
             place.version,
@@ -101,6 +103,8 @@ class Chat:
                 end = await self._detokenized(answer["prompt_token_ids"][-PROMPT_END:], asked, route)
                 if is_closed(end):
                     take_as_answered(answer)
+            if asked.path == CHAT_PATH:
+                take_cut_calls(answer, asked.body)
             shown = generation.take_whole(answer)
         if generation.is_worth_logging:
             await self._recorder.completion(generation)
@@ -136,7 +140,7 @@ class Chat:
 
     async def _begin(self, asked: ChatRequest, route: Route) -> Generation:
         route = replace(route, cache_salt=self._cache_salt(route.caller, asked))
-        if asked.wants_storing and consents(asked, route):
+        if asked.wants_storing and consents(asked, route.caller):
             return KeptGeneration(asked, route, self._model_name)
         if not isinstance(asked, TextRequest):
             return Generation.of_chat(asked, route, self._model_name)
@@ -150,6 +154,11 @@ class Chat:
         A client's own salt tells its users apart within the tenant; it can be no other tenant's.
         """
         return self._signer.sign("cache salt", f"{caller.tenant}\0{asked.body.get('cache_salt') or ''}")
+
+    async def tokenized(self, question: Json, asked: ChatRequest, route: Route) -> Json:
+        """What an engine says of the tokens of a prompt: vLLM's answer to /tokenize. Raises ApiError."""
+        body = orjson.dumps({**question, "model": route.version})
+        return await self._first_answer(asked, route, body, TOKENIZE_PATH)
 
     async def _detokenized(self, token_ids: list[int], asked: ChatRequest, route: Route) -> str:
         body = orjson.dumps({"model": route.version, "tokens": token_ids})
@@ -168,11 +177,11 @@ class Chat:
                 if not want.may_try_again(failure):
                     raise await self._blame.told(failure, asked, route) from failure
 
-    async def stream(self, asked: ChatRequest, route: Route) -> AsyncGenerator[bytes, None]:
+    async def stream(self, asked: ChatRequest, route: Route, door: Door) -> AsyncGenerator[bytes, None]:
         """Server-sent events for the client, as they come; those that arrived together leave together.
 
         Raises ApiError before the first event; after it, an error is the last event. The completion is
-        durable before `[DONE]`. A stream that either side cuts short is logged as far as it came.
+        durable before the stream's end. A stream that either side cuts short is logged as far as it came.
         """
         generation = await self._begin(asked, route)
         with self._telling_failures(generation):
@@ -183,18 +192,18 @@ class Chat:
                 batch = answering.first
                 while batch is not None:
                     answering.engine.heard = time.monotonic()
-                    shown = [event(seen) for chunk in batch if (seen := generation.take_chunk(chunk))]
+                    shown = [door.chunk(seen) for chunk in batch if (seen := generation.take_chunk(chunk))]
                     if shown:
                         yield shown[0] if len(shown) == 1 else b"".join(shown)
                     batch = await anext(answering.rest, None)
             generation.unfinished = None
             answering.engine.pace.note(generation.transcript.longest, time.perf_counter() - begun)
-            end = b"data: [DONE]\n\n"
+            end = door.end()
         except UpstreamError as failure:
             generation.unfinished = "error"
             if not generation.transcript.has_tokens:
                 self._tell_failure(generation, failure_of(failure))
-            end = event((await self._blame.told(failure, asked, route)).as_dict())
+            end = door.broken(await self._blame.told(failure, asked, route))
         finally:
             tokens = generation.is_worth_logging and generation.transcript.has_tokens
             if tokens and generation.unfinished == "abort":

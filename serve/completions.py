@@ -25,7 +25,6 @@ from serve.requests import (
     ChatRequest,
     check_model,
     consent_of,
-    parse_object,
     passed_on,
     sampling_of,
     user_of,
@@ -67,9 +66,8 @@ class TextRequest(ChatRequest):
         return self.sampling.max_tokens == 0
 
 
-def parse_text(raw: bytes, model_name: str) -> TextRequest:
+def check_text(body: Json, model_name: str) -> TextRequest:
     """Check a request for text. Raises BadRequest naming the field, NotFound for another model."""
-    body = parse_object(raw)
     check(body, TEXT)
     check_model(body["model"], model_name)
     echo, n = bool(body.get("echo")), int(body.get("n") or 1)

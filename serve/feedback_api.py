@@ -14,12 +14,12 @@ from feedback.ids import Signer, vote_id
 from feedback.log import Entry, LogUnavailable
 from feedback.vault_keys import VaultUnavailable
 from serve import batches
+from serve.bodies import parse_object
 from serve.errors import ApiError, BadRequest, NotFound, Unavailable
 from serve.idempotency import Claim, Idempotency, Reply, check_header
 from serve.privacy import Privacy
 from serve.receipts import Receipts
 from serve.recording import Recorder
-from serve.requests import parse_object
 from serve.voters import Sender, Voters
 from serve.votes import Rules, Vote, parse_vote
 

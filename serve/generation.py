@@ -57,9 +57,9 @@ class Shown(Protocol):
     def whole(self, answer: Json) -> Json: ...
 
 
-def consents(asked: ChatRequest, route: Route) -> bool:
+def consents(asked: ChatRequest, caller: Caller) -> bool:
     """Whether the texts may be kept and learned from: as the request says, else its tenant's default."""
-    return route.caller.consent if asked.consent is None else asked.consent
+    return caller.consent if asked.consent is None else asked.consent
 
 
 class Generation:
@@ -175,7 +175,7 @@ class Generation:
             latency_seconds=time.perf_counter() - self._started,
             external_id=self.asked.external_id,
             episode_id=self.asked.episode_id,
-            consent=consents(self.asked, route),
+            consent=consents(self.asked, route.caller),
         )
 
     def failed(self, failure: str) -> Completion:

@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.errors import Misdirected, error_response
+from serve.dialects import error_at
+from serve.errors import Misdirected
 
 # RFC 6761, RFC 6762, RFC 8375, and ICANN's resolution 2024.07.29.06.
 _PRIVATE = (".localhost", ".local", ".home.arpa", ".internal")
@@ -64,7 +65,8 @@ class TrustedHosts:
         if scope["type"] == "http":
             for name, value in scope["headers"]:
                 if name == b"host" and not self._is_trusted(value.decode("latin-1")):
-                    await error_response(_foreign(value.decode("latin-1")))(scope, receive, send)
+                    refusal = _foreign(value.decode("latin-1"))
+                    await error_at(scope["path"], refusal)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 

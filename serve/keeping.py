@@ -75,9 +75,11 @@ class KeptGeneration(Generation):
         """What is to be kept of a finished answer."""
         body, route = self.asked.body, self.route
         answer = self._presentation.kept()
-        asked = {
-            name: default if body.get(name) is None else body[name] for name, default in _DEFAULTS.items()
-        }
+        asked = self.asked.kept_with
+        if asked is None:
+            asked = {
+                name: default if body.get(name) is None else body[name] for name, default in _DEFAULTS.items()
+            }
         return Stored(
             tenant=route.caller.tenant,
             completion_id=route.completion_id,

@@ -36,7 +36,7 @@ def run(settings: GatewaySettings, import_command: Sequence[str] | None = None) 
     signer = Signer(load_secret(settings.data / "secret"))
     events = open_log(settings.data, settings.kafka, "gateway")
     shared = open_shared(settings.data, settings.redis)
-    stored = open_stored(settings.data, settings.redis)
+    stored = open_stored(settings.data, settings.redis, settings.stored_days * 24 * 3600)
     # The log's writer gives up the interpreter at every statement and wants it back at once. With Python's
     # 5 ms it would wait so long for a busy event loop each time, and every vote of its group with it.
     sys.setswitchinterval(SWITCH_SECONDS)

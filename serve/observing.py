@@ -8,7 +8,8 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import ApiError, error_response
+from serve.dialects import error_at
+from serve.errors import ApiError
 from serve.metrics import Metrics
 from serve.visit import Visit
 
@@ -49,7 +50,7 @@ class Observe:
             if status:
                 raise  # too late for an error answer: the server cuts the connection
             failure = ApiError(f"Something went wrong here (request {request_id}).", code="internal_error")
-            await error_response(failure)(scope, receive, observed_send)
+            await error_at(scope["path"], failure)(scope, receive, observed_send)
         finally:
             visit.end()
             # The route's pattern, not the path: clients must not be able to invent label values.

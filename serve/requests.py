@@ -1,21 +1,21 @@
-"""What clients send: reading a body, checking a chat request, and writing the request that vLLM gets."""
+"""What clients send: checking a chat request, and writing the request that vLLM gets."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from fastapi import Request
 
 from feedback.events import Sampling
+from feedback.ids import PREFIX
 from serve.affinity import of_chat
-from serve.errors import BadRequest, BodyTooLarge, NotFound
+from serve.errors import BadRequest, NotFound
 from serve.grammars import check_grammars
 from serve.naming import names_of
 from serve.request_schemas import CHAT, MAX_USER_CHARS
 from serve.schema import check
 from serve.upstream import CHAT_PATH
 
-__all__ = ["MAX_USER_CHARS", "ChatRequest", "parse_chat", "read_body", "unknown_model", "upstream_body"]
+__all__ = ["MAX_USER_CHARS", "ChatRequest", "check_chat", "unknown_model", "upstream_body"]
 
 # Meant for hearken, or not for clients to set. `priority`, `request_id` and the transfers between engines are
 # the operator's; without `include_reasoning` vLLM would keep the tokens' ids and logprobs to itself.
@@ -26,8 +26,6 @@ _NOT_PASSED = frozenset(
         *("include_reasoning",),
     }
 )
-_MAX_LEVELS = 100
-"""Of a body; far more than chats need. What reads and writes JSON here and in vLLM ends at some 250."""
 _GREEDY_BELOW = 1e-5  # vLLM's own bound for temperatures that are taken for 0
 _OUTDATED = {"functions": "tools", "function_call": "tool_choice"}
 
@@ -52,46 +50,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body; raises BodyTooLarge as soon as it is known to exceed `limit` bytes."""
-    too_large = BodyTooLarge(f"The request body exceeds {limit} bytes.", code="request_too_large")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise too_large
-        parts.append(part)
-    return b"".join(parts)
-
-
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in a body; raises BadRequest for anything else."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
-    if not isinstance(body, dict):
-        raise BadRequest("The body must be a JSON object.", code="invalid_json")
-    if _is_deeper(body, _MAX_LEVELS):
-        raise BadRequest(f"The body is nested more than {_MAX_LEVELS} levels deep.", code="invalid_json")
-    return body
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether a JSON value has lists and objects inside each other more than so many levels deep."""
-    level = [value]
-    for _ in range(levels):
-        inside = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [child for children in inside for child in children if isinstance(child, dict | list)]
-        if not level:
-            return False
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A chat request that passed the gateway's checks (vLLM makes the rest), and what it asked for."""
@@ -107,6 +65,8 @@ class ChatRequest:
     external_id: str | None = None  # the team's own names for the completion and the conversation
     episode_id: str | None = None
     consent: bool | None = None  # to keep the texts and learn from them; None: what the tenant's default is
+    id_prefix: str = PREFIX  # of the answer's id
+    kept_with: dict[str, Any] | None = None  # what a stored answer has besides; None: what a chat's has
 
     path = CHAT_PATH  # at the engine
     prompt_field = "messages"
@@ -137,12 +97,11 @@ class ChatRequest:
         return bool((self.body.get("hearken") or {}).get("compare"))
 
 
-def parse_chat(raw: bytes, model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
-    """Check a chat request; without a limit of its own its answer gets the default one.
+def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
+    """Check a chat request, whose `body` may be changed; without a limit its answer gets the default one.
 
     Raises BadRequest naming the field, NotFound for another model.
     """
-    body = parse_object(raw)
     for field, newer in _OUTDATED.items():
         if body.get(field) is not None:
             raise BadRequest(
@@ -150,6 +109,7 @@ def parse_chat(raw: bytes, model_name: str, default_max_tokens: int | None = Non
             )
     check(body, CHAT)
     check_model(body["model"], model_name)
+    _tidy(body)
     wants_logprobs = bool(body.get("logprobs"))
     for field in ("top_logprobs", "logprob_token_ids"):
         if body.get(field) and not wants_logprobs:
@@ -235,6 +195,17 @@ def unknown_model(model: str, model_name: str) -> NotFound:
     """The error for a model name that is not the public one."""
     message = f"The model {model[:100]!r} does not exist; this service has {model_name!r}."
     return NotFound(message, param="model", code="model_not_found")
+
+
+def _tidy(body: dict[str, Any]) -> None:
+    """Bring what clients write in several ways into the one that vLLM and chat templates know, in place."""
+    if body.get("tools") == []:
+        del body["tools"]
+        if body.get("tool_choice") in (None, "auto", "none"):
+            body.pop("tool_choice", None)
+    for message in body["messages"]:
+        if message.get("content") == []:
+            message["content"] = None if message["role"] == "assistant" else ""
 
 
 def _check_tool_choice(body: dict[str, Any]) -> None:

@@ -15,51 +15,52 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(**properties: Schema) -> Schema:
+def of(**properties: Schema) -> Schema:
     """An object that has all of these."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _list(items: Schema) -> Schema:
+def listed(items: Schema) -> Schema:
+    """A list of these."""
     return {"type": "array", "items": items}
 
 
-def _const(word: str) -> Schema:
+def const(word: str) -> Schema:
+    """This one string."""
     return {"type": "string", "enum": [word]}
 
 
 def _paged(items: Schema) -> Schema:
-    return _object(
-        object=_const("list"), data=_list(items), first_id=_TEXT, last_id=_TEXT, has_more={"type": "boolean"}
+    return of(
+        object=const("list"), data=listed(items), first_id=_TEXT, last_id=_TEXT, has_more={"type": "boolean"}
     )
 
 
-def _optional(schema: Schema, **properties: Schema) -> Schema:
+def optional(schema: Schema, **properties: Schema) -> Schema:
+    """An object's schema with properties that it may have besides."""
     return schema | {"properties": schema["properties"] | properties}
 
 
-_TOKEN = _object(
-    token=_STRING, logprob={"type": "number"}, bytes={"type": ["array", "null"], "items": _COUNT}
-)
+_TOKEN = of(token=_STRING, logprob={"type": "number"}, bytes={"type": ["array", "null"], "items": _COUNT})
 _LOGPROBS: Schema = {
     "type": ["object", "null"],
     "properties": {
-        "content": {"type": ["array", "null"], "items": _optional(_TOKEN, top_logprobs=_list(_TOKEN))}
+        "content": {"type": ["array", "null"], "items": optional(_TOKEN, top_logprobs=listed(_TOKEN))}
     },
 }
-_CALL = _object(id=_STRING, type=_const("function"), function=_object(name=_STRING, arguments=_STRING))
+_CALL = of(id=_STRING, type=const("function"), function=of(name=_STRING, arguments=_STRING))
 _THOUGHT: dict[str, Schema] = {"reasoning": _STRING, "reasoning_content": _STRING}
-_MESSAGE = _optional(
-    _object(role=_const("assistant"), content=_TEXT), tool_calls=_list(_CALL), refusal=_TEXT, **_THOUGHT
+_MESSAGE = optional(
+    of(role=const("assistant"), content=_TEXT), tool_calls=listed(_CALL), refusal=_TEXT, **_THOUGHT
 )
-_CHOICE = _object(index=_COUNT, message=_MESSAGE, logprobs=_LOGPROBS, finish_reason=_FINISH)
+_CHOICE = of(index=_COUNT, message=_MESSAGE, logprobs=_LOGPROBS, finish_reason=_FINISH)
 _CALL_DELTA = {"type": "object", "properties": {"index": _COUNT}, "required": ["index"]}
 _DELTA: Schema = {
     "type": "object",
     "properties": {
-        "role": _const("assistant"),
+        "role": const("assistant"),
         "content": _TEXT,
-        "tool_calls": _list(_CALL_DELTA),
+        "tool_calls": listed(_CALL_DELTA),
         **_THOUGHT,
     },
 }
@@ -67,83 +68,80 @@ _HEAD = {"id": _STRING, "created": _COUNT, "model": _STRING}
 _TEXT_LOGPROBS: Schema = {
     "type": ["object", "null"],
     "properties": {
-        "tokens": _list(_STRING),
-        "token_logprobs": _list({"type": ["number", "null"]}),
-        "top_logprobs": _list({"type": ["object", "null"]}),
-        "text_offset": _list(_COUNT),
+        "tokens": listed(_STRING),
+        "token_logprobs": listed({"type": ["number", "null"]}),
+        "top_logprobs": listed({"type": ["object", "null"]}),
+        "text_offset": listed(_COUNT),
     },
 }
-_TEXT_CHOICE = _object(index=_COUNT, text=_STRING, logprobs=_TEXT_LOGPROBS, finish_reason=_FINISH)
-_ANSWER = _object(
-    object=_const("chat.completion"), **_HEAD, choices=_list(_CHOICE), usage={"anyOf": [ref("Usage")]}
+_TEXT_CHOICE = of(index=_COUNT, text=_STRING, logprobs=_TEXT_LOGPROBS, finish_reason=_FINISH)
+_ANSWER = of(
+    object=const("chat.completion"), **_HEAD, choices=listed(_CHOICE), usage={"anyOf": [ref("Usage")]}
 )
-_HEARKEN: Schema = {
+HEARKEN: Schema = {
     "type": "object",
-    "description": "A token to vote with; of a comparison also the ids of its sides.",
+    "description": "A token to vote with; of a response its id again, of a comparison the ids of its sides.",
     "properties": {
         "feedback_token": _STRING,
         "feedback_token_expires_at": _COUNT,
-        "comparison": _object(comparison_id=_STRING, a=_STRING, b=_STRING),
+        "completion_id": _STRING,
+        "comparison": of(comparison_id=_STRING, a=_STRING, b=_STRING),
     },
 }
 
 _TIME = {"type": ["number", "null"]}
-_COUNTED = _object(count=_COUNT, first_at=_TIME, last_at=_TIME)
+_COUNTED = of(count=_COUNT, first_at=_TIME, last_at=_TIME)
 
 RESPONSES: dict[str, Schema] = {
-    "Error": _object(error=_object(message=_STRING, type=_STRING, param=_TEXT, code=_STRING)),
-    "Usage": _optional(
-        _object(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT),
-        prompt_tokens_details=_object(cached_tokens=_COUNT),
+    "Error": of(error=of(message=_STRING, type=_STRING, param=_TEXT, code=_STRING)),
+    "Usage": optional(
+        of(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT),
+        prompt_tokens_details=of(cached_tokens=_COUNT),
     ),
-    "ChatCompletion": _optional(_ANSWER, hearken=_HEARKEN),
-    "ChatCompletionChunk": _object(
-        object=_const("chat.completion.chunk"),
+    "ChatCompletion": optional(_ANSWER, hearken=HEARKEN),
+    "ChatCompletionChunk": of(
+        object=const("chat.completion.chunk"),
         **_HEAD,
-        choices=_list({"type": "object", "properties": {"index": _COUNT, "delta": _DELTA}}),
+        choices=listed({"type": "object", "properties": {"index": _COUNT, "delta": _DELTA}}),
     ),
-    "StoredCompletion": _optional(
+    "StoredCompletion": optional(
         _ANSWER | {"required": [*_ANSWER["required"], "metadata"]},
         metadata={"type": "object", "additionalProperties": _STRING},
         usage={"anyOf": [ref("Usage"), {"type": "null"}]},
     ),
     "StoredCompletionList": _paged(ref("StoredCompletion")),
     "StoredMessageList": _paged(
-        _object(id=_STRING, role=_STRING, content=_TEXT, content_parts={"type": ["array", "null"]})
+        of(id=_STRING, role=_STRING, content=_TEXT, content_parts={"type": ["array", "null"]})
     ),
-    "DeletedCompletion": _object(
-        object=_const("chat.completion.deleted"), id=_STRING, deleted={"type": "boolean"}
+    "DeletedCompletion": of(object=const("chat.completion.deleted"), id=_STRING, deleted={"type": "boolean"}),
+    "Completion": of(
+        object=const("text_completion"), **_HEAD, choices=listed(_TEXT_CHOICE), usage=ref("Usage")
     ),
-    "Completion": _object(
-        object=_const("text_completion"), **_HEAD, choices=_list(_TEXT_CHOICE), usage=ref("Usage")
-    ),
-    "Comparison": _object(
-        object=_const("comparison"), **_HEAD, a=ref("ChatCompletion"), b=ref("ChatCompletion")
-    ),
-    "Model": _object(id=_STRING, object=_const("model"), created=_COUNT, owned_by=_STRING),
-    "ModelList": _object(object=_const("list"), data=_list(ref("Model"))),
-    "Erased": _object(
-        object=_const("user.deleted"),
+    "Comparison": of(object=const("comparison"), **_HEAD, a=ref("ChatCompletion"), b=ref("ChatCompletion")),
+    "Model": of(id=_STRING, object=const("model"), created=_COUNT, owned_by=_STRING),
+    "ModelList": of(object=const("list"), data=listed(ref("Model"))),
+    "Erased": of(
+        object=const("user.deleted"),
         id=_STRING,
         found={"type": "boolean"},
         deleted={"type": "boolean"},
         had_texts={"type": "boolean"},
         stored_completions=_COUNT,
-        policy_versions=_list(_STRING),
-        descendants=_list(_STRING),
+        policy_versions=listed(_STRING),
+        descendants=listed(_STRING),
     ),
-    "User": _object(
-        object=_const("user"),
+    "User": of(
+        object=const("user"),
         id=_STRING,
-        pseudonyms=_list(_STRING),
+        pseudonyms=listed(_STRING),
         found={"type": "boolean"},
         key={"type": "string", "enum": ["present", "erased", "none"]},
         erased_at=_TIME,
         completions=_COUNTED,
-        votes=_optional(_COUNTED, kinds={"type": "object", "additionalProperties": _COUNTED}),
+        votes=optional(_COUNTED, kinds={"type": "object", "additionalProperties": _COUNTED}),
         stored_completions=_COUNT,
-        policy_versions=_list(_STRING),
-        descendants=_list(_STRING),
+        policy_versions=listed(_STRING),
+        descendants=listed(_STRING),
     ),
-    "Status": _object(status=_STRING),
+    "Status": of(status=_STRING),
 }

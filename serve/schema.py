@@ -106,6 +106,10 @@ def _fits(value: Any, schema: Schema) -> bool:
 def _tagged(value: dict[str, Any], alternatives: list[Schema], path: str) -> Schema:
     """The one of several kinds of object that a value's `role` or `type` says it is."""
     tag = next(tag for tag in _TAGS if all(tag in each["properties"] for each in alternatives))
+    if tag not in value:
+        optional = [each for each in alternatives if tag not in each["required"]]
+        if len(optional) == 1:
+            return optional[0]
     if value.get(tag) is None:
         raise _missing(_join(path, tag))
     for each in alternatives:

@@ -114,6 +114,9 @@ class GatewaySettings:
     retention_days: Annotated[
         float, "days that completions and votes are kept in the embedded log; 0: for ever"
     ] = 90.0
+    stored_days: Annotated[
+        float, "days that stored chats and responses are kept, to be read again and gone on with"
+    ] = 30.0
     drain_seconds: Annotated[float, "how long running answers may go on after SIGTERM"] = 4.0
 
     def __post_init__(self) -> None:
@@ -163,6 +166,8 @@ class GatewaySettings:
             raise ValueError(f"conversation_answers is {self.conversation_answers}; it must be at least 1")
         if self.retention_days < 0:
             raise ValueError(f"retention_days is {self.retention_days}; it must be 0 (for ever) or more")
+        if self.stored_days <= 0:
+            raise ValueError(f"stored_days is {self.stored_days}; it must be above 0, clients ask with store")
         if self.max_in_flight < 1 or self.queue_length < 0:
             raise ValueError("max_in_flight must be at least 1, and queue_length 0 or more")
         for reason in self.feedback_reasons:

@@ -1,4 +1,4 @@
-"""Answers that clients asked to `store`: kept for 30 days, to be listed and read again by the same tenant.
+"""Answers that clients asked to `store`: kept for a while, to be listed and read again by the same tenant.
 
 This is the clients' copy, apart from the log: it can be changed and deleted, and nothing is learnt from it.
 """
@@ -42,13 +42,17 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which to list: those with all of `metadata`, oldest first ("asc") or newest, from behind `after`."""
+    """Which to list: those with all of `metadata`, oldest first ("asc") or newest, from behind `after`.
+
+    prefix: of the ids of one API's answers (see `feedback.ids`), where only they are meant.
+    """
 
     limit: int = 20
     order: Literal["asc", "desc"] = "asc"
     after: str | None = None
     model: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,8 @@ class SqliteStored:
 
     def page(self, tenant: str, query: Query) -> Page | None:
         """See `StoredCompletions.page`."""
-        conditions, values = ["tenant = ?", "expires > ?"], [tenant, time.time()]
+        conditions = ["tenant = ?", "expires > ?", "substr(id, 1, ?) = ?"]
+        values: list[Any] = [tenant, time.time(), len(query.prefix), query.prefix]
         if query.after is not None:
             key = (tenant, query.after, time.time())
             found = self._do(lambda db: db.execute(f"SELECT place FROM stored {_ONE}", key).fetchall())

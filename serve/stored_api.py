@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from starlette.datastructures import QueryParams
 
+from feedback.ids import PREFIX
+from serve.bodies import parse_object
 from serve.errors import BadRequest, NotFound, Unavailable
 from serve.keeping import KeptGeneration
 from serve.privacy import Privacy
 from serve.request_schemas import LIST_QUERY, METADATA_CHANGE
-from serve.requests import parse_object
 from serve.schema import check
 from serve.stored import Query, Stored, StoredCompletions, StoreUnavailable
 
@@ -78,6 +79,7 @@ class StoredApi:
         """Replace the metadata of one. Raises BadRequest, NotFound, Unavailable."""
         body = parse_object(raw)
         check(body, METADATA_CHANGE)
+        await self._one(tenant, completion_id)
         changed = await self._ask(self._store.set_metadata, tenant, completion_id, body["metadata"] or {})
         if changed is None:
             raise _unknown(completion_id)
@@ -85,12 +87,24 @@ class StoredApi:
 
     async def delete(self, tenant: str, completion_id: str) -> Json:
         """Delete one. Raises NotFound, Unavailable."""
-        if not await self._ask(self._store.delete, tenant, completion_id):
+        if not await self.forget(tenant, completion_id, PREFIX):
             raise _unknown(completion_id)
         return {"object": "chat.completion.deleted", "id": completion_id, "deleted": True}
 
+    async def find(self, tenant: str, completion_id: str, prefix: str) -> Stored | None:
+        """The stored answer of an API, whose ids begin with `prefix`, or None. Raises Unavailable."""
+        if not completion_id.startswith(prefix):
+            return None
+        return await self._ask(self._store.get, tenant, completion_id)
+
+    async def forget(self, tenant: str, completion_id: str, prefix: str) -> bool:
+        """Delete the stored answer of an API; whether there was one. Raises Unavailable."""
+        if not completion_id.startswith(prefix):
+            return False
+        return await self._ask(self._store.delete, tenant, completion_id)
+
     async def _one(self, tenant: str, completion_id: str) -> Stored:
-        item = await self._ask(self._store.get, tenant, completion_id)
+        item = await self.find(tenant, completion_id, PREFIX)
         if item is None:
             raise _unknown(completion_id)
         return item
@@ -124,7 +138,7 @@ def parse_query(parameters: QueryParams) -> Query:
             param = name.partition("[")[0]
             raise BadRequest(f"{name:.80} is there {len(values)} times; send it once.", param=param)
     check(known, LIST_QUERY)
-    return Query(**known, metadata=metadata)
+    return Query(**known, metadata=metadata, prefix=PREFIX)
 
 
 def _metadata_key(name: str) -> str:

@@ -173,11 +173,13 @@ def _of_hash(tenant: str, completion_id: str, found: dict[bytes, bytes]) -> Stor
 
 
 def _fits(item: Stored, query: Query) -> bool:
-    if query.model not in (None, item.model):
+    if query.model not in (None, item.model) or not item.completion_id.startswith(query.prefix):
         return False
     return all(item.metadata.get(key) == value for key, value in query.metadata.items())
 
 
-def open_stored(data: Path, redis_url: str | None) -> StoredCompletions:
-    """Redis when there is one, else a file in the data folder."""
-    return SqliteStored(data / "stored.db") if redis_url is None else RedisStored(redis_url)
+def open_stored(data: Path, redis_url: str | None, keep_seconds: float = KEEP_SECONDS) -> StoredCompletions:
+    """Redis when there is one, else a file in the data folder. Answers are kept for `keep_seconds`."""
+    if redis_url is None:
+        return SqliteStored(data / "stored.db", keep_seconds)
+    return RedisStored(redis_url, keep_seconds)

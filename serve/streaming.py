@@ -6,16 +6,14 @@ that the connection lives. With the first one the status is 200, and what fails 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
-import orjson
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from serve.doors import Door
 from serve.errors import ApiError, ClientGone
-
-_COMMENT = b": still at work\n\n"
 
 
 @asynccontextmanager
@@ -46,16 +44,11 @@ async def while_present(receive: Receive) -> AsyncIterator[None]:
         watching.cancel()
 
 
-def event(content: object) -> bytes:
-    """A server-sent event."""
-    return b"data: " + orjson.dumps(content) + b"\n\n"
-
-
 class EventStream(StreamingResponse):
     """Server-sent events; closes their generator, and with it the engine's request, however it ends.
 
     The status is decided by the first event: what the generator raises before it becomes an HTTP error.
-    `mark` is done to the first event. `quiet_seconds`: the longest time without a byte.
+    `quiet_seconds`: the longest time without a byte.
     """
 
     media_type = "text/event-stream"
@@ -64,11 +57,11 @@ class EventStream(StreamingResponse):
         self,
         events: AsyncGenerator[bytes, None],
         headers: Mapping[str, str],
-        mark: Callable[[bytes], bytes],
+        door: Door,
         quiet_seconds: float,
     ) -> None:
         super().__init__(events, headers=headers)
-        self._mark = mark
+        self._door = door
         self._events = events
         self._quiet_seconds = quiet_seconds
 
@@ -78,23 +71,19 @@ class EventStream(StreamingResponse):
             "status": self.status_code,
             "headers": self.raw_headers,
         }
-        line = _Line(send, start, self._quiet_seconds)
-        first = True
+        line = _Line(send, start, self._quiet_seconds, self._door.quiet)
         try:
             async with aclosing(self._events), while_present(receive), line:
                 try:
                     async for events in self._events:
-                        if first:
-                            first = False
-                            events = self._mark(events)
-                            if not line.begun:
-                                await line.begin()
+                        if not line.begun:
+                            await line.begin()
                         line.last = line.now()
                         await send({"type": "http.response.body", "body": events, "more_body": True})
                 except ApiError as error:
                     if not line.begun:
                         raise
-                    end = event(error.as_dict())
+                    end = self._door.broken(error)
                     await send({"type": "http.response.body", "body": end, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except ClientGone:
@@ -105,8 +94,9 @@ class EventStream(StreamingResponse):
 class _Line:
     """The way to the client: begins the answer once, and says something when nothing else was said."""
 
-    def __init__(self, send: Send, start: Message, quiet_seconds: float) -> None:
+    def __init__(self, send: Send, start: Message, quiet_seconds: float, quiet: bytes) -> None:
         self._send = send
+        self._quiet = quiet
         self._start = start
         self._quiet_seconds = quiet_seconds
         self._loop = asyncio.get_running_loop()
@@ -141,4 +131,4 @@ class _Line:
         if not self.begun:
             await self.begin()
         self.last = self.now()
-        await self._send({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+        await self._send({"type": "http.response.body", "body": self._quiet, "more_body": True})

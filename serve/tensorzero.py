@@ -9,7 +9,7 @@ of a metric is better, theirs say in a configuration that is not ours: a name th
 
 from typing import Any
 
-from feedback.ids import PREFIX
+from feedback.ids import PREFIXES
 from serve.errors import BadRequest
 
 Json = dict[str, Any]
@@ -58,5 +58,5 @@ def _about(body: Json) -> Json:
         raise BadRequest("Send either inference_id or episode_id.", param="inference_id")
     if inference is None:
         return {"episode_id": episode}
-    ours = isinstance(inference, str) and inference.startswith(PREFIX)
+    ours = isinstance(inference, str) and inference.startswith(PREFIXES)
     return {"completion_id" if ours else "external_id": inference}

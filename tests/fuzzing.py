@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 SEED = 20261125
+_CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 def fuzz(url: str, *options: str, examples: int) -> None:
@@ -15,7 +17,8 @@ def fuzz(url: str, *options: str, examples: int) -> None:
     """
     wanted = os.environ.get("HEARKEN_FUZZ")
     seed = [] if wanted else ["--seed", str(SEED)]
-    tool = [sys.executable, "-m", "schemathesis.cli", "run", url + "/openapi.json", "--no-color"]
+    tool = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(_CONFIG)]
+    tool += ["run", url + "/openapi.json", "--no-color"]
     # Rules across fields (stream_options needs stream, a named function must be among the tools) are told in
     # words: that what the schemas allow is always accepted is not claimed. All else is checked.
     limits = ["--max-examples", wanted or str(examples), "--exclude-checks", "positive_data_acceptance"]

@@ -3,7 +3,7 @@
 from feedback.dialects.said import About, Misfit, Options, Row, Said
 from feedback.dialects.table import GENERAL, SPECIAL, Shape
 from feedback.examples import Example
-from feedback.ids import PREFIX
+from feedback.ids import PREFIXES
 
 LAYOUTS: dict[str, Shape] = {shape.name: shape for shape in (*SPECIAL, *GENERAL)}
 
@@ -62,7 +62,7 @@ def alone(said: Said) -> Example:
     """A judgement of an answer that no row shows: of a completion of this service. Raises Misfit."""
     if not isinstance(said, About):
         raise Misfit("nobody judged this answer")
-    ours = next((name for name in said.names if name.startswith(PREFIX)), None)
+    ours = next((name for name in said.names if name.startswith(PREFIXES)), None)
     if ours is None:
         named = " or ".join(map(repr, said.names)) or "nothing"
         raise Misfit(

@@ -183,7 +183,7 @@ def serving(
     )
     signer = Signer(SECRET)
     with (
-        closing(open_stored(data, settings.redis)) as stored,
+        closing(open_stored(data, settings.redis, settings.stored_days * 24 * 3600)) as stored,
         Server(create_app(settings, events, store, signer, stored, None, import_command)) as url,
         httpx.Client(base_url=url, timeout=30) as http,
     ):

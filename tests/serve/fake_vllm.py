@@ -47,6 +47,8 @@ class Trouble:
     THINK = "think"  # THOUGHT before the answer, as an engine with a reasoning parser tells it
     SAY = "say:"  # and what to answer
     SAY_AND_HOLD = "say and hold:"  # the same, and after two tokens nothing until `release` is set
+    CALL = "call:"  # and a function's name and its arguments: a call of it
+    CUT = "cut:"  # and what to answer before the limit of tokens is reached
     THINK_ON = "think on"  # nothing but THOUGHT, which never ends
     THINK_TWICE = "think twice"  # marks of a second, empty thought are left in the answer
     THINK_NOTHING = "think nothing"  # the thought ends at once, and ends again in the answer
@@ -112,6 +114,7 @@ class FakeVllm:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/completions", self._chat)
         app.router.add_post("/detokenize", self._detokenize)
+        app.router.add_post("/tokenize", self._tokenize)
         for action in ("load", "unload"):
             app.router.add_post(f"/v1/{action}_lora_adapter", self._lora)
         runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
@@ -156,6 +159,16 @@ class FakeVllm:
 
     async def _detokenize(self, request: web.Request) -> web.Response:
         return web.json_response({"prompt": text_of((await request.json())["tokens"])})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        said = body.get("prompt") or " ".join(str(m.get("content")) for m in body["messages"])
+        tokens = [len(word) for word in said.split()]
+        strings = said.split() if body.get("return_token_strs") else None
+        return web.json_response(
+            {"count": len(tokens), "max_model_len": 1024, "tokens": tokens, "token_strs": strings}
+        )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -281,7 +294,9 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
         return ["on"] * 599
     if asked == Trouble.LARGE:
         return ["on" * 4096] * 599
-    for say in (Trouble.SAY, Trouble.SAY_AND_HOLD):
+    if asked.startswith(Trouble.CALL):
+        return _words(asked.removeprefix(Trouble.CALL).partition(" ")[2])
+    for say in (Trouble.SAY, Trouble.SAY_AND_HOLD, Trouble.CUT):
         if asked.startswith(say):
             return _words(asked.removeprefix(say))
     text = f"I am {body['model']}, seed {body.get('seed')}."
@@ -311,6 +326,21 @@ def _parts(words: list[str]) -> list[dict[str, str]]:
 
 def _part(words: list[str], kind: str) -> str | None:
     return "".join(part.get(kind, "") for part in _parts(words)) or None
+
+
+def _call(asked: str, words: list[str]) -> list[dict[str, Any]]:
+    """The parts of a call, a word of its arguments each."""
+    name = asked.removeprefix(Trouble.CALL).partition(" ")[0]
+    head = {"index": 0, "id": "chatcmpl-tool-1", "type": "function"}
+    calls = [{"index": 0, "function": {"arguments": word}} for word in words]
+    calls[0] = head | {"function": {"name": name, "arguments": words[0]}}
+    return [{"tool_calls": [call]} for call in calls]
+
+
+def _finish(asked: str) -> str:
+    if asked.startswith(Trouble.CALL):
+        return "tool_calls"
+    return "length" if asked.startswith(Trouble.CUT) else "stop"
 
 
 def _logprob(place: int, text: str) -> dict[str, Any]:
@@ -345,14 +375,16 @@ def _chunks(body: dict[str, Any], asked: str) -> Iterator[dict[str, Any]]:
             first["prompt_token_ids"] = PROMPT
         yield first
     tokens = 0
-    deltas = [*_parts(words_of(body, asked)), {"content": ""}]
+    words = words_of(body, asked)
+    parts = _call(asked, words) if asked.startswith(Trouble.CALL) else _parts(words)
+    deltas = [*parts, {"content": ""}]
     for token_id, _, logprob, last in _sampled(body, asked):
         for index in range(n):
             choice = {
                 "index": index,
                 "delta": deltas[tokens // n],
                 "logprobs": {"content": [logprob]} if body.get("logprobs") else None,
-                "finish_reason": "stop" if last else None,
+                "finish_reason": _finish(asked) if last else None,
             }
             if asked == Trouble.UNPAIRED and tokens == 0:
                 choice["logprobs"] = {"content": []}
@@ -369,6 +401,11 @@ def _chunks(body: dict[str, Any], asked: str) -> Iterator[dict[str, Any]]:
 def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
     sampled = list(_sampled(body, asked))
     words = words_of(body, asked)
+    calls = []
+    if asked.startswith(Trouble.CALL):
+        name, _, arguments = asked.removeprefix(Trouble.CALL).partition(" ")
+        function = {"name": name, "arguments": arguments}
+        calls, words = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}], [""]
     choices = []
     for index in range(int(body.get("n") or 1)):
         choice = {
@@ -381,9 +418,10 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
                 "audio": None,
                 "function_call": None,
                 "reasoning": _part(words, "reasoning"),
+                **({"tool_calls": calls} if calls else {}),
             },
             "logprobs": {"content": [p for _, _, p, _ in sampled]} if body.get("logprobs") else None,
-            "finish_reason": "stop",
+            "finish_reason": _finish(asked),
             "stop_reason": None,
             "token_ids": [t for t, _, _, _ in sampled] if body.get("return_token_ids") else None,
             "routed_experts": None,

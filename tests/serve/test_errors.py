@@ -55,7 +55,6 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"1": 1000}}, "logit_bias.1", "invalid_value"),
         ({"logit_bias": {"1\n": 1}}, "logit_bias", "invalid_value"),
-        ({"tools": []}, "tools", "invalid_value"),
         (
             {"tools": [{"type": "function", "function": {"name": "a b"}}]},
             "tools[0].function.name",
@@ -88,7 +87,7 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
         ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({"user": 7}, "user", "invalid_type"),
         ({"user": "x" * 600}, "user", "invalid_value"),
-        ({"stop": list("abcde")}, "stop", "invalid_value"),
+        ({"stop": ["a"] * 65}, "stop", "invalid_value"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type", "invalid_value"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -107,9 +106,7 @@ def test_bad_fields_are_named(steady: Gateway, change: dict[str, object], param:
     assert error["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "\\ud800"}', b"[" * 5000, b"NaN"]
-)
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 5000, b"NaN"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback", "/v1/comparisons"])
 def test_bodies_that_are_not_json_objects(steady: Gateway, path: str, body: bytes) -> None:
     answer = steady.http.post(path, content=body, headers=JSON)
@@ -209,7 +206,7 @@ def test_a_lost_engine_is_a_503_to_try_again(steady: Gateway, stream: bool) -> N
 def test_an_error_before_the_first_token_is_an_http_error(gateway: Gateway) -> None:
     answer = gateway.chat(Trouble.FAIL_FIRST, stream=True)
     assert (answer.status_code, error_of(answer)["code"]) == (400, "unprocessable_request")
-    assert gateway.completions() == []
+    assert all(event.failure for event in gateway.completions())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from serve.pacing import Pace
-from serve.requests import parse_chat, upstream_body
+from serve.requests import check_chat, upstream_body
 from tests.serve.conftest import Gateway
 from tests.serve.fake_vllm import FakeVllm, Trouble
 
@@ -64,5 +64,5 @@ def test_a_busy_engine_whose_pace_is_known_is_asked_for_several(gateway: Gateway
 )
 def test_what_the_engine_is_asked_for(sent: dict[str, object], interval: int | None) -> None:
     raw = orjson.dumps({"model": "hearken", "messages": [{"role": "user", "content": "hi"}], **sent})
-    body = orjson.loads(upstream_body(parse_chat(raw, "hearken"), "base", "salt", None, 4))
+    body = orjson.loads(upstream_body(check_chat(orjson.loads(raw), "hearken"), "base", "salt", None, 4))
     assert body.get("stream_interval") == interval

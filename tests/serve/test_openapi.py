@@ -17,7 +17,7 @@ from tests.serve.fake_vllm import FakeVllm
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Gateway]:
-    """A gateway with one stored completion, over an engine that answers everything. It imports, too."""
+    """A gateway with a stored chat and a stored response, whose engine answers everything. It imports."""
     data = tmp_path_factory.mktemp("api")
     engine = FakeVllm().start()
     engine.immune = True
@@ -25,6 +25,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
     with serving(data, events, store, (engine.url,), import_command(str(tiny_model))) as gateway:
         eventually(gateway.is_ready, "the gateway is ready")
         gateway.chat(store=True, metadata={"a": "b"})
+        gateway.http.post("/v1/responses", json={"model": "hearken", "input": "hi"}).raise_for_status()
         lines = {"content-type": "application/x-ndjson"}
         gateway.http.post("/v1/imports", headers=lines, timeout=120)  # its process is there from now on
         yield gateway
@@ -41,7 +42,8 @@ def test_every_route_of_the_api_is_in_the_document(api: Gateway) -> None:
     shown = set(api.http.get("/openapi.json").json()["paths"])
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/feedback", "/v1/comparisons"):
         assert path in shown
-    assert "/v1/imports" in shown
+    for path in ("/v1/imports", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/tokenize"):
+        assert path in shown
 
 
 def test_the_document_names_the_model_and_what_is_checked() -> None:

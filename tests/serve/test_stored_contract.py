@@ -51,6 +51,14 @@ def ids(store: StoredCompletions, tenant: str, **fields: object) -> list[str]:
     return [found.completion_id for found in page.items]
 
 
+def test_answers_of_one_api_are_listed_apart(store: StoredCompletions, tenant: str) -> None:
+    for name in ("chatcmpl-1", "resp_1", "chatcmpl-2", "resp_2"):
+        store.put(item(tenant, name))
+    assert ids(store, tenant, prefix="chatcmpl-") == ["chatcmpl-1", "chatcmpl-2"]
+    assert ids(store, tenant, prefix="resp_", order="desc", limit=1) == ["resp_2"]
+    assert len(ids(store, tenant)) == 4
+
+
 def test_what_was_put_is_there_for_every_gateway(open_store: Open, tenant: str) -> None:
     one, two = open_store(), open_store()
     kept = item(tenant, "a", topic="parcels")
