@@ -206,6 +206,13 @@ class Evidence:
             self._reading = _with_sides(said, closed)
         return self._reading
 
+    def heard(self) -> dict[str, Heard]:
+        """What was observed by now: of all users (""), and of each tenant's by themselves."""
+        self.reading()
+        return {"": heard(self._all.observations)} | {
+            name: heard(matching.observations) for name, matching in self._groups.items()
+        }
+
     def _match(self, units: list[Unit]) -> None:
         self._matched += len(units)
         self._all.take(units)

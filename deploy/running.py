@@ -90,10 +90,14 @@ def running(
 def _rules(history: History, state: ReleaseState) -> EvidenceRules:
     """Those that the release was started with; of a controller that did not write them down, the defaults."""
     starts = [d for d in history.decisions if d.outcome == "started" and d.release_id == state.release_id]
-    said: Decision | None = starts[-1] if starts else None
+    return rules_of(starts[-1]) if starts else EvidenceRules()
+
+
+def rules_of(started: Decision) -> EvidenceRules:
+    """The rules of evidence that are among the numbers of a decision that started a release."""
     known: dict[str, Any] = {}
     for field in fields(EvidenceRules):
-        if said is not None and field.name in said.numbers:
-            value = said.numbers[field.name]
+        if field.name in started.numbers:
+            value = started.numbers[field.name]
             known[field.name] = math.inf if value is None else value
     return EvidenceRules(**known)

@@ -1,0 +1,118 @@
+"""What people think of a version against the one before it, by all votes since its canary began.
+
+For whoever has to say whether learning pays. It is counted anew from the log, by the rules that the release
+was started with, so anybody who has the log comes to the same figures.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.evidence import Heard
+from deploy.interval import Interval, interval
+from deploy.observation import Observation
+from deploy.releases import Decision, History
+from deploy.running import TOPICS, rules_of
+from deploy.settings import ControllerSettings
+from feedback.log import EventLog, reached
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What some users said. preferred: the share of those who chose between both that preferred the version,
+    with the interval that holds at every look; thumbs: the difference of thumbs, -1 to 1. None: nobody said
+    anything.
+    """
+
+    compared: int
+    preferred: float | None
+    preferred_interval: Interval | None
+    matched: int
+    thumbs: float | None
+    thumbs_interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A version against the one before. Times are Unix seconds; exposed: users whom its trial served with it.
+
+    complete: False when time was up before the log's end. tenants: each by itself, where there are several.
+    """
+
+    version: str
+    against: str
+    outcome: str
+    started_at: float
+    until: float
+    exposed: int
+    complete: bool
+    users: Said
+    tenants: dict[str, Said]
+
+    def told(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+class NoRelease(Exception):
+    """There is no canary of that version in the log."""
+
+
+def report(log: EventLog, history: History, version: str | None, patience_seconds: float) -> Report:
+    """The newest release of a version; None: of the one whose canary began last.
+
+    Reads for `patience_seconds` at most. Raises `LogError`, and `NoRelease` where there is none to tell of.
+    """
+    started = _started(history, version)
+    rules = rules_of(started)
+    settings = ControllerSettings(data=Path(), engines=("none",), **asdict(rules))
+    observation = Observation(started.state, settings)
+    until = time.monotonic() + patience_seconds
+    cursor, end = dict(started.state.cursor), log.end(TOPICS, patience_seconds)
+    while not reached(cursor, end) and time.monotonic() < until:
+        records, cursor = log.read(TOPICS, cursor)
+        observation.feed(records)
+    heard = observation.evidence.heard()
+    all_users = heard.pop("")
+    table, outcomes = started.state.table, [d.outcome for d in _of(history, started)]
+    return Report(
+        version=table.version("canary"),
+        against=table.version("control"),
+        outcome=outcomes[-1],
+        started_at=started.at,
+        until=max(started.at, observation.evidence.clock),
+        exposed=observation.guardrails.canary_users,
+        complete=reached(cursor, end),
+        users=said(all_users),
+        tenants={name: said(each) for name, each in heard.items()} if len(heard) > 1 else {},
+    )
+
+
+def _started(history: History, version: str | None) -> Decision:
+    found = [d for d in history.decisions if d.outcome == "started" and version in (None, d.version)]
+    if found:
+        return found[-1]
+    what = "no canary began yet" if version is None else f"no canary of {version!r} began"
+    raise NoRelease(f"{what}, as far as the last {len(history.decisions)} decisions tell")
+
+
+def _of(history: History, started: Decision) -> list[Decision]:
+    """The decisions about the version from its start on."""
+    return [d for d in history.decisions if d.number >= started.number and d.version == started.version]
+
+
+def said(heard: Heard, alpha: float = 0.05) -> Said:
+    """Means and intervals. alpha: the chance that an interval ever leaves the truth out."""
+    preferences, thumbs = (each[~np.isnan(each)] for each in (heard.preferences, heard.thumbs))
+    share = interval(preferences, alpha)
+    return Said(
+        compared=preferences.size,
+        preferred=float(preferences.mean() + 1) / 2 if preferences.size else None,
+        preferred_interval=Interval(*((end + 1) / 2 for end in share)) if preferences.size else None,
+        matched=thumbs.size,
+        thumbs=float(thumbs.mean()) if thumbs.size else None,
+        thumbs_interval=interval(thumbs, alpha) if thumbs.size else None,
+    )
