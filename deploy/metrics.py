@@ -76,6 +76,12 @@ class ControllerMetrics:
         self.dead_letters = Counter(
             "hearken_controller_dead_letters", "Records that make no sense, set aside", registry=self.registry
         )
+        self.webhooks = Counter(
+            "hearken_webhooks",
+            "Decisions sent to webhooks: delivered, tries that failed, and those that were given up",
+            ["receiver", "result"],
+            registry=self.registry,
+        )
         self.losses = LossMetrics(self.registry)
         self.bound.labels("promote").set(settings.promote_bound)
         self.bound.labels("harm").set(settings.harm_bound)

@@ -27,6 +27,7 @@ class Leases:
         self._shared = shared
         self._name = secrets.token_hex(8)
         self._tables: frozenset[str] = frozenset()
+        self._epoch = 0
         self._in_flight: Counter[str] = Counter()
         self._away = False
 
@@ -42,8 +43,12 @@ class Leases:
                 del self._in_flight[version]
 
     async def hold(self, *tables: RoutingTable) -> None:
-        """Hold the versions of these tables from now on, and only theirs but for requests in flight."""
+        """Hold the versions of these tables from now on, and only theirs but for requests in flight.
+
+        The first of several is the one in force.
+        """
         self._tables = frozenset().union(*(table.adapters for table in tables))
+        self._epoch = tables[0].epoch
         await self._write()
 
     async def renew(self) -> None:
@@ -59,7 +64,7 @@ class Leases:
     async def _write(self) -> None:
         versions = (self._tables | set(self._in_flight)) - {BASE}
         try:
-            await asyncio.to_thread(leases.write, self._shared, self._name, versions)
+            await asyncio.to_thread(leases.write, self._shared, self._name, versions, self._epoch)
         except SharedUnavailable as error:
             if not self._away:
                 log.warning("the lease on %d versions cannot be written: %s", len(versions), error)

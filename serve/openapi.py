@@ -7,6 +7,7 @@ from typing import Any
 
 from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
 from serve.import_openapi import IMPORT_PATHS, IMPORT_SCHEMAS
+from serve.releases_openapi import RELEASE_PATHS, RELEASE_SCHEMAS
 from serve.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
 from serve.response_schemas import RESPONSES, ref
 
@@ -87,6 +88,7 @@ def document(model_name: str) -> Json:
             },
             **FEEDBACK_PATHS,
             **IMPORT_PATHS,
+            **RELEASE_PATHS,
             "/v1/models": {"get": _operation("listModels", "The one model", "ModelList", [])},
             "/v1/models/{model}": {
                 "parameters": [
@@ -108,7 +110,7 @@ def document(model_name: str) -> Json:
             "/readyz": {"get": _health("Whether an engine can serve everyone")},
         },
         "components": {
-            "schemas": RESPONSES | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS,
+            "schemas": RESPONSES | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
