@@ -58,7 +58,7 @@ class Courier:
 
     A URL that is new gets the decisions from now on. A decision that could not be delivered within
     `patience_seconds` is given up, after one try at least. counter: by receiver and result (delivered,
-    failed, given_up). clock: Unix time in seconds.
+    failed, given_up). clock: Unix time in seconds. pause_seconds: after a first failure.
     """
 
     def __init__(

@@ -1,7 +1,10 @@
 """A whole small service for the controller's tests: log, registry, engines, voting users, and a clock."""
 
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,26 @@ class World:
                 self.chat(users)
             self.now += 1.0
         raise AssertionError(f"no decision {until!r}; there were {[d.sentence for d in self.decisions]}")
+
+
+@contextmanager
+def controlled(world: World) -> Iterator[None]:
+    """The world's controller at work, in a thread, while the block lasts. The only gateways are real ones."""
+    world.shared.delete(KEY + "gateway")
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            world.tick()
+            world.controller.wait(0.05)
+
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(work)
+        try:
+            yield
+        finally:
+            stop.set()
+            working.result()  # raises what the controller raised
 
 
 MakeWorld = Callable[..., World]

@@ -10,6 +10,7 @@ from feedback.sqlite_log import SqliteLog
 from hearken.roles import import_command
 from serve.openapi import document
 from serve.request_schemas import CHAT
+from tests.deploy.world import World, controlled
 from tests.fuzzing import fuzz
 from tests.serve.conftest import Gateway, eventually, serving
 from tests.serve.fake_vllm import FakeVllm
@@ -17,17 +18,20 @@ from tests.serve.fake_vllm import FakeVllm
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Gateway]:
-    """A gateway with one stored completion, over an engine that answers everything. It imports, too."""
+    """A gateway with one stored completion, over an engine that answers everything. It imports, too, and a
+    controller answers what operators ask for."""
     data = tmp_path_factory.mktemp("api")
     engine = FakeVllm().start()
     engine.immune = True
-    events, store = SqliteLog(data / "log.db"), SqliteStore(data / "shared.db")
-    with serving(data, events, store, (engine.url,), import_command(str(tiny_model))) as gateway:
+    events, store, world = SqliteLog(data / "log.db"), SqliteStore(data / "shared.db"), World(data)
+    command = import_command(str(tiny_model))
+    with serving(data, events, store, (engine.url,), command) as gateway, controlled(world):
         eventually(gateway.is_ready, "the gateway is ready")
         gateway.chat(store=True, metadata={"a": "b"})
         lines = {"content-type": "application/x-ndjson"}
         gateway.http.post("/v1/imports", headers=lines, timeout=120)  # its process is there from now on
         yield gateway
+    world.close()
     store.close()
     events.close()
     engine.stop()
@@ -41,7 +45,7 @@ def test_every_route_of_the_api_is_in_the_document(api: Gateway) -> None:
     shown = set(api.http.get("/openapi.json").json()["paths"])
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/feedback", "/v1/comparisons"):
         assert path in shown
-    assert "/v1/imports" in shown
+    assert {"/v1/imports", "/v1/releases", "/v1/releases/actions"} <= shown
 
 
 def test_the_document_names_the_model_and_what_is_checked() -> None:
