@@ -1,8 +1,6 @@
 """Webhooks against a real server: signed, in order, at least once, and never in the way of a release."""
 
 import base64
-import hashlib
-import hmac
 import json
 import threading
 import time
@@ -11,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -27,6 +26,8 @@ from tests.deploy.world import MakeWorld
 from tests.servers import free_port
 
 SECRET = bytes(range(32))
+WRITTEN = f"whsec_{base64.b64encode(SECRET).decode()}"
+ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 30.0
 
 
@@ -62,7 +63,7 @@ class Receiver:
         with self._came:
             self.ids.append(headers["webhook-id"])
             self.bodies.append(json.loads(body))
-            self.verified.append(verified(headers, body))
+            self.verified.append(is_ours(WRITTEN, headers, body))
             self._came.notify_all()
             return self._answers.pop(0) if self._answers else 204
 
@@ -80,13 +81,17 @@ class Receiver:
         self._server.server_close()
 
 
-def verified(headers: dict[str, str], body: bytes) -> bool:
-    """As docs/releases.md tells receivers to."""
-    signed = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body])
-    wanted = base64.b64encode(hmac.new(SECRET, signed, hashlib.sha256).digest()).decode()
-    fresh = abs(time.time() - int(headers["webhook-timestamp"])) < 300
-    given = [each.partition(",")[2] for each in headers["webhook-signature"].split(" ")]
-    return fresh and any(hmac.compare_digest(wanted, each) for each in given)
+def _documented() -> Callable[[str, dict[str, str], bytes], bool]:
+    """What docs/releases.md gives receivers to verify a webhook with."""
+    section = (ROOT / "docs/releases.md").read_text().partition("### Webhooks")[2]
+    code = section.partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {}
+    exec(compile(code, "docs/releases.md", "exec"), found)
+    is_ours: Callable[[str, dict[str, str], bytes], bool] = found["is_ours"]
+    return is_ours
+
+
+is_ours = _documented()
 
 
 @pytest.fixture
@@ -170,6 +175,16 @@ def test_the_signature_is_that_of_the_standard() -> None:
     headers = signed_headers("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330.0, b'{"test": 2432232314}', [secret])
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     assert headers["webhook-timestamp"] == "1614265330"
+
+
+def test_what_is_not_ours_or_old_is_not_verified() -> None:
+    headers = signed_headers("d1", time.time(), b"{}", [SECRET])
+    assert is_ours(WRITTEN, headers, b"{}")
+    assert is_ours(WRITTEN, signed_headers("d1", time.time(), b"{}", [b"x" * 32, SECRET]), b"{}")
+    assert not is_ours(WRITTEN, headers, b"{ }")
+    assert not is_ours(WRITTEN, headers | {"webhook-id": "d2"}, b"{}")
+    assert not is_ours(WRITTEN, signed_headers("d1", time.time(), b"{}", [b"x" * 32]), b"{}")
+    assert not is_ours(WRITTEN, signed_headers("d1", time.time() - 600, b"{}", [SECRET]), b"{}")
 
 
 def test_every_decision_arrives_in_order_and_signed(log: EventLog, receive: Callable[..., Receiver]) -> None:
