@@ -31,6 +31,10 @@ def ask(world: World, action: Action, version: str | None = None) -> Decision:
     return decision
 
 
+def metric(world: World, name: str, **labels: str) -> float | None:
+    return world.metrics.registry.get_sample_value(name, labels)
+
+
 def canary(world: World) -> str:
     version = world.offer().version
     world.pass_time(until="started", users=0)
@@ -99,6 +103,8 @@ def test_a_pin_holds_over_candidates_and_restarts_until_it_ends(world: World) ->
     pinned = ask(world, "pin", "base")
     assert (pinned.outcome, pinned.table is not None) == ("pinned", True)
     assert world.state.table.live == "base"
+    held = {hold: metric(world, "hearken_release_held", hold=hold) for hold in ("pause", "freeze", "pin")}
+    assert held == {"pause": 0.0, "freeze": 0.0, "pin": 1.0}
     waiting = world.offer(b"two")
     for _ in range(30):
         world.now += 1

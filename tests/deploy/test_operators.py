@@ -7,6 +7,7 @@ import pytest
 
 from deploy import release
 from deploy.comparing import Failure
+from deploy.engine_steps import fall_back
 from deploy.operators import Grounds, Steps, obey
 from deploy.releases import Command, make_command
 from deploy.stages import Action, ReleaseState, Stage
@@ -196,6 +197,13 @@ def test_a_pin_of_the_waiting_candidate_ends_its_trial() -> None:
 def test_a_pin_of_an_earlier_version_goes_back_to_it() -> None:
     pinned = one(holdback(), "pin", "base").state
     assert (pinned.table.live, pinned.lives) == ("base", ("base",))
+
+
+def test_a_pin_that_no_engine_can_serve_gives_way_and_starts_nothing_else() -> None:
+    pinned = one(idle(), "pin", OTHER).state
+    fallen = fall_back(pinned, OLD, FAILURE, 500.0).state
+    assert (fallen.table.live, fallen.pinned) == (OLD, OTHER)
+    assert not release.may_start(fallen.model_copy(update={"waiting": NEW}), RULES, 1e9)
 
 
 @pytest.mark.parametrize("stage", get_args(Stage))
