@@ -3,7 +3,6 @@
 It counts the evidence anyway. A gateway that counted it as well would hold up the tokens that it streams.
 """
 
-import contextlib
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +20,9 @@ NOTICE_SECONDS = 15.0
 
 EVERY_SECONDS = 1.0
 
+AWAY_SECONDS = 30.0
+"""How long a store that was away is left alone: each try may hold up a round by a second."""
+
 
 class Notice(BaseModel):
     """Where the release stands. at: Unix time in seconds; number: of the newest decision; why: sentences;
@@ -37,15 +39,17 @@ class Notice(BaseModel):
 
 
 class Notices:
-    """Writes a notice after each decision, and every `EVERY_SECONDS`. A store that is away costs nothing."""
+    """Writes a notice after each decision, and every `EVERY_SECONDS`. Does without a store that is away."""
 
     def __init__(self, shared: SharedStore) -> None:
         self._shared = shared
         self._written = (-1, float("-inf"))  # number and time of the last one
+        self._pause_seconds = EVERY_SECONDS
 
     def are_due(self, number: int, now: float) -> bool:
         """Whether the last notice is old enough for a new one, or of another decision."""
-        return number != self._written[0] or now - self._written[1] >= EVERY_SECONDS
+        passed = abs(now - self._written[1])  # a clock that was put back hides nothing
+        return number != self._written[0] or passed >= self._pause_seconds
 
     def tell(
         self, state: ReleaseState, number: int, found: Running | None, rules: ReleaseRules, now: float
@@ -59,8 +63,11 @@ class Notices:
             evidence=None if found is None else found.told(state.stage),
             guardrails={} if found is None else dict(found.guardrails),
         )
-        with contextlib.suppress(SharedUnavailable):
+        try:
             self._shared.put(KEY, notice.model_dump_json().encode(), NOTICE_SECONDS)
+            self._pause_seconds = EVERY_SECONDS
+        except SharedUnavailable:
+            self._pause_seconds = AWAY_SECONDS
 
 
 def read_notice(shared: SharedStore) -> Notice | None:

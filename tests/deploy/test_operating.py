@@ -6,13 +6,14 @@ import pytest
 
 from deploy import leases
 from deploy.asking import Asked, not_yet
-from deploy.notice import KEY, read_notice
+from deploy.notice import KEY, Notices, read_notice
 from deploy.releases import Decision, append_command, entry, make_command, read_history
 from deploy.replay import audit
 from deploy.stages import Action
 from deploy.status import told
 from feedback.events import COMPLETIONS
 from feedback.log import Entry
+from feedback.shared import SharedUnavailable
 from tests.deploy.builders import completion, publish
 from tests.deploy.world import MakeWorld, World
 
@@ -181,6 +182,33 @@ def test_the_controller_tells_why_and_the_decisions_who(world: World) -> None:
     assert told(world.decisions[0])["who"] is None
     world.shared.put(KEY, b"{}", 10)
     assert read_notice(world.shared) is None, "what is no notice is none"
+
+
+class AwayStore:
+    """A shared store that is away, until `stored` is a list."""
+
+    def __init__(self) -> None:
+        self.stored: list[str] | None = None
+
+    def put(self, key: str, *_: object) -> None:
+        if self.stored is None:
+            raise SharedUnavailable("away")
+        self.stored.append(key)
+
+
+def test_a_store_that_is_away_is_left_alone_for_a_while(world: World) -> None:
+    world.tick()
+    store = AwayStore()
+    notices, rules = Notices(store), world.settings.release_rules  # type: ignore[arg-type]
+    notices.tell(world.state, 1, None, rules, 100.0)
+    assert not notices.are_due(1, 110.0)
+    assert notices.are_due(1, 130.0)
+    assert notices.are_due(2, 100.5), "a decision is told at once"
+    store.stored = []
+    notices.tell(world.state, 2, None, rules, 130.0)
+    assert store.stored == [KEY]
+    assert notices.are_due(2, 131.0)
+    assert notices.are_due(2, 50.0), "the clock was put back"
 
 
 def test_a_page_of_decisions_is_the_newest_below_a_number(world: World) -> None:
