@@ -11,17 +11,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from deploy import release
+from deploy import operators, release
 from deploy.drain import Drain
 from deploy.fleet import Fleet
 from deploy.gate import verdict
 from deploy.leading import Leadership
 from deploy.metrics import ControllerMetrics
+from deploy.notice import Notices
 from deploy.observation import Observation
+from deploy.operators import Grounds, promotes
+from deploy.pinning import obstacle
 from deploy.quarantine import refusal
 from deploy.registry import Registry, RegistryError, seq_of
-from deploy.releases import Candidate, Decision, decision_of
-from deploy.running import written
+from deploy.releases import Candidate, Command, Decision, decision_of
+from deploy.running import seen, written
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
 from deploy.tending import Tending
@@ -70,8 +73,10 @@ class Controller:
         self._observed: ReleaseState | None = None  # the state that the observation was last told
         self._observation: Observation | None = None
         self._cursor: dict[str, int] = {}
+        self._is_read = False  # whether that is the end of the log, as far as it was known in this round
         drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
         self._tending = Tending(fleet, drain, shared, metrics, self._decided)
+        self._notices = Notices(shared)
 
     @property
     def state(self) -> ReleaseState:
@@ -109,6 +114,7 @@ class Controller:
             self._obey(now)
             self._consider(now)
             self._judge(now)
+            self._tell(now)
         if self._history.state is not None:
             self._tending.tend(self.state, now, may_decide=self._topic.pending is None)
         if self._topic.pending is None:
@@ -140,7 +146,9 @@ class Controller:
 
     # -- deciding ---------------------------------------------------------------------------------------
 
-    def _decide(self, step: Step, now: float, *, answers: str | None = None) -> None:
+    def _decide(
+        self, step: Step, now: float, *, answers: str | None = None, command: Command | None = None
+    ) -> None:
         """Make a step durable, and go on from it. Raises as `Topic.append` does."""
         before, last = self._history.state or ReleaseState(), self._history.reached
         for version in sorted(step.state.table.adapters - before.table.adapters):
@@ -150,7 +158,9 @@ class Controller:
             raise Overtaken(f"the lease was lost before decision {last.number + 1}")
         number = last.number + 1
         self._topic.append(
-            decision_of(step, before, number, now, answers=answers, cursor=self._cursor, fence=fence)
+            decision_of(
+                step, before, number, now, answers=answers, command=command, cursor=self._cursor, fence=fence
+            )
         )
         self._resume_observing()
 
@@ -165,10 +175,31 @@ class Controller:
     # -- operators and candidates -----------------------------------------------------------------------
 
     def _obey(self, now: float) -> None:
-        while self._history.commands:  # each decision answers one
-            command = self._history.commands[0]
-            step = release.obey(self.state, command.action, command.who, command.reason, now)
-            self._decide(step, now, answers=command.event_id)
+        """Answer every command, in their order.
+
+        A promotion waits until the log was read to its end, for what would refuse it may be there. Other
+        commands do not wait for it: a rollback that was asked for later comes first.
+        """
+        for command in self._history.commands:
+            grounds = self._grounds(command, now)
+            if grounds is None:
+                continue
+            steps = operators.obey(self.state, command, grounds)
+            for step in steps:
+                answers = command.event_id if step is steps[-1] else None
+                self._decide(step, now, answers=answers, command=command)
+
+    def _grounds(self, command: Command, now: float) -> Grounds | None:
+        """What a command is decided by; None while that is not known."""
+        known, version = None, command.version
+        if self.state.stage == "canary" and promotes(self.state, command) and self._observation is not None:
+            if not self._observe(self._observation):
+                return None
+            known = self._observation.known(self.state, self._cursor)
+        if command.action != "pin" or version is None:
+            return Grounds(self._rules, now, known)
+        found, digest = obstacle(self._registry, self._fleet, self.state, version, now)
+        return Grounds(self._rules, now, known, found, digest)
 
     def _consider(self, now: float) -> None:
         """Give every new candidate its gate verdict; the newest that passes waits for its canary."""
@@ -252,10 +283,21 @@ class Controller:
         end = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
         for _ in range(READS_PER_TICK):
             if reached(self._cursor, end):
-                return True
+                break
             records, self._cursor = self._log.read(EVIDENCE_TOPICS, self._cursor)
             observation.feed(records)
-        return reached(self._cursor, end)
+        self._is_read = reached(self._cursor, end)
+        return self._is_read
+
+    def _tell(self, now: float) -> None:
+        """Tell who asks gateways why the release stands where it does."""
+        number = self._history.reached.number
+        if not self._notices.are_due(number, now):
+            return
+        found, rules = None, self._settings.evidence_rules
+        if self._observation is not None:
+            found = seen(self._observation, self.state, self._cursor, rules, complete=self._is_read)
+        self._notices.tell(self.state, number, found, self._rules, now)
 
     def _bury(self, record: Record, reason: str) -> None:
         self._metrics.dead_letters.inc()

@@ -25,11 +25,12 @@ class Lease(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     versions: frozenset[str]  # of its routing table, and of the requests that it has in flight
+    epoch: int = 0  # of the table that new requests go by; 0 of gateways that do not tell it
 
 
-def write(store: SharedStore, gateway: str, versions: Iterable[str]) -> None:
+def write(store: SharedStore, gateway: str, versions: Iterable[str], epoch: int = 0) -> None:
     """Hold these versions for `LEASE_SECONDS`. Raises `SharedUnavailable`."""
-    lease = Lease(versions=frozenset(versions))
+    lease = Lease(versions=frozenset(versions), epoch=epoch)
     store.put(KEY + gateway, lease.model_dump_json().encode(), LEASE_SECONDS)
 
 
@@ -44,9 +45,13 @@ def held(store: SharedStore) -> frozenset[str] | None:
     It is not known when the store is away, when a record cannot be read, and when there is no record at
     all: then no gateway runs, or the store has just lost its memory, or gateways use another store.
     """
+    leases = read(store)
+    return frozenset().union(*(lease.versions for lease in leases)) if leases else None
+
+
+def read(store: SharedStore) -> list[Lease] | None:
+    """The lease of every gateway that lives; None when the store is away, or one of them cannot be read."""
     try:
-        records = store.values(KEY).values()
-        leases = [Lease.model_validate_json(record) for record in records]
+        return [Lease.model_validate_json(record) for record in store.values(KEY).values()]
     except (SharedUnavailable, ValidationError):
         return None
-    return frozenset().union(*(lease.versions for lease in leases)) if leases else None

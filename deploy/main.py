@@ -11,12 +11,14 @@ from pathlib import Path
 from prometheus_client import start_http_server
 
 from deploy.controller import Controller
+from deploy.courier import ANSWER_SECONDS, Courier
 from deploy.engine import EngineClient
 from deploy.fleet import Fleet
 from deploy.leading import Alone, Leadership, Lease
 from deploy.metrics import ControllerMetrics
 from deploy.registry import Registry
 from deploy.settings import ControllerSettings
+from deploy.webhooks import load_secrets
 from feedback.files import Held, only_one
 from feedback.log import EventLog, LogError
 from feedback.opening import open_log, open_shared
@@ -33,7 +35,10 @@ class AlreadyRunning(Exception):
 
 
 def run(settings: ControllerSettings) -> None:
-    """Run until SIGTERM or SIGINT. Raises `AlreadyRunning`, and `LogUnavailable` where it cannot write."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises `AlreadyRunning`, `LogUnavailable` where it cannot write, and `NoSecret` as `work` does.
+    """
     stop = threading.Event()
     with _alone(settings.data):
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -45,10 +50,11 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
     """Control releases on a log, which is closed at the end, until `stop`.
 
     With Redis there may be several controllers on one log, of which one leads. Without it the caller sees to
-    it that there is one.
+    it that there is one. Raises `NoSecret` where there are webhooks and nothing to sign them with.
     """
     with ExitStack() as ends:
         ends.callback(log.close)
+        secrets = load_secrets(settings.webhook_secret_file) if settings.webhooks else ()
         shared = open_shared(settings.data, settings.redis)
         ends.callback(shared.close)
         registry = Registry(settings.data / "adapters")
@@ -63,6 +69,10 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         if settings.redis is not None:
             leadership = ends.enter_context(Lease(shared, _service(settings.data)))
         controller = Controller(log, registry, fleet, settings, metrics, shared, leadership)
+        for url in settings.webhooks:
+            patience, counter = settings.webhook_patience_seconds, metrics.webhooks
+            courier = Courier(log, url, secrets, patience, lambda: controller.leads, counter)
+            ends.enter_context(_at_work(courier))
         while not stop.is_set():
             try:
                 controller.tick()
@@ -82,6 +92,19 @@ def _alone(data: Path) -> Iterator[None]:
         raise AlreadyRunning(
             f"another controller runs on {data} (process {held.holder}); stop it first"
         ) from None
+
+
+@contextmanager
+def _at_work(courier: Courier) -> Iterator[None]:
+    """Let a courier deliver, in a thread that ends before the log is closed."""
+    stop = threading.Event()
+    thread = threading.Thread(target=courier.run, args=[stop], name="webhook", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(ANSWER_SECONDS)
 
 
 def _own_name(data: Path) -> str:

@@ -32,6 +32,7 @@ class ControllerMetrics:
 
         self.leads = gauge("controller_leads", "1 while this controller is the one that decides, else 0")
         self.stage = gauge("release_stage", "1 for the stage that the release is in", "stage")
+        self.held = gauge("release_held", "1 while operators hold releases: paused, frozen, pinned", "hold")
         self.weight = gauge("canary_weight_ratio", "Share of users in the canary bucket")
         self.pairs = gauge("canary_pairs", "Paired users in the running comparison")
         self.compared = gauge("canary_compared_users", "Users who chose between both policies")
@@ -80,6 +81,12 @@ class ControllerMetrics:
         self.dead_letters = Counter(
             "hearken_controller_dead_letters", "Records that make no sense, set aside", registry=self.registry
         )
+        self.webhooks = Counter(
+            "hearken_webhooks",
+            "Decisions sent to webhooks: delivered, tries that failed, and those that were given up",
+            ["receiver", "result"],
+            registry=self.registry,
+        )
         self.losses = LossMetrics(self.registry)
         for test in TESTS:
             self.bound.labels(test).set(settings.harm_bound if test == "harm" else settings.promote_bound)
@@ -110,6 +117,9 @@ class ControllerMetrics:
             return
         for stage in STAGES:
             self.stage.labels(stage).set(stage == state.stage)
+        self.held.labels("pause").set(state.paused)
+        self.held.labels("freeze").set(state.frozen)
+        self.held.labels("pin").set(state.pinned is not None)
         self.weight.set(state.table.weight)
         self.policy_seq.set(seq_of(state.table.live))
         guardrails = observation.guardrails if observation is not None else None

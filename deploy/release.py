@@ -10,7 +10,7 @@ from deploy.comparing import Failure
 from deploy.evidence import Reading, unproven
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity
-from deploy.stages import Action, Number, ReleaseState, Step, step
+from deploy.stages import Number, ReleaseState, Step, step
 from deploy.table import RoutingTable
 from feedback.events import BASE
 
@@ -141,7 +141,9 @@ def misfit(candidate: Manifest, live: str, live_manifest: Manifest | None) -> st
 
 def may_start(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:
     """Whether the waiting candidate's turn has come."""
-    if state.waiting is None or state.paused or state.stage == "canary":
+    if state.waiting is None or state.stage == "canary":
+        return False
+    if state.paused or state.frozen or state.pinned is not None:
         return False
     return state.stage == "idle" or now - state.entered_at >= rules.holdback_min_seconds
 
@@ -309,29 +311,31 @@ def _end_holdback(
     return step(state, "finished", state.table.live, sentence, numbers, **quiet(state, state.table.live, now))
 
 
-# -- operators ------------------------------------------------------------------------------------------
-
-
-def obey(state: ReleaseState, action: Action, who: str, reason: str, now: float) -> Step:
-    """Do what an operator asked for, or say why it cannot be done."""
-    because = f" for {who}: {reason}" if reason else f" for {who}"
-    if action == "pause":
-        sentence = (
-            f"Paused{because}. No canary starts, grows or is promoted until it is resumed; "
-            "harm and guardrails still roll back."
-        )
-        return step(state, "paused", None, sentence, paused=True)
-    if action == "resume":
-        return step(state, "resumed", None, f"Resumed{because}.", paused=False)
-    if state.stage == "canary":
-        back, gone = state.table.live, state.table.canary
-    elif len(state.lives) > 1:
-        back, gone = state.lives[-2], state.lives[-1]
-    else:
-        sentence = f"Nothing to roll back{because}: {state.table.live} is live and no version came before it."
-        return step(state, "not_done", None, sentence)
-    sentence = f"Rolled back {gone} to {back}{because}."
-    return step(state, "rolled_back", gone, sentence, {}, **quiet(state, back, now))
+def promotion(state: ReleaseState, rules: ReleaseRules, known: Known, now: float, sentence: str) -> Step:
+    """The canary becomes live, whatever its evidence, and a holdback begins. sentence: who did it, why."""
+    version, previous = state.table.version("canary"), state.table.live
+    # The same salt: users keep what they have, only the live arm and the buckets' rest change over.
+    table = RoutingTable(
+        epoch=state.table.epoch + 1,
+        salt=state.table.salt,
+        live=version,
+        control=previous,
+        canary=version,
+        weight=rules.holdback_weight,
+    )
+    return step(
+        state,
+        "promoted",
+        version,
+        sentence,
+        _numbers(state, known.reading),
+        table=table,
+        lives=(*state.lives, version)[-LIVES_REMEMBERED:],
+        entered_at=now,
+        first_epoch=table.epoch,
+        evidence_epoch=table.epoch,
+        cursor=known.cursor,
+    )
 
 
 # -- words ---------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The events of the `releases` topic, and the folds over them: the topic is the controller's only memory."""
 
+import hashlib
 import time
 import uuid
 from collections import deque
@@ -47,10 +48,14 @@ class Candidate(Event):
 
 
 class Command(Event):
-    """An operator's wish. The controller answers each with one decision."""
+    """An operator's wish. One decision of the controller answers it; another one may come before.
+
+    version: the one to pin, or the canary that a promotion is for, whatever it is where None.
+    """
 
     type: Literal["command"] = "command"
     action: Action
+    version: str | None = None
     reason: str = ""
     who: str = "operator"
 
@@ -74,6 +79,9 @@ class Decision(Event):
     sentence: str
     numbers: dict[str, Number] = Field(default_factory=dict)
     answers: str | None = None  # the event_id of the candidate or command that it answers
+    action: Action | None = None  # that an operator asked for, with who it was and why; None: nobody did
+    who: str = ""
+    reason: str = ""
     cursor: dict[str, int] = Field(default_factory=dict)  # how far completions and feedback were read for it
     state: ReleaseState
 
@@ -90,10 +98,11 @@ def decision_of(
     at: float,
     *,
     answers: str | None = None,
+    command: Command | None = None,
     cursor: dict[str, int] | None = None,
     fence: int = 0,
 ) -> Decision:
-    """A step as the decision of this number."""
+    """A step as the decision of this number. command: what an operator asked for that led to it."""
     return Decision(
         event_id=f"decision-{number}-{uuid.uuid4().hex[:12]}",
         at=at,
@@ -108,6 +117,9 @@ def decision_of(
         sentence=step.sentence,
         numbers=step.numbers,
         answers=answers,
+        action=command.action if command is not None else None,
+        who=command.who if command is not None else "",
+        reason=command.reason if command is not None else "",
         cursor=dict(cursor or {}),
         state=step.state,
     )
@@ -130,11 +142,24 @@ def entry(event: ReleaseEvent) -> Entry:
     return Entry(RELEASES, RELEASE_KEY, event.model_dump_json().encode())
 
 
-def append_command(log: EventLog, action: Action, *, reason: str = "", who: str = "operator") -> Command:
-    """Ask the controller for something, durably. Raises `LogUnavailable`."""
-    command = Command(
-        event_id=f"command-{uuid.uuid4().hex}", at=time.time(), action=action, reason=reason, who=who
+def make_command(
+    action: Action, version: str | None = None, *, reason: str = "", who: str = "operator", key: str = ""
+) -> Command:
+    """A command, to be appended to the log.
+
+    With the same `key`, unless that is empty, it is the same one however often it is made, and done once.
+    """
+    name = hashlib.sha256(key.encode()).hexdigest()[:32] if key else uuid.uuid4().hex
+    return Command(
+        event_id=f"command-{name}", at=time.time(), action=action, version=version, reason=reason, who=who
     )
+
+
+def append_command(
+    log: EventLog, action: Action, version: str | None = None, *, reason: str = "", who: str = "operator"
+) -> Command:
+    """Ask the controller for something, durably. Raises `LogUnavailable`."""
+    command = make_command(action, version, reason=reason, who=who)
     log.append([entry(command)]).result()
     return command
 
@@ -164,13 +189,15 @@ def admit(reached: Reached, decision: Decision) -> tuple[Reached, bool]:
 class History:
     """The fold of the topic: the newest decision's state, and what nobody has answered yet.
 
-    `remembered` decisions are kept for people to read.
+    `remembered` decisions are kept for people to read: the newest, or of those with a number below
+    `before`.
     """
 
-    def __init__(self, remembered: int = 50) -> None:
+    def __init__(self, remembered: int = 50, before: int | None = None) -> None:
         self.reached = Reached()
         self.state: ReleaseState | None = None  # None before the first decision
         self.decisions: deque[Decision] = deque(maxlen=remembered)
+        self._before = before
         self._answered: set[str] = set()
         self._open: dict[str, Candidate | Command] = {}
 
@@ -186,7 +213,8 @@ class History:
         self.reached, counts = admit(self.reached, event)
         if counts:
             self.state = event.state
-            self.decisions.append(event)
+            if self._before is None or event.number < self._before:
+                self.decisions.append(event)
             if event.answers is not None:
                 self._answered.add(event.answers)
                 self._open.pop(event.answers, None)
@@ -203,12 +231,14 @@ class History:
         return [event for event in self._open.values() if isinstance(event, Command)]
 
 
-def read_history(log: EventLog, remembered: int = 50, wait_seconds: float = 30.0) -> History:
-    """Replay the topic from its beginning to its present end, keeping the last `remembered` decisions.
+def read_history(
+    log: EventLog, remembered: int = 50, wait_seconds: float = 30.0, before: int | None = None
+) -> History:
+    """Replay the topic from its beginning to its present end, keeping decisions as `History` does.
 
     Raises `LogUnavailable` when that end is not known or not reached within `wait_seconds`.
     """
-    history = History(remembered)
+    history = History(remembered, before)
     for records, _ in replay(log, [RELEASES], {}, wait_seconds):
         for record in records:
             event = parse(record.value)

@@ -22,7 +22,9 @@ def audit(log: EventLog, settings: ControllerSettings) -> list[str]:
     decisions: Sequence[Decision] = read_history(log, remembered=1_000_000).decisions
     differences = []
     for previous, decision in zip(decisions, list(decisions)[1:], strict=False):
-        if decision.outcome in JUDGED and decision.numbers.get("guardrail") != PARITY:
+        if decision.outcome not in JUDGED or decision.action is not None:
+            continue  # it did not follow from the log, or an operator decided it
+        if decision.numbers.get("guardrail") != PARITY:
             again = judge_again(log, settings, previous.state, decision)
             if again != (decision.outcome, decision.sentence):
                 differences.append(

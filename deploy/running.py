@@ -26,12 +26,16 @@ TOPICS = (COMPLETIONS, FEEDBACK)
 @dataclass(frozen=True, slots=True)
 class Running:
     """reading: of all that was read. guardrails: held, failed or not judged yet, each. complete: False when
-    time was up before the log's end. rules: that it goes by."""
+    time was up before the log's end. rules: that it goes by. exposed: canary users who were served under the
+    table in force. met: since the release began. judged: whether there were users enough for guardrails."""
 
     reading: Reading
     guardrails: Mapping[str, str]
     complete: bool
     rules: EvidenceRules
+    exposed: int = 0
+    met: int = 0
+    judged: bool = False
 
     def told(self, stage: str) -> dict[str, Any]:
         """As JSON types. A holdback can only find harm, so it has no bound to promote."""
@@ -83,8 +87,21 @@ def running(
     while not reached(cursor, end) and time.monotonic() < until:
         records, cursor = log.read(TOPICS, cursor)
         observation.feed(records)
-    found = {each.guardrail: each.state for each in observation.guardrails.findings()}
-    return Running(observation.known(state, cursor).reading, found, reached(cursor, end), rules)
+    return seen(observation, state, cursor, rules, complete=reached(cursor, end))
+
+
+def seen(
+    observation: Observation,
+    state: ReleaseState,
+    cursor: dict[str, int],
+    rules: EvidenceRules,
+    *,
+    complete: bool,
+) -> Running:
+    """What an observation that was fed up to `cursor` has come to."""
+    known = observation.known(state, cursor)
+    guardrails = {each.guardrail: each.state for each in observation.guardrails.findings()}
+    return Running(known.reading, guardrails, complete, rules, known.exposed, known.met, known.judged)
 
 
 def _rules(history: History, state: ReleaseState) -> EvidenceRules:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from deploy.evidence import AWFUL, EvidenceRules
 from deploy.gate import GateLimits
@@ -94,6 +95,17 @@ class ControllerSettings:
         "how far an engine that rounds (bfloat16) may be from the trainer under the base alone, in log-odds, "
         "on average; above it the engine's base is another one, or quantised",
     ] = 0.15
+    webhooks: Annotated[
+        tuple[str, ...],
+        "URLs that every decision is sent to, signed (docs/releases.md); private addresses are allowed",
+    ] = ()
+    webhook_secret_file: Annotated[
+        Path | None,
+        "file with the secret that webhooks are signed with; without it $HEARKEN_WEBHOOK_SECRET",
+    ] = None
+    webhook_patience_seconds: Annotated[
+        float, "how long a decision is tried to be sent before it is given up, and counted"
+    ] = 86400
     gate: Annotated[GateLimits, "limits on the offline comparison"] = field(default_factory=GateLimits)
     guardrails: Annotated[GuardrailLimits, "limits on the canary's service"] = field(
         default_factory=GuardrailLimits
@@ -113,10 +125,11 @@ class ControllerSettings:
             )
         for name in (
             *("max_seconds", "window_seconds", "match_seconds", "poll_seconds"),
-            *("parity_tolerance_nats", "parity_noise_nats"),
+            *("parity_tolerance_nats", "parity_noise_nats", "webhook_patience_seconds"),
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
+        self._check_webhooks()
         for name in ("drain_seconds", "longest_answer_seconds", "holdback_min_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be 0 or more")
@@ -139,6 +152,15 @@ class ControllerSettings:
                 f"rung_users is {self.rung_users}; at least guardrails.min_users, "
                 f"{self.guardrails.min_users}, are needed, and at most {MAX_EXPOSED} are counted"
             )
+
+    def _check_webhooks(self) -> None:
+        for url in self.webhooks:
+            if not _is_url(url):
+                raise ValueError(
+                    f"webhook {url!r} is not a URL; write it like https://ops.example.com/releases"
+                )
+        if len(set(self.webhooks)) != len(self.webhooks):
+            raise ValueError(f"a webhook is named twice: {', '.join(self.webhooks)}")
 
     def _check_evidence(self) -> None:
         if self.windows_per_user < 1:
@@ -189,3 +211,13 @@ class ControllerSettings:
             promote_bound=self.promote_bound,
             harm_bound=self.harm_bound,
         )
+
+
+def _is_url(text: str) -> bool:
+    """Whether a text is a whole http or https URL, with a host and without spaces."""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that are no address
+        return False
+    return known and text.split() == [text]

@@ -32,17 +32,21 @@ Outcome = Literal[
     "rolled_back",
     "paused",
     "resumed",
+    "frozen",
+    "unfrozen",
+    "pinned",
+    "unpinned",
     "not_done",
     "rejected",
     "restored",
     "rebased",
 ]
-Action = Literal["rollback", "pause", "resume"]
+Action = Literal["rollback", "promote", "pause", "resume", "freeze", "unfreeze", "pin", "unpin"]
 Number = float | int | str | None
 
 _ANYWHERE: tuple[Outcome, ...] = (
     *("accepted", "refused", "superseded", "rejected", "restored"),
-    *("paused", "resumed", "not_done"),
+    *("paused", "resumed", "frozen", "unfrozen", "unpinned", "not_done"),
 )
 
 TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
@@ -51,6 +55,7 @@ TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("idle", "rolled_back"): "idle",
     ("idle", "guardrail"): "idle",
     ("idle", "rebased"): "idle",
+    ("idle", "pinned"): "idle",
     ("canary", "raised"): "canary",
     ("canary", "promoted"): "holdback",
     ("canary", "harmful"): "idle",
@@ -61,12 +66,13 @@ TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("holdback", "harmful"): "idle",
     ("holdback", "guardrail"): "idle",
     ("holdback", "rolled_back"): "idle",
+    ("holdback", "pinned"): "idle",
     **{(stage, outcome): stage for stage in get_args(Stage) for outcome in _ANYWHERE},
 }
 """Everything that can happen, by the stage that it happens in, and the stage after it."""
 
 SETTLING: frozenset[Outcome] = frozenset(
-    {"refused", "superseded", "promoted", "harmful", "guardrail", "inconclusive", "rolled_back"}
+    {"refused", "superseded", "promoted", "harmful", "guardrail", "inconclusive", "rolled_back", "pinned"}
 )
 """The outcomes with which the trial of a candidate is over."""
 
@@ -85,7 +91,9 @@ class ReleaseState(BaseModel):
     table: RoutingTable = RoutingTable()
     lives: tuple[str, ...] = (BASE,)  # live versions, oldest first; the last one is live, rollback drops it
     waiting: str | None = None  # the candidate that is next
-    paused: bool = False
+    paused: bool = False  # the running release stays as it is
+    frozen: bool = False  # no canary starts; the running release goes on
+    pinned: str | None = None  # the version that nothing may replace until it is unpinned
     entered_at: float = 0.0  # when this stage, and in a canary this rung, began
     first_epoch: int = 0  # completions of this stage count: from this table on
     base: str = ""  # sha256 of a merged base's weights; "" for the base that the service began with

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.registry import seq_of
-from deploy.releases import History
+from deploy.releases import Decision, History
 from deploy.running import Running
 
 
@@ -29,18 +29,29 @@ def summary(history: History, decisions: int = 5, found: Running | None = None) 
         "since": state.entered_at,
         "waiting": state.waiting,
         "paused": state.paused,
+        "frozen": state.frozen,
+        "pinned": state.pinned,
         "evidence": None if found is None else found.told(state.stage),
         "guardrails": {} if found is None else dict(found.guardrails),
         "quarantined": list(state.quarantined),
         "unanswered": [event.event_id for event in [*history.commands, *history.candidates]],
-        "decisions": [
-            {
-                "at": d.at,
-                "outcome": d.outcome,
-                "version": d.version,
-                "sentence": d.sentence,
-                "numbers": d.numbers,
-            }
-            for d in recent
-        ],
+        "decisions": [told(decision) for decision in recent],
+    }
+
+
+def told(decision: Decision) -> dict[str, Any]:
+    """A decision as JSON types, for people and their programs. action, who and reason: of the operator who
+    asked for it; None where nobody did."""
+    return {
+        "number": decision.number,
+        "at": decision.at,
+        "outcome": decision.outcome,
+        "version": decision.version,
+        "live": decision.state.table.live,
+        "stage": decision.stage_after,
+        "sentence": decision.sentence,
+        "numbers": decision.numbers,
+        "action": decision.action,
+        "who": decision.who or None,
+        "reason": decision.reason or None,
     }

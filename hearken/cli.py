@@ -5,7 +5,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hearken.commands import Command, config, data, keys, learn, model, operate, roles, service, vault
+from hearken.commands import (
+    Command,
+    config,
+    data,
+    keys,
+    learn,
+    model,
+    operate,
+    release,
+    roles,
+    service,
+    vault,
+)
 from hearken.errors import UsageError
 
 COMMANDS: tuple[Command, ...] = (
@@ -17,6 +29,7 @@ COMMANDS: tuple[Command, ...] = (
     *keys.COMMANDS,
     *data.COMMANDS,
     *vault.COMMANDS,
+    *release.COMMANDS,
     *operate.COMMANDS,
 )
 

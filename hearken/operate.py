@@ -1,18 +1,15 @@
-"""What an operator does from the command line: look, roll back, pause, resume, all through the log."""
+"""What an operator looks at from the command line, and lets readers pass over: all through the log."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from deploy.guardrails import GuardrailLimits
-from deploy.releases import append_command, read_history
+from deploy.releases import read_history
 from deploy.running import running
-from deploy.stages import Action
 from deploy.status import summary
 from feedback import losses
-from feedback.events import RELEASES
-from feedback.log import EventLog, LogError, LogUnavailable
+from feedback.log import EventLog, LogError
 from feedback.opening import open_log
 from hearken.audit import read_ledger
 from hearken.checks import check_service
@@ -37,7 +34,7 @@ def status(
 
     guardrails: as the service's file has them.
     """
-    log = _open(data, kafka)
+    log = open_service_log(data, kafka)
     try:
         history = read_history(log, max(decisions, DECISIONS_READ), PATIENCE_SECONDS)
         told = summary(history, decisions, running(log, history, PATIENCE_SECONDS, guardrails))
@@ -69,28 +66,11 @@ def raters(data: Path, *, as_json: bool = False) -> int:
     return 0
 
 
-def command(data: Path, kafka: str | None, action: Action, reason: str) -> int:
-    """Ask the release controller for something. It answers with a decision, which `hearken status` shows."""
-    log = _open(data, kafka)
-    try:
-        append_command(log, action, reason=reason)
-        log.end([RELEASES], PATIENCE_SECONDS)  # with Kafka: until the broker has it
-    except LogUnavailable as error:
-        print(f"hearken: the command is kept, but has not reached the controller: {error}", file=sys.stderr)
-        return 1
-    except LogError as error:
-        raise UsageError(f"the log cannot be written: {error}", code=1) from error
-    finally:
-        log.close()
-    print(f"asked for: {action}; `hearken status` shows the controller's decision")
-    return 0
-
-
 def accept_loss(data: Path, code: str) -> int:
     """Let the processes of a data folder read on without what they lost. `code`: as their log says it."""
     if losses.CODE.fullmatch(code) is None:
         raise UsageError(f"{code!r} is no code of a loss; it has 12 digits and letters, and the log says it")
-    folder = _service_folder(data)
+    folder = service_folder(data)
     try:
         losses.accept(folder, code)
     except OSError as error:
@@ -99,14 +79,16 @@ def accept_loss(data: Path, code: str) -> int:
     return 0
 
 
-def _service_folder(data: Path) -> Path:
+def service_folder(data: Path) -> Path:
+    """A service's data folder. Raises UsageError where it is none."""
     data = data.expanduser()
     check_service(data)
     return data
 
 
-def _open(data: Path, kafka: str | None) -> EventLog:
-    data = _service_folder(data)
+def open_service_log(data: Path, kafka: str | None) -> EventLog:
+    """The log of a service, for an operator's command to close. Raises UsageError."""
+    data = service_folder(data)
     try:
         return open_log(data, kafka, "operator")
     except LogError as error:

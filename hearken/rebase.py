@@ -99,6 +99,11 @@ def _ready(history: History) -> ReleaseState:
             f"a {state.stage} is running, {state.table.canary} beside {state.table.control}: what is merged "
             "cannot be taken back. Wait until it is decided (`hearken status`), or `hearken rollback`"
         )
+    if state.pinned is not None:
+        raise UsageError(
+            f"{state.pinned} is pinned, and versions of the old base cannot serve on a new one; "
+            "`hearken release unpin` first"
+        )
     return state
 
 

@@ -47,13 +47,14 @@ def import_command(model: str) -> tuple[str, ...]:
 def run_controller(config: Config) -> int:
     """Run the release controller until SIGTERM."""
     from deploy.main import AlreadyRunning, run
+    from deploy.webhooks import NoSecret
 
     settings = _in_folder(config).build("controller")
     check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
     log_to_stderr()
     try:
         run(settings)
-    except (LogError, AlreadyRunning) as error:
+    except (LogError, AlreadyRunning, NoSecret) as error:
         raise UsageError(f"the controller cannot run: {error}", code=1) from error
     return 0
 

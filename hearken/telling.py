@@ -30,9 +30,17 @@ def describe(told: Told) -> list[str]:
         lines.append(f"quarantine  {engine} cannot prove a version in use, and serves nobody with it")
     if told["paused"]:
         lines.append("paused      no canary starts, grows or is promoted until `hearken resume`")
+    if told["frozen"]:
+        lines.append("frozen      no canary starts until `hearken release unfreeze`")
+    if told["pinned"] is not None:
+        lines.append(f"pinned      {told['pinned']}: nothing replaces it until `hearken release unpin`")
     lines.append(f"table       epoch {told['table_epoch']}")
-    lines += [f"  {local(each['at'])}  {each['sentence']}" for each in reversed(told["decisions"])]
-    return lines
+    return lines + [f"  {decided(each)}" for each in reversed(told["decisions"])]
+
+
+def decided(told: Told) -> str:
+    """A decision (`deploy.status.told`) in one line: when, and what and why."""
+    return f"{local(told['at'])}  {told['sentence']}"
 
 
 def local(at: float) -> str:

@@ -149,7 +149,7 @@ class Access:
         consent = (key.consent or self._consent) == "given"
         limits = key.limits.or_else(self._defaults)
         is_blind = self._blind and "feedback" in key.scopes and "operate" not in key.scopes
-        return Caller(key.id, key.tenant, frozenset(key.scopes), limits, consent, is_blind)
+        return Caller(key.id, key.tenant, frozenset(key.scopes), limits, consent, is_blind, key.name)
 
 
 def presented_key(headers: Mapping[str, str]) -> str:

@@ -70,6 +70,7 @@ from serve.receipt_api import ReceiptApi
 from serve.receipt_store import ReceiptStore
 from serve.receipts import Receipts
 from serve.recording import Recorder
+from serve.releases_api import ReleasesApi, operator_of
 from serve.requests import (
     ChatRequest,
     check_chat,
@@ -169,6 +170,8 @@ def create_app(
     route("/v1/feedback/{feedback_id}", gateway.retraction, methods=["DELETE"])
     route("/v1/policies/{version}/feedback", gateway.policy_feedback, methods=["GET"])
     app.add_route("/v1/imports", gateway.imports, methods=["POST"])
+    route("/v1/releases", gateway.releases, methods=["GET"])
+    route("/v1/releases/actions", gateway.release_action, methods=["POST"])
     for path in ("/v1/users", "/v1/users/{user:name}"):
         route(path, gateway.show_user, methods=["GET"])
         route(path, gateway.erase_user, methods=["DELETE"])
@@ -268,6 +271,7 @@ class Gateway:
             self._take_votes,
         )
         self._receipt_api = ReceiptApi(self._receipts, self._recorder, signer)
+        self._releases = ReleasesApi(events, shared)
         self._imports = Imports(
             import_command, settings.data, signer, events, shared, settings.redact, settings.max_import_bytes
         )
@@ -542,6 +546,19 @@ class Gateway:
         caller = await self._enter(request, "operate")
         told = self._imports.post(request.headers, request.query_params, request.stream(), caller)
         return json_response(await told)
+
+    async def releases(self, request: Request) -> Response:
+        """GET /v1/releases: where releases stand, why, and the decisions, for an operator."""
+        await self._enter(request, "operate")
+        return json_response(await self._releases.show(request.query_params))
+
+    async def release_action(self, request: Request) -> Response:
+        """POST /v1/releases/actions: what an operator asks the release controller for."""
+        caller = await self._enter(request, "operate")
+        who = operator_of(caller, self._addresses.of(request), request.headers)
+        raw, key = await self._json(request), request.headers.get("idempotency-key")
+        reply = await self._releases.act(raw, request.query_params, key, caller.tenant, who)
+        return json_response(reply.body, reply.status)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: the one public model."""

@@ -19,6 +19,7 @@ class Caller:
     limits: Limits = NO_LIMITS  # every number is set
     consent: bool = True  # what a request that says nothing of consent is taken to say
     is_blind: bool = False  # it may vote, so it is told nothing that tells policies apart
+    key_name: str = ""  # what the key is for, as people call it
 
     @property
     def is_operator(self) -> bool:

@@ -35,6 +35,7 @@ class Leases:
         self._answered: dict[str, float] = {}  # when each version gave its last answer (monotonic seconds)
         self._name = secrets.token_hex(8)
         self._tables: frozenset[str] = frozenset()
+        self._epoch = 0
         self._in_flight: Counter[str] = Counter()
         self._away = False
 
@@ -55,9 +56,10 @@ class Leases:
 
     async def hold(self, *tables: RoutingTable, former: Collection[str] = ()) -> None:
         """Hold the versions of these tables from now on, and only theirs but for requests in flight and for
-        `former`, which may go on in conversations that they have."""
+        `former`, which may go on in conversations that they have. The first table is the one in force."""
         self._tables = frozenset().union(*(table.adapters for table in tables))
         self._former = frozenset(former)
+        self._epoch = tables[0].epoch
         await self._write()
 
     async def renew(self) -> None:
@@ -76,7 +78,7 @@ class Leases:
         active = {version for version in self._former if self._answered.get(version, self._started) > since}
         versions = (self._tables | set(self._in_flight) | active) - {BASE}
         try:
-            await asyncio.to_thread(leases.write, self._shared, self._name, versions)
+            await asyncio.to_thread(leases.write, self._shared, self._name, versions, self._epoch)
         except SharedUnavailable as error:
             if not self._away:
                 log.warning("the lease on %d versions cannot be written: %s", len(versions), error)

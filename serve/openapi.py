@@ -9,6 +9,7 @@ from serve.doors_openapi import DOOR_SCHEMAS, door_paths
 from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
 from serve.import_openapi import IMPORT_PATHS, IMPORT_SCHEMAS
 from serve.openapi_words import answered, named, operation, post
+from serve.releases_openapi import RELEASE_PATHS, RELEASE_SCHEMAS
 from serve.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
 from serve.response_schemas import RESPONSES
 
@@ -88,6 +89,7 @@ def document(model_name: str) -> Json:
             **door_paths(model_name),
             **FEEDBACK_PATHS,
             **IMPORT_PATHS,
+            **RELEASE_PATHS,
             "/v1/models": {"get": operation("listModels", "The one model", "ModelList", [])},
             "/v1/models/{model}": {
                 "parameters": [
@@ -109,7 +111,7 @@ def document(model_name: str) -> Json:
             "/readyz": {"get": _health("Whether an engine can serve everyone")},
         },
         "components": {
-            "schemas": RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS,
+            "schemas": RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS,
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},

@@ -57,6 +57,13 @@ def actions_of(command: argparse.ArgumentParser) -> "argparse._SubParsersAction[
     )
 
 
+def whole_number(text: str) -> int:
+    """A flag's value that is 0, 1, 2 and so on."""
+    if not (text.isdecimal() and text.isascii()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
 def as_json(command: argparse.ArgumentParser) -> None:
     """--json, for commands that print something for people."""
     command.add_argument("--json", action="store_true", help="print JSON (default: lines for people)")

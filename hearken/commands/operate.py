@@ -1,10 +1,9 @@
-"""What an operator looks at and steers, and the version."""
+"""What an operator looks at, and the version."""
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING
 
-from hearken.commands import Command, as_json, flag
+from hearken.commands import Command, as_json, flag, whole_number
 
 if TYPE_CHECKING:
     from hearken.settings import ServiceSettings
@@ -15,18 +14,7 @@ _LOG = {**_DATA, "--kafka": "service.kafka"}
 
 def _add_status(command: argparse.ArgumentParser) -> None:
     as_json(command)
-    flag(command, "--decisions", _count, 8, "how many of the last decisions to print")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
-
-
-def _add_action(name: str, command: argparse.ArgumentParser) -> None:
-    command.set_defaults(action=name)
-    flag(command, "--reason", str, f"hearken {name}", "why, for the record")
+    flag(command, "--decisions", whole_number, 8, "how many of the last decisions to print")
 
 
 def _service(arguments: argparse.Namespace) -> "ServiceSettings":
@@ -54,13 +42,6 @@ def _status(arguments: argparse.Namespace) -> int:
     )
 
 
-def _act(arguments: argparse.Namespace) -> int:
-    from hearken.operate import command
-
-    service = _service(arguments)
-    return command(service.folder, service.kafka, arguments.action, arguments.reason)
-
-
 def _add_accept_loss(command: argparse.ArgumentParser) -> None:
     command.add_argument("code", metavar="CODE", help="as the reader's log says it")
 
@@ -86,12 +67,6 @@ def _version(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_ACTIONS = {
-    "rollback": "put the previous policy back in force",
-    "pause": "hold releases: candidates wait, a running canary keeps its users",
-    "resume": "let releases go on after a pause",
-}
-
 COMMANDS = (
     Command("raters", "print the raters whose votes wait or weigh less, and why", _raters, _DATA, as_json),
     Command(
@@ -101,7 +76,6 @@ COMMANDS = (
         _LOG,
         _add_status,
     ),
-    *(Command(name, text, _act, _LOG, partial(_add_action, name)) for name, text in _ACTIONS.items()),
     Command(
         "accept-loss",
         "let a reader go on that lost records: they were gone from Kafka before it read them",

@@ -66,6 +66,9 @@ app.kubernetes.io/part-of: hearken
 {{- if dig "gateway" "trusted_hosts" "" .Values.config }}
 {{- fail "config.gateway.trusted_hosts would be passed over, because the chart adds the Service's own names: set access.trustedHosts" }}
 {{- end }}
+{{- if and (dig "controller" "webhooks" "" .Values.config) (not .Values.controller.webhookSecret.existingSecret) (not (dig "controller" "webhook_secret_file" "" .Values.config)) }}
+{{- fail "config.controller.webhooks needs controller.webhookSecret.existingSecret, a Secret with what they are signed with (docs/releases.md)" }}
+{{- end }}
 {{- with dig "learner" "rank" 0 .Values.config }}
 {{- if and (ne (toString .) "none") (gt (int .) (int $.Values.lora.maxRank)) }}
 {{- fail (printf "config.learner.rank is %d, more than engines accept (lora.maxRank is %d)" (int .) (int $.Values.lora.maxRank)) }}
@@ -191,6 +194,16 @@ checksum/config: {{ toToml . | sha256sum }}
 {{- with .Values.redis }}
 {{- if .existingSecret }}
 - name: REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The secret that webhooks are signed with: in no argument, and in no ConfigMap. */}}
+{{- define "hearken.webhookEnv" -}}
+{{- with .Values.controller.webhookSecret }}
+{{- if .existingSecret }}
+- name: HEARKEN_WEBHOOK_SECRET
   valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}}
 {{- end }}
 {{- end }}

@@ -4,9 +4,14 @@ import pytest
 
 from deploy.ab_report import NoRelease, report
 from deploy.releases import read_history
-from tests.deploy.world import World
+from tests.deploy.world import MakeWorld, World
 
 PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    return make_world()
 
 
 def test_a_report_counts_canary_and_holdback_and_says_what_may_be_true(world: World) -> None:

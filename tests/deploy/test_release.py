@@ -176,44 +176,8 @@ def test_a_holdback_ends_for_the_next_candidate_or_in_time() -> None:
     assert sooner is not None
     assert "policy-3-cccccccc is next" in sooner.sentence
     assert sooner.state.waiting == "policy-3-cccccccc"
-    paused = release.obey(waiting, "pause", "ann", "", 340.0).state
-    assert release.judge(paused, RULES, known(), 350.0) is None
-
-
-def test_operators_roll_back_anywhere_until_nothing_is_left() -> None:
-    from_canary = release.obey(canary(), "rollback", "ann", "odd answers", 150.0)
-    assert from_canary.sentence == f"Rolled back {NEW} to {OLD} for ann: odd answers."
-    assert from_canary.state.table.live == OLD
-    from_holdback = release.obey(holdback(), "rollback", "ann", "", 310.0).state
-    assert (from_holdback.table.live, from_holdback.lives) == (OLD, ("base", OLD))
-    to_base = release.obey(from_holdback, "rollback", "ann", "", 320.0)
-    assert (to_base.outcome, to_base.state.table.live) == ("rolled_back", "base")
-    assert to_base.state.lives == ("base",)
-    nothing = release.obey(to_base.state, "rollback", "ann", "", 330.0)
-    assert nothing.outcome == "not_done"
-    assert nothing.state == to_base.state
-
-
-def test_a_pause_holds_the_next_canary_only() -> None:
-    paused = release.obey(idle(), "pause", "ann", "", 1.0).state
-    assert release.may_start(idle(), RULES, 2.0)
-    assert not release.may_start(paused, RULES, 2.0)
-    assert release.may_start(release.obey(paused, "resume", "ann", "", 3.0).state, RULES, 4.0)
-
-
-@pytest.mark.parametrize("state", [canary(), canary(0.25), canary(0.5), holdback()])
-def test_a_pause_holds_everything_where_it_is_but_harm_and_guardrails(state: ReleaseState) -> None:
-    paused = release.obey(state, "pause", "ann", "", 120.0)
-    assert paused.state.stage == state.stage
-    assert "harm and guardrails still roll back" in paused.sentence
-    failure = Failure("empty_answers", "all are empty", {})
-    for now in (160.0, 1e6):
-        assert release.judge(paused.state, RULES, QUIET, now) is None
-        assert release.judge(paused.state, RULES, known("promote"), now) is None
-        for what, outcome in ((known("harm"), "harmful"), (known(failure=failure), "guardrail")):
-            back = release.judge(paused.state, RULES, what, now)
-            assert back is not None
-            assert (back.outcome, back.state.paused) == (outcome, True)
+    for held in ({"paused": True}, {"frozen": True}):
+        assert release.judge(waiting.model_copy(update=held), RULES, known(), 350.0) is None
 
 
 def manifest(parent: str, digest: str = "d1") -> Manifest:

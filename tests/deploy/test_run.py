@@ -1,5 +1,6 @@
 """The controller as a process: metrics over HTTP, one per data folder, and a clean end on SIGTERM."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,14 @@ import httpx
 import pytest
 
 from deploy.main import AlreadyRunning, run
-from deploy.releases import read_history
+from deploy.releases import append_command, read_history
 from deploy.settings import ControllerSettings
+from deploy.webhooks import VARIABLE
+from feedback.secret import load_secret
 from feedback.sqlite_log import SqliteLog
 from tests.deploy.fake_engine import FakeEngine
+from tests.deploy.test_webhooks import WRITTEN, Receiver, marked
+from tests.serve.conftest import eventually
 from tests.servers import free_port
 
 PROGRAM = """
@@ -22,7 +27,8 @@ import sys
 from pathlib import Path
 from deploy.main import run
 from deploy.settings import ControllerSettings
-run(ControllerSettings(data=Path(sys.argv[1]), engines=(sys.argv[2],), metrics_port=int(sys.argv[3])))
+run(ControllerSettings(data=Path(sys.argv[1]), engines=(sys.argv[2],), metrics_port=int(sys.argv[3]),
+    webhooks=tuple(sys.argv[4:])))
 """
 
 
@@ -50,6 +56,36 @@ def test_runs_until_it_is_told_to_stop(tmp_path: Path, engine: FakeEngine) -> No
     log = SqliteLog(tmp_path / "log.db")
     assert [decision.outcome for decision in read_history(log).decisions] == ["begun"]
     log.close()
+
+
+def test_decisions_reach_a_webhook_of_the_process(tmp_path: Path, engine: FakeEngine) -> None:
+    """From the settings to the receiver, the secret from the environment."""
+    receiver, log = Receiver(), SqliteLog(tmp_path / "log.db")
+    arguments = [str(tmp_path), engine.url, str(free_port()), receiver.url]
+    environment = os.environ | {VARIABLE: WRITTEN}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], env=environment)
+    try:
+        eventually(lambda: marked(log), "the URL is known")
+        append_command(log, "freeze", reason="the fair", who="ann")
+        receiver.wait_for(lambda: receiver.bodies and receiver.bodies[-1]["type"] == "release.frozen", "it")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+        receiver.close()
+        log.close()
+    assert all(receiver.verified)
+
+
+def test_webhooks_without_a_secret_are_told_before_anything_starts(tmp_path: Path) -> None:
+    load_secret(tmp_path / "secret")
+    told = ["--data", str(tmp_path), "--metrics-port", str(free_port())]
+    command = [sys.executable, "-m", "hearken", "controller", *told]
+    urls = ["--set", 'controller.webhooks=["http://127.0.0.1:9/"]']
+    refused = subprocess.run([*command, *urls], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith(
+        "hearken: the controller cannot run: webhooks need a secret, and $HEARKEN_WEBHOOK_SECRET has none"
+    )
 
 
 def _metrics(port: int, process: "subprocess.Popen[bytes]") -> str:

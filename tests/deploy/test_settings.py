@@ -42,6 +42,12 @@ def test_the_defaults_and_the_demos_values_are_valid() -> None:
         ({"parity_noise_nats": 0.0}, "parity_noise_nats"),
         ({"drain_seconds": -1}, "drain_seconds"),
         ({"longest_answer_seconds": float("nan")}, "longest_answer_seconds"),
+        ({"webhook_patience_seconds": 0}, "webhook_patience_seconds"),
+        ({"webhooks": ("ops.example.com",)}, "'ops.example.com' is not a URL"),
+        ({"webhooks": ("http://",)}, "is not a URL"),
+        ({"webhooks": ("http://ops:port",)}, "is not a URL"),
+        ({"webhooks": ("http://ops/a b",)}, "is not a URL"),
+        ({"webhooks": ("http://10.0.0.1/x", "http://10.0.0.1/x")}, "named twice"),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_would(options: dict[str, Any], words: str) -> None:

@@ -18,7 +18,7 @@ from tests.servers import free_ports
 
 COMMANDS = (
     *("up", "demo", "tiny", "gateway", "controller", "learner", "learn"),
-    *("config", "keys", "status", "rollback", "pause", "resume", "version"),
+    *("config", "keys", "status", "release", "rollback", "pause", "resume", "version"),
 )
 HEAVY = ("torch", "transformers", "vllm", "fastapi", "aiohttp", "pydantic", "rich", "httpx", "kafka")
 
@@ -246,7 +246,7 @@ def test_status_and_rollback_go_through_the_log(tmp_path: Path, capsys: pytest.C
     assert "every user gets the base model" in capsys.readouterr().out
     assert main(["status", "--json", "--data", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["live"] is None
-    assert main(["rollback", "--data", str(tmp_path), "--reason", "too rude"]) == 0
+    assert main(["rollback", "--data", str(tmp_path), "--reason", "too rude", "--wait", "0"]) == 0
 
     from deploy.releases import read_history
     from feedback.opening import open_log

@@ -41,6 +41,7 @@ OTHERS: dict[str, Any] = {
     "gateway.trusted_proxies": ("10.0.0.0/8",),
     "gateway.engines": ("http://10.0.0.1:8000", "http://10.0.0.2:8000"),
     "controller.ladder": ((0.02, 5.0), (0.4, 6.0)),
+    "controller.webhooks": ("https://ops.example/releases",),
     "controller.gate.length_ratio_low": 0.5,
     "controller.guardrails.feedback_ratio": 0.7,
     "learner.gate.length_ratio_low": 0.5,

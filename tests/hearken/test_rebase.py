@@ -141,6 +141,14 @@ def test_nothing_is_merged_while_a_release_runs(service: RebaseSettings, stage: 
     assert state_of(service.data).table.live == version
 
 
+def test_nothing_replaces_a_pinned_version(service: RebaseSettings) -> None:
+    version = live_of(service).name
+    serve(service.data, version, pinned=version)
+    with pytest.raises(UsageError, match=f"{version} is pinned.*unpin"):
+        run(service)
+    assert not service.target.exists()
+
+
 @pytest.mark.parametrize("lock", ["controller.lock", "learner/lock", "up.lock"])
 def test_nothing_is_merged_while_something_runs(service: RebaseSettings, lock: str) -> None:
     with only_one(service.data / lock), pytest.raises(UsageError, match="stop"):

@@ -276,6 +276,21 @@ def test_a_policy_that_lost_is_left_and_one_that_did_not_is_trained_on(
     assert learner.waits
 
 
+def test_a_candidate_that_an_operator_pins_is_live_and_its_trial_over(
+    learner: Learner, log: SqliteLog
+) -> None:
+    learner.turn(0.0)
+    begin(learner)
+    version = offer(learner, kl_nats_base=3.5)
+    decide(log, "base", "base", "pinned", 1)
+    learner.turn(0.0)
+    assert (learner.state.stage, learner.state.trial) == ("on trial", version), "it waits meanwhile"
+    decide(log, version, version, "pinned", 2)
+    learner.turn(0.0)
+    assert (learner.state.stage, learner.state.trial, learner.place.live) == ("waiting", None, version)
+    assert learner.improving.is_live
+
+
 def test_who_goes_back_makes_what_then_serves_the_start(learner: Learner, log: SqliteLog) -> None:
     learner.turn(0.0)
     begin(learner)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.webhooks import VARIABLE
 from hearken import flags
 from hearken.cli import parser
 from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
@@ -145,6 +146,8 @@ def test_the_check_itself_refuses_wrong_fields_and_unknown_kinds(
         ([KAFKA, "config.learner.min_labels=many"], "min_labels"),
         ([KAFKA, "config.service.kafka=other:9092"], "kafka"),
         ([KAFKA, "config.learner.rank=32"], "config.learner.rank is 32"),
+        ([KAFKA, "config.controller.webhooks={https://ops.example}"], "controller.webhookSecret"),
+        ([KAFKA, "controller.webhookSecret.name=x"], "name"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_installed(template: Run, sets: list[str], message: str) -> None:
@@ -375,6 +378,19 @@ def test_further_settings_reach_their_roles_and_a_change_rolls_the_pods(
         assert before == after == {"example.com/team": "chat"}
         assert "--config" not in container(render("default"), name)["args"]
         assert "annotations" not in pod(render("default"), name)["metadata"]
+
+
+def test_the_controller_has_the_webhooks_and_alone_their_secret(render: Render, tmp_path: Path) -> None:
+    resources = render("everything")
+    settings = configured(resources, "controller", tmp_path).build("controller")
+    assert settings.webhooks == ("https://ops.example/releases",)
+    for name in PROGRAMS:
+        given = {each["name"]: each for each in container(resources, name).get("env", ())}
+        assert (VARIABLE in given) == (name == "controller")
+        if name == "controller":
+            assert given["TZ"]["value"] == "UTC", "beside what the values add"
+            assert given[VARIABLE]["valueFrom"]["secretKeyRef"] == {"name": "webhooks", "key": "signing"}
+    assert VARIABLE not in str(render("default"))
 
 
 def test_the_learner_keeps_to_the_rank_that_engines_accept(render: Render, tmp_path: Path) -> None:

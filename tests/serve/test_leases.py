@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.leases import held
+from deploy.leases import KEY, Lease, held
 from deploy.table import RoutingTable
 from feedback.log import EventLog
 from feedback.shared import SharedStore, SharedUnavailable
@@ -95,6 +95,37 @@ def test_a_gateway_that_ends_in_order_gives_its_lease_up(
     with serving(tmp_path, log, shared, (fake.url,)):
         eventually(lambda: held(shared) is not None, "it holds its lease")
     assert held(shared) is None
+
+
+class RememberingStore:
+    """A shared store that remembers every lease that was written."""
+
+    def __init__(self, store: SharedStore) -> None:
+        self._store = store
+        self.leases: list[Lease] = []
+
+    def put(self, key: str, value: bytes, ttl_seconds: float) -> None:
+        if key.startswith(KEY):
+            self.leases.append(Lease.model_validate_json(value))
+        self._store.put(key, value, ttl_seconds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_lease_tells_of_a_table_only_once_it_is_in_force(
+    start: Start, fake: FakeVllm, shared: SharedStore
+) -> None:
+    store: Any = RememberingStore(shared)
+    fake.adapters = {OLD, NEW}
+    gateway = start(store=store)
+    gateway.decide(RoutingTable(epoch=1, live=OLD))
+    eventually(lambda: store.leases[-1].epoch == 1, "the first table")
+    gateway.decide(RoutingTable(epoch=2, live=NEW))
+    eventually(lambda: store.leases[-1].epoch == 2, "the second one")
+    both = [lease.epoch for lease in store.leases if lease.versions == {OLD, NEW}]
+    assert set(both) == {1}, "while both are held, the old one is in force"
+    assert store.leases[-1].versions == {NEW}
 
 
 class NoStore:

@@ -1,0 +1,188 @@
+"""Why a release stands where it stands, in plain sentences with numbers, as pure functions."""
+
+from collections.abc import Callable, Mapping
+from math import inf, isfinite
+
+from deploy.evidence import Reading, unproven
+from deploy.release import ReleaseRules
+from deploy.releases import History
+from deploy.running import Running
+from deploy.stages import ReleaseState, Stage
+
+
+def why(state: ReleaseState | None, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
+    """Why nothing more has happened yet, and what has to, a sentence for each reason.
+
+    found: what the running release has come to, None where none runs or nobody here knows. now: Unix time in
+    seconds.
+    """
+    if state is None:
+        return ["No controller has decided anything yet: the base model serves everybody."]
+    return [*_STAGES[state.stage](state, found, rules, now), *holds(state)]
+
+
+def holds(state: ReleaseState) -> list[str]:
+    """What operators asked for that holds releases."""
+    found = []
+    if state.paused:
+        found.append(
+            "Releases are paused: no canary starts, grows or is promoted until `hearken resume`; harm and "
+            "guardrails still roll back."
+        )
+    if state.frozen:
+        found.append("Releases are frozen: no canary starts until `hearken release unfreeze`.")
+    if state.pinned is not None and state.pinned == state.table.live:
+        found.append(f"{state.pinned} is pinned: nothing replaces it until `hearken release unpin`.")
+    elif state.pinned is not None:
+        found.append(
+            f"{state.pinned} is pinned, but no engine could serve it, so {state.table.live} serves. Nothing "
+            "else starts until `hearken release unpin`; pin it again when an engine can serve it."
+        )
+    return found
+
+
+def evidence_words(reading: Reading, promote_bound: float, harm_bound: float) -> str:
+    """The evidence so far against its bounds. A bound of infinity is of a test that is not made."""
+    said = []
+    if reading.mean_difference is not None:
+        said.append(f"{reading.pairs} paired users, mean difference {reading.mean_difference:+.2f}")
+    if reading.preferred is not None:
+        said.append(f"preferred in {reading.preferred:.0%} by {reading.compared} users who compared")
+    tests = [(reading.promote, promote_bound, "promote it"), (reading.harm, harm_bound, "find harm")]
+    return f"{', '.join(said) or 'nobody voted'}, " + " and ".join(
+        f"evidence {evidence:.3g} of the {bound:g} that {what}"
+        for evidence, bound, what in tests
+        if isfinite(bound)
+    )
+
+
+def span(seconds: float) -> str:
+    """A duration for people: "45 s", "12 min", "3.5 h", "2 days"."""
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+
+
+def where_now(history: History, version: str) -> str | None:
+    """Where a version stands; None for one of which the history has nothing."""
+    if any(candidate.version == version for candidate in history.candidates):
+        return f"{version} was offered, and no controller has judged it yet."
+    state = history.state
+    if state is None:
+        return None
+    if version == state.table.live:
+        return f"{version} is live."
+    if version == state.table.canary:
+        return f"{version} is on trial."
+    if version == state.waiting:
+        return f"{version} waits for its canary."
+    if version in state.lives:
+        return f"{version} was live before {state.table.live}: a rollback may come to it."
+    known = any(decision.version == version for decision in history.decisions)
+    return f"{version} serves nobody." if known else None
+
+
+# -- stages ------------------------------------------------------------------------------------------------
+
+
+def _idle(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
+    live, waiting = state.table.live, state.waiting
+    if waiting is None:
+        return [f"{live} serves everybody, since {span(now - state.entered_at)}; no candidate waits."]
+    held = state.paused or state.frozen or state.pinned is not None
+    then = (
+        "" if held else ": its canary starts when an engine has loaded it and its logprobs are the trainer's"
+    )
+    return [f"{live} serves everybody, and {waiting} waits{then}."]
+
+
+def _canary(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
+    table, spent = state.table, now - state.entered_at
+    sentences = [
+        f"{table.canary} has been on trial with {table.weight:.0%} of users, beside {table.control} with as "
+        f"many, for {span(spent)}."
+    ]
+    if found is None:
+        return [*sentences, _UNKNOWN]
+    failed = _named(found, "failed")
+    if failed:
+        sentences.append(f"It is about to be rolled back: {failed} failed.")
+    if any(rung.weight > table.weight for rung in rules.ladder):
+        sentences.append(_next_step(state, found, rules, spent))
+    sentences.append(_end(found, rules, spent))
+    return [*sentences, *_evidence(found, found.rules.promote_bound), *_partial(found)]
+
+
+def _end(found: Running, rules: ReleaseRules, spent: float) -> str:
+    """When it ends without a verdict."""
+    ends = f"This step ends without a verdict in {span(rules.max_seconds - spent)}"
+    if found.reading.not_awful >= rules.promote_bound:
+        return f"{ends}."
+    left = max(0, rules.exposure_budget - found.met)
+    return f"{ends}, or when {left} more users met it and votes do not rule out the worst."
+
+
+def _next_step(state: ReleaseState, found: Running, rules: ReleaseRules, spent: float) -> str:
+    """What the next rung of the ladder needs."""
+    weight = next(rung.weight for rung in rules.ladder if rung.weight > state.table.weight)
+    least = max((r.min_seconds for r in rules.ladder if r.weight <= state.table.weight), default=0.0)
+    needs = []
+    if spent < least:
+        needs.append(f"{span(least - spent)} more")
+    if found.exposed < rules.rung_users:
+        needs.append(
+            f"{rules.rung_users - found.exposed} more canary users ({found.exposed} of {rules.rung_users} "
+            "were served on this step)"
+        )
+    if found.reading.not_awful < rules.promote_bound:
+        evidence = f"evidence {found.reading.not_awful:.3g} of {rules.promote_bound:g}"
+        needs.append(f"votes that rule out the worst ({evidence})")
+    if not found.judged:
+        needs.append(f"users enough to judge guardrails by ({_named(found, 'not judged yet')})")
+    return f"For the next step, {weight:.0%} of users, it needs " + (
+        ", ".join(needs) + "." if needs else "nothing more."
+    )
+
+
+def _holdback(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
+    table, spent = state.table, now - state.entered_at
+    longest, least = rules.holdback_max_seconds - spent, rules.holdback_min_seconds - spent
+    sentences = [
+        f"{table.live} has been live for {span(spent)}; {table.weight:.0%} of users keep {table.control}, to "
+        "find harm that shows late."
+    ]
+    if state.waiting is None:
+        sentences.append(f"That ends in {span(longest)}, or for the next candidate in {span(least)}.")
+    elif state.frozen:
+        sentences.append(f"That ends in {span(longest)}; {state.waiting} waits.")
+    else:
+        sentences.append(f"{state.waiting} waits until it has lasted {span(least)} more.")
+    if found is None:
+        return [*sentences, _UNKNOWN]
+    return [*sentences, *_evidence(found, inf), *_partial(found)]
+
+
+_STAGES: Mapping[Stage, Callable[[ReleaseState, Running | None, ReleaseRules, float], list[str]]] = {
+    "idle": _idle,
+    "canary": _canary,
+    "holdback": _holdback,
+}
+_UNKNOWN = "What users did with it is not known here."
+
+
+def _evidence(found: Running, promote_bound: float) -> list[str]:
+    words = evidence_words(found.reading, promote_bound, found.rules.harm_bound)
+    missing = unproven(found.reading, promote_bound) if isfinite(promote_bound) else []
+    needs = f" For a promotion votes have to show {', '.join(missing)}." if missing else ""
+    waits = "" if found.judged else " Nothing is promoted before guardrails were judged."
+    return [f"So far: {words}.{needs}{waits}"]
+
+
+def _partial(found: Running) -> list[str]:
+    return [] if found.complete else ["This is of a part of the votes: reading all takes too long here."]
+
+
+def _named(found: Running, state: str) -> str:
+    return ", ".join(name for name, became in found.guardrails.items() if became == state)

@@ -1,0 +1,87 @@
+"""What an operator steers: `hearken rollback`, `pause`, `resume`, and all of `hearken release`."""
+
+import argparse
+from functools import partial
+
+from hearken.commands import Command, actions_of, as_json, flag, whole_number
+
+_LOG = {"--data": "service.data", "--kafka": "service.kafka"}
+_STEERING = {**_LOG, "--redis": "service.redis"}
+
+WAIT_SECONDS = 30
+
+_WITH_VERSION = {
+    "promote": ("?", "the canary that is meant; without it the one that runs"),
+    "pin": (None, "a version of the registry, or base"),
+}
+"""Actions that take a version: whether it may be left out, and what it is."""
+
+
+def _add_ask(name: str, command: argparse.ArgumentParser) -> None:
+    command.set_defaults(asked=name, version=None)
+    if name in _WITH_VERSION:
+        count, text = _WITH_VERSION[name]
+        command.add_argument("version", metavar="VERSION", nargs=count, help=text)
+    flag(command, "--reason", str, f"hearken {name}", "why, for the record")
+    text = "seconds to wait until the controller has decided and all gateways serve by it; 0: do not wait"
+    flag(command, "--wait", whole_number, WAIT_SECONDS, text)
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    from hearken import flags
+    from hearken.steering import ask
+
+    service = flags.configured(arguments, _STEERING).build("service")
+    return ask(service, arguments.asked, arguments.version, arguments.reason, arguments.wait)
+
+
+_ASKED = {
+    "promote": "make the canary that runs live now, without waiting for evidence",
+    "freeze": "start no canary; one that runs goes on, and so does learning",
+    "unfreeze": "let canaries start again",
+    "pin": "let one version serve everybody, and nothing replace it",
+    "unpin": "let releases go on from the version that was pinned",
+}
+_HELD = {
+    "rollback": "put the previous policy back in force, and wait until all gateways serve it",
+    "pause": "hold releases: candidates wait, a running canary keeps its users",
+    "resume": "let releases go on after a pause",
+}
+
+
+def _add_release(command: argparse.ArgumentParser) -> None:
+    from hearken import flags
+
+    actions = actions_of(command)
+    text = "say why a canary waits and for what, or what became of a version"
+    why = actions.add_parser("why", help=text)
+    why.add_argument("version", metavar="VERSION", nargs="?", help="without it what runs now")
+    history = actions.add_parser("history", help="print all decisions, the newest last")
+    flag(history, "--limit", whole_number, None, "how many of the newest; without it all")
+    for parser in (why, history):
+        as_json(parser)
+        flags.add(parser, _LOG)
+    for name, text in _ASKED.items():
+        parser = actions.add_parser(name, help=text)
+        _add_ask(name, parser)
+        flags.add(parser, _STEERING)
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    from hearken import flags, releases
+
+    if arguments.action in _ASKED:
+        return _ask(arguments)
+    config = flags.configured(arguments, _LOG)
+    service = config.build("service")
+    if arguments.action == "history":
+        return releases.history(service, arguments.limit, as_json=arguments.json)
+    controller = config.build("controller")
+    return releases.why(service, controller, arguments.version, as_json=arguments.json)
+
+
+COMMANDS = (
+    Command("release", "say why a release waits, promote, freeze, pin, print its history", _release,
+            add=_add_release),
+    *(Command(name, text, _ask, _STEERING, partial(_add_ask, name)) for name, text in _HELD.items()),
+)  # fmt: skip

@@ -1,0 +1,74 @@
+"""`hearken release why` and `history`: what the log says of releases, for people and their programs."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deploy import why as words
+from deploy.releases import History, read_history
+from deploy.running import running
+from deploy.settings import ControllerSettings
+from deploy.status import told
+from feedback.log import EventLog, LogError
+from hearken.errors import UsageError
+from hearken.operate import PATIENCE_SECONDS, open_service_log
+from hearken.settings import ServiceSettings
+from hearken.telling import decided
+
+ALL = 1_000_000
+"""More decisions than a service makes in its life."""
+
+
+def history(service: ServiceSettings, limit: int | None, *, as_json: bool = False) -> int:
+    """Print decisions, the newest last; limit: how many, None for all. Raises UsageError."""
+    with _log(service) as log:
+        found = read_history(log, ALL if limit is None else limit, PATIENCE_SECONDS)
+    decisions = [told(decision) for decision in found.decisions]
+    if as_json:
+        print(json.dumps(decisions, indent=1))
+        return 0
+    for decision in decisions:
+        print(decided(decision))
+    if found.state is None:
+        print("no decision yet")
+    return 0
+
+
+def why(
+    service: ServiceSettings, controller: ControllerSettings, version: str | None, *, as_json: bool = False
+) -> int:
+    """Print why the release stands where it does, or what became of a version. Raises UsageError.
+
+    controller: as the service's file has it, for what the steps of a canary need.
+    """
+    with _log(service) as log:
+        found = read_history(log, ALL, PATIENCE_SECONDS)
+        if version is None or (found.state is not None and version == found.state.table.canary):
+            guardrails = controller.guardrails
+            under_way = running(log, found, PATIENCE_SECONDS, guardrails)
+            sentences = words.why(found.state, under_way, controller.release_rules, time.time())
+        else:
+            sentences = _of_version(found, version)
+    print(json.dumps({"version": version, "why": sentences}, indent=1) if as_json else "\n".join(sentences))
+    return 0
+
+
+def _of_version(found: History, version: str) -> list[str]:
+    now = words.where_now(found, version)
+    if now is None:
+        raise UsageError(f"no decision is about {version}; `hearken release history` prints all", code=1)
+    about = [decided(told(decision)) for decision in found.decisions if decision.version == version]
+    held = words.holds(found.state) if found.state is not None and version == found.state.waiting else []
+    return [*about, now, *held]
+
+
+@contextmanager
+def _log(service: ServiceSettings) -> Iterator[EventLog]:
+    log = open_service_log(service.folder, service.kafka)
+    try:
+        yield log
+    except LogError as error:
+        raise UsageError(f"the log cannot be read: {error}", code=1) from error
+    finally:
+        log.close()

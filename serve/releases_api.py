@@ -1,0 +1,204 @@
+"""GET /v1/releases, and POST /v1/releases/actions: an operator looks at releases, and steers them.
+
+A gateway decides nothing: what is asked for is a command in the log, which the release controller answers.
+"""
+
+import asyncio
+import ipaddress
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from deploy.asking import Asked, not_yet
+from deploy.notice import NOTICE_SECONDS, read_notice
+from deploy.registry import is_version
+from deploy.releases import Command, Decision, make_command, read_history
+from deploy.status import summary, told
+from deploy.why import holds
+from feedback.events import BASE
+from feedback.log import EventLog, LogError
+from feedback.shared import SharedStore
+from serve.bodies import parse_object
+from serve.caller import Caller
+from serve.cors import is_of_another_page
+from serve.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable
+from serve.idempotency import Reply, check_header
+from serve.releases_openapi import ACTION, MAX_PAGE, MAX_WAIT_SECONDS, PAGE, WAIT_SECONDS, WITH_VERSION
+from serve.schema import check
+
+Json = dict[str, Any]
+
+LOOK_SECONDS = 0.1
+"""How often a request that waits looks at the log, and at gateways' leases."""
+
+SEEN_SECONDS = 5.0
+"""How long a command may take to come back from the log, whatever the request's patience."""
+
+
+class ReleasesApi:
+    """Answers from the log and from what controller and gateways tell in the shared store."""
+
+    def __init__(self, events: EventLog, shared: SharedStore) -> None:
+        self._events = events
+        self._shared = shared
+
+    async def show(self, query: Mapping[str, str]) -> Json:
+        """Where releases stand, why, and a page of decisions, the newest last.
+
+        Raises BadRequest, Unavailable.
+        """
+        limit, before = _number(query, "limit", MAX_PAGE) or PAGE, _number(query, "before", 2**53)
+        try:
+            found = await asyncio.to_thread(read_history, self._events, limit + 1, SEEN_SECONDS, before)
+        except LogError as error:
+            raise _log_away("read") from error
+        notice = await asyncio.to_thread(read_notice, self._shared)
+        state = summary(found, 0)
+        del state["decisions"]  # the history has them
+        if notice is None:
+            why = holds(found.state) if found.state is not None else []
+            why.append(f"No controller has told for {NOTICE_SECONDS:g} s why nothing more happens.")
+        else:
+            state |= {"evidence": notice.evidence, "guardrails": notice.guardrails}
+            why = notice.why
+        page = [told(decision) for decision in found.decisions]
+        history = {"object": "list", "data": page[-limit:], "has_more": len(page) > limit}
+        return {"object": "release", "state": state, "why": why, "history": history}
+
+    async def act(
+        self, raw: bytes, query: Mapping[str, str], key: str | None, tenant: str, who: str
+    ) -> Reply:
+        """Ask the controller for something, and wait for its decision, and until gateways serve by it.
+
+        With an idempotency `key` the command has an id that follows from it, so whatever is sent again is the
+        same command, which the controller does once. Raises BadRequest, Conflict when it was not done,
+        IdempotencyConflict, and Unavailable.
+        """
+        check_header(key)
+        deadline = time.monotonic() + _wait_seconds(query)
+        command = parse_action(raw, who, "" if key is None else f"{tenant}\0{key}")
+        asked = Asked(self._events, command)
+        try:
+            await asyncio.to_thread(asked.append)
+        except LogError as error:
+            raise _log_away("written") from error
+        decision = await self._decision(asked, deadline)
+        if decision is None:
+            return _reply(202, command, "asked", None, "no controller has decided yet")
+        if decision.outcome == "not_done":
+            raise Conflict(decision.sentence, param="action", code="not_done")
+        missing = None if decision.table is None else await self._missing(decision, deadline)
+        if missing is not None:
+            return _reply(202, command, "decided", decision, missing)
+        return _reply(200, command, "done", decision, None)
+
+    async def _decision(self, asked: Asked, deadline: float) -> Decision | None:
+        """The decision that answers, None where there is none in time."""
+        seen_by = time.monotonic() + SEEN_SECONDS
+        while True:
+            try:
+                while await asyncio.to_thread(asked.look):
+                    pass
+            except LogError as error:
+                raise _log_away("read") from error
+            if asked.is_another:
+                raise IdempotencyConflict(
+                    "This idempotency key was used for another action; use a new key for a new request.",
+                    code="idempotency_key_reused",
+                    param="idempotency_key",
+                )
+            until = deadline if asked.first is not None else max(deadline, seen_by)
+            if asked.decision is not None or time.monotonic() >= until:
+                return asked.decision
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _missing(self, decision: Decision, deadline: float) -> str | None:
+        while True:
+            missing = await asyncio.to_thread(not_yet, self._shared, decision)
+            if missing is None or time.monotonic() >= deadline:
+                return missing
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def operator_of(caller: Caller, address: str, headers: Headers) -> str:
+    """Who steers releases, for the record: the name of the key.
+
+    An open service has no keys, and its callers are its voters. So it takes nothing but what comes from its
+    own machine, and not from a page in a browser there. Raises Forbidden.
+    """
+    if caller.key_id:
+        return f"{caller.key_name} (key {caller.key_id})"
+    if not _is_loopback(address):
+        raise Forbidden(
+            "A service without keys is steered from its own machine only. Make a key: hearken keys create "
+            "--scope operate.",
+            code="key_needed",
+        )
+    if is_of_another_page(headers, ()):
+        raise Forbidden("A page of another origin cannot steer releases without a key.", code="cross_site")
+    return f"{address}, without a key"
+
+
+def parse_action(raw: bytes, who: str, key: str) -> Command:
+    """The command in a body. Raises BadRequest."""
+    body = parse_object(raw)
+    check(body, ACTION)
+    action, version = body["action"], body.get("version")
+    if version is None and action == "pin":
+        raise BadRequest("pin needs the version to pin.", param="version", code="missing_required_parameter")
+    if version is not None and action not in WITH_VERSION:
+        raise BadRequest(f"{action} takes no version; leave it out.", param="version")
+    if version is not None and version != BASE and not is_version(version):
+        raise BadRequest(
+            f"version must be one like policy-12-1c9ab2d4, or {BASE}, not {version!r:.60}.", param="version"
+        )
+    return make_command(action, version, reason=body["reason"], who=who, key=key)
+
+
+def _reply(
+    status: int, command: Command, how_far: str, decision: Decision | None, waits_for: str | None
+) -> Reply:
+    body = {
+        "object": "release.action",
+        "id": command.event_id,
+        "action": command.action,
+        "version": command.version,
+        "status": how_far,
+        "decision": None if decision is None else told(decision),
+        "waits_for": waits_for,
+    }
+    return Reply(status, body)
+
+
+def _number(query: Mapping[str, str], name: str, most: int) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    number = int(text) if text.isdecimal() and text.isascii() and len(text) <= 16 else 0
+    if not 1 <= number <= most:
+        raise BadRequest(f"{name} must be an integer from 1 to {most}.", param=name)
+    return number
+
+
+def _wait_seconds(query: Mapping[str, str]) -> float:
+    try:
+        seconds = float(query.get("wait", WAIT_SECONDS))
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
+        raise BadRequest(f"wait must be seconds from 0 to {MAX_WAIT_SECONDS}.", param="wait")
+    return seconds
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _log_away(done: str) -> Unavailable:
+    return Unavailable(f"The log cannot be {done} at the moment.", code="log_unavailable")

@@ -1,0 +1,169 @@
+"""GET /v1/releases and POST /v1/releases/actions in the OpenAPI document (3.1)."""
+
+from typing import Any, get_args
+
+from deploy.stages import Action
+from serve.response_schemas import ref
+
+Schema = dict[str, Any]
+
+PAGE, MAX_PAGE = 20, 1000
+WAIT_SECONDS, MAX_WAIT_SECONDS = 10, 60
+WITH_VERSION = ("pin", "promote")
+
+_TEXT: Schema = {"type": ["string", "null"]}
+
+ACTION: Schema = {
+    "type": "object",
+    "required": ["action", "reason"],
+    "additionalProperties": False,
+    "properties": {
+        "action": {"type": "string", "enum": list(get_args(Action))},
+        "version": {
+            "type": ["string", "null"],
+            "maxLength": 100,
+            "description": "The version to pin, or the canary that a promotion is for; of no other action.",
+        },
+        "reason": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 500,
+            "pattern": r"^[^\x00-\x1f\x7f]+$",
+            "description": "Why, for the record; in one line.",
+        },
+    },
+}
+"""What a body must be; what belongs together is checked beside it."""
+
+_DECISION: Schema = {
+    "type": "object",
+    "required": ["number", "at", "outcome", "version", "live", "stage", "sentence", "who", "reason"],
+    "properties": {
+        "number": {"type": "integer", "minimum": 1},
+        "at": {"type": "number", "description": "Unix time in seconds."},
+        "outcome": {"type": "string"},
+        "version": {**_TEXT, "description": "The version concerned."},
+        "live": {"type": "string", "description": "The version that is live after it."},
+        "stage": {"type": "string", "enum": ["idle", "canary", "holdback"]},
+        "sentence": {"type": "string"},
+        "numbers": {"type": "object"},
+        "action": {**_TEXT, "description": "What an operator asked for; null where nobody did."},
+        "who": {**_TEXT, "description": "The operator: a key's name, or a user of the machine."},
+        "reason": _TEXT,
+    },
+}
+
+RELEASE_SCHEMAS: Schema = {
+    "Decision": _DECISION,
+    "Release": {
+        "type": "object",
+        "required": ["object", "state", "why", "history"],
+        "properties": {
+            "object": {"const": "release"},
+            "state": {"type": "object", "description": "As `hearken status --json` prints it."},
+            "why": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Why nothing more has happened, and what has to.",
+            },
+            "history": {
+                "type": "object",
+                "required": ["object", "data", "has_more"],
+                "properties": {
+                    "object": {"const": "list"},
+                    "data": {"type": "array", "items": ref("Decision")},
+                    "has_more": {"type": "boolean", "description": "Whether there are older ones."},
+                },
+            },
+        },
+    },
+    "ReleaseAction": {
+        "type": "object",
+        "required": ["object", "id", "action", "version", "status", "decision", "waits_for"],
+        "properties": {
+            "object": {"const": "release.action"},
+            "id": {"type": "string"},
+            "action": {"type": "string"},
+            "version": _TEXT,
+            "status": {"type": "string", "enum": ["asked", "decided", "done"]},
+            "decision": {"anyOf": [ref("Decision"), {"type": "null"}]},
+            "waits_for": {**_TEXT, "description": "What is missing; null when it is done."},
+        },
+    },
+}
+
+_ERRORS = {
+    400: "The request is wrong; `param` names the field.",
+    401: "No API key, or one that is not in force.",
+    403: "The key has no scope `operate`, or there are no keys and the request is not from the same machine.",
+    413: "The body is too large.",
+    415: "The body does not say that it is JSON.",
+    421: "The Host header is no name of this service.",
+    429: "A limit is used up; Retry-After says when it is not.",
+    503: "The log is away; Retry-After says when to try again.",
+}
+_CONFLICTS = {
+    409: "It was not done; the message says why.",
+    422: "The idempotency key was used for another action.",
+}
+
+
+def _answer(schema: str, description: str) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": ref(schema)}}}
+
+
+def _answers(of: Schema, errors: dict[int, str]) -> Schema:
+    return of | {str(status): _answer("Error", text) for status, text in sorted(errors.items())}
+
+
+def _query(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+RELEASE_PATHS: Schema = {
+    "/v1/releases": {
+        "get": {
+            "operationId": "retrieveRelease",
+            "summary": "Where releases stand, why, and what was decided",
+            "parameters": [
+                _query(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
+                    "How many decisions, the newest.",
+                ),
+                _query(
+                    "before",
+                    {"type": "integer", "minimum": 1, "maximum": 2**53},
+                    "Older ones: those with a number below.",
+                ),
+            ],
+            "responses": _answers({"200": _answer("Release", "Decisions with the newest last.")}, _ERRORS),
+        }
+    },
+    "/v1/releases/actions": {
+        "post": {
+            "operationId": "createReleaseAction",
+            "summary": "Ask the release controller for something",
+            "parameters": [
+                _query(
+                    "wait",
+                    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": WAIT_SECONDS},
+                    "Seconds to wait until it is decided and all gateways serve by it.",
+                ),
+                {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                },
+            ],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": ACTION}}},
+            "responses": _answers(
+                {
+                    "200": _answer("ReleaseAction", "It is done, and gateways serve by it."),
+                    "202": _answer("ReleaseAction", "It is durable; `waits_for` says what is missing."),
+                },
+                _ERRORS | _CONFLICTS,
+            ),
+        }
+    },
+}
