@@ -69,7 +69,7 @@ def _promote(state: ReleaseState, command: Command, grounds: Grounds) -> Steps:
     if known.failure is not None:
         return _not_done(state, command, f"a guardrail of {canary} failed: {known.failure.sentence}")
     evidence = evidence_words(known.reading, grounds.rules.promote_bound, grounds.rules.harm_bound)
-    if known.reading is not None and known.reading.crossed == "harm":
+    if known.reading.crossed == "harm":
         return _not_done(state, command, f"{canary} does harm: {evidence}")
     guardrails = "guardrails hold" if known.judged else "guardrails were not judged yet"
     sentence = (

@@ -333,7 +333,6 @@ def promotion(state: ReleaseState, rules: ReleaseRules, known: Known, now: float
         lives=(*state.lives, version)[-LIVES_REMEMBERED:],
         entered_at=now,
         first_epoch=table.epoch,
-        evidence_epoch=table.epoch,
         cursor=known.cursor,
     )
 

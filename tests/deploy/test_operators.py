@@ -81,8 +81,8 @@ def test_a_person_promotes_without_evidence_and_the_decision_says_so() -> None:
     promoted = one(canary(0.25), "promote", known=known())
     assert promoted.sentence == (
         f"Promoted {NEW} for ann: odd answers. A person decided it, not the evidence: 212 paired users, mean "
-        "difference +0.18, preferred in 64% by 31 users who compared, evidence 23.4 of the 20 that promote it "
-        "and evidence 110 of the 100 that find harm; guardrails hold."
+        "difference +0.18, preferred in 64% by 31 users who compared, evidence 23.4 of the 20 that promote "
+        "it and evidence 110 of the 100 that find harm; guardrails hold."
     )
     assert promoted.numbers["pairs"] == 212
     by_votes = release.judge(canary(0.25), RULES, known("promote"), 400.0)
