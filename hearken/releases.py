@@ -1,10 +1,11 @@
-"""`hearken release why` and `history`: what the log says of releases, for people and their programs."""
+"""`hearken release why`, `history` and `report`: what the log says of releases."""
 
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deploy import ab_report
 from deploy import why as words
 from deploy.releases import History, read_history
 from deploy.running import running
@@ -13,11 +14,14 @@ from deploy.status import told
 from feedback.log import EventLog, LogError
 from hearken.errors import UsageError
 from hearken.operate import PATIENCE_SECONDS, open_service_log
+from hearken.release_report import describe, page
 from hearken.settings import ServiceSettings
 from hearken.telling import decided
 
 ALL = 1_000_000
 """More decisions than a service makes in its life."""
+REPORT_SECONDS = 120.0
+"""How long a report may read votes."""
 
 
 def history(service: ServiceSettings, limit: int | None, *, as_json: bool = False) -> int:
@@ -51,6 +55,22 @@ def why(
         else:
             sentences = _of_version(found, version)
     print(json.dumps({"version": version, "why": sentences}, indent=1) if as_json else "\n".join(sentences))
+    return 0
+
+
+def report(
+    service: ServiceSettings, version: str | None, *, as_json: bool = False, as_html: bool = False
+) -> int:
+    """Print what people think of a version against the one before. Raises UsageError."""
+    with _log(service) as log:
+        try:
+            found = ab_report.report(log, read_history(log, ALL, PATIENCE_SECONDS), version, REPORT_SECONDS)
+        except ab_report.NoRelease as error:
+            raise UsageError(f"{error}; `hearken release history` prints all decisions", code=1) from error
+    if as_json:
+        print(json.dumps(found.told(), indent=1))
+    else:
+        print(page(found) if as_html else "\n".join(describe(found)))
     return 0
 
 

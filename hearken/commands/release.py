@@ -58,7 +58,11 @@ def _add_release(command: argparse.ArgumentParser) -> None:
     why.add_argument("version", metavar="VERSION", nargs="?", help="without it what runs now")
     history = actions.add_parser("history", help="print all decisions, the newest last")
     flag(history, "--limit", whole_number, None, "how many of the newest; without it all")
-    for parser in (why, history):
+    report = actions.add_parser("report", help="say what people think of a version against the one before")
+    text = "a version that had a canary; without it the newest that had one"
+    report.add_argument("version", metavar="VERSION", nargs="?", help=text)
+    report.add_argument("--html", action="store_true", help="as a page")
+    for parser in (why, history, report):
         as_json(parser)
         flags.add(parser, _LOG)
     for name, text in _ASKED.items():
@@ -76,12 +80,14 @@ def _release(arguments: argparse.Namespace) -> int:
     service = config.build("service")
     if arguments.action == "history":
         return releases.history(service, arguments.limit, as_json=arguments.json)
+    if arguments.action == "report":
+        return releases.report(service, arguments.version, as_json=arguments.json, as_html=arguments.html)
     controller = config.build("controller")
     return releases.why(service, controller, arguments.version, as_json=arguments.json)
 
 
 COMMANDS = (
-    Command("release", "say why a release waits, promote, freeze, pin, print its history", _release,
+    Command("release", "why a release waits, how it did, its history; promote, freeze, pin", _release,
             add=_add_release),
     *(Command(name, text, _ask, _STEERING, partial(_add_ask, name)) for name, text in _HELD.items()),
 )  # fmt: skip

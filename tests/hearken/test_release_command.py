@@ -146,3 +146,23 @@ def test_status_tells_of_a_freeze_and_of_a_pin(world: World, capsys: pytest.Capt
     shown = printed(capsys, world, "status")
     assert "frozen      no canary starts until `hearken release unfreeze`" in shown
     assert "pinned      base: nothing replaces it until `hearken release unpin`" in shown
+
+
+def test_a_report_says_how_many_people_prefer_a_version_in_words_as_json_and_as_a_page(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(world, "release", "report", code=1)
+    assert "no canary began yet" in capsys.readouterr().err
+    version = world.offer().version
+    world.taste = lambda served: 0.9 if served == version else 0.4
+    world.pass_time(until="promoted")
+    said = printed(capsys, world, "release", "report")
+    assert said.startswith(f"{version} against base, ")
+    assert "thumbs up: +" in said
+    told = as_json(capsys, world, "release", "report", version)
+    assert (told["against"], told["outcome"], told["users"]["compared"]) == ("base", "promoted", 0)
+    low, high = told["users"]["thumbs_interval"]
+    assert 0 < low < told["users"]["thumbs"] < high < 1
+    page = printed(capsys, world, "release", "report", "--html")
+    assert f"<h1>{version} against base</h1>" in page
+    assert page.count("<circle") == 1, "nobody was asked to choose"
