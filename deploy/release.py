@@ -207,7 +207,8 @@ def judge(state: ReleaseState, rules: ReleaseRules, known: Known, now: float) ->
         return _end_holdback(state, rules, now, numbers)
     proven = known.reading.crossed == "promote" and state.table.weight >= PROMOTION_WEIGHT
     if proven and known.judged:
-        return _promote(state, rules, known, known.reading, now, numbers)
+        words = _evidence(known.reading, known.reading.promote, rules.promote_bound)
+        return promotion(state, rules, known, now, f"Promoted {state.table.canary}: {words}.")
     return _climb(state, rules, known, now, numbers)
 
 
@@ -234,14 +235,8 @@ def _harmful(
     return step(state, "harmful", version, sentence, numbers, **quiet(state, back, now))
 
 
-def _promote(
-    state: ReleaseState,
-    rules: ReleaseRules,
-    known: Known,
-    reading: Reading,
-    now: float,
-    numbers: dict[str, Number],
-) -> Step:
+def promotion(state: ReleaseState, rules: ReleaseRules, known: Known, now: float, sentence: str) -> Step:
+    """The canary becomes live, whatever its evidence, and a holdback begins. sentence: who did it, why."""
     version, previous = state.table.version("canary"), state.table.live
     # The same salt: users keep what they have, only the live arm and the buckets' rest change over.
     table = RoutingTable(
@@ -256,8 +251,8 @@ def _promote(
         state,
         "promoted",
         version,
-        f"Promoted {version}: {_evidence(reading, reading.promote, rules.promote_bound)}.",
-        numbers,
+        sentence,
+        _numbers(state, known.reading),
         table=table,
         lives=(*state.lives, version)[-LIVES_REMEMBERED:],
         entered_at=now,
@@ -309,32 +304,6 @@ def _end_holdback(
         f"{state.table.live} stays live."
     )
     return step(state, "finished", state.table.live, sentence, numbers, **quiet(state, state.table.live, now))
-
-
-def promotion(state: ReleaseState, rules: ReleaseRules, known: Known, now: float, sentence: str) -> Step:
-    """The canary becomes live, whatever its evidence, and a holdback begins. sentence: who did it, why."""
-    version, previous = state.table.version("canary"), state.table.live
-    # The same salt: users keep what they have, only the live arm and the buckets' rest change over.
-    table = RoutingTable(
-        epoch=state.table.epoch + 1,
-        salt=state.table.salt,
-        live=version,
-        control=previous,
-        canary=version,
-        weight=rules.holdback_weight,
-    )
-    return step(
-        state,
-        "promoted",
-        version,
-        sentence,
-        _numbers(state, known.reading),
-        table=table,
-        lives=(*state.lives, version)[-LIVES_REMEMBERED:],
-        entered_at=now,
-        first_epoch=table.epoch,
-        cursor=known.cursor,
-    )
 
 
 # -- words ---------------------------------------------------------------------------------

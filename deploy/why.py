@@ -90,7 +90,7 @@ def where_now(history: History, version: str) -> str | None:
 def _idle(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
     live, waiting = state.table.live, state.waiting
     if waiting is None:
-        return [f"{live} serves everybody, since {span(now - state.entered_at)}; no candidate waits."]
+        return [f"{live} has served everybody for {span(now - state.entered_at)}; no candidate waits."]
     held = state.paused or state.frozen or state.pinned is not None
     then = (
         "" if held else ": its canary starts when an engine has loaded it and its logprobs are the trainer's"
@@ -111,7 +111,8 @@ def _canary(state: ReleaseState, found: Running | None, rules: ReleaseRules, now
         sentences.append(f"It is about to be rolled back: {failed} failed.")
     if any(rung.weight > table.weight for rung in rules.ladder):
         sentences.append(_next_step(state, found, rules, spent))
-    sentences.append(_end(found, rules, spent))
+    if not state.paused:
+        sentences.append(_end(found, rules, spent))
     return [*sentences, *_evidence(found, found.rules.promote_bound), *_partial(found)]
 
 
@@ -127,7 +128,8 @@ def _end(found: Running, rules: ReleaseRules, spent: float) -> str:
 def _next_step(state: ReleaseState, found: Running, rules: ReleaseRules, spent: float) -> str:
     """What the next rung of the ladder needs."""
     weight = next(rung.weight for rung in rules.ladder if rung.weight > state.table.weight)
-    least = max((r.min_seconds for r in rules.ladder if r.weight <= state.table.weight), default=0.0)
+    reached = [rung.min_seconds for rung in rules.ladder if rung.weight <= state.table.weight]
+    least = reached[-1] if reached else 0.0
     needs = []
     if spent < least:
         needs.append(f"{span(least - spent)} more")
@@ -148,20 +150,26 @@ def _next_step(state: ReleaseState, found: Running, rules: ReleaseRules, spent: 
 
 def _holdback(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
     table, spent = state.table, now - state.entered_at
-    longest, least = rules.holdback_max_seconds - spent, rules.holdback_min_seconds - spent
     sentences = [
         f"{table.live} has been live for {span(spent)}; {table.weight:.0%} of users keep {table.control}, to "
         "find harm that shows late."
     ]
-    if state.waiting is None:
-        sentences.append(f"That ends in {span(longest)}, or for the next candidate in {span(least)}.")
-    elif state.frozen:
-        sentences.append(f"That ends in {span(longest)}; {state.waiting} waits.")
-    else:
-        sentences.append(f"{state.waiting} waits until it has lasted {span(least)} more.")
+    sentences += _holdback_ends(state, rules, spent)
     if found is None:
         return [*sentences, _UNKNOWN]
     return [*sentences, *_evidence(found, inf), *_partial(found)]
+
+
+def _holdback_ends(state: ReleaseState, rules: ReleaseRules, spent: float) -> list[str]:
+    """When a holdback ends; nothing while a pause holds it."""
+    longest, least = span(rules.holdback_max_seconds - spent), span(rules.holdback_min_seconds - spent)
+    if state.paused:
+        return []
+    if state.waiting is None:
+        return [f"That ends in {longest}, or for the next candidate in {least}."]
+    if state.frozen:
+        return [f"That ends in {longest}; {state.waiting} waits."]
+    return [f"{state.waiting} waits until it has lasted {least} more."]
 
 
 _STAGES: Mapping[Stage, Callable[[ReleaseState, Running | None, ReleaseRules, float], list[str]]] = {

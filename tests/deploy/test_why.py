@@ -6,6 +6,7 @@ import pytest
 
 from deploy import release
 from deploy.evidence import EvidenceRules, Reading
+from deploy.release import Rung
 from deploy.releases import Candidate, History, decision_of
 from deploy.running import Running
 from deploy.stages import ReleaseState, Step
@@ -68,6 +69,17 @@ def test_what_the_next_step_needs_is_what_the_controller_waits_for(
     assert (due is not None) == ("nothing more" in needs)
 
 
+def test_a_later_step_may_be_shorter_than_the_one_before() -> None:
+    rules = replace(RULES, ladder=(Rung(0.05, 600), Rung(0.25, 10), Rung(0.5, 0)))
+    state = canary(0.25)
+    ready = replace(FOUND, exposed=40, judged=True, guardrails={})
+    for seconds, needs in ((5.0, "it needs 5 s more"), (10.0, "it needs nothing more")):
+        now = state.entered_at + seconds
+        assert needs in " ".join(why(state, ready, rules, now))
+        due = release.judge(state, rules, release.Known(ready.reading, None, 40, 40, True, {}), now)
+        assert (due is not None) == ("nothing" in needs)
+
+
 def test_evidence_is_told_against_its_bounds() -> None:
     found = replace(FOUND, reading=READING, judged=True, guardrails={"empty_answers": "held"})
     assert (
@@ -115,7 +127,14 @@ def test_without_a_release_the_candidate_or_its_absence_is_told() -> None:
     assert "No controller has decided anything yet" in told(None, None, 0.0)
     assert f"{OLD} serves everybody, and {NEW} waits: its canary starts when" in told(idle(), None, 1.0)
     alone = idle().model_copy(update={"waiting": None})
-    assert told(alone, None, 90.0) == f"{OLD} serves everybody, since 90 s; no candidate waits."
+    assert told(alone, None, 90.0) == f"{OLD} has served everybody for 90 s; no candidate waits."
+
+
+def test_what_a_pause_holds_is_not_said_to_end() -> None:
+    for state in (canary(0.5), holdback()):
+        paused = state.model_copy(update={"paused": True})
+        assert "ends" in told(state, FOUND, 1.0)
+        assert "ends" not in told(paused, FOUND, 1.0)
 
 
 @pytest.mark.parametrize(

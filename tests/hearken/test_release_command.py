@@ -11,6 +11,7 @@ import pytest
 from deploy import leases
 from deploy.releases import Decision
 from feedback.secret import load_secret
+from feedback.shared import RedisStore
 from hearken.cli import main
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import eventually, serving
@@ -71,6 +72,24 @@ def test_a_rollback_waits_until_the_gateways_serve_the_version_before(
         leases.write(world.shared, "elsewhere", [], 1)
         assert ask(world, "release", "pin", version, "--wait", "1", code=1).outcome == "pinned"
         assert "1 of 2 gateways do not serve by the decision yet" in capsys.readouterr().err
+    engine.stop()
+
+
+@pytest.mark.redis
+def test_gateways_elsewhere_are_found_by_their_redis(
+    world: World, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, store = FakeVllm().start(), RedisStore(redis_url)
+    with serving(world.folder, world.log, store, (engine.url,)) as gateway, controlled(world):
+        eventually(gateway.is_ready, "the gateway is ready")
+        version = started(world)
+        ask(world, "release", "promote", "--redis", redis_url)
+        assert f"all gateways serve {version}" in capsys.readouterr().out
+        ask(world, "rollback", "--wait", "1", code=1)
+        said = capsys.readouterr().err
+        assert "no gateway has told the shared store" in said
+        assert "with Redis say which by --redis" in said
+    store.close()
     engine.stop()
 
 
