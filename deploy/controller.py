@@ -17,7 +17,7 @@ from deploy.fleet import Fleet
 from deploy.gate import verdict
 from deploy.leading import Leadership
 from deploy.metrics import ControllerMetrics
-from deploy.notice import Notices
+from deploy.notices import Notices
 from deploy.observation import Observation
 from deploy.operators import Grounds, promotes
 from deploy.pinning import obstacle

@@ -1,13 +1,15 @@
 """What `hearken status` tells: a summary of the release history for people."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.registry import seq_of
 from deploy.releases import Decision, History
-from deploy.running import Running
+
+if TYPE_CHECKING:  # it needs the evidence and so numpy, which no gateway loads
+    from deploy.running import Running
 
 
-def summary(history: History, decisions: int = 5, found: Running | None = None) -> dict[str, Any]:
+def summary(history: History, decisions: int = 5, found: "Running | None" = None) -> dict[str, Any]:
     """Where releases stand, as JSON types; the last decisions newest first. Times are Unix time in seconds.
 
     found: the evidence of the release that is under way, and what its guardrails say. Before a controller

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from math import inf, isfinite
 
 from deploy.evidence import Reading, unproven
+from deploy.holds import holds
 from deploy.release import ReleaseRules
 from deploy.releases import History
 from deploy.running import Running
@@ -19,26 +20,6 @@ def why(state: ReleaseState | None, found: Running | None, rules: ReleaseRules, 
     if state is None:
         return ["No controller has decided anything yet: the base model serves everybody."]
     return [*_STAGES[state.stage](state, found, rules, now), *holds(state)]
-
-
-def holds(state: ReleaseState) -> list[str]:
-    """What operators asked for that holds releases."""
-    found = []
-    if state.paused:
-        found.append(
-            "Releases are paused: no canary starts, grows or is promoted until `hearken resume`; harm and "
-            "guardrails still roll back."
-        )
-    if state.frozen:
-        found.append("Releases are frozen: no canary starts until `hearken release unfreeze`.")
-    if state.pinned is not None and state.pinned == state.table.live:
-        found.append(f"{state.pinned} is pinned: nothing replaces it until `hearken release unpin`.")
-    elif state.pinned is not None:
-        found.append(
-            f"{state.pinned} is pinned, but no engine could serve it, so {state.table.live} serves. Nothing "
-            "else starts until `hearken release unpin`; pin it again when an engine can serve it."
-        )
-    return found
 
 
 def evidence_words(reading: Reading, promote_bound: float, harm_bound: float) -> str:

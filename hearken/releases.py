@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from deploy import ab_report
 from deploy import why as words
+from deploy.holds import holds
 from deploy.releases import History, read_history
 from deploy.running import running
 from deploy.settings import ControllerSettings
@@ -79,7 +80,7 @@ def _of_version(found: History, version: str) -> list[str]:
     if now is None:
         raise UsageError(f"no decision is about {version}; `hearken release history` prints all", code=1)
     about = [decided(told(decision)) for decision in found.decisions if decision.version == version]
-    held = words.holds(found.state) if found.state is not None and version == found.state.waiting else []
+    held = holds(found.state) if found.state is not None and version == found.state.waiting else []
     return [*about, now, *held]
 
 

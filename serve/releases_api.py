@@ -13,11 +13,11 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from deploy.asking import Asked, not_yet
+from deploy.holds import holds
 from deploy.notice import NOTICE_SECONDS, read_notice
 from deploy.registry import is_version
 from deploy.releases import Command, Decision, make_command, read_history
 from deploy.status import summary, told
-from deploy.why import holds
 from feedback.events import BASE
 from feedback.log import EventLog, LogError
 from feedback.shared import SharedStore

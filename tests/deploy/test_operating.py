@@ -6,7 +6,8 @@ import pytest
 
 from deploy import leases
 from deploy.asking import Asked, not_yet
-from deploy.notice import KEY, Notices, read_notice
+from deploy.notice import KEY, read_notice
+from deploy.notices import Notices
 from deploy.releases import Decision, append_command, entry, make_command, read_history
 from deploy.replay import audit
 from deploy.stages import Action

@@ -6,11 +6,12 @@ import pytest
 
 from deploy import release
 from deploy.evidence import EvidenceRules, Reading
+from deploy.holds import holds
 from deploy.release import Rung
 from deploy.releases import Candidate, History, decision_of
 from deploy.running import Running
 from deploy.stages import ReleaseState, Step
-from deploy.why import holds, span, where_now, why
+from deploy.why import span, where_now, why
 from tests.deploy.test_release import NEW, OLD, READING, RULES, canary, holdback, idle
 
 FOUND = Running(
