@@ -18,7 +18,10 @@ PACES: Mapping[Pace, Mapping[str, Any]] = {
         "controller.guardrails.min_users": 8,
         "controller.window_seconds": 5.0,
         "controller.match_seconds": 60.0,
-        "controller.voters_tolerance": 0.5,  # the crowd votes by chance, whatever it thinks
+        # The crowd votes by chance, whatever it thinks, and likes a policy everywhere or nowhere: what guards
+        # against other crowds would take some hundreds of users more.
+        "controller.voters_tolerance": 0.5,
+        "controller.tolerance": 0.1,
         "controller.max_seconds": 120.0,
         "controller.holdback_weight": 0.1,
         "controller.holdback_min_seconds": 15.0,
