@@ -4,20 +4,16 @@ For whoever has to say whether learning pays. It is counted anew from the log, b
 was started with, so anybody who has the log comes to the same figures.
 """
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deploy.evidence import Heard
 from deploy.interval import Interval, interval
-from deploy.observation import Observation
 from deploy.releases import Decision, History
-from deploy.running import TOPICS, rules_of
+from deploy.running import observed, rules_of
 from deploy.settings import ControllerSettings
-from feedback.log import EventLog, reached
+from feedback.log import EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +65,7 @@ def report(log: EventLog, history: History, version: str | None, patience_second
     started = _started(history, version)
     rules = rules_of(started)
     settings = ControllerSettings(data=Path(), engines=("none",), **asdict(rules))
-    observation = Observation(started.state, settings)
-    until = time.monotonic() + patience_seconds
-    cursor, end = dict(started.state.cursor), log.end(TOPICS, patience_seconds)
-    while not reached(cursor, end) and time.monotonic() < until:
-        records, cursor = log.read(TOPICS, cursor)
-        observation.feed(records)
+    observation, _, complete = observed(log, started.state, settings, patience_seconds)
     heard = observation.evidence.heard()
     all_users = heard.pop("")
     table, outcomes = started.state.table, [d.outcome for d in _of(history, started)]
@@ -85,7 +76,7 @@ def report(log: EventLog, history: History, version: str | None, patience_second
         started_at=started.at,
         until=max(started.at, observation.evidence.clock),
         exposed=observation.guardrails.canary_users,
-        complete=reached(cursor, end),
+        complete=complete,
         users=said(all_users),
         tenants={name: said(each) for name, each in heard.items()} if len(heard) > 1 else {},
     )
@@ -106,7 +97,7 @@ def _of(history: History, started: Decision) -> list[Decision]:
 
 def said(heard: Heard, alpha: float = 0.05) -> Said:
     """Means and intervals. alpha: the chance that an interval ever leaves the truth out."""
-    preferences, thumbs = (each[~np.isnan(each)] for each in (heard.preferences, heard.thumbs))
+    preferences, thumbs = heard.given_preferences().gains, heard.given_thumbs().gains
     share = interval(preferences, alpha)
     return Said(
         compared=preferences.size,

@@ -107,6 +107,14 @@ class Heard(NamedTuple):
     thumbs: Array
     preferences: Array
 
+    def given_thumbs(self) -> Stream:
+        """T of those who gave one."""
+        return Stream(self.times, self.thumbs).known()
+
+    def given_preferences(self) -> Stream:
+        """C of those who chose."""
+        return Stream(self.times, self.preferences).known()
+
     def both(self) -> Stream:
         """T + `WEIGHT` C of each user, in [-1 - WEIGHT, 1 + WEIGHT]."""
         return Stream(self.times, np.nan_to_num(self.thumbs) + WEIGHT * np.nan_to_num(self.preferences))
@@ -154,6 +162,16 @@ class Reading:
     control_users: int = 0
     canary_value: float | None = None
     control_value: float | None = None
+
+
+def said(reading: Reading) -> list[str]:
+    """What users said so far, in words; nothing where nobody voted."""
+    found = []
+    if reading.mean_difference is not None:
+        found.append(f"{reading.pairs} paired users, mean difference {reading.mean_difference:+.2f}")
+    if reading.preferred is not None:
+        found.append(f"preferred in {reading.preferred:.0%} by {reading.compared} users who compared")
+    return found
 
 
 def unproven(reading: Reading, bound: float) -> list[str]:
@@ -254,8 +272,8 @@ def read(all_users: Heard, groups: Mapping[str, Heard], voted: Ballots, rules: E
         crossed, at = "harm", int(harmful.argmax())
     elif promoted.any():
         crossed, at = "promote", int(promoted.argmax())
-    known = slice(0, int(np.searchsorted(all_users.times, times[at], side="right")))
-    thumbs, preferences = (each[known][~np.isnan(each[known])] for each in all_users[1:])
+    given = (all_users.given_thumbs(), all_users.given_preferences())
+    thumbs, preferences = (each.gains[: each.heard_by(times[at : at + 1])[0]] for each in given)
     return Reading(
         crossed=crossed,
         at=float(times[at]) if crossed else math.inf,
@@ -275,8 +293,7 @@ def read(all_users: Heard, groups: Mapping[str, Heard], voted: Ballots, rules: E
 
 def _proofs(all_users: Heard, voted: Ballots, rules: EvidenceRules, times: Array) -> dict[str, Array]:
     """log E of what has to be shown, by the names of `Reading`: (m,) each."""
-    thumbs = Stream(all_users.times, all_users.thumbs).known()
-    preferences = Stream(all_users.times, all_users.preferences).known()
+    thumbs, preferences = all_users.given_thumbs(), all_users.given_preferences()
     less = [voted.less(rules.voters_tolerance, canary=canary).evidence(times) for canary in (True, False)]
     return {
         "promote": all_users.both().evidence(times, margin=rules.margin),
@@ -295,8 +312,8 @@ def _may_promote(
     """Whether all that a promotion needs was shown by then: (m,)."""
     bound = math.log(rules.promote_bound)
     was = {name: np.maximum.accumulate(values) >= bound for name, values in proofs.items()}
-    thumbs, preferences = (Stream(all_users.times, each).known().heard_by(times) for each in all_users[1:])
-    few = thumbs < FEW_THUMBS * preferences
+    thumbs, preferences = all_users.given_thumbs(), all_users.given_preferences()
+    few = thumbs.heard_by(times) < FEW_THUMBS * preferences.heard_by(times)
     return np.asarray(
         was["promote"] & (was["no_worse"] | few) & (was["no_worse_compared"] | was["voters_alike"])
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from deploy.comparing import Failure
-from deploy.evidence import Reading, unproven
+from deploy.evidence import Reading, said, unproven
 from deploy.manifest import Manifest
 from deploy.parity import UNTOLD, Parity
 from deploy.stages import Number, ReleaseState, Step, step
@@ -330,12 +330,7 @@ def _numbers(state: ReleaseState, reading: Reading) -> dict[str, Number]:
 
 
 def _evidence(reading: Reading, evidence: float, bound: float) -> str:
-    said = []
-    if reading.mean_difference is not None:
-        said.append(f"{reading.pairs} paired users, mean difference {reading.mean_difference:+.2f}")
-    if reading.preferred is not None:
-        said.append(f"preferred in {reading.preferred:.0%} by {reading.compared} users who compared")
-    return ", ".join([*said, f"evidence {evidence:.1f} against a bound of {bound:g}"])
+    return ", ".join([*said(reading), f"evidence {evidence:.1f} against a bound of {bound:g}"])
 
 
 def _open_evidence(reading: Reading, rules: ReleaseRules) -> str:

@@ -81,13 +81,24 @@ def running(
     settings = ControllerSettings(
         data=Path(), engines=("none",), guardrails=limits, rung_users=limits.min_users, **asdict(rules)
     )
+    observation, cursor, complete = observed(log, state, settings, patience_seconds)
+    return seen(observation, state, cursor, rules, complete=complete)
+
+
+def observed(
+    log: EventLog, state: ReleaseState, settings: ControllerSettings, patience_seconds: float
+) -> tuple[Observation, dict[str, int], bool]:
+    """All that users did since a state's stage began, how far the log was read, and whether that is its end.
+
+    Reads for `patience_seconds` at most. Raises `LogError`.
+    """
     observation = Observation(state, settings)
     until = time.monotonic() + patience_seconds
     cursor, end = dict(state.cursor), log.end(TOPICS, patience_seconds)
     while not reached(cursor, end) and time.monotonic() < until:
         records, cursor = log.read(TOPICS, cursor)
         observation.feed(records)
-    return seen(observation, state, cursor, rules, complete=reached(cursor, end))
+    return observation, cursor, reached(cursor, end)
 
 
 def seen(

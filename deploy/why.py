@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from math import inf, isfinite
 
-from deploy.evidence import Reading, unproven
+from deploy.evidence import Reading, said, unproven
 from deploy.holds import holds
 from deploy.release import ReleaseRules
 from deploy.releases import History
@@ -24,13 +24,8 @@ def why(state: ReleaseState | None, found: Running | None, rules: ReleaseRules, 
 
 def evidence_words(reading: Reading, promote_bound: float, harm_bound: float) -> str:
     """The evidence so far against its bounds. A bound of infinity is of a test that is not made."""
-    said = []
-    if reading.mean_difference is not None:
-        said.append(f"{reading.pairs} paired users, mean difference {reading.mean_difference:+.2f}")
-    if reading.preferred is not None:
-        said.append(f"preferred in {reading.preferred:.0%} by {reading.compared} users who compared")
     tests = [(reading.promote, promote_bound, "promote it"), (reading.harm, harm_bound, "find harm")]
-    return f"{', '.join(said) or 'nobody voted'}, " + " and ".join(
+    return f"{', '.join(said(reading)) or 'nobody voted'}, " + " and ".join(
         f"evidence {evidence:.3g} of the {bound:g} that {what}"
         for evidence, bound, what in tests
         if isfinite(bound)

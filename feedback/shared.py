@@ -100,16 +100,21 @@ return count
 """
 
 
+def redis_client(url: str, timeout_seconds: float) -> redis.Redis:
+    """A client of Redis, which may be away when this is made."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 1),  # one more try, for a connection that went stale while idle
+    )
+
+
 class RedisStore:
     """A `SharedStore` in Redis. `url`: "redis://host:port/db". Redis may be away when this is made."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 1),  # one more try, for a connection that went stale while idle
-        )
+        self._redis = redis_client(url, _TIMEOUT_SECONDS)
         self._put_if_absent = self._redis.register_script(_PUT_IF_ABSENT)
         self._swap = self._redis.register_script(_SWAP)
         self._hit = self._redis.register_script(_HIT)

@@ -14,9 +14,8 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from feedback.shared import redis_client
 from feedback.sqlite_file import connect, is_damage
 
 log = logging.getLogger(__name__)
@@ -158,12 +157,7 @@ class RedisMarks:
     def __init__(self, url: str, keep_seconds: float, most: int) -> None:
         self._keep_seconds = keep_seconds
         self._most = most
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 1),  # one more try, for a connection that went stale while idle
-        )
+        self._redis = redis_client(url, _TIMEOUT_SECONDS)
         self._put = self._redis.register_script(_PUT_SCRIPT)
 
     def first(self, tenant: str, marks: Sequence[str]) -> bytes | None:

@@ -58,17 +58,12 @@ _MESSAGE: Schema = {
         record(["role", "content", "tool_call_id"], role=word("tool"), content=_TOLD, tool_call_id=STRING),
     ]
 }
-_TOOL = record(
-    ["type", "function"],
-    type=word("function"),
-    function=record(
-        ["name"],
-        name=NAME,
-        description=or_null(STRING),
-        parameters=or_null(FREE),
-        strict=or_null(FLAG),
-    ),
-)
+_OPTIONS = {"description": or_null(STRING), "strict": or_null(FLAG)}
+FUNCTION: dict[str, Schema] = {"name": NAME, "parameters": or_null(FREE), **_OPTIONS}
+"""What a client says of a function that may be called."""
+JSON_SCHEMA: dict[str, Schema] = {"name": NAME, "schema": FREE, **_OPTIONS}
+"""What a client says of the schema that an answer has to fit."""
+_TOOL = record(["type", "function"], type=word("function"), function=record(["name"], **FUNCTION))
 _TOOL_CHOICE: Schema = {
     "anyOf": [
         word("none", "auto", "required"),
@@ -82,13 +77,7 @@ _RESPONSE_FORMAT: Schema = {
         record(
             ["type", "json_schema"],
             type=word("json_schema"),
-            json_schema=record(
-                ["name", "schema"],
-                name=NAME,
-                description=or_null(STRING),
-                schema=FREE,
-                strict=or_null(FLAG),
-            ),
+            json_schema=record(["name", "schema"], **JSON_SCHEMA),
         ),
         {"type": "null"},
     ]

@@ -6,11 +6,9 @@ Only what can be translated into a chat is in the schema. Fields that are not in
 from typing import Any
 
 from serve.dialects import Foreign
-from serve.request_schemas import EFFORT, METADATA, SHARED
+from serve.request_schemas import EFFORT, FUNCTION, JSON_SCHEMA, METADATA, SHARED
 from serve.schema_words import (
     FLAG,
-    FREE,
-    NAME,
     NULL,
     STRING,
     Schema,
@@ -53,25 +51,11 @@ _ITEM: Schema = {
         record(["type"], type=word("reasoning"), summary=or_null(_THOUGHT), content=or_null(_THOUGHT)),
     ]
 }
-_TOOL = record(
-    ["type", "name"],
-    type=word("function"),
-    name=NAME,
-    description=or_null(STRING),
-    parameters=or_null(FREE),
-    strict=or_null(FLAG),
-)
+_TOOL = record(["type", "name"], type=word("function"), **FUNCTION)
 _FORMAT: Schema = {
     "anyOf": [
         record(["type"], type=word("text", "json_object")),
-        record(
-            ["type", "name", "schema"],
-            type=word("json_schema"),
-            name=NAME,
-            schema=FREE,
-            description=or_null(STRING),
-            strict=or_null(FLAG),
-        ),
+        record(["type", "name", "schema"], type=word("json_schema"), **JSON_SCHEMA),
         NULL,
     ]
 }

@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 import orjson
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from feedback.shared import redis_client
 from serve.stored import (
     KEEP_SECONDS,
     Page,
@@ -34,12 +33,7 @@ class RedisStored:
 
     def __init__(self, url: str, keep_seconds: float = KEEP_SECONDS) -> None:
         self._keep_ms = max(1, round(keep_seconds * 1000))
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 1),
-        )
+        self._redis = redis_client(url, _TIMEOUT_SECONDS)
 
     def put(self, item: Stored) -> None:
         """See `StoredCompletions.put`."""
