@@ -30,17 +30,26 @@ def vote(url: str, completion_id: str) -> httpx.Response:
     return httpx.post(url + "/v1/feedback", json=body, timeout=20)
 
 
+def vote_until_refused(gateway: GatewayProcess, ledger: Ledger) -> httpx.Response:
+    """The first refusal of single votes: one may still fit where a batch did not."""
+    signer = Signer(SECRET)
+    for _ in range(200):
+        completion_id = signer.new_completion_id()
+        answer = vote(gateway.url, completion_id)
+        ledger.note(completion_id, 1.0, answer.status_code)
+        if answer.status_code != 202:
+            return answer
+    raise AssertionError("200 votes found room on a full disk")
+
+
 def see_503_then_202(gateway: GatewayProcess, ledger: Ledger, make_room: object) -> None:
     """The refusal is one that a client understands; with room again the same gateway goes on."""
-    signer = Signer(SECRET)
-    refused = signer.new_completion_id()
-    answer = vote(gateway.url, refused)
-    ledger.note(refused, 1.0, answer.status_code)
+    answer = vote_until_refused(gateway, ledger)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]["code"] == "log_unavailable"
     make_room()  # type: ignore[operator]
-    accepted = signer.new_completion_id()
+    accepted = Signer(SECRET).new_completion_id()
     answer = vote(gateway.url, accepted)
     ledger.note(accepted, 1.0, answer.status_code)
     assert answer.status_code == 202
