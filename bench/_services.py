@@ -131,13 +131,17 @@ def vote(world: World, layout: Layout, rng: np.random.Generator) -> Votes:
     """Draw what users say."""
     mood = [_mood(world, times, layout.seconds) for times in (layout.new, layout.old)]
     effect = np.where(layout.minor[0] < world.minority, world.minority_effect, world.effect)
-    new, new_count = _thumbs(mood[0] + effect, world, rng, silent=world.silent)
-    old, old_count = _thumbs(mood[1], world, rng)
+    new, new_count = thumbs_of(mood[0] + effect, world, rng, silent=world.silent)
+    old, old_count = thumbs_of(mood[1], world, rng)
     felt = effect if world.compared_effect is None else np.full(effect.size, world.compared_effect)
-    taste = 1 / (1 + np.exp(-felt / (world.mean * (1 - world.mean))))
-    compared, compared_count = _comparisons(taste, world.compares, rng)
-    none, none_count = _comparisons(np.full(layout.control, 0.5), world.control_compares, rng)
+    compared, compared_count = comparisons_of(preferred(felt, world.mean), world.compares, rng)
+    none, none_count = comparisons_of(np.full(layout.control, 0.5), world.control_compares, rng)
     return Votes(new, old, new_count, old_count, compared, compared_count, none, none_count)
+
+
+def preferred(effects: Array, mean: float) -> Array:
+    """How often a policy is preferred whose thumbs are better by `effects`: a logistic taste."""
+    return np.asarray(1 / (1 + np.exp(-effects / (mean * (1 - mean)))))
 
 
 def _mood(world: World, times: Array, seconds: float) -> Array:
@@ -150,7 +154,9 @@ def _tastes(means: Array, rng: np.random.Generator) -> Array:
     return rng.beta(TASTES * means, TASTES * (1 - means))
 
 
-def _thumbs(means: Array, world: World, rng: np.random.Generator, silent: float = 0.0) -> tuple[Array, Array]:
+def thumbs_of(
+    means: Array, world: World, rng: np.random.Generator, silent: float = 0.0
+) -> tuple[Array, Array]:
     """Values and counts of users who are heard: with `silent`, of those who gave any vote at all."""
     ups, given = np.zeros(means.size), np.zeros(means.size)
     left = np.arange(means.size)
@@ -165,7 +171,7 @@ def _thumbs(means: Array, world: World, rng: np.random.Generator, silent: float 
     return np.where(colludes, 1 - values, values), np.where(colludes, 20, given)
 
 
-def _comparisons(tastes: Array, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
+def comparisons_of(tastes: Array, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
     asked = np.where(rng.random(tastes.size) < share, 1 + rng.poisson(0.5, tastes.size), 0)
     with np.errstate(invalid="ignore"):
         return rng.binomial(asked, _tastes(tastes, rng)) / asked, asked

@@ -11,7 +11,9 @@ a fifth of the control's), elsewhere (5 points better where it is compared, 3 wo
 (20,000 an arm, 5% at -10, others +2). `plus5_pairs` are canary users heard until the promotion (median),
 `_before` the rule before: a margin of .02 and one mean of all votes. `chain_*`: 50 candidates one after the
 other. `exposed_awful`: users who meet a policy liked by one in ten (live: seven), of 50,000 an hour of whom
-2% vote; the 95th percentile.
+2% vote; the 95th percentile. late_harm: 5 points better for 12 hours, then 10 worse, while a candidate is on
+trial: found by the anchor within 8 days, and after how many hours of harm (median); 12 of its users are heard
+an hour.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from bench._late_harm import late_harm
 from bench._services import Layout, World, heard_share, judge, judge_as_before, vote
 from deploy import release
 from deploy.evidence import EvidenceRules, ballots, heard, read
@@ -64,6 +67,8 @@ RELEASE = ReleaseRules(
     holdback_weight=0.05,
     holdback_min_seconds=3600,
     holdback_max_seconds=7 * 86400,
+    anchor_weight=0.05,
+    anchor_seconds=86400,
     promote_bound=RULES.promote_bound,
     harm_bound=RULES.harm_bound,
 )
@@ -185,10 +190,29 @@ def main(argv: list[str]) -> int:
         met = list(pool.map(partial(exposed, 0.1, 0.7, 50_000.0, 0.02), seeds))
         figures["exposed_awful"] = int(np.percentile([users for users, _ in met], 95))
         met = list(pool.map(partial(exposed, 0.7, 0.7, 50_000.0, 0.02), seeds[:20]))
+        figures.update(_of_late_harm(pool, seeds))
         figures["exposed_equal_outcomes"] = {o: sum(x == o for _, x in met) for o in {x for _, x in met}}
     figures["seconds"] = round(time.monotonic() - started)
     print(json.dumps(figures))
     return 0
+
+
+def _of_late_harm(pool: ProcessPoolExecutor, seeds: range) -> dict[str, Any]:
+    """Of a version that is liked for 12 hours and then 10 points worse, and of one that is always equal."""
+    worlds = {
+        "late_harm": (0.05, -0.10, 0.5),
+        "late_harm_thumbs": (0.05, -0.10, 0.0),
+        "late_equal": (0, 0, 0.5),
+    }
+    figures: dict[str, Any] = {}
+    for name, (liked, harm, compares) in worlds.items():
+        hours = list(pool.map(partial(late_harm, RELEASE, RULES, liked, harm, compares), seeds))
+        late = [each for each in hours if each is not None and (each > 0 or name == "late_equal")]
+        figures[f"{name}_rolled_back"] = len(late) / len(hours)
+        if name != "late_equal":
+            figures[f"{name}_hours"] = round(float(np.median(late)), 1)
+    print("late harm: " + json.dumps(figures), flush=True)
+    return figures
 
 
 def _of_world(name: str, found: list[dict[str, Any]], before: bool) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from deploy import operators, release
+from deploy import anchor, operators, release
 from deploy.drain import Drain
+from deploy.evidence_reader import TOPICS, EvidenceReader, Feed
 from deploy.fleet import Fleet
 from deploy.gate import verdict
 from deploy.leading import Leadership
@@ -27,18 +28,14 @@ from deploy.releases import Candidate, Command, Decision, decision_of
 from deploy.running import seen, written
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
+from deploy.standing import StandingTest, same, standing_test
 from deploy.tending import Tending
 from deploy.topic import Overtaken, Topic
-from feedback.events import BASE, COMPLETIONS, FEEDBACK
-from feedback.log import EventLog, Record, reached
+from feedback.events import BASE
+from feedback.log import Cursor, EventLog, Record
 from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
-
-READS_PER_TICK = 20
-"""So that an operator's command does not wait for a long catching up."""
-
-EVIDENCE_TOPICS = (COMPLETIONS, FEEDBACK)
 
 
 class Controller:
@@ -72,8 +69,9 @@ class Controller:
         self._history = self._topic.history
         self._observed: ReleaseState | None = None  # the state that the observation was last told
         self._observation: Observation | None = None
-        self._cursor: dict[str, int] = {}
-        self._is_read = False  # whether that is the end of the log, as far as it was known in this round
+        self._reader: EvidenceReader | None = None  # for the observation
+        self._standing: StandingTest | None = None
+        self._standing_reader: EvidenceReader | None = None
         drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
         self._tending = Tending(fleet, drain, shared, metrics, self._decided)
         self._notices = Notices(shared)
@@ -103,7 +101,7 @@ class Controller:
                 self._stand_by()
         except Overtaken as why:
             logger.warning("%s: going on from what the log says", why)
-        self._metrics.show(self.leads, self._history.state, self._observation)
+        self._metrics.show(self.leads, self._history.state, self._observation, self._standing)
         self._metrics.losses.show(self._log)
 
     def _lead(self, now: float) -> None:
@@ -114,10 +112,12 @@ class Controller:
             self._obey(now)
             self._consider(now)
             self._judge(now)
+            self._judge_standing(now)
             self._tell(now)
         if self._history.state is not None:
             self._tending.tend(self.state, now, may_decide=self._topic.pending is None)
         if self._topic.pending is None:
+            self._turn_anchor(now)
             self._start_next(now)
 
     def _may_lead(self) -> bool:
@@ -137,8 +137,14 @@ class Controller:
 
     def _stand_by(self) -> None:
         """Know what the leader knows, so that nothing is left to read when it is gone."""
-        if self._observation is not None:
-            self._observe(self._observation)
+        for reader in (self._reader, self._standing_reader):
+            if reader is not None:
+                reader.read()
+
+    @property
+    def _cursor(self) -> dict[str, int]:
+        """How far the log was read for the running release."""
+        return {} if self._reader is None else self._reader.cursor
 
     def wait(self, seconds: float) -> None:
         """Wait for the next candidate or command, at most `seconds`. Raises `LogError`."""
@@ -147,7 +153,13 @@ class Controller:
     # -- deciding ---------------------------------------------------------------------------------------
 
     def _decide(
-        self, step: Step, now: float, *, answers: str | None = None, command: Command | None = None
+        self,
+        step: Step,
+        now: float,
+        *,
+        answers: str | None = None,
+        command: Command | None = None,
+        cursor: dict[str, int] | None = None,
     ) -> None:
         """Make a step durable, and go on from it. Raises as `Topic.append` does."""
         before, last = self._history.state or ReleaseState(), self._history.reached
@@ -159,7 +171,14 @@ class Controller:
         number = last.number + 1
         self._topic.append(
             decision_of(
-                step, before, number, now, answers=answers, command=command, cursor=self._cursor, fence=fence
+                step,
+                before,
+                number,
+                now,
+                answers=answers,
+                command=command,
+                cursor=self._cursor if cursor is None else cursor,
+                fence=fence,
             )
         )
         self._resume_observing()
@@ -193,7 +212,7 @@ class Controller:
         """What a command is decided by; None while that is not known."""
         known, version = None, command.version
         if self.state.stage == "canary" and promotes(self.state, command) and self._observation is not None:
-            if not self._observe(self._observation):
+            if self._reader is None or not self._reader.read():
                 return None
             known = self._observation.known(self.state, self._cursor)
         if command.action != "pin" or version is None:
@@ -241,7 +260,7 @@ class Controller:
         if problem is not None:
             self._decide(release.refuse(self.state, version, problem.sentence, problem.numbers), now)
         elif parity is not None:  # None: no engine that answers proves it, it waits for one
-            cursor = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
+            cursor = self._log.end(TOPICS, wait_seconds=self._settings.poll_seconds)
             length = self._registry.manifest(version, self.state.manifests.get(version)).gate.length_ratio
             step = release.start(self.state, self._rules, now, cursor, parity, length)
             rules = written(self._settings.evidence_rules)  # for who counts the evidence anew
@@ -258,36 +277,56 @@ class Controller:
     # -- the running release ----------------------------------------------------------------------------
 
     def _resume_observing(self) -> None:
-        """Observe what the state says, from the beginning of its stage."""
+        """Observe what the state says, from the beginning of its stage, and of the anchor's period."""
         if self._history.state is None or self._history.state is self._observed:
             return
-        self._observed = self.state
-        self._fleet.manifests = self.state.manifests
-        if self.state.stage == "idle":
-            self._observation = None
+        self._observed = state = self.state
+        self._fleet.manifests = state.manifests
+        if state.stage == "idle":
+            self._observation = self._reader = None
             self._log.release_hold("controller")  # the next observation begins where the log ends then
-        elif self._observation is None or self._observation.stage_epoch != self.state.first_epoch:
-            self._observation = Observation(self.state, self._settings, self._bury)
-            self._cursor = dict(self.state.cursor)
-            self._log.hold("controller", self._cursor)
+        elif self._observation is None or self._observation.stage_epoch != state.first_epoch:
+            self._observation = Observation(state, self._settings, self._bury)
+            self._reader = self._read_from("controller", state.cursor, self._observation.feed)
+        if same(self._standing, state):
+            return
+        self._standing = standing_test(state, self._settings.evidence_rules)
+        if self._standing is None:
+            self._standing_reader = None
+            self._log.release_hold("anchor")
+        else:
+            start = self._standing.standing.cursor
+            self._standing_reader = self._read_from("anchor", start, self._standing.feed)
+
+    def _read_from(self, name: str, cursor: Cursor, feed: Feed) -> EvidenceReader:
+        return EvidenceReader(self._log, name, cursor, feed, self._settings.poll_seconds)
 
     def _judge(self, now: float) -> None:
-        if self._observation is None or not self._observe(self._observation):
+        if self._observation is None or self._reader is None or not self._reader.read():
             return  # no verdict on half of what is known
         step = release.judge(self.state, self._rules, self._observation.known(self.state, self._cursor), now)
         if step is not None:
             self._decide(step, now)
 
-    def _observe(self, observation: Observation) -> bool:
-        """Read on. True when everything in the log by now was taken in."""
-        end = self._log.end(EVIDENCE_TOPICS, wait_seconds=self._settings.poll_seconds)
-        for _ in range(READS_PER_TICK):
-            if reached(self._cursor, end):
-                break
-            records, self._cursor = self._log.read(EVIDENCE_TOPICS, self._cursor)
-            observation.feed(records)
-        self._is_read = reached(self._cursor, end)
-        return self._is_read
+    def _judge_standing(self, now: float) -> None:
+        """Harm of live that shows late."""
+        if self._standing is None or self._standing_reader is None or not self._standing_reader.read():
+            return
+        cursor = self._standing_reader.cursor
+        for step in anchor.judge(self.state, self._rules, self._standing.reading(), now):
+            self._decide(step, now, cursor=cursor)
+
+    def _turn_anchor(self, now: float) -> None:
+        """A period of the anchor begins when the one before is over, and read to its end."""
+        if not anchor.is_due(self.state, self._rules, now):
+            return
+        reading, read = None, dict[str, int]()
+        if self._standing is not None and self._standing_reader is not None:
+            if not self._standing_reader.read():
+                return
+            reading, read = self._standing.reading(), self._standing_reader.cursor
+        cursor = self._log.end(TOPICS, wait_seconds=self._settings.poll_seconds)
+        self._decide(anchor.turn(self.state, self._rules, now, cursor, reading), now, cursor=read)
 
     def _tell(self, now: float) -> None:
         """Tell who asks gateways why the release stands where it does."""
@@ -296,7 +335,8 @@ class Controller:
             return
         found, rules = None, self._settings.evidence_rules
         if self._observation is not None:
-            found = seen(self._observation, self.state, self._cursor, rules, complete=self._is_read)
+            complete = self._reader is not None and self._reader.is_at_end
+            found = seen(self._observation, self.state, self._cursor, rules, complete=complete)
         self._notices.tell(self.state, number, found, self._rules, now)
 
     def _bury(self, record: Record, reason: str) -> None:

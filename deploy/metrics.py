@@ -11,6 +11,7 @@ from deploy.observation import Observation
 from deploy.registry import seq_of
 from deploy.settings import ControllerSettings
 from deploy.stages import Outcome, ReleaseState
+from deploy.standing import StandingTest
 from feedback.loss_metrics import LossMetrics
 
 STAGES = ("idle", "canary", "holdback")
@@ -38,6 +39,10 @@ class ControllerMetrics:
         self.compared = gauge("canary_compared_users", "Users who chose between both policies")
         self.evidence = gauge("canary_evidence", "Evidence of each test, 1 at its start", "test")
         self.bound = gauge("canary_evidence_bound", "Evidence at which each test decides", "test")
+        self.anchor_weight = gauge("anchor_weight_ratio", "Share of users who get the version before live")
+        self.anchor_evidence = gauge(
+            "anchor_evidence", "Evidence that live does harm, against the version before it; 1 at its start"
+        )
         self.users = gauge("canary_users", "Users who were served in each bucket", "arm")
         self.guardrails = gauge(
             "guardrail_state",
@@ -110,7 +115,13 @@ class ControllerMetrics:
         if outcome in counters:
             counters[outcome].inc()
 
-    def show(self, leads: bool, state: ReleaseState | None, observation: Observation | None) -> None:
+    def show(
+        self,
+        leads: bool,
+        state: ReleaseState | None,
+        observation: Observation | None,
+        standing: StandingTest | None = None,
+    ) -> None:
         """Show where the release stands. state: None before the first decision."""
         self.leads.set(leads)
         if state is None:
@@ -121,6 +132,8 @@ class ControllerMetrics:
         self.held.labels("freeze").set(state.frozen)
         self.held.labels("pin").set(state.pinned is not None)
         self.weight.set(state.table.weight)
+        self.anchor_weight.set(state.table.anchor_weight)
+        self.anchor_evidence.set(1.0 if standing is None else standing.evidence())
         self.policy_seq.set(seq_of(state.table.live))
         guardrails = observation.guardrails if observation is not None else None
         self.users.labels("canary").set(guardrails.canary_users if guardrails else 0)

@@ -108,18 +108,19 @@ def _pinned(state: ReleaseState, version: str, command: Command, grounds: Ground
         changes["waiting"] = None
     if grounds.digest is not None:
         changes["manifests"] = {**state.manifests, version: grounds.digest}
-    if state.stage != "idle" or version != state.table.live:
+    if state.stage != "idle" or version != state.table.live or state.table.anchor is not None:
         changes |= _served_alone(state, version, grounds.now)
     return step(state, "pinned", version, sentence, {}, **changes)
 
 
 def _served_alone(state: ReleaseState, version: str, now: float) -> dict[str, object]:
-    """A version that was live before is gone back to; any other follows the one that is live."""
-    if version in state.lives:
-        return quiet(state, version, now)
-    changes = quiet(state, state.table.live, now)
+    """A version that was live before is gone back to; any other follows the one that is live. Nobody keeps an
+    older one: there is no anchor."""
+    known = version in state.lives
+    changes = quiet(state, version if known else state.table.live, now)
     table = RoutingTable(epoch=state.table.epoch + 1, salt=state.table.salt, live=version)
-    return {**changes, "table": table, "lives": (*state.lives, version)[-LIVES_REMEMBERED:]}
+    lives = changes["lives"] if known else (*state.lives, version)[-LIVES_REMEMBERED:]
+    return {**changes, "table": table, "lives": lives, "standing": None}
 
 
 def _back(state: ReleaseState, gone: str | None, back: str, sentence: str, now: float) -> Step:

@@ -42,6 +42,8 @@ class ReleaseRules:
     holdback_weight: float
     holdback_min_seconds: float
     holdback_max_seconds: float
+    anchor_weight: float
+    anchor_seconds: float
     promote_bound: float
     harm_bound: float
 
@@ -59,9 +61,15 @@ class Known:
 
 
 def quiet(state: ReleaseState, live: str, now: float) -> dict[str, object]:
-    """The changes that leave `live` alone in service. Versions after it in `lives` are dropped."""
+    """The changes that leave `live` alone in service. Versions after it in `lives` are dropped.
+
+    The anchor of a live version that goes on stays.
+    """
     lives = state.lives[: state.lives.index(live) + 1]
-    table = RoutingTable(epoch=state.table.epoch + 1, salt=state.table.salt, live=live)
+    alone = {"epoch": state.table.epoch + 1, "live": live, "control": None, "canary": None, "weight": 0.0}
+    table = state.table.model_copy(update=alone)
+    if live != state.table.live:
+        table = table.without_anchor()
     return {
         "table": table,
         "lives": lives,
@@ -164,14 +172,8 @@ def start(
     version, rung = state.waiting, rules.ladder[0]
     epoch = state.table.epoch + 1
     release_id = f"release-{epoch}"
-    table = RoutingTable(
-        epoch=epoch,
-        salt=release_id,
-        live=state.table.live,
-        control=state.table.live,
-        canary=version,
-        weight=rung.weight,
-    )
+    trial = {"control": state.table.live, "canary": version, "weight": rung.weight}
+    table = state.table.model_copy(update={"epoch": epoch, "salt": release_id, **trial})
     return step(
         state,
         "started",

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from deploy.evidence import EvidenceRules, Reading, unproven
+from deploy.evidence_reader import TOPICS
 from deploy.guardrails import GuardrailLimits
 from deploy.observation import Observation
 from deploy.releases import Decision, History
 from deploy.settings import ControllerSettings
 from deploy.stages import Number, ReleaseState
-from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.log import EventLog, reached
-
-TOPICS = (COMPLETIONS, FEEDBACK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,12 @@ class ControllerSettings:
     ] = 0.05
     holdback_min_seconds: Annotated[float, "how long before the next candidate may end the holdback"] = 3600
     holdback_max_seconds: Annotated[float, "how long it lasts when no candidate comes"] = 7 * 86400
+    anchor_weight: Annotated[
+        float,
+        "the share of users who get the version before live, for as long as live serves, so that harm that "
+        "shows late is found; each anchor_seconds other users; 0: nobody",
+    ] = 0.05
+    anchor_seconds: Annotated[float, "how long the anchor's users stay the same"] = 86400
     drain_seconds: Annotated[float, "how long an adapter stays loaded after its last use, at least"] = 600
     longest_answer_seconds: Annotated[
         float, "how long an adapter stays loaded where nobody knows which gateways still use it"
@@ -118,6 +124,8 @@ class ControllerSettings:
         self._check_evidence()
         if not 0 < self.holdback_weight <= 0.5:
             raise ValueError(f"holdback_weight is {self.holdback_weight}; it has to be in (0, 0.5]")
+        if not 0 <= self.anchor_weight <= 0.5:
+            raise ValueError(f"anchor_weight is {self.anchor_weight}; it has to be in [0, 0.5]")
         if self.holdback_min_seconds > self.holdback_max_seconds:
             raise ValueError(
                 f"holdback_min_seconds {self.holdback_min_seconds} exceeds "
@@ -126,6 +134,7 @@ class ControllerSettings:
         for name in (
             *("max_seconds", "window_seconds", "match_seconds", "poll_seconds"),
             *("parity_tolerance_nats", "parity_noise_nats", "webhook_patience_seconds"),
+            "anchor_seconds",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
@@ -194,6 +203,8 @@ class ControllerSettings:
             holdback_weight=self.holdback_weight,
             holdback_min_seconds=self.holdback_min_seconds,
             holdback_max_seconds=self.holdback_max_seconds,
+            anchor_weight=self.anchor_weight,
+            anchor_seconds=self.anchor_seconds,
             promote_bound=self.promote_bound,
             harm_bound=self.harm_bound,
         )

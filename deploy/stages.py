@@ -4,7 +4,7 @@ canary: the candidate serves a growing share of users (the ladder), control user
 Guardrails
     and votes decide from the first user on.
 holdback: the candidate has become live; a few users keep the previous version, and the comparison goes on.
-idle: one version serves everybody.
+idle: one version serves everybody, but for the users of the anchor (deploy/anchor.py).
 """
 
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ Outcome = Literal[
     "rejected",
     "restored",
     "rebased",
+    "anchored",
 ]
 Action = Literal["rollback", "promote", "pause", "resume", "freeze", "unfreeze", "pin", "unpin"]
 Number = float | int | str | None
@@ -54,9 +55,12 @@ TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("idle", "started"): "canary",
     ("idle", "rolled_back"): "idle",
     ("idle", "guardrail"): "idle",
+    ("idle", "harmful"): "idle",
+    ("idle", "anchored"): "idle",
     ("idle", "rebased"): "idle",
     ("idle", "pinned"): "idle",
     ("canary", "raised"): "canary",
+    ("canary", "anchored"): "canary",
     ("canary", "promoted"): "holdback",
     ("canary", "harmful"): "idle",
     ("canary", "guardrail"): "idle",
@@ -81,6 +85,23 @@ class IllegalTransition(Exception):
     """A step that the table does not have: a mistake in the controller, never an operator's."""
 
 
+class Standing(BaseModel):
+    """The test of live against the anchor: what earlier periods left, and where the running one began.
+
+    live: the version that is tested. period: its number, from 1 on; 0 where no engine can serve the anchor,
+    so that there is none. evidence: of the periods before (deploy/anchor.py).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    live: str
+    period: int = Field(ge=0)
+    evidence: float = Field(default=0.0, ge=0.0)
+    began_at: float
+    first_epoch: int  # completions from this table on belong to the period
+    cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when it began
+
+
 class ReleaseState(BaseModel):
     """All that the controller has to remember. Each decision carries it; the newest one is in force."""
 
@@ -101,6 +122,7 @@ class ReleaseState(BaseModel):
     quarantined: tuple[str, ...] = ()  # engines that could not prove a version in use
     length_foreseen: float | None = None  # answer length over live's by the gate; None: not measured
     cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when this stage began
+    standing: Standing | None = None  # the test of live against the anchor
 
     def scope(self) -> Scope:
         """The completions that are compared in this stage."""

@@ -27,6 +27,8 @@ def summary(history: History, decisions: int = 5, found: "Running | None" = None
         "canary": state.table.canary,
         "control": state.table.control,
         "weight": state.table.weight,
+        "anchor": state.table.anchor,
+        "anchor_weight": state.table.anchor_weight,
         "table_epoch": state.table.epoch,
         "since": state.entered_at,
         "waiting": state.waiting,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feedback.events import BASE
 
-UserArm = Literal["live", "control", "canary"]
+UserArm = Literal["live", "control", "canary", "anchor"]
 
 
 class RoutingTable(BaseModel):
@@ -16,6 +16,9 @@ class RoutingTable(BaseModel):
     canary and control take `weight` of all users each (so at most 0.5), live takes the rest. In a canary,
     control runs the live version, so that equal buckets are compared. In a holdback after a promotion,
     canary runs the new live version and control the previous one, and the same comparison goes on.
+
+    anchor serves `anchor_weight` of all users, drawn first and by a salt of their own, so that the shares of
+    the other arms among the rest stay equal (deploy/anchor.py).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -26,6 +29,9 @@ class RoutingTable(BaseModel):
     control: str | None = None
     canary: str | None = None
     weight: float = Field(default=0.0, ge=0.0, le=0.5)
+    anchor: str | None = None
+    anchor_weight: float = Field(default=0.0, ge=0.0, le=0.5)
+    anchor_salt: str = ""
 
     @model_validator(mode="after")
     def _buckets_have_versions(self) -> "RoutingTable":
@@ -35,12 +41,23 @@ class RoutingTable(BaseModel):
 
     def version(self, arm: UserArm) -> str:
         """The policy version that an arm serves."""
-        return {"live": self.live, "control": self.control, "canary": self.canary}[arm] or self.live
+        versions = {
+            "live": self.live,
+            "control": self.control,
+            "canary": self.canary,
+            "anchor": self.anchor,
+        }
+        return versions[arm] or self.live
 
     @property
     def adapters(self) -> set[str]:
         """The versions that an engine must have loaded to serve this table (BASE is always there)."""
-        return {v for v in (self.live, self.control, self.canary) if v is not None and v != BASE}
+        versions = (self.live, self.control, self.canary, self.anchor)
+        return {v for v in versions if v is not None and v != BASE}
+
+    def without_anchor(self) -> "RoutingTable":
+        """The same table with no users for an anchor."""
+        return self.model_copy(update={"anchor": None, "anchor_weight": 0.0, "anchor_salt": ""})
 
 
 def position(user: str, salt: str) -> float:
@@ -51,6 +68,8 @@ def position(user: str, salt: str) -> float:
 
 def assign(user: str, table: RoutingTable) -> UserArm:
     """The arm of a user. Raising the weight only adds users to canary and control, it never moves one out."""
+    if table.anchor is not None and position(user, table.anchor_salt) < table.anchor_weight:
+        return "anchor"
     at = position(user, table.salt)
     if at < table.weight:
         return "canary"

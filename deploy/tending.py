@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from deploy import engine_steps, release
+from deploy import anchor, engine_steps, release
 from deploy.comparing import Failure
 from deploy.drain import Drain
 from deploy.fleet import Fleet
@@ -93,12 +93,16 @@ class Tending:
     def _replace_what_is_lost(
         self, state: ReleaseState, standings: dict[str, Standing], now: float
     ) -> ReleaseState:
-        """Roll back what no engine can serve: a canary, and live, for the newest version that one can."""
+        """Roll back what no engine can serve: a canary, and live, for the newest version that one can. An
+        anchor is done without."""
         lost = {v: s.problems[0] for v, s in standings.items() if self._is_lost(v, standings, now)}
         live, canary = state.table.live, state.table.canary
         trouble = lost.get(canary or "") or lost.get(live)
         if state.stage == "canary" and trouble is not None:
             state = self._decide(release.fail(state, _failure(trouble), now), now)
+        unserved = lost.get(state.table.anchor or "")
+        if unserved is not None:
+            state = self._decide(anchor.give_up(state, unserved.sentence, unserved.numbers), now)
         if live in lost:
             back = next((v for v in reversed(state.lives[:-1]) if v == BASE or self._brings(v, now)), BASE)
             state = self._decide(engine_steps.fall_back(state, back, _failure(lost[live]), now), now)

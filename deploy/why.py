@@ -19,7 +19,7 @@ def why(state: ReleaseState | None, found: Running | None, rules: ReleaseRules, 
     """
     if state is None:
         return ["No controller has decided anything yet: the base model serves everybody."]
-    return [*_STAGES[state.stage](state, found, rules, now), *holds(state)]
+    return [*_STAGES[state.stage](state, found, rules, now), *_anchor(state), *holds(state)]
 
 
 def evidence_words(reading: Reading, promote_bound: float, harm_bound: float) -> str:
@@ -65,13 +65,23 @@ def where_now(history: History, version: str) -> str | None:
 
 def _idle(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
     live, waiting = state.table.live, state.waiting
+    kept = state.table.anchor_weight
+    whom = f"{1 - kept:.0%} of users" if kept else "everybody"
     if waiting is None:
-        return [f"{live} has served everybody for {span(now - state.entered_at)}; no candidate waits."]
+        return [f"{live} has served {whom} for {span(now - state.entered_at)}; no candidate waits."]
     held = state.paused or state.frozen or state.pinned is not None
     then = (
         "" if held else ": its canary starts when an engine has loaded it and its logprobs are the trainer's"
     )
-    return [f"{live} serves everybody, and {waiting} waits{then}."]
+    return [f"{live} serves {whom}, and {waiting} waits{then}."]
+
+
+def _anchor(state: ReleaseState) -> list[str]:
+    table = state.table
+    if table.anchor is None:
+        return []
+    share = f"{table.anchor_weight:.0%} of users"
+    return [f"{share} get {table.anchor}, to find harm of {table.live} that shows late."]
 
 
 def _canary(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:

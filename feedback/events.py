@@ -22,7 +22,7 @@ RELEASES = "releases"
 UPDATES = "updates"  # what the learner used votes for (see `usage`)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 
-Arm = Literal["live", "control", "canary", "base"]
+Arm = Literal["live", "control", "canary", "anchor", "base"]
 BASE = "base"  # the policy version, and the engine's model name, of the model with no adapter
 
 

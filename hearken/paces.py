@@ -26,6 +26,7 @@ PACES: Mapping[Pace, Mapping[str, Any]] = {
         "controller.holdback_weight": 0.1,
         "controller.holdback_min_seconds": 15.0,
         "controller.holdback_max_seconds": 60.0,
+        "controller.anchor_seconds": 120.0,
         "controller.drain_seconds": 30.0,
         "gateway.conversation_seconds": 60.0,
         "learner.min_labels": 150,

@@ -11,7 +11,7 @@ _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 _TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
 _QUEUE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _APPEND_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
-_ARMS: tuple[UserArm, ...] = ("live", "control", "canary")
+_ARMS: tuple[UserArm, ...] = ("live", "control", "canary", "anchor")
 
 
 class Metrics:
@@ -157,7 +157,7 @@ class Metrics:
         self.table_epoch.set(table.epoch)
         self.policy_info.clear()
         for arm in _ARMS:
-            if arm == "live" or table.weight > 0:
+            if arm == "live" or (table.anchor_weight if arm == "anchor" else table.weight) > 0:
                 self.policy_info.labels(version=table.version(arm), arm=arm).set(1)
 
     def render(self) -> bytes:

@@ -23,6 +23,8 @@ RULES = ReleaseRules(
     holdback_weight=0.05,
     holdback_min_seconds=50,
     holdback_max_seconds=500,
+    anchor_weight=0.0,
+    anchor_seconds=86400.0,
     promote_bound=20,
     harm_bound=100,
 )

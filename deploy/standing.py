@@ -1,0 +1,62 @@
+"""What users did with live and with its anchor in the running period, folded for deploy/anchor.py."""
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ValidationError
+
+from deploy import anchor
+from deploy.evidence import Evidence, EvidenceRules, Reading
+from deploy.observation import JOIN_WINDOW
+from deploy.stages import ReleaseState, Standing
+from feedback.events import COMPLETIONS
+from feedback.join import Joiner
+from feedback.log import Record
+
+
+class _Stamped(BaseModel):
+    """All that is asked of a completion here; the joiner looks at the rest."""
+
+    at: float
+
+
+class StandingTest:
+    """The fold of one period. Feed it all records from the period's cursor on."""
+
+    def __init__(self, standing: Standing, anchored: str, rules: EvidenceRules) -> None:
+        self.standing = standing
+        self._joiner = Joiner(JOIN_WINDOW)
+        self._evidence = Evidence(anchor.rules_of(standing, rules), anchor.scope(standing, anchored))
+
+    def feed(self, records: Iterable[Record]) -> None:
+        """Take in completions and feedback, one record at a time, as `Observation.feed` does."""
+        for record in records:
+            if record.topic == COMPLETIONS:
+                self._advance(record.value)
+            self._evidence.feed(self._joiner.feed([record]))
+
+    def _advance(self, value: bytes) -> None:
+        try:
+            self._evidence.advance(_Stamped.model_validate_json(value).at)
+        except ValidationError:
+            return  # who observes releases sets it aside
+
+    def reading(self) -> Reading:
+        """The evidence of this period alone."""
+        return self._evidence.reading()
+
+    def evidence(self) -> float:
+        """The evidence of harm, earlier periods included."""
+        return anchor.evidence(self.standing, self.reading())
+
+
+def standing_test(state: ReleaseState, rules: EvidenceRules) -> StandingTest | None:
+    """The test that a state asks for, with nothing read yet; None where live has no anchor."""
+    if state.standing is None or state.table.anchor is None or state.standing.period == 0:
+        return None
+    return StandingTest(state.standing, state.table.anchor, rules)
+
+
+def same(test: StandingTest | None, state: ReleaseState) -> bool:
+    """Whether a test is the one that a state asks for."""
+    wanted = state.standing if state.table.anchor is not None else None
+    return (None if test is None else test.standing) == wanted
