@@ -44,8 +44,9 @@ lint: setup
 tools: setup
 	PYTHON=$(BIN)/python scripts/tools.sh
 
+# Two processes: half of the time of most tests is waiting for servers.
 test: setup lint tools
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 # every fault in full; `make test` runs the same tests with fewer kills, flips and shorter absences
 test-faults: setup

@@ -11,7 +11,8 @@ import socket
 
 def free_ports(count: int) -> int:
     """The first of so many ports in a row on loopback that nobody listens on."""
-    for first in random.sample(range(20_000, 32_000, count), 1000):
+    drawn = random.SystemRandom().sample(range(20_000, 32_000, count), 1000)  # whatever tests seed
+    for first in drawn:
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(first, first + count):
