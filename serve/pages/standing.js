@@ -73,7 +73,7 @@ const TESTS = {
   not_awful: "It is not far worse (for the next step)",
   no_worse: "Thumbs are no lower",
   no_worse_compared: "Comparisons agree",
-  voters_alike: "As many vote in both buckets (this, or comparisons agree)",
+  voters_alike: "As many vote in both buckets",
 };
 
 function showEvidence({ evidence }) {

@@ -9,8 +9,8 @@ const dialog = byId("ask");
 const reason = byId("ask-reason");
 const version = byId("ask-version");
 
-// what: what follows, by the state of releases and the version typed. concerns: the version that goes or comes;
-// a danger is sent only while that is the one that the dialog said. names: whether the command names it.
+// what: what follows, by the state of releases and the version typed; nothing is sent once that is not what the
+// dialog says any more. concerns: the version that goes or comes. names: whether the command names it.
 const ACTIONS = {
   pause: {
     label: "Pause",
@@ -66,7 +66,7 @@ function pinned(chosen, live, canary) {
 
 let state = {}; // of releases, as it was seen last
 let asked = null; // name of the action whose dialog is open
-let told = null; // the version that the dialog said it is about
+let told = null; // the version that the dialog says it is about
 let sent = null; // {body, key} of a command of which it is not known what became
 
 // seen: the answer of GET /v1/releases.
@@ -132,10 +132,10 @@ function say(said, wrong, field = null) {
 
 async function submit(event) {
   event.preventDefault();
-  const { concerns, names } = ACTIONS[asked];
+  const { what, names } = ACTIONS[asked];
   if (asked === "pin" && !typedVersion()) return say("", "Say which version.", version);
-  if (!reason.value.trim()) return say("", "Say why: the reason is kept with the decision.", reason);
-  if (concerns && concerns(state, typedVersion()) !== told) {
+  if (!reason.value.trim()) return say("", "Say why: the decision keeps the reason.", reason);
+  if (what(state, typedVersion()) !== byId("ask-what").textContent) {
     explain();
     return say("", "Releases changed while this was open. Read again what follows, and send it if it is still right.");
   }

@@ -69,7 +69,7 @@ def button(page: Page, name: str) -> Locator:
 def ask(page: Page, action: str, reason: str) -> None:
     """Press an action's button, give the reason and send it."""
     button(page, action).click()
-    page.get_by_role("dialog").get_by_label("Why").fill(reason)
+    page.get_by_role("dialog").get_by_label("Reason").fill(reason)
     send(page).click()
 
 
@@ -136,7 +136,7 @@ def test_an_operator_sees_why_a_canary_waits_pauses_it_and_takes_it_back(
         expect(send(page)).to_have_text(f"Roll back {version}")
         send(page).click()
         expect(dialog.get_by_role("alert")).to_contain_text("Say why")
-        dialog.get_by_label("Why").fill("rude answers")
+        dialog.get_by_label("Reason").fill("rude answers")
         send(page).click()
         expect(dialog).to_contain_text(f"Rolled back {version} to base for a test (key ")
         close(page)
@@ -196,7 +196,7 @@ def _let_in(page: Page, file: Path) -> bool:
 def test_what_asks_twice_is_one_command(page: Page, world: World) -> None:
     with controlled(world):
         button(page, "Freeze").click()
-        page.get_by_label("Why").fill("the fair")
+        page.get_by_label("Reason").fill("the fair")
         send(page).dblclick()
         expect(page.get_by_role("dialog")).to_contain_text("Frozen for 127.0.0.1, without a key: the fair.")
         close(page)
@@ -222,7 +222,7 @@ def test_a_danger_is_not_sent_for_another_version_than_it_said(
         expect(page.get_by_role("heading", name=version)).to_be_visible()
         button(page, "Roll back…").click()
         expect(send(page)).to_have_text(f"Roll back {version}")
-        page.get_by_label("Why").fill("odd")
+        page.get_by_label("Reason").fill("odd")
         assert act(gateway, "promote", version=version).status_code == 200
         expect(page.locator("#headline")).to_contain_text("to compare it with")
         send(page).click()
@@ -242,7 +242,7 @@ def test_a_pin_says_what_it_pins_and_a_refusal_is_told(page: Page, world: World)
         dialog.get_by_label("Version to pin").fill("policy-3-aaaaaaaa")
         expect(dialog).to_contain_text("policy-3-aaaaaaaa serves everybody in place of base")
         expect(send(page)).to_have_text("Pin policy-3-aaaaaaaa")
-        dialog.get_by_label("Why").fill("audit")
+        dialog.get_by_label("Reason").fill("audit")
         send(page).click()
         expect(dialog.get_by_role("alert")).to_contain_text("policy-3-aaaaaaaa cannot serve")
         dialog.get_by_label("Version to pin").fill("base")
@@ -304,8 +304,8 @@ def test_it_works_by_keyboard_alone(page: Page, world: World) -> None:
         expect(page.get_by_role("heading", name="base serves everybody")).to_be_visible()
         button(page, "Pause").focus()
         page.keyboard.press("Enter")
-        expect(page.get_by_label("Why")).to_be_focused()
-        assert page.get_by_label("Why").evaluate("(field) => getComputedStyle(field).outlineStyle") == "solid"
+        expect(page.get_by_label("Reason")).to_be_focused()
+        assert page.get_by_label("Reason").evaluate("(field) => getComputedStyle(field).outlineStyle") == "solid"
         for _ in range(6):  # round and round: nothing behind the dialog can be reached
             page.keyboard.press("Tab")
             assert page.evaluate("['BODY', 'DIALOG'].includes(document.activeElement.tagName)") or inside(
@@ -334,7 +334,7 @@ def test_at_all_widths_nothing_sticks_out_and_all_is_named(
         with visiting(browser, gateway, color_scheme=scheme) as page:
             expect(page.locator("#guardrails li", has_text="Empty answers")).to_contain_text("held")
             for width in WIDTHS:
-                page.set_viewport_size({"width": width, "height": 900})
+                page.set_viewport_size({"width": width, "height": 2000})
                 for name in ("", "Roll back…", "Pin…"):
                     if name:
                         button(page, name).click()
@@ -356,7 +356,7 @@ def inside(page: Page) -> bool:
 
 def photograph(page: Page, name: str) -> None:
     if folder := os.environ.get("HEARKEN_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+        page.screenshot(path=f"{folder}/{name}.png")
 
 
 def unnamed(page: Page) -> list[str]:
