@@ -20,6 +20,9 @@ from deploy.settings import ControllerSettings
 from deploy.stages import Number, ReleaseState
 from feedback.log import EventLog, reached
 
+PROOFS = ("not_awful", "no_worse", "no_worse_compared", "voters_alike")
+"""By the names of `deploy.evidence.Reading`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -36,7 +39,10 @@ class Running:
     judged: bool = False
 
     def told(self, stage: str) -> dict[str, Any]:
-        """As JSON types. A holdback can only find harm, so it has no bound to promote."""
+        """As JSON types. A holdback can only find harm, so it has no bound to promote, and needs no proofs.
+
+        tests: what decides. proofs: what else a promotion or the next step takes, see `unproven`.
+        """
         bounds = {"promote": self.rules.promote_bound, "harm": self.rules.harm_bound}
         reading = self.reading
         forward = stage != "holdback" and math.isfinite(self.rules.promote_bound)
@@ -50,6 +56,10 @@ class Running:
                 test: {"evidence": getattr(reading, test), "bound": bound}
                 for test, bound in bounds.items()
                 if math.isfinite(bound) and (forward or test != "promote")
+            },
+            "proofs": {
+                name: {"evidence": getattr(reading, name), "bound": self.rules.promote_bound}
+                for name in (PROOFS if forward else ())
             },
             "unproven": unproven(reading, self.rules.promote_bound) if forward else [],
             "users": {arm: getattr(reading, f"{arm}_users") for arm in ("canary", "control")},

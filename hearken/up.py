@@ -283,6 +283,7 @@ def banner(settings: UpSettings) -> str:
         [
             "hearken is ready",
             f"  chat page     {settings.url}/",
+            f"  releases      {settings.url}/operate",
             f"  OpenAI API    {settings.url}/v1   (model: hearken)",
             "  metrics       " + "  ".join(f"{url}/metrics" for url in settings.metrics_urls),
             f"  data, logs    {settings.data}",

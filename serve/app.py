@@ -110,8 +110,9 @@ _PAGE_HEADERS = {
     "cache-control": "no-cache",
 }
 _PAGE_FILES = (
-    *("app.js", "api.js", "conversation.js", "copying.js", "dom.js", "key.js", "markdown.js", "votes.js"),
-    "style.css",
+    *("app.js", "api.js", "conversation.js", "copying.js", "dom.js", "key.js", "markdown.js", "theme.js"),
+    *("votes.js", "style.css"),
+    *("operate.js", "decisions.js", "standing.js", "steering.js", "operate.css"),
 )
 # The widget is a module for pages of any origin; it has no secret, and votes need a token.
 _WIDGET_HEADERS = {
@@ -182,6 +183,7 @@ def create_app(
     route("/readyz", gateway.readyz, methods=_READ)
     route("/metrics", gateway.show_metrics, methods=_READ)
     route("/", _page("index.html"), methods=_READ)
+    route("/operate", _page("operate.html"), methods=_READ)
     for file in _PAGE_FILES:
         route(f"/{file}", _page(file), methods=_READ)
     route("/feedback.js", _page("feedback.js", _WIDGET_HEADERS), methods=_READ)

@@ -16,14 +16,15 @@ from deploy.asking import Asked, not_yet
 from deploy.holds import holds
 from deploy.notice import NOTICE_SECONDS, read_notice
 from deploy.registry import is_version
-from deploy.releases import Command, Decision, make_command, read_history
-from deploy.status import summary, told
+from deploy.releases import Command, Decision, make_command
+from deploy.status import told
 from feedback.events import BASE
 from feedback.log import EventLog, LogError
 from feedback.shared import SharedStore
 from serve.bodies import parse_object
 from serve.caller import Caller
 from serve.cors import is_of_another_page
+from serve.decisions import Decisions
 from serve.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable
 from serve.idempotency import Reply, check_header
 from serve.releases_openapi import ACTION, MAX_PAGE, MAX_WAIT_SECONDS, PAGE, WAIT_SECONDS, WITH_VERSION
@@ -44,6 +45,7 @@ class ReleasesApi:
     def __init__(self, events: EventLog, shared: SharedStore) -> None:
         self._events = events
         self._shared = shared
+        self._decisions = Decisions(events)
 
     async def show(self, query: Mapping[str, str]) -> Json:
         """Where releases stand, why, and a page of decisions, the newest last.
@@ -52,21 +54,25 @@ class ReleasesApi:
         """
         limit, before = _number(query, "limit", MAX_PAGE) or PAGE, _number(query, "before", 2**53)
         try:
-            found = await asyncio.to_thread(read_history, self._events, limit + 1, SEEN_SECONDS, before)
+            release, state, decisions = await self._decisions.look(limit + 1, before)
         except LogError as error:
             raise _log_away("read") from error
         notice = await asyncio.to_thread(read_notice, self._shared)
-        state = summary(found, 0)
         del state["decisions"]  # the history has them
         if notice is None:
-            why = holds(found.state) if found.state is not None else []
+            why = holds(release) if release is not None else []
             why.append(f"No controller has told for {NOTICE_SECONDS:g} s why nothing more happens.")
         else:
             state |= {"evidence": notice.evidence, "guardrails": notice.guardrails}
             why = notice.why
-        page = [told(decision) for decision in found.decisions]
-        history = {"object": "list", "data": page[-limit:], "has_more": len(page) > limit}
-        return {"object": "release", "state": state, "why": why, "history": history}
+        page = [told(decision) for decision in decisions]
+        return {
+            "object": "release",
+            "state": state,
+            "why": why,
+            "told_at": None if notice is None else notice.at,
+            "history": {"object": "list", "data": page[-limit:], "has_more": len(page) > limit},
+        }
 
     async def act(
         self, raw: bytes, query: Mapping[str, str], key: str | None, tenant: str, who: str

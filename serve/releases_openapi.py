@@ -57,7 +57,7 @@ RELEASE_SCHEMAS: Schema = {
     "Decision": _DECISION,
     "Release": {
         "type": "object",
-        "required": ["object", "state", "why", "history"],
+        "required": ["object", "state", "why", "told_at", "history"],
         "properties": {
             "object": {"const": "release"},
             "state": {"type": "object", "description": "As `hearken status --json` prints it."},
@@ -65,6 +65,11 @@ RELEASE_SCHEMAS: Schema = {
                 "type": "array",
                 "items": {"type": "string"},
                 "description": "Why nothing more has happened, and what has to.",
+            },
+            "told_at": {
+                "type": ["number", "null"],
+                "description": "Unix time in seconds when the controller told why, evidence and guardrails; "
+                "null where none has for 15 seconds.",
             },
             "history": {
                 "type": "object",

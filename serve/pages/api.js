@@ -17,8 +17,12 @@ export function whenKeyEnds(call) {
   keyEnded = call;
 }
 
-export function post(path, body, signal) {
-  const headers = { "content-type": "application/json" };
+export function get(path, signal) {
+  return request(path, { headers: {}, signal });
+}
+
+export function post(path, body, signal, more = {}) {
+  const headers = { "content-type": "application/json", ...more };
   return request(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 

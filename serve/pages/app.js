@@ -3,9 +3,10 @@
 import { events, inWords, post, whenKeyEnds } from "./api.js";
 import { add, clear, keep, load, messages } from "./conversation.js";
 import { copyButton } from "./copying.js";
-import { announce, byId, element, icon } from "./dom.js";
+import { announce, byId, element, icon, randomName } from "./dom.js";
 import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
 import { show } from "./markdown.js";
+import "./theme.js";
 import { thumbs, Vote } from "./votes.js";
 
 const log = byId("log");
@@ -21,23 +22,15 @@ const state = {
   ballot: null, // the ballot that keys vote on
 };
 
-function stored(name, make) {
-  try {
-    const known = localStorage.getItem(name);
-    if (known) return known;
-    const made = make();
-    if (made) localStorage.setItem(name, made);
-    return made;
-  } catch {
-    return make(); // storage can be switched off
-  }
-}
-
 function storedUser() {
-  return stored("hearken.user", () => {
-    const bytes = crypto.getRandomValues(new Uint8Array(12));
-    return "browser-" + Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  });
+  const made = "browser-" + randomName();
+  try {
+    const known = localStorage.getItem("hearken.user");
+    if (!known) localStorage.setItem("hearken.user", made);
+    return known || made;
+  } catch {
+    return made; // storage can be switched off
+  }
 }
 
 // Scrolling: follow the newest text unless the reader has scrolled up.
@@ -304,7 +297,7 @@ addEventListener("pagehide", () => {
   if (state.unfinished?.content) keep({ ...state.unfinished, stopped: true });
 });
 
-// The frame: composer, modes, theme
+// The frame: composer and modes
 
 function setRunning(running) {
   state.running = running;
@@ -350,15 +343,6 @@ function setMode(comparing) {
   question.focus();
 }
 
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-}
-
-function theme() {
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  return stored("hearken.theme", () => "") || system;
-}
-
 byId("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
@@ -391,18 +375,8 @@ byId("forget").addEventListener("click", () => {
 });
 byId("mode-chat").addEventListener("click", () => setMode(false));
 byId("mode-compare").addEventListener("click", () => setMode(true));
-byId("theme").addEventListener("click", () => {
-  const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-  setTheme(next);
-  try {
-    localStorage.setItem("hearken.theme", next);
-  } catch {
-    // storage can be switched off; the choice then lasts as long as the page
-  }
-});
 
 whenKeyEnds(() => askForKey("Your key is no longer accepted. Enter another one to go on.", enter));
-setTheme(theme());
 refreshSend();
 restore();
 

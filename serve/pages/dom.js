@@ -29,3 +29,9 @@ export function iconButton(name, label, onclick) {
 export function announce(text) {
   byId("status").textContent = text;
 }
+
+// A name that nobody else has: 24 digits. (crypto.randomUUID is for pages with TLS only.)
+export function randomName() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -70,6 +70,11 @@ def test_the_evidence_of_a_canary_is_that_of_its_controller(
             "evidence": pytest.approx(metric(world, "hearken_canary_evidence", test=test)),
             "bound": metric(world, "hearken_canary_evidence_bound", test=test),
         }
+    for proof in ("not_awful", "no_worse", "no_worse_compared", "voters_alike"):
+        assert told["proofs"][proof] == {
+            "evidence": pytest.approx(metric(world, "hearken_canary_evidence", test=proof)),
+            "bound": metric(world, "hearken_canary_evidence_bound", test=proof),
+        }
     shown = lines(world, capsys)
     assert row(shown, "canary") == version
     assert " of 20, harm " in row(shown, "evidence")
@@ -105,7 +110,9 @@ def test_a_holdback_has_no_bound_to_promote(world: World, capsys: pytest.Capture
     better = world.offer().version
     world.taste = lambda served: 0.9 if served == better else 0.3
     world.pass_time(until="promoted")
-    assert as_json(world, capsys)["evidence"]["tests"].keys() == {"harm"}
+    told = as_json(world, capsys)["evidence"]
+    assert told["tests"].keys() == {"harm"}
+    assert told["proofs"] == {}
     assert "promote" not in row(lines(world, capsys), "evidence")
 
 

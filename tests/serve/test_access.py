@@ -68,7 +68,7 @@ def test_each_scope_opens_its_routes_and_no_others(start: Start, tmp_path: Path)
                 assert needed in str(error["message"])
         answer = gateway.http.request(method, path, json=body)
         assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key"), path
-    for path in ("/livez", "/readyz", "/", "/app.js", "/style.css"):
+    for path in ("/livez", "/readyz", "/", "/app.js", "/style.css", "/operate", "/operate.js"):
         assert status(gateway, None, path) == 200
 
 

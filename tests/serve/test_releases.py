@@ -107,7 +107,7 @@ def test_without_a_controller_the_command_is_kept(gateway: Gateway, world: World
     assert (told.status_code, told.json()["status"], told.json()["decision"]) == (202, "asked", None)
     assert told.json()["waits_for"] == "no controller has decided yet"
     seen = shown(gateway)
-    assert seen["state"] == {"stage": None, "live": None}
+    assert (seen["state"], seen["told_at"]) == ({"stage": None, "live": None}, None)
     assert "No controller has told for 15 s" in seen["why"][-1]
     with controlled(world):
         eventually(lambda: "paused" in world.outcomes, "a controller does it")
@@ -192,6 +192,7 @@ def test_what_is_shown_is_the_controllers_word_and_pages_of_decisions(gateway: G
         True,
     )
     assert seen["state"]["guardrails"]["empty_answers"] == "not judged yet"
+    assert seen["told_at"] == world.now
     assert f"{version} has been on trial with 5% of users" in seen["why"][0]
     page = seen["history"]
     assert ([each["number"] for each in page["data"]], page["has_more"]) == ([3, 4, 5, 6], True)

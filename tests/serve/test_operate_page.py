@@ -1,0 +1,307 @@
+"""The operator's page in a real browser, over a real gateway and a real controller."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from deploy import notice
+from tests.deploy.world import World, controlled
+from tests.serve.conftest import Gateway, Start, eventually
+from tests.serve.operating import (
+    ask,
+    audit,
+    button,
+    close,
+    commands,
+    inside,
+    photograph,
+    send,
+    unnamed,
+    visiting,
+    voted,
+)
+from tests.serve.test_access import add_key, bearer, revoke_all
+from tests.serve.test_page_key import enter
+from tests.serve.test_releases import act, started
+
+pytestmark = pytest.mark.browser
+EVIL = "<img src=x onerror=\"document.title='owned'\">"
+WIDTHS = (390, 1280)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A service's controller and engines on the gateway's own folder; it works where a test lets it."""
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
+    with visiting(browser, gateway) as opened:
+        yield opened
+
+
+def test_an_operator_sees_why_a_canary_waits_pauses_it_and_takes_it_back(
+    browser: Browser, start: Start, world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    operator, chatter = add_key(file, ["operate"]), add_key(file, ["chat"])
+    with visiting(browser, start()) as page, controlled(world):
+        expect(page.get_by_role("heading", name="Enter an operator's key")).to_be_visible()
+        expect(page.get_by_role("group", name="Actions")).to_be_hidden()
+        for wrong, words in (
+            ("hk-nonsense", "not accepted"),
+            (chatter, "has no scope 'operate'; it has: chat"),
+        ):
+            enter(page, wrong)
+            expect(page.locator("#key-wrong")).to_contain_text(words)
+        enter(page, operator)
+        expect(
+            page.get_by_role("heading", name="base serves everybody; nothing is on trial.")
+        ).to_be_visible()
+
+        version = started(world)
+        expect(
+            page.get_by_role("heading", name=f"base serves, and {version} is on trial with 5% of users.")
+        ).to_be_visible()
+        why = page.get_by_role("list", name="Why", exact=True)
+        expect(why).to_contain_text("For the next step, 25% of users, it needs")
+        expect(why).to_contain_text("50 more canary users (0 of 50 were served on this step)")
+        arms = page.locator("#arms li")
+        expect(arms).to_have_text(
+            [r"Livebase90% of users", f"Canary{version}5% of users", "Controlbase5% of users"]
+        )
+        _watch_evidence(page, world, version)
+
+        ask(page, "Pause", "the fair")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("Paused for a test (key ")
+        expect(dialog).to_contain_text("): the fair. No canary starts")
+        close(page)
+        expect(page.get_by_role("list", name="Holds")).to_have_text("Paused")
+        expect(button(page, "Pause")).to_be_hidden()
+        expect(button(page, "Resume")).to_be_focused()
+
+        button(page, "Roll back…").click()
+        expect(dialog).to_contain_text(f"The trial of {version} ends, and base serves everybody.")
+        expect(send(page)).to_have_text(f"Roll back {version}")
+        send(page).click()
+        expect(dialog.get_by_role("alert")).to_contain_text("Say why")
+        dialog.get_by_label("Reason").fill("rude answers")
+        send(page).click()
+        expect(dialog).to_contain_text(f"Rolled back {version} to base for a test (key ")
+        close(page)
+        expect(audit(page).nth(0)).to_contain_text("Rolled back" + version)
+        expect(audit(page).nth(0)).to_contain_text("Asked for by a test (key ")
+        expect(audit(page).nth(0)).to_contain_text("): rude answers")
+        expect(audit(page).nth(1)).to_contain_text("): the fair")
+        expect(
+            page.get_by_role("heading", name="base serves everybody; nothing is on trial.")
+        ).to_be_visible()
+    assert [(each.action, each.reason) for each in commands(world)] == [
+        ("pause", "the fair"),
+        ("rollback", "rude answers"),
+    ]
+
+
+def _watch_evidence(page: Page, world: World, version: str) -> None:
+    """Bars, votes and guardrails follow what users do."""
+    bar = page.get_by_role("progressbar", name="Evidence: Users like it better")
+    guardrail = page.locator("#guardrails li", has_text="Empty answers")
+    expect(guardrail).to_contain_text("not judged yet")
+    expect(bar).to_have_js_property("value", 0)
+    world.taste = lambda served: 0.9 if served == version else 0.2
+    voted(world, 16)
+    expect(guardrail).to_contain_text("held")
+    expect(page.locator("#bars li", has=bar)).to_contain_text(" of 20")
+    expect(bar).not_to_have_js_property("value", 0)
+    expect(page.locator("#pairs")).to_contain_text("paired users, +")
+    voters = page.get_by_role("row", name="Canary")
+    expect(voters).to_contain_text("%")
+    expect(voters).not_to_contain_text("none yet")
+
+
+def test_a_key_that_ends_is_asked_for_again(
+    browser: Browser, start: Start, world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    first = add_key(file, ["operate"])
+    gateway = start()
+    with visiting(browser, gateway) as page, controlled(world):
+        enter(page, first)
+        button(page, "Pause").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        revoke_all(file)
+        second = add_key(file, ["operate"])
+        eventually(lambda: accepts(gateway, second), "the next key is in force")
+        expect(page.locator("#key-wrong")).to_contain_text("no longer accepted")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        enter(page, second)
+        expect(button(page, "Pause")).to_be_visible()
+
+
+def accepts(gateway: Gateway, key: str) -> bool:
+    return gateway.http.get("/v1/releases", headers=bearer(key)).status_code == 200
+
+
+def test_what_asks_twice_is_one_command(page: Page, world: World) -> None:
+    with controlled(world):
+        button(page, "Freeze").click()
+        page.get_by_label("Reason").fill("the fair")
+        send(page).dblclick()
+        expect(page.get_by_role("dialog")).to_contain_text("Frozen for 127.0.0.1, without a key: the fair.")
+        close(page)
+
+        def lose_the_answer(route: Route) -> None:
+            route.fetch()
+            route.abort()
+
+        page.route("**/v1/releases/actions?**", lose_the_answer, times=1)
+        ask(page, "Unfreeze", "it is over")
+        expect(page.get_by_role("dialog")).to_contain_text("Send it again: it is the same command")
+        send(page).click()
+        expect(page.get_by_role("dialog")).to_contain_text("Unfrozen for 127.0.0.1")
+    assert len({each.event_id for each in commands(world)}) == 2
+    assert world.outcomes.count("frozen") == world.outcomes.count("unfrozen") == 1
+
+
+def test_a_danger_is_not_sent_for_another_version_than_it_said(
+    page: Page, gateway: Gateway, world: World
+) -> None:
+    with controlled(world):
+        version = started(world)
+        expect(page.get_by_role("heading", name=version)).to_be_visible()
+        button(page, "Roll back…").click()
+        expect(send(page)).to_have_text(f"Roll back {version}")
+        page.get_by_label("Reason").fill("odd")
+        assert act(gateway, "promote", version=version).status_code == 200
+        expect(page.locator("#headline")).to_contain_text("to compare it with")
+        send(page).click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("alert")).to_contain_text("Releases changed while this was open")
+        expect(dialog).to_contain_text(f"{version} is taken back, and base serves everybody.")
+        assert [each.action for each in commands(world)] == ["promote"]
+        send(page).click()
+        expect(dialog).to_contain_text(f"Rolled back {version} to base")
+    assert [each.action for each in commands(world)] == ["promote", "rollback"]
+
+
+def test_a_pin_says_what_it_pins_and_a_refusal_is_told(page: Page, world: World) -> None:
+    with controlled(world):
+        button(page, "Pin…").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Version to pin").fill("policy-3-aaaaaaaa")
+        expect(dialog).to_contain_text("policy-3-aaaaaaaa serves everybody in place of base")
+        expect(send(page)).to_have_text("Pin policy-3-aaaaaaaa")
+        dialog.get_by_label("Reason").fill("audit")
+        send(page).click()
+        expect(dialog.get_by_role("alert")).to_contain_text("policy-3-aaaaaaaa cannot serve")
+        dialog.get_by_label("Version to pin").fill("base")
+        send(page).click()
+        expect(dialog).to_contain_text("Pinned base for 127.0.0.1")
+        close(page)
+        expect(page.get_by_role("list", name="Holds")).to_have_text("Pinned: base")
+        ask(page, "Unpin", "audited")
+        expect(dialog).to_contain_text("Unpinned base")
+
+
+def test_who_is_away_is_told_and_found_again(page: Page, gateway: Gateway, world: World) -> None:
+    away = page.locator("#away")
+    with controlled(world):
+        expect(page.get_by_role("heading", name="base serves everybody")).to_be_visible()
+        expect(away).to_be_hidden()
+        page.context.set_offline(True)
+        expect(away).to_contain_text("The gateway does not answer. What is shown is of ")
+        page.context.set_offline(False)
+        expect(away).to_be_hidden()
+    world.shared.delete(notice.KEY)  # as it is 15 seconds after the controller ended
+    expect(away).to_contain_text("No controller has told how the release stands")
+    ask(page, "Pause", "nobody is there")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    eventually(lambda: len(commands(world)) == 1, "it is in the log")
+    expect(page.locator("#others")).to_contain_text("Asked for and not answered yet1")
+    with controlled(world):
+        world.now += 2
+        expect(audit(page).nth(0)).to_contain_text("nobody is there")
+        expect(away).to_be_hidden()
+    assert gateway.http.get("/v1/releases").json()["state"]["paused"]
+
+
+def test_text_is_never_html_and_older_decisions_come_when_asked_for(
+    page: Page, gateway: Gateway, world: World
+) -> None:
+    with controlled(world):
+        for number in range(25):
+            assert act(gateway, "pause", reason=f"{EVIL} {number}").status_code == 200
+        expect(audit(page).nth(0)).to_contain_text(f"{EVIL} 24")
+        expect(audit(page)).to_have_count(len(world.decisions))
+        page.reload()
+        expect(audit(page)).to_have_count(20)
+        page.get_by_role("button", name="Show older ones").click()
+        expect(audit(page)).to_have_count(len(world.decisions))
+        expect(page.get_by_role("button", name="Show older ones")).to_be_hidden()
+        numbers = page.evaluate("[...document.querySelectorAll('#decisions li')].map((item) => item.value)")
+        assert numbers == [each.number for each in reversed(world.decisions)]
+    assert page.locator("#board img").count() == 0
+    assert page.title() == "Operate"
+    csp = page.request.get(page.url).headers["content-security-policy"]
+    assert "default-src 'none'" in csp
+    assert "unsafe" not in csp
+
+
+def test_it_works_by_keyboard_alone(page: Page, world: World) -> None:
+    with controlled(world):
+        expect(page.get_by_role("heading", name="base serves everybody")).to_be_visible()
+        button(page, "Pause").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Reason")).to_be_focused()
+        assert (
+            page.get_by_label("Reason").evaluate("(field) => getComputedStyle(field).outlineStyle") == "solid"
+        )
+        for _ in range(6):  # round and round: nothing behind the dialog can be reached
+            page.keyboard.press("Tab")
+            assert page.evaluate("['BODY', 'DIALOG'].includes(document.activeElement.tagName)") or inside(
+                page
+            )
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        expect(button(page, "Pause")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.keyboard.type("the fair")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog").get_by_role("button", name="Close")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(button(page, "Resume")).to_be_focused()
+    assert [each.reason for each in commands(world)] == ["the fair"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_at_all_widths_nothing_sticks_out_and_all_is_named(
+    browser: Browser, gateway: Gateway, world: World, scheme: Any
+) -> None:
+    with controlled(world):
+        version = started(world)
+        voted(world, 16)
+        assert act(gateway, "freeze", reason="x" * 300).status_code == 200
+        with visiting(browser, gateway, color_scheme=scheme) as page:
+            expect(page.locator("#guardrails li", has_text="Empty answers")).to_contain_text("held")
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 2000})
+                for name in ("", "Roll back…", "Pin…"):
+                    if name:
+                        button(page, name).click()
+                    photograph(page, f"operate-{scheme}-{width}{name[:3]}")
+                    for wide in ("document.documentElement", "document.querySelector('#scroller')"):
+                        assert page.evaluate(f"{wide}.scrollWidth <= {wide}.clientWidth"), (width, wide, name)
+                    assert unnamed(page) == []
+                    if name:
+                        page.keyboard.press("Escape")
+            expect(page.get_by_role("heading", name=version)).to_be_visible()
+            background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (background == "rgb(23, 22, 21)") == (scheme == "dark")
