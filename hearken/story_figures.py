@@ -52,7 +52,7 @@ def preference(report: Told) -> str | None:
 
 def _preferred(told: Told) -> Shown:
     said = [each for each in told["releases"] if each["users"]["preferred_interval"] is not None]
-    found = [_estimate(each, "preferred", 0.0, preference(each) or "") for each in said]
+    found = [_estimate(each, "preferred", preference(each) or "") for each in said]
     if said:
         sentence = (
             f"Newest: {preference(said[-1])}. A dot is a release, at its start, each against the version "
@@ -77,7 +77,7 @@ def _thumbs(told: Told) -> Shown:
             f"{each['version']}: {100 * users['thumbs']:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}] "
             f"against {each['against']}, {users['matched']} users"
         )
-        found.append(_estimate(each, "thumbs", 0.0, text))
+        found.append(_estimate(each, "thumbs", text))
     sentence = (
         f"Newest: {found[-1].text}. A dot is a release, at its start. Dashed: equal." if found else NO_THUMBS
     )
@@ -87,10 +87,10 @@ def _thumbs(told: Told) -> Shown:
     )  # fmt: skip
 
 
-def _estimate(report: Told, name: str, least: float, text: str) -> Estimate:
+def _estimate(report: Told, name: str, text: str) -> Estimate:
     users = report["users"]
     low, high = users[f"{name}_interval"]
-    return Estimate(report["started_at"], 100 * low + least, 100 * users[name], 100 * high, text)
+    return Estimate(report["started_at"], 100 * low, 100 * users[name], 100 * high, text)
 
 
 def _level(told: Told, value: float) -> Line:

@@ -23,7 +23,7 @@ from feedback.sqlite_log import SqliteLog
 from feedback.steps import StepRecord, step_record
 from feedback.steps import entry as step_entry
 from hearken import timeline
-from hearken.charts import COLOURS, Axis, Bar, Estimate, Figure, Flag, Line, axis, drawn, file
+from hearken.charts import Axis, Bar, Estimate, Figure, Flag, Line, axis, drawn, file
 from hearken.cli import main
 from hearken.story import MOST_POINTS, SERIES, StepFold, Story, line_of, mean, thinned, told
 from hearken.story_figures import NO_STEPS, NO_VOTES, NOBODY, ONE_STEP, figures
@@ -62,7 +62,7 @@ def story(**changed: Any) -> Story:
     """Ten steps and a hundred votes in ten minutes, one promotion, one rollback."""
     said = Said(80, 0.625, Interval(0.5, 0.75), 40, 0.1, Interval(-0.05, 0.25))
     report = Report("policy-1", "base", "promoted", START + 100, START + 600, 50, True, said, {})
-    first = {
+    first: dict[str, Any] = {
         "since": START,
         "until": START + 600,
         "live": "policy-1",
@@ -215,7 +215,6 @@ def test_a_figure_draws_what_it_is_given_where_it_belongs() -> None:
     assert "&lt;b&gt;up&lt;/b&gt;" in text
     assert "<b>" not in text
     assert parsed(file([figure] * 2)).found == []
-    assert COLOURS == 5
 
 
 def test_every_figure_says_what_it_shows() -> None:

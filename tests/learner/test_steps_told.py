@@ -10,6 +10,8 @@ from feedback.events import UPDATES
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
 from feedback.steps import KEY, StepRecord, entry, parse, step_record
+from hearken.story import told as story_of
+from hearken.story_log import read_story
 from learner.loop import Learner
 from learner.rollouts import RolloutSampler
 from tests.feedback.examples import completion, record, thumb
@@ -98,6 +100,10 @@ def test_a_step_is_told_with_what_was_measured(log: Log, tmp_path: Path) -> None
     assert rollouts is not None
     assert told.cut_off == pytest.approx(cut_off / rollouts, rel=1e-4)
     assert (told.votes, told.grew_from) == (80, "base")
+    drawn = story_of(read_story(log, None, 10.0))["steps"]
+    assert drawn["series"]["kl_nats"] == [[told.at, told.kl_nats]]
+    assert drawn["series"]["accuracy"] == [[told.at, told.accuracy]]
+    assert (drawn["count"], drawn["votes_used"]) == (1, 80)
 
 
 def killed_before_the_checkpoint(learner: Learner, log: Log) -> None:
@@ -145,6 +151,7 @@ def test_a_killed_learner_tells_each_step_once(
     step(again)
     assert {each.step for each in log.steps()} == {1, 2}
     assert len(log.steps()) == records + 1
+    assert read_story(log, None, 10.0).steps.told()["count"] == 2
 
 
 def test_a_record_is_small_and_has_no_infinity() -> None:
