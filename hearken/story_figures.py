@@ -111,7 +111,7 @@ def _votes(told: Told) -> Shown:
         used = told["steps"]["votes_used"]
         sentence = (
             f"{votes['count']:,} votes, at most {most:,.0f} a {votes['bin']}; the first and the last "
-            f"{votes['bin']} may be parts of one. A vote counts when it came first."
+            f"{votes['bin']} may be parts of one. A changed vote counts once."
         )
         if used is not None:
             sentence += f" The newest step had used {used:,} votes, those of before this time too."

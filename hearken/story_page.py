@@ -14,6 +14,9 @@ MOST_SAMPLES = 20
 MOST_LETTERS = 3000
 """Of a sample's text; the page says where more was cut away."""
 
+COUNTED = ("promotions", "rollbacks", "inconclusive", "refused")
+"""Outcomes that are counted, by the names that `told` has for them."""
+
 OUTCOMES: Mapping[str | None, str] = {
     None: "offered, not decided",
     "promoted": "promoted",
@@ -69,15 +72,7 @@ def page(told: Told, run: Told | None = None) -> str:
 
 
 def _counts(told: Told) -> str:
-    return ", ".join(f"{told[name]} {text}" for name, text in _COUNTED.items())
-
-
-_COUNTED = {
-    "promotions": "promotions",
-    "rollbacks": "rollbacks",
-    "inconclusive": "inconclusive",
-    "refused": "refused",
-}
+    return ", ".join(f"{told[name]} {name}" for name in COUNTED)
 
 
 def _partly(told: Told) -> list[str]:
@@ -99,7 +94,7 @@ def _partly(told: Told) -> list[str]:
 
 
 def _tiles(told: Told, run: Told | None) -> str:
-    tiles = [(str(told[name]), text) for name, text in _COUNTED.items()]
+    tiles = [(str(told[name]), name) for name in COUNTED]
     tiles += [(f"{told['votes']['count']:,}", "votes"), (f"{told['steps']['count']:,}", "learner's steps")]
     if run is not None and run["true_win_rate"] is not None:
         rate = f"{run['true_win_rate']:.1%} ± {run['true_win_rate_standard_error']:.1%}"

@@ -342,7 +342,7 @@ def written(log: SqliteLog, now: float) -> None:
         vote(2, now - 50),
         vote(2, now - 40),
         vote(3, now - 30),
-        vote(3, now, "retraction"),
+        vote(1, now, "retraction"),
     ]
     entries += [
         Entry(FEEDBACK, "u", b"{"),
