@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hearken.charts import Axis, Bar, Estimate, Figure, Flag, Line, axis
+from hearken.charts import Axis, Bar, Estimate, Figure, Flag, Line, Point, axis
 from hearken.story import FLAGS
 from hearken.telling import local
 from hearken.timeline import axis as time_axis
@@ -132,7 +132,12 @@ def _votes(told: Told) -> Shown:
 def _kl(told: Told) -> Shown:
     points, budget = _series(told, "kl_nats"), _series(told, "kl_budget_nats")
     sentence = _of_steps(
-        told, points, lambda v: f"{v:.2f} nats", "The policy that is trained is", "from the base"
+        told,
+        points,
+        lambda v: f"{v:.2f} nats",
+        "The policy that is trained is",
+        "from the base",
+        "the highest",
     )
     if points and budget:
         highest = max(value for _, value in points)
@@ -187,10 +192,11 @@ def _entropy(told: Told) -> Shown:
 
 def _of_steps(
     told: Told,
-    points: Sequence[tuple[float, float]],
+    points: Sequence[Point],
     write: Callable[[float], str],
     what: str,
     more: str = "",
+    group_is: str = "the mean",
 ) -> str:
     """What a line of steps shows: where it is now and where it began, and what a point of it is."""
     if not points:
@@ -200,17 +206,14 @@ def _of_steps(
         return f"{what} {write(points[0][1])}{end}. {ONE_STEP}"
     sentence = f"{what} {write(points[-1][1])}{end}; the first point is {write(points[0][1])}."
     group = told["steps"]["steps_per_point"]
-    if group > 1:
-        kind = "the worst" if what.startswith("The policy that is trained") else "the mean"
-        sentence += f" A point is {kind} of {group} steps."
-    return sentence
+    return sentence if group == 1 else f"{sentence} A point is {group_is} of {group} steps."
 
 
 def _measured(
     told: Told,
     title: str,
     unit: str,
-    points: Sequence[tuple[float, float]],
+    points: Sequence[Point],
     sentence: str,
     lines: Sequence[Line] | None = None,
     low: float | None = None,
@@ -222,11 +225,11 @@ def _measured(
     return _shown(told, title, unit, upright, sentence, lines=drawn if points else (), empty=not points)
 
 
-def _series(told: Told, name: str) -> list[tuple[float, float]]:
+def _series(told: Told, name: str) -> list[Point]:
     return [(at, value) for at, value in told["steps"]["series"][name]]
 
 
-def _percent(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _percent(points: Sequence[Point]) -> list[Point]:
     return [(at, 100 * value) for at, value in points]
 
 

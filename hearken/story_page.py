@@ -26,7 +26,7 @@ OUTCOMES: Mapping[str | None, str] = {
     "inconclusive": "taken back: no clear result in time",
     "refused": "refused before anyone met it",
     "superseded": "a newer candidate took its place",
-    "pinned": "ended by a pin",
+    "pinned": "pinned by an operator, or ended by a pin",
     "accepted": "waits for its canary",
     "started": "is in its canary",
     "raised": "is in its canary",
