@@ -23,6 +23,7 @@ STYLE = """
 }
 svg { font: 14px system-ui, sans-serif; }
 svg text { fill: var(--soft); } svg .title { fill: var(--ink); font-weight: 600; }
+svg .empty { paint-order: stroke; stroke: var(--ground); stroke-width: 10px; }
 svg .ground { fill: var(--ground); } svg path, svg polyline { fill: none; }
 svg .axis { stroke: var(--soft); } svg .grid { stroke: var(--grid); }
 svg .line, svg .estimate { stroke-width: 2; } svg .dashed { stroke-dasharray: 5 4; }
@@ -47,7 +48,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Points that are joined; a single one is a dot. colour: below `COLOURS`."""
+    """Points that are joined; a single one is a dot, or a piece of a dashed line. colour: below `COLOURS`."""
 
     points: Sequence[Point]
     colour: int = 0
@@ -145,7 +146,7 @@ def drawn(figure: Figure) -> str:
     parts += _axes(figure, place)
     if figure.empty:
         middle = f'x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{(TOP + HEIGHT - BOTTOM) / 2:g}"'
-        parts.append(f'<text {middle} text-anchor="middle">{escape(figure.empty)}</text>')
+        parts.append(f'<text class="empty" {middle} text-anchor="middle">{escape(figure.empty)}</text>')
     parts += [_bar(bar, place) for bar in figure.bars]
     parts += [_flag(flag, place) for flag in figure.flags]
     parts += [_line(line, place) for line in figure.lines if line.points]
@@ -194,8 +195,10 @@ def _axes(figure: Figure, place: _Place) -> list[str]:
 def _line(line: Line, place: _Place) -> str:
     kind = f"line c{line.colour % COLOURS}{' dashed' if line.dashed else ''}"
     if len(line.points) == 1:
-        [(x, y)] = line.points
-        return f'<circle class="{kind}" cx="{place.x(x):.1f}" cy="{place.y(y):.1f}" r="3"/>'
+        x, y = place.x(line.points[0][0]), place.y(line.points[0][1])
+        if line.dashed:
+            return f'<path class="{kind}" d="M{x - 16:.1f} {y:.1f}h32"/>'
+        return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
     points = " ".join(f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in line.points)
     return f'<polyline class="{kind}" points="{points}"/>'
 

@@ -15,7 +15,6 @@ Told = Mapping[str, Any]
 NO_STEPS = "No step of the learner is in the log for this time."
 ONE_STEP = "Only one step so far: a line needs two."
 NOBODY = "No user has chosen between two versions yet."
-NO_THUMBS = "No thumbs to compare versions by yet."
 NO_VOTES = "No vote came in this time."
 
 
@@ -68,22 +67,22 @@ def _preferred(told: Told) -> Shown:
 
 
 def _thumbs(told: Told) -> Shown:
-    said = [each for each in told["releases"] if each["users"]["thumbs_interval"] is not None]
+    """Of releases in which thumbs were compared, one at least."""
     found = []
-    for each in said:
+    for each in told["releases"]:
         users = each["users"]
-        low, high = users["thumbs_interval"]
-        text = (
-            f"{each['version']}: {100 * users['thumbs']:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}] "
-            f"against {each['against']}, {users['matched']} users"
-        )
-        found.append(_estimate(each, "thumbs", text))
-    sentence = (
-        f"Newest: {found[-1].text}. A dot is a release, at its start. Dashed: equal." if found else NO_THUMBS
-    )
+        if users["thumbs_interval"] is not None:
+            low, high = users["thumbs_interval"]
+            text = (
+                f"{each['version']}: {100 * users['thumbs']:+.0f} points "
+                f"[{100 * low:+.0f}, {100 * high:+.0f}] against {each['against']}, {users['matched']} users"
+            )
+            found.append(_estimate(each, "thumbs", text))
+    most = max(abs(end) for each in found for end in (each.low, each.high))
     return _shown(
-        told, "Thumbs up against the version before", "points", axis([], -100.0, 100.0), sentence,
-        lines=[_level(told, 0.0)], estimates=found, empty=not said,
+        told, "Thumbs up against the version before", "points", axis([-most, most]),
+        f"Newest: {found[-1].text}. A dot is a release, at its start. Dashed: equal.",
+        lines=[_level(told, 0.0)], estimates=found,
     )  # fmt: skip
 
 

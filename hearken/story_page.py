@@ -98,9 +98,7 @@ def _tiles(told: Told, run: Told | None) -> str:
     tiles += [(f"{told['votes']['count']:,}", "votes"), (f"{told['steps']['count']:,}", "learner's steps")]
     if run is not None and run["true_win_rate"] is not None:
         rate = f"{run['true_win_rate']:.1%} ± {run['true_win_rate_standard_error']:.1%}"
-        tiles.insert(
-            0, (rate, f"true win rate of {run['live_version']} against the base, by the users' own taste")
-        )
+        tiles.insert(0, (rate, f"true win rate of {run['live_version']} against the base"))
     tiles.insert(0, (told["live"], "live"))
     return "".join(f"<div><b>{escape(value)}</b>{escape(text)}</div>" for value, text in tiles)
 
@@ -115,9 +113,7 @@ def _flags(told: Told) -> str:
     if not told["flags"]:
         return "<p>Nothing was promoted or rolled back in this time.</p>"
     items = "".join(
-        f"<li>{escape(local(each['at']))} <b>{escape(OUTCOMES.get(each['outcome'], each['outcome']))}</b> "
-        f"{escape(each['sentence'])}</li>"
-        for each in told["flags"][::-1]
+        f"<li>{escape(local(each['at']))} {escape(each['sentence'])}</li>" for each in told["flags"][::-1]
     )
     return f"<ol reversed>{items}</ol>"
 
@@ -171,7 +167,7 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem;
   background: var(--ground); color: var(--ink); overflow-wrap: anywhere; }}
 h1 {{ margin: .5rem 0 0; }} h2 {{ margin: 2rem 0 .5rem; }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .5rem;
+.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 10.5rem), 1fr)); gap: .5rem;
   margin: 1rem 0; }}
 .tiles div {{ border: 1px solid var(--grid); border-radius: 6px; padding: .5rem .75rem; color: var(--soft);
   font-size: .875rem; }} .tiles b {{ display: block; color: var(--ink); font-size: 1.125rem; }}
@@ -179,11 +175,11 @@ h1 {{ margin: .5rem 0 0; }} h2 {{ margin: 2rem 0 .5rem; }}
   gap: 1rem; }}
 figure {{ margin: 0; border: 1px solid var(--grid); border-radius: 6px; padding: .5rem; }}
 figure svg {{ display: block; width: 100%; height: auto; }}
-figcaption, .soft {{ color: var(--soft); font-size: .875rem; padding: .25rem .25rem 0; }}
+figcaption, .soft {{ color: var(--soft); font-size: .875rem; }} figcaption {{ padding: .25rem .25rem 0; }}
 .wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; width: 100%; font-size: .875rem; }}
 th, td {{ text-align: left; padding: .375rem .5rem; border-top: 1px solid var(--grid); vertical-align: top;
   overflow-wrap: normal; }}
-.samples section {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
+.samples section {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
   gap: 0 1rem; border-top: 1px solid var(--grid); padding: .5rem 0; }}
 .samples h3 {{ grid-column: 1 / -1; font-size: 1rem; margin: .25rem 0; white-space: pre-wrap; }}
 .samples h4 {{ margin: 0; color: var(--soft); font-size: .8125rem; }}
