@@ -50,18 +50,15 @@ class StepFold:
 
     def __init__(self, since: float = -math.inf, until: float = math.inf) -> None:
         self._since, self._until = since, until
+        self.first = math.inf  # when the first step was that was seen, of whatever time
         self._rows: dict[str, tuple[float, int, int, tuple[float | None, ...]]] = {}
 
     def add(self, record: StepRecord) -> None:
         """Take in a record; others than of the time asked for are passed over."""
+        self.first = min(self.first, record.at)
         if self._since <= record.at <= self._until:
             values = tuple(getattr(record, name) for name in SERIES)
             self._rows[record.event_id] = (record.at, record.step, record.votes, values)
-
-    @property
-    def times(self) -> list[float]:
-        """When steps were taken, in order."""
-        return sorted(row[0] for row in self._rows.values())
 
     def told(self) -> dict[str, Any]:
         """count, the votes used by the newest step, and each of `SERIES` as points of so many steps."""
@@ -176,6 +173,8 @@ def _version(version: str, story: Story) -> dict[str, Any]:
     }
 
 
-def span_of(times: Iterable[float], until: float) -> float:
-    """Where a story begins that was asked for from the log's beginning: at the first of its events."""
-    return min((at for at in times if at <= until), default=until)
+def begins(since: float | None, events: Iterable[float], until: float) -> float:
+    """Where a story begins: at the time that was asked for (None: at none), or with the log's first event
+    where that is later. Without events it begins when it was asked for."""
+    first = min((at for at in events if at <= until), default=until if since is None else since)
+    return first if since is None else max(since, first)

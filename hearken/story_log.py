@@ -15,7 +15,7 @@ from feedback import steps
 from feedback.events import BASE, FEEDBACK, RELEASES, UPDATES
 from feedback.log import Cursor, EventLog, Record
 from feedback.replay import replay
-from hearken.story import StepFold, Story, span_of
+from hearken.story import StepFold, Story, begins
 
 ALL = 1_000_000
 """More decisions than a service makes in its life."""
@@ -28,6 +28,7 @@ class Votes:
 
     def __init__(self, since: float, until: float) -> None:
         self.times = array("d")
+        self.first = math.inf  # when the first vote was that was seen, of whatever time
         self._since, self._until = since, until
         self._seen: set[str] = set()
 
@@ -37,6 +38,7 @@ class Votes:
             if record.topic != FEEDBACK or (event := _vote(record.value)) is None:
                 continue
             name, at = event
+            self.first = min(self.first, at)
             if self._since <= at <= self._until and name not in self._seen:
                 self._seen.add(name)
                 self.times.append(at)
@@ -54,7 +56,7 @@ def _vote(value: bytes) -> tuple[str, float] | None:
 
 
 def read_story(log: EventLog, since: float | None, patience_seconds: float) -> Story:
-    """What happened from a Unix time on, or since the log began, until now.
+    """What happened from a Unix time on until now; None: since the log began, before which no story begins.
 
     Decisions, candidates and steps are read to the log's end, votes for `patience_seconds` at most. Raises
     `LogError`.
@@ -82,10 +84,9 @@ def read_story(log: EventLog, since: float | None, patience_seconds: float) -> S
 
     cursors = [_votes_cursor(history, begin), *(trial.cursor for trial in trials)]
     _, complete = read_on(log, earliest(cursors), feed, patience_seconds)
-    offered = [each.at for each in candidates.values()]
-    times = [*fold.times, *votes.times, *offered, *(each.at for each in decisions)]
+    releases = [each.at for each in (*candidates.values(), *history.decisions)]
     return Story(
-        since=span_of(times, until) if since is None else since,
+        since=begins(since, (fold.first, votes.first, *releases), until),
         until=until,
         live=BASE if history.state is None else history.state.table.live,
         decisions=decisions,

@@ -28,7 +28,7 @@ from feedback.steps import entry as step_entry
 from hearken import timeline
 from hearken.charts import Axis, Bar, Estimate, Figure, Flag, Line, axis, drawn, file
 from hearken.cli import main
-from hearken.story import MOST_POINTS, SERIES, StepFold, Story, line_of, mean, thinned, told
+from hearken.story import MOST_POINTS, SERIES, StepFold, Story, begins, line_of, mean, thinned, told
 from hearken.story_figures import NO_STEPS, NO_VOTES, NOBODY, ONE_STEP, figures
 from hearken.story_log import earliest, read_story
 from hearken.story_page import MOST_LETTERS, describe, page
@@ -175,6 +175,13 @@ def test_the_line_of_live_ends_where_nobody_knows_more() -> None:
     assert line_of("c", {"c": "b", "b": "base"}) == ["base", "b", "c"]
     assert line_of("c", {"c": None}) == ["c"]
     assert line_of("c", {"c": "b", "b": "c"}) == ["b", "c"]
+
+
+def test_a_story_begins_no_earlier_than_its_log() -> None:
+    assert begins(None, [30.0, 20.0, math.inf], 100.0) == 20.0
+    assert begins(10.0, [30.0, 20.0], 100.0) == 20.0, "or a week's axis would have three minutes of a demo"
+    assert begins(25.0, [30.0, 20.0], 100.0) == 25.0
+    assert (begins(None, [], 100.0), begins(10.0, [], 100.0)) == (100.0, 10.0)
 
 
 def test_a_story_is_told_as_json() -> None:
