@@ -21,7 +21,7 @@ def lives(seeds: Sequence[Sequence[Mapping[str, Any]]], turn_votes: int) -> str:
     for name, title, unit, low, high in ROWS:
         points = [[(each["votes"], float(each[name])) for each in rounds] for rounds in seeds]
         upright = axis([value for line in points for _, value in line], low, high)
-        turn = Line([(turn_votes, upright.low), (turn_votes, upright.high)], dashed=True)
+        turn = Line([(turn_votes, upright.low), (turn_votes, upright.high)], 4, dashed=True)
         lines = [turn, *(Line(line, number) for number, line in enumerate(points))]
         figures.append(Figure(title, unit, votes, upright, lines))
     return file(figures)

@@ -147,7 +147,7 @@ def _samples(run: Told | None) -> str:
         return ""
     rows = "".join(
         f"<section><h3>{_text(each['prompt'])}</h3><div><h4>base</h4><p>{_text(each['base'])}</p></div>"
-        f"<div><h4>{escape(run['live_version'])}</h4><p>{_text(each['live'])}</p></div></section>"
+        f"<div><h4>live, {escape(run['live_version'])}</h4><p>{_text(each['live'])}</p></div></section>"
         for each in samples
     )
     return f'<h2>The same questions to both</h2><div class="samples">{rows}</div>'
@@ -183,7 +183,7 @@ th, td {{ text-align: left; padding: .375rem .5rem; border-top: 1px solid var(--
   gap: 0 1rem; border-top: 1px solid var(--grid); padding: .5rem 0; }}
 .samples h3 {{ grid-column: 1 / -1; font-size: 1rem; margin: .25rem 0; white-space: pre-wrap; }}
 .samples h4 {{ margin: 0; color: var(--soft); font-size: .8125rem; }}
-.samples p {{ margin: 0; white-space: pre-wrap; }}
+.samples p {{ margin: 0 0 .25rem; white-space: pre-wrap; }}
 </style></head><body>
 <h1>The story of a run</h1>
 <div class="soft">{when}</div>

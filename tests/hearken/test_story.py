@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench._plots import lives
 from deploy.ab_report import Report, Said
 from deploy.interval import Interval
 from deploy.releases import Candidate, Decision
@@ -225,6 +226,14 @@ def test_a_figure_draws_what_it_is_given_where_it_belongs() -> None:
     assert "&lt;b&gt;up&lt;/b&gt;" in text
     assert "<b>" not in text
     assert parsed(file([figure] * 2)).found == []
+
+
+def test_a_benchmarks_plot_has_a_line_for_each_seed_and_one_for_the_turn() -> None:
+    names = ("votes", "win_rate", "kl_nats", "perplexity_ratio", "promotions")
+    seed = [dict.fromkeys(names, float(i)) for i in range(1, 4)]
+    text = lives([seed, seed], 2)
+    assert parsed(text).found == []
+    assert (text.count("<polyline"), text.count('class="line c4 dashed"')) == (4 * 3, 4)
 
 
 def test_every_figure_says_what_it_shows() -> None:
