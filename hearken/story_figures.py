@@ -74,8 +74,9 @@ def _thumbs(told: Told) -> Shown:
         if users["thumbs_interval"] is not None:
             low, high = users["thumbs_interval"]
             text = (
-                f"{each['version']}: {100 * users['thumbs']:+.0f} points "
-                f"[{100 * low:+.0f}, {100 * high:+.0f}] against {each['against']}, {users['matched']} users"
+                f"{each['version']}: {round(100 * users['thumbs']):+d} points "
+                f"[{round(100 * low):+d}, {round(100 * high):+d}] against {each['against']}, "
+                f"{users['matched']} users"
             )
             found.append(_estimate(each, "thumbs", text))
     most = max(abs(end) for each in found for end in (each.low, each.high))
