@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from feedback import usage
 from feedback.events import UPDATES
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
@@ -164,3 +165,4 @@ def test_a_record_is_small_and_has_no_infinity() -> None:
     assert parse(entry(told).value) == told
     assert len(entry(told.model_copy(update={"kl_budget_nats": -12.345, "reward": -12.345})).value) < 500
     assert parse(b"{}") is None
+    assert usage.parse(entry(told).value) is None, "who reads what updates used passes it over"
