@@ -4,16 +4,18 @@ For whoever has to say whether learning pays. It is counted anew from the log, b
 was started with, so anybody who has the log comes to the same figures.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.evidence import Heard
 from deploy.interval import Interval, interval
+from deploy.observation import Observation
 from deploy.releases import Decision, History
-from deploy.running import observed, rules_of
+from deploy.running import read_on, rules_of
 from deploy.settings import ControllerSettings
-from feedback.log import EventLog
+from feedback.log import Cursor, EventLog, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +64,53 @@ def report(log: EventLog, history: History, version: str | None, patience_second
 
     Reads for `patience_seconds` at most. Raises `LogError`, and `NoRelease` where there is none to tell of.
     """
-    started = _started(history, version)
-    rules = rules_of(started)
-    settings = ControllerSettings(data=Path(), engines=("none",), **asdict(rules))
-    observation, _, complete = observed(log, started.state, settings, patience_seconds)
-    heard = observation.evidence.heard()
-    all_users = heard.pop("")
-    table, outcomes = started.state.table, [d.outcome for d in _of(history, started)]
-    return Report(
-        version=table.version("canary"),
-        against=table.version("control"),
-        outcome=outcomes[-1],
-        started_at=started.at,
-        until=max(started.at, observation.evidence.clock),
-        exposed=observation.guardrails.canary_users,
-        complete=complete,
-        users=said(all_users),
-        tenants={name: said(each) for name, each in heard.items()} if len(heard) > 1 else {},
-    )
+    trial = Trial(_started(history, version))
+    _, complete = read_on(log, trial.cursor, trial.feed, patience_seconds)
+    return trial.report(history, complete=complete)
+
+
+class Trial:
+    """What users say of one release, counted by the rules that it was started with.
+
+    Feed it completions and votes from its `cursor` on; others that lie before are passed over.
+    """
+
+    def __init__(self, started: Decision) -> None:
+        self.started = started
+        settings = ControllerSettings(data=Path(), engines=("none",), **asdict(rules_of(started)))
+        self._observation = Observation(started.state, settings)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where in the log the release began."""
+        return self.started.state.cursor
+
+    def feed(self, records: Iterable[Record]) -> None:
+        """Take in what comes next in the log."""
+        first = self.cursor
+        self._observation.feed(
+            record
+            for record in records
+            if record.offset >= first.get(f"{record.topic}/{record.partition}", 0)
+        )
+
+    def report(self, history: History, *, complete: bool) -> Report:
+        """What was said so far. history: has what came of it; complete: whether the log was read to its
+        end."""
+        evidence, table = self._observation.evidence, self.started.state.table
+        heard = evidence.heard()
+        all_users = heard.pop("")
+        return Report(
+            version=table.version("canary"),
+            against=table.version("control"),
+            outcome=_of(history, self.started)[-1].outcome,
+            started_at=self.started.at,
+            until=max(self.started.at, evidence.clock),
+            exposed=self._observation.guardrails.canary_users,
+            complete=complete,
+            users=said(all_users),
+            tenants={name: said(each) for name, each in heard.items()} if len(heard) > 1 else {},
+        )
 
 
 def _started(history: History, version: str | None) -> Decision:

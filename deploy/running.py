@@ -6,7 +6,7 @@ this counts it anew, as a controller does that has just started.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from deploy.observation import Observation
 from deploy.releases import Decision, History
 from deploy.settings import ControllerSettings
 from deploy.stages import Number, ReleaseState
-from feedback.log import EventLog, reached
+from feedback.log import Cursor, EventLog, Record, reached
 
 PROOFS = ("not_awful", "no_worse", "no_worse_compared", "voters_alike")
 """By the names of `deploy.evidence.Reading`."""
@@ -101,12 +101,24 @@ def observed(
     Reads for `patience_seconds` at most. Raises `LogError`.
     """
     observation = Observation(state, settings)
+    cursor, complete = read_on(log, state.cursor, observation.feed, patience_seconds)
+    return observation, cursor, complete
+
+
+def read_on(
+    log: EventLog, cursor: Cursor, feed: Callable[[Sequence[Record]], object], patience_seconds: float
+) -> tuple[dict[str, int], bool]:
+    """Show `feed` the completions and votes from `cursor` to where the log ends now; how far it was read, and
+    whether that is the end.
+
+    Reads for `patience_seconds` at most. Raises `LogError`.
+    """
     until = time.monotonic() + patience_seconds
-    cursor, end = dict(state.cursor), log.end(TOPICS, patience_seconds)
-    while not reached(cursor, end) and time.monotonic() < until:
-        records, cursor = log.read(TOPICS, cursor)
-        observation.feed(records)
-    return observation, cursor, reached(cursor, end)
+    after, end = dict(cursor), log.end(TOPICS, patience_seconds)
+    while not reached(after, end) and time.monotonic() < until:
+        records, after = log.read(TOPICS, after)
+        feed(records)
+    return after, reached(after, end)
 
 
 def seen(

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 COMPLETIONS = "completions"
 FEEDBACK = "feedback"
 RELEASES = "releases"
-UPDATES = "updates"  # what the learner used votes for (see `usage`)
+UPDATES = "updates"  # what the learner used votes for (see `usage`), and its steps (see `steps`)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 
 Arm = Literal["live", "control", "canary", "anchor", "base"]

@@ -8,13 +8,14 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 
 from deploy.engine import EngineClient
 from deploy.registry import Registry, RegistryError
-from deploy.releases import Decision, read_history
+from deploy.releases import read_history
 from deploy.thoughts import thoughts_of
 from feedback.events import BASE, FEEDBACK
 from feedback.files import cache_folder
@@ -37,10 +38,17 @@ from hearken.supervisor import ChildFailed
 from hearken.watch import Watch
 from hearken.worlds import World, world_of
 
+if TYPE_CHECKING:
+    from hearken.story import Story
+
 LINE_SECONDS = 10.0
 VIEW_SECONDS = 1.0
 KEPT_FOLDERS = 3
 SETTLE_SECONDS = 45.0
+STORY_SECONDS = 60.0
+"""How long reading the run's votes may take at the end."""
+PAGE = "report.html"
+"""The run's page in the demo's data folder."""
 
 
 def fresh_folder() -> Path:
@@ -149,6 +157,10 @@ def check_report(path: Path) -> None:
     """Raises UsageError when no report can be written there: better now than after ten minutes."""
     if path.is_dir():
         raise UsageError(f"--report {path} is a folder; name a file")
+    if path.suffix == ".html":
+        raise UsageError(
+            f"--report {path} would be overwritten by the page that is written beside it; name r.json"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
@@ -285,18 +297,18 @@ class Demo:
     def _report(self, tally: Tally, seconds: float) -> None:
         """Evaluate (unless the user is in a hurry), print the result and write the report."""
         evaluation = None if self._stopping.is_set() else self._evaluate()
-        data = self._up.data
+        data, audited, story = self._up.data, self._audit(), self._story()
         built = report.build(
             report.Run(
                 seconds=seconds,
                 persona=self._persona.name,
                 world=self._world.name,
                 tally=tally,
-                decisions=self._decisions(),
+                decisions=[] if story is None else list(story.decisions),
                 evaluation=evaluation,
                 kl_budget_nats=self._kl_budget_nats(evaluation),
                 rollouts_cut_off=self._watch.rollouts_cut_off,
-                audit=self._audit(),
+                audit=audited,
                 votes_in_log=self._votes_in_log(),
             ),
             Registry(data / "adapters"),
@@ -305,6 +317,8 @@ class Demo:
         if self._settings.report is not None:
             report.write(self._settings.report, built)
             self._say(f"the report is in {self._settings.report}")
+        if story is not None:
+            self._write_pages(story, built)
 
     def _evaluate(self) -> Evaluation | None:
         world, seed = self._world, self._up.seed
@@ -327,12 +341,31 @@ class Demo:
             return BASE if state is None else state.table.live
         return self._watch.live
 
-    def _decisions(self) -> list[Decision]:
+    def _story(self) -> "Story | None":
+        """All that the log says of the run: the report's decisions and the page are of one reading."""
+        from hearken.story_log import read_story  # it needs numpy, which nobody does while users are there
+
         try:
-            return list(read_history(self._log, 1_000_000).decisions)
+            return read_story(self._log, None, STORY_SECONDS)
         except LogError as error:
-            self._say(f"the decisions cannot be read: {error}")
-            return []
+            self._say(f"the log cannot be read for the report: {error}")
+            return None
+
+    def _write_pages(self, story: "Story", built: dict[str, Any]) -> None:
+        """The page of the run, in the data folder and beside the report."""
+        from hearken.story import told
+        from hearken.story_page import page
+
+        asked = self._settings.report
+        paths = [self._up.data / PAGE, *([] if asked is None else [asked.with_suffix(".html")])]
+        text = page(told(story), built)
+        for path in paths:
+            try:
+                path.write_text(text)
+            except OSError as error:
+                self._say(f"the page of the run cannot be written to {path}: {error.strerror}")
+            else:
+                self._say(f"the page of the run is in {path}")
 
     def _audit(self) -> Audit | None:
         """Whether every vote was used once, asked when the learner has read them all, or time is up."""

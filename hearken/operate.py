@@ -1,8 +1,9 @@
 """What an operator looks at from the command line, and lets readers pass over: all through the log."""
 
 import json
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deploy.guardrails import GuardrailLimits
 from deploy.releases import read_history
@@ -14,12 +15,20 @@ from feedback.opening import open_log
 from hearken.audit import read_ledger
 from hearken.checks import check_service
 from hearken.errors import UsageError
+from hearken.story import told
+from hearken.story_log import read_story
+from hearken.story_page import describe as story_lines
+from hearken.story_page import page
 from hearken.telling import describe
 
 DECISIONS_SHOWN = 8
 DECISIONS_READ = 500
 """Of these the one that started a release is found, whose rules its evidence is counted by."""
 PATIENCE_SECONDS = 10.0
+Kind = Literal["lines", "json", "html"]
+"""How a story is told: for people, for programs, or as a page."""
+REPORT_SECONDS = 120.0
+"""How long a report may read votes."""
 
 
 def status(
@@ -43,6 +52,39 @@ def status(
     finally:
         log.close()
     print(json.dumps(told, indent=1) if as_json else "\n".join(describe(told)))
+    return 0
+
+
+def report(
+    data: Path,
+    kafka: str | None,
+    span_seconds: float | None,
+    kind: Kind = "lines",
+    out: Path | None = None,
+) -> int:
+    """Print the story of the last `span_seconds` (None: of all that the log has), or write it to `out`.
+
+    Raises UsageError.
+    """
+    log = open_service_log(data, kafka)
+    try:
+        since = None if span_seconds is None else time.time() - span_seconds
+        found = told(read_story(log, since, REPORT_SECONDS))
+    except LogError as error:
+        raise UsageError(f"the log cannot be read: {error}", code=1) from error
+    finally:
+        log.close()
+    if kind == "json":
+        text = json.dumps(found, indent=1, allow_nan=False)
+    else:
+        text = page(found).rstrip() if kind == "html" else "\n".join(story_lines(found))
+    if out is None:
+        print(text)
+        return 0
+    try:
+        out.write_text(f"{text}\n")
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}", code=1) from error
     return 0
 
 

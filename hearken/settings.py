@@ -141,7 +141,9 @@ class DemoSettings:
     concurrency: Annotated[
         int | None, "how many of them chat at the same time; without it as many as suit the model"
     ] = None
-    report: Annotated[Path | None, "write the report of the run to this JSON file"] = None
+    report: Annotated[
+        Path | None, "write the report of the run to this JSON file, and its page beside it as .html"
+    ] = None
     exit: Annotated[bool, "end when the time is up, rather than go on serving"] = False
 
     def __post_init__(self) -> None:

@@ -3,12 +3,14 @@
 import logging
 import math
 import random
+import time
 from dataclasses import dataclass
 
 import torch
 
 from deploy.engine import Sample
 from feedback.labels import Label
+from feedback.steps import step_record
 from learner import stages
 from learner.batching import Item
 from learner.drawing import Drawing
@@ -16,6 +18,7 @@ from learner.examples import draw
 from learner.lengths import after_cut_off, kl_limit
 from learner.measuring import Measured
 from learner.model import LIVE, POLICY
+from learner.optimiser import StepMetrics
 from learner.parts import Parts
 from learner.scoring import Scoring
 from learner.second_domain import SecondDomain
@@ -137,6 +140,25 @@ class Improving:
         )
         parts.place.steps += 1
         parts.metrics.show_step(report)
+        self._record(report, rollouts.measured)
+
+    def _record(self, report: StepMetrics, measured: Measured) -> None:
+        """Note what the step was like, to be told once a checkpoint holds it."""
+        parts = self._parts
+        record = step_record(
+            parts.place.steps,
+            time.time(),
+            parts.place.grew_from,
+            parts.labels.used,
+            kl_nats=measured.kl_nats_base,
+            kl_budget_nats=self.kl_limits(measured.response_tokens)[0],
+            reward=report.reward_mean,
+            accuracy=parts.accuracy,
+            entropy_nats=report.entropy_nats,
+            response_tokens=measured.response_tokens,
+            cut_off=measured.cut_off_ratio,
+        )
+        parts.untold_steps.append(record)
 
     def _votes(self) -> list[Label]:
         """The votes that the optimiser learns from in its next step, as many as it asks for."""

@@ -11,6 +11,7 @@ from feedback.events import BASE
 from feedback.join import Answer, Joiner
 from feedback.log import EventLog, Record
 from feedback.opening import open_sealer
+from feedback.steps import StepRecord
 from feedback.usage import Usage
 from learner.ages import Fading
 from learner.askable import Askable
@@ -101,6 +102,8 @@ class Parts:
         self.standings: dict[str, Standing] = {}
         self.unreliable: frozenset[str] = frozenset()  # models whose votes weigh nothing
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
+        self.untold_steps: list[StepRecord] = []  # and what steps were like
+        self.accuracy: float | None = None  # of the reward model on votes kept back, at its newest fit
         self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
         self.earlier: list[Any] = []  # snapshots of the policy before its newest steps, newest last
         self.unread: deque[Answer] = deque()  # voted answers that the base has perhaps not read

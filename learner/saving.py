@@ -9,6 +9,8 @@ from itertools import chain
 from typing import Any
 
 from feedback.log import LogUnavailable
+from feedback.steps import StepRecord
+from feedback.steps import entry as step_entry
 from feedback.usage import Usage
 from feedback.usage import entry as usage_entry
 from learner import checkpoint, sealed, stages
@@ -56,6 +58,8 @@ class Saving:
             "unreliable": sorted(parts.unreliable),
             **parts.watch.state(),
             "untold": [event.model_dump(mode="json") for event in parts.untold],
+            "untold_steps": [record.model_dump(mode="json") for record in parts.untold_steps],
+            "accuracy": parts.accuracy,
         }
         suspects = {r: dataclasses.asdict(s) for r, s in parts.standings.items() if s.is_suspect}
         ledger = {"cursor": parts.place.cursor, **parts.labels.ledger(), "raters": suspects}
@@ -70,16 +74,18 @@ class Saving:
         self._tell()
 
     def _tell(self) -> None:
-        """Say which votes the saved reward updates used; after a crash again, in the same words."""
+        """Say which votes the saved reward updates used, and what the saved steps were like; after a crash
+        again, in the same words."""
         parts = self._parts
-        if not parts.untold:
+        told = [*map(usage_entry, parts.untold), *map(step_entry, parts.untold_steps)]
+        if not told:
             return
         try:
-            parts.log.append([usage_entry(event) for event in parts.untold]).result()
+            parts.log.append(told).result()
         except LogUnavailable as error:
-            logger.warning("cannot tell yet which votes were used: %s", error)
+            logger.warning("cannot tell yet which votes were used, and of steps: %s", error)
             return
-        parts.untold = []
+        parts.untold, parts.untold_steps = [], []
 
     def resume(self) -> bool:
         """Continue from the current checkpoint; False when there is none yet."""
@@ -94,6 +100,8 @@ class Saving:
         parts.watch.restore(state)
         parts.state = self._state(state)
         parts.untold = [Usage.model_validate(event) for event in state.get("untold", [])]
+        parts.untold_steps = [StepRecord.model_validate(record) for record in state.get("untold_steps", [])]
+        parts.accuracy = state.get("accuracy")
         for name, weights in tensors["adapters"].items():
             parts.model.load_adapter_state(name, weights)
         parts.optimiser.restore(tensors["optimiser"] if "optimiser" in tensors else tensors["ppo"])

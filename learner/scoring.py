@@ -152,7 +152,9 @@ class Scoring:
         if judging:
             votes, ages = map(list, zip(*judging, strict=True))
             tastes = parts.fading.of(votes, ages)
-            parts.metrics.show_calibration(parts.reward.calibrate(votes, tastes=tastes))
+            report = parts.reward.calibrate(votes, tastes=tastes)
+            parts.metrics.show_calibration(report)
+            parts.accuracy = report.accuracy
             parts.judge.update(votes, tastes=tastes)
 
     def votes_to_learn(self) -> list[Label]:

@@ -64,6 +64,6 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def as_json(command: argparse.ArgumentParser) -> None:
+def as_json(command: "argparse.ArgumentParser | argparse._MutuallyExclusiveGroup") -> None:
     """--json, for commands that print something for people."""
     command.add_argument("--json", action="store_true", help="print JSON (default: lines for people)")

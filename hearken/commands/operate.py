@@ -1,11 +1,14 @@
 """What an operator looks at, and the version."""
 
 import argparse
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hearken.commands import Command, as_json, flag, whole_number
 
 if TYPE_CHECKING:
+    from hearken.operate import Kind
     from hearken.settings import ServiceSettings
 
 _DATA = {"--data": "service.data"}
@@ -42,6 +45,37 @@ def _status(arguments: argparse.Namespace) -> int:
     )
 
 
+_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def _span(text: str) -> float | None:
+    """Seconds of "90m", "12h", "7d" or "2w"; None for "all"."""
+    if text == "all":
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text, re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no span of time; write 90m, 12h, 7d, 2w or all")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    text = "how far back to go from now: 90m, 12h, 7d, 2w, or all that is in the log (default: 7d)"
+    command.add_argument("--since", type=_span, default=_span("7d"), metavar="SPAN", help=text)
+    kinds = command.add_mutually_exclusive_group()
+    as_json(kinds)
+    kinds.add_argument("--html", action="store_true", help="as a page that needs nothing but itself")
+    text = "write it to this file; without it to standard output"
+    flag(command, "--out", Path, None, text)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from hearken.operate import report
+
+    kind: Kind = "json" if arguments.json else "html" if arguments.html else "lines"
+    service = _service(arguments)
+    return report(service.folder, service.kafka, arguments.since, kind, arguments.out)
+
+
 def _add_accept_loss(command: argparse.ArgumentParser) -> None:
     command.add_argument("code", metavar="CODE", help="as the reader's log says it")
 
@@ -75,6 +109,13 @@ COMMANDS = (
         _status,
         _LOG,
         _add_status,
+    ),
+    Command(
+        "report",
+        "tell the story of a run: what people prefer, KL, reward, votes, promotions, versions",
+        _report,
+        _LOG,
+        _add_report,
     ),
     Command(
         "accept-loss",

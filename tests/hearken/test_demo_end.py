@@ -15,7 +15,8 @@ from feedback.events import RELEASES
 from feedback.sqlite_log import SqliteLog
 from hearken import up
 from hearken.config.layers import Given
-from hearken.demo import Demo, configure, load_persona
+from hearken.demo import Demo, check_report, configure, load_persona
+from hearken.errors import UsageError
 from hearken.supervisor import ChildFailed
 from hearken.worlds import SUPPORT_DESK
 from tests.deploy.fake_engine import FakeEngine
@@ -158,5 +159,28 @@ def test_a_policy_that_is_live_is_compared_as_soon_as_the_engine_has_it(
     assert log.read([RELEASES], {})[0]
     log.close()
     ending.demo.run()
-    assert ending.reported()["live_version"] == "policy-1-cafecafe"
-    assert ending.reported()["promotions"] == 1
+    report = ending.reported()
+    assert (report["live_version"], report["promotions"]) == ("policy-1-cafecafe", 1)
+    pages = [tmp_path / "r.html", tmp_path / "data" / "report.html"]
+    for page in pages:
+        text = page.read_text()
+        assert "<b>policy-1-cafecafe</b>live" in text
+        assert f"<b>{report['promotions']}</b>promotions" in text
+        assert f"<b>{report['true_win_rate']:.1%} ± " in text
+        assert text.count("<section>") == len(report["samples"]) == 20
+        assert f"the page of the run is in {page}" in ending.console.export_text(clear=False)
+
+
+def test_a_report_that_its_page_would_overwrite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"name r\.json"):
+        check_report(tmp_path / "r.html")
+
+
+def test_a_page_that_cannot_be_written_costs_the_page_only(engine: FakeEngine, tmp_path: Path) -> None:
+    ending = Ending(engine, tmp_path, lambda: None)
+    (tmp_path / "r.html").mkdir()
+    ending.demo.run()
+    assert ending.reported()["true_win_rate"] == 0.5
+    said = ending.console.export_text()
+    assert f"cannot be written to {tmp_path / 'r.html'}: Is a directory" in said
+    assert (tmp_path / "data" / "report.html").exists()

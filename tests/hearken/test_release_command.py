@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from deploy import leases
-from deploy.releases import Decision
+from deploy import ab_report, leases
+from deploy.releases import Decision, read_history
 from feedback.secret import load_secret
 from feedback.shared import RedisStore
 from hearken.cli import main
+from hearken.story import told
+from hearken.story_log import read_story
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import eventually, serving
 from tests.serve.fake_vllm import FakeVllm
@@ -185,3 +187,22 @@ def test_a_report_says_how_many_people_prefer_a_version_in_words_as_json_and_as_
     page = printed(capsys, world, "release", "report", "--html")
     assert f"<h1>{version} against base</h1>" in page
     assert page.count("<circle") == 1, "nobody was asked to choose"
+
+
+def test_one_reading_counts_each_release_as_a_reading_of_its_own_does(world: World) -> None:
+    versions = []
+    for content in (b"one", b"two"):
+        better = world.offer(content, parent=versions[-1] if versions else "base").version
+        world.taste = lambda served, better=better: 0.9 if served == better else 0.4  # type: ignore[misc]
+        world.pass_time(until="promoted")
+        world.pass_time(until="finished", users=0)
+        versions.append(better)
+    found = read_story(world.log, None, 60.0)
+    history = read_history(world.log, 1000)
+    assert [each.version for each in found.reports] == versions
+    assert found.reports == [ab_report.report(world.log, history, version, 60.0) for version in versions]
+    assert found.reports[1].users.matched < sum(each.users.matched for each in found.reports)
+    later = read_story(world.log, found.reports[1].started_at, 60.0)
+    assert later.reports == found.reports[1:], "read from the second release's own place in the log"
+    assert (told(found)["promotions"], told(later)["promotions"]) == (2, 1)
+    assert told(found)["line"] == [versions[1]], "the parent is not known"
