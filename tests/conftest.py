@@ -26,9 +26,9 @@ settings.load_profile("hearken")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who runs together where two processes share the tests (`make test`): those of a file, and all that start
-    real engines or need the broker, for these are started once, and two engines at a time are slower than one
-    after the other."""
+    """Who runs together where two processes share the tests (`make test`): those of a file, and all that
+    start real engines or need the broker, for these are started once, and two engines at a time are slower
+    than one after the other."""
     for item in items:
         servers = (mark.name for mark in item.iter_markers() if mark.name in ("engine", "kafka"))
         item.add_marker(pytest.mark.xdist_group(next(servers, item.nodeid.partition("::")[0])))
