@@ -22,10 +22,12 @@ from deploy.observation import Observation
 from deploy.operators import Grounds, promotes
 from deploy.pinning import obstacle
 from deploy.quarantine import refusal
+from deploy.recorded import judging
 from deploy.registry import Registry, RegistryError, seq_of
-from deploy.releases import Candidate, Command, Decision, decision_of
+from deploy.releases import Basis, Candidate, Command, Decision, decision_of
 from deploy.running import seen, written
 from deploy.settings import ControllerSettings
+from deploy.signing import sign, signing_key
 from deploy.stages import ReleaseState, Step
 from deploy.tending import Tending
 from deploy.topic import Overtaken, Topic
@@ -43,7 +45,7 @@ EVIDENCE_TOPICS = (COMPLETIONS, FEEDBACK)
 
 class Controller:
     """One tick reads what is new, decides what is due and tends the engines. A controller that does not lead
-    only reads. `clock`: Unix time in seconds.
+    only reads. `clock`: Unix time in seconds. `secret`: the service's, which signs decisions.
 
     `tick` raises `LogError` when the log cannot be read or written; nothing is lost then, tick again.
     """
@@ -58,12 +60,15 @@ class Controller:
         shared: SharedStore,
         leadership: Leadership,
         clock: Callable[[], float] = time.time,
+        secret: bytes | None = None,
     ) -> None:
         self._log = log
         self._registry = registry
         self._fleet = fleet
         self._settings = settings
         self._rules = settings.release_rules
+        self._recorded = judging(settings)
+        self._key = None if secret is None else signing_key(secret)
         self._metrics = metrics
         self._leadership = leadership
         self._clock = clock
@@ -157,12 +162,16 @@ class Controller:
         if fence is None or fence != self._fence:
             raise Overtaken(f"the lease was lost before decision {last.number + 1}")
         number = last.number + 1
-        self._topic.append(
-            decision_of(
-                step, before, number, now, answers=answers, command=command, cursor=self._cursor, fence=fence
-            )
-        )
+        decision = decision_of(
+            step, before, number, now, answers=answers, command=command, basis=self._basis(), fence=fence,
+            previous=self._history.digest,
+        )  # fmt: skip
+        self._topic.append(decision if self._key is None else sign(decision, self._key))
         self._resume_observing()
+
+    def _basis(self) -> Basis:
+        digests = {} if self._observation is None else self._observation.digests.told()
+        return Basis(self._cursor, digests, self._recorded)
 
     def _decided(self, step: Step, now: float) -> ReleaseState:
         self._decide(step, now)

@@ -1,0 +1,102 @@
+"""Going through the log again, from decision to decision: what each of them was made on, and no more.
+
+A walk reads from where a stage of a release began to where one decision had read, then on to the next one, so
+nothing is kept and a long log costs time alone. It never waits for what will not come: a copy may lack what
+its owner left out, and a service deletes what is old.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from feedback.log import Cursor, EventLog, LogUnavailable, Record, reached
+from feedback.losses import place
+
+LIMIT = 2000
+"""Records in memory at once."""
+
+
+class NotKept(Exception):
+    """The log has nothing more of what was read then: too old, or left out of a copy. Nothing is wrong."""
+
+
+class Missing(Exception):
+    """The log lacks records between those that it has: damaged, or somebody took them away."""
+
+
+class Walk:
+    """Reads some topics, up to one decision after another. `wait_seconds`: for a broker that is away."""
+
+    def __init__(self, log: EventLog, topics: Sequence[str], wait_seconds: float) -> None:
+        self._log, self._topics, self._wait_seconds = log, tuple(topics), wait_seconds
+        self._first = self._beginnings()
+        self._end = log.end(self._topics, wait_seconds)
+        self._cursor: dict[str, int] = {}
+
+    def _beginnings(self) -> dict[str, int]:
+        """Place -> the offset of the first record that the log has; none where it has none."""
+        found: dict[str, int] = {}
+        for topic in self._topics:
+            records, after = self._log.read([topic], {}, limit=1, wait_seconds=0.1)
+            offsets = {place(topic, record.partition): record.offset for record in records}
+            found |= {where: offsets.get(where, after[where]) for where in after if "#" not in where}
+        return found
+
+    def begin(self, cursor: Cursor) -> None:
+        """Go to where a stage of a release began."""
+        self._cursor = self._places(cursor)
+
+    def is_beyond(self, stop: Cursor) -> bool:
+        """Whether more was read than up to `stop`: a controller that has just started decides with less."""
+        return any(self._cursor.get(where, 0) > offset for where, offset in self._places(stop).items())
+
+    def to(self, stop: Cursor) -> Iterator[list[Record]]:
+        """The records from here to `stop`, in batches. The walk is at `stop` afterwards.
+
+        Raises `NotKept`, `Missing`, and `LogUnavailable` where the log does not answer.
+        """
+        start, stop = self._cursor, self._places(stop)
+        wanted = {where: (start.get(where, 0), offset) for where, offset in stop.items()}
+        wanted = {where: span for where, span in wanted.items() if span[0] < span[1]}
+        self._cursor = start | stop
+        self._check(wanted)
+        expected = {where: first for where, (first, _) in wanted.items()}
+        cursor = dict(start)
+        while not reached(cursor, stop):
+            records, after = self._log.read(self._topics, cursor, LIMIT, self._wait_seconds)
+            if not records and not reached(after, stop):
+                raise LogUnavailable(f"nothing arrives for {self._wait_seconds:g} s before {stop}")
+            mine = [record for record in records if _is_within(record, wanted)]
+            for record in mine:
+                where = place(record.topic, record.partition)
+                _is_next(where, expected[where], record.offset)
+                expected[where] = record.offset + 1
+            cursor = after
+            yield mine
+        for where, (_, after_last) in wanted.items():
+            _is_next(where, expected[where], after_last)
+
+    def _check(self, wanted: dict[str, tuple[int, int]]) -> None:
+        for where, (first, after_last) in wanted.items():
+            kept = self._first.get(where, self._end.get(where, 0))
+            if kept > first or where not in self._end or not self._end[where]:
+                raise NotKept(f"{where} has no records {first} to {after_last - 1} (any more)")
+            if self._end[where] < after_last:
+                raise Missing(f"{where} ends at {self._end[where]}, before {after_last}")
+
+    def _places(self, cursor: Cursor) -> dict[str, int]:
+        """A cursor's places of these topics, without which topic of that name it was: a copy has another."""
+        return {
+            where: offset
+            for where, offset in cursor.items()
+            if "#" not in where and where.rpartition("/")[0] in self._topics
+        }
+
+
+def _is_within(record: Record, wanted: dict[str, tuple[int, int]]) -> bool:
+    span = wanted.get(place(record.topic, record.partition))
+    return span is not None and span[0] <= record.offset < span[1]
+
+
+def _is_next(where: str, expected: int, offset: int) -> None:
+    if offset != expected:
+        gone = str(expected) if offset == expected + 1 else f"{expected} to {offset - 1}"
+        raise Missing(f"{where} lacks {gone}, which is missing or not readable")
