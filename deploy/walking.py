@@ -5,6 +5,7 @@ nothing is kept and a long log costs time alone. It never waits for what will no
 its owner left out, and a service deletes what is old.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 
 from feedback.log import Cursor, EventLog, LogUnavailable, Record, reached
@@ -27,17 +28,23 @@ class Walk:
 
     def __init__(self, log: EventLog, topics: Sequence[str], wait_seconds: float) -> None:
         self._log, self._topics, self._wait_seconds = log, tuple(topics), wait_seconds
+        self._end = {where: at for where, at in log.end(self._topics, wait_seconds).items() if at}
         self._first = self._beginnings()
-        self._end = log.end(self._topics, wait_seconds)
         self._cursor: dict[str, int] = {}
 
     def _beginnings(self) -> dict[str, int]:
-        """Place -> the offset of the first record that the log has; none where it has none."""
+        """Place -> the offset of the first record that the log has, or its end where nothing is left.
+
+        A reader that begins is told by its cursor, for a broker may have any first offset.
+        """
         found: dict[str, int] = {}
-        for topic in self._topics:
-            records, after = self._log.read([topic], {}, limit=1, wait_seconds=0.1)
+        for topic in {where.rpartition("/")[0] for where in self._end}:
+            records, after = self._log.read([topic], {}, limit=1)
+            deadline = time.monotonic() + self._wait_seconds
+            while not records and not self._places(after) and time.monotonic() < deadline:
+                records, after = self._log.read([topic], {}, limit=1, wait_seconds=1.0)
             offsets = {place(topic, record.partition): record.offset for record in records}
-            found |= {where: offsets.get(where, after[where]) for where in after if "#" not in where}
+            found |= {where: offsets.get(where, at) for where, at in self._places(after).items()}
         return found
 
     def begin(self, cursor: Cursor) -> None:
@@ -76,8 +83,7 @@ class Walk:
 
     def _check(self, wanted: dict[str, tuple[int, int]]) -> None:
         for where, (first, after_last) in wanted.items():
-            kept = self._first.get(where, self._end.get(where, 0))
-            if kept > first or where not in self._end or not self._end[where]:
+            if where not in self._end or self._first.get(where, 0) > first:
                 raise NotKept(f"{where} has no records {first} to {after_last - 1} (any more)")
             if self._end[where] < after_last:
                 raise Missing(f"{where} ends at {self._end[where]}, before {after_last}")

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +184,19 @@ def test_votes_that_were_added_or_taken_away_are_named(
     (problem, *_) = verified(last, tmp_path, world).problems
     assert problem.where == "decision 4"
     assert "feedback/0 ends at" in problem.what
+
+
+def test_a_vote_that_a_disk_damaged_is_named(world: World, history: list[Entry], tmp_path: Path) -> None:
+    with copied(history, tmp_path) as log:
+        at = decisions_in(history)[3][1].cursor["feedback/0"]  # the first one that the raise did not rest on
+        longer = "UPDATE records SET value = CAST(value || ' ' AS BLOB) WHERE topic = ? AND offset = ?"
+        with sqlite3.connect(log.path) as db:
+            db.execute(longer, (FEEDBACK, at))
+        (problem,) = verify(log, world.registry).problems
+        assert problem.where == "decision 5"
+        assert f"feedback/0 lacks {at}, which is missing or not readable" in problem.what
+        (differs,) = [each for each in replayed(log, ANY) if each.verdict == "differs"]
+        assert (differs.decision.number, f"lacks {at}" in differs.why) == (5, True)
 
 
 def test_votes_that_no_decision_rests_on_change_nothing(
