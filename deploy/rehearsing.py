@@ -20,12 +20,12 @@ from deploy.observation import Observation
 from deploy.recorded import judging, settings_of
 from deploy.registry import Registry, RegistryError
 from deploy.release import ReleaseRules
-from deploy.releases import Decision, counted
+from deploy.releases import Decision
 from deploy.replay import Verdict, compared, is_judged, step_of
 from deploy.running import TOPICS
 from deploy.settings import ControllerSettings
 from deploy.stages import ReleaseState, Step
-from deploy.walking import Missing, NotKept, Walk
+from deploy.walking import Missing, NotKept, Walk, counted
 from deploy.why import evidence_words
 from feedback.log import EventLog, Record
 

@@ -4,7 +4,7 @@ import hashlib
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -275,21 +275,6 @@ def read_history(
             if event is not None:
                 history.apply(event, record.value)
     return history
-
-
-def counted(log: EventLog, wait_seconds: float) -> Iterator[tuple[Decision, bytes]]:
-    """The decisions that count, oldest first, each with the bytes of its record; none is kept.
-
-    Raises as `read_history` does.
-    """
-    now = Reached()
-    for records, _ in replay(log, [RELEASES], {}, wait_seconds):
-        for record in records:
-            event = parse(record.value)
-            if isinstance(event, Decision):
-                now, counts = admit(now, event)
-                if counts:
-                    yield event, record.value
 
 
 def append_step(

@@ -14,11 +14,11 @@ from deploy.observation import Observation
 from deploy.quarantine import PARITY
 from deploy.recorded import judging, settings_of
 from deploy.release import Known
-from deploy.releases import Decision, counted, decision_of
+from deploy.releases import Decision, decision_of
 from deploy.running import TOPICS
 from deploy.settings import ControllerSettings
 from deploy.stages import Outcome, ReleaseState, Step
-from deploy.walking import Missing, NotKept, Walk
+from deploy.walking import Missing, NotKept, Walk, counted
 from feedback.log import EventLog
 
 JUDGED: frozenset[Outcome] = frozenset(

@@ -191,6 +191,7 @@ class _Evidence:
         self._topic, self._found, self._noun = topic, found, NOUNS[topic]
         self._stage: tuple[int, dict[str, int]] | None = None
         self._sums: Digests | None = Digests()  # None: this stage's records cannot be summed any more
+        self._is_gone = False  # because they are not in the log
         self._held: tuple[str, dict[str, int]] = ("", {})  # up to where they were those of a decision
 
     def check(self, decision: Decision, before: Decision | None) -> None:
@@ -199,16 +200,17 @@ class _Evidence:
             return
         stage = (before.state.first_epoch, before.state.cursor)
         if stage != self._stage or self._walk.is_beyond(decision.cursor):
-            self._stage, self._sums = stage, Digests()
+            self._stage, self._sums, self._is_gone = stage, Digests(), False
             self._held = ("the beginning of its stage", before.state.cursor)
             self._walk.begin(before.state.cursor)
         if self._sums is None:
+            self._found.not_kept[self._noun] += self._is_gone
             return
         try:
             for records in self._walk.to(decision.cursor):
                 self._sums.take(records)
         except NotKept:
-            self._sums = None
+            self._sums, self._is_gone = None, True
             self._found.not_kept[self._noun] += 1
             return
         except Missing as why:

@@ -8,11 +8,29 @@ its owner left out, and a service deletes what is old.
 import time
 from collections.abc import Iterator, Sequence
 
+from deploy.releases import Decision, Reached, admit, parse
+from feedback.events import RELEASES
 from feedback.log import Cursor, EventLog, LogUnavailable, Record, reached
 from feedback.losses import place
+from feedback.replay import replay
 
 LIMIT = 2000
 """Records in memory at once."""
+
+
+def counted(log: EventLog, wait_seconds: float) -> Iterator[tuple[Decision, bytes]]:
+    """The decisions that count, oldest first, each with the bytes of its record; none is kept.
+
+    Raises as `read_history` does.
+    """
+    now = Reached()
+    for records, _ in replay(log, [RELEASES], {}, wait_seconds):
+        for record in records:
+            event = parse(record.value)
+            if isinstance(event, Decision):
+                now, counts = admit(now, event)
+                if counts:
+                    yield event, record.value
 
 
 class NotKept(Exception):
