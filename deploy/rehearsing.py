@@ -92,16 +92,17 @@ def _gate(
     registry: Registry | None, recorded: dict[str, Any], changes: Changes, decision: Decision
 ) -> Iterator[Rehearsed]:
     """Whether a candidate's manifest would have been judged otherwise."""
-    other = changed(recorded, changes)
-    judged = decision.outcome in ("accepted", "refused") and decision.version is not None
-    if not judged or registry is None or other["gate"] == recorded["gate"] or decision.answers is None:
+    is_of_gate = any(name == "gate" for name, *_ in changes)
+    judged = decision.outcome in ("accepted", "refused") and decision.answers is not None
+    if registry is None or not is_of_gate or not judged:
         return
     version = decision.version or ""
     try:
         numbers = registry.manifest(version, decision.state.manifests.get(version)).gate
-    except RegistryError:
+        then = verdict(numbers, settings_of(recorded).gate)
+    except (RegistryError, ValueError):
         return  # it was refused for that, or its files are not here
-    then, now = (verdict(numbers, settings_of(each).gate) for each in (recorded, other))
+    now = verdict(numbers, settings_of(changed(recorded, changes)).gate)
     if then.passed != now.passed and then.passed == (decision.outcome == "accepted"):
         what = f"the gate would have {'let it pass' if now.passed else 'refused it'}: {now.sentence}"
         yield Rehearsed(version, "", decision.at, "differs", what)
@@ -150,8 +151,12 @@ class _Trial:
     def _take(self, before: ReleaseState, recorded: dict[str, Any], decision: Decision) -> None:
         stage, sides = (before.first_epoch, before.cursor, recorded), self._sides
         if stage != self._stage or sides is None or self._walk.is_beyond(decision.cursor):
-            tried = settings_of(changed(recorded, self._changes))
-            sides = _Sides(before, settings_of(recorded), tried)
+            try:
+                then = settings_of(recorded)
+            except ValueError as error:
+                self._end(decision.at, "differs", f"decision {decision.number} recorded no settings: {error}")
+                return
+            sides = _Sides(before, then, settings_of(changed(recorded, self._changes)))
             self._stage, self._sides = stage, sides
             self._walk.begin(before.cursor)
         for records in self._walk.to(decision.cursor):

@@ -65,7 +65,7 @@ def verify(
     """Look at all decisions of a log.
 
     registry: with the versions' files, None where there are none. keys: of which one has to have signed each
-    decision since the first signed one; without any, signatures are not looked at. head: the sum of a
+    decision since there are signatures; without any, they are not looked at. head: the sum of a
     decision that has to be there, as an earlier look told it. Raises `LogError` where the log cannot be read.
     """
     found, keys = Verified(), tuple(keys)
@@ -161,8 +161,8 @@ def _check_signature(
     found: Verified, decision: Decision, value: bytes, keys: tuple[Ed25519PublicKey, ...]
 ) -> None:
     if not decision.signature:
-        if found.signed:
-            found.problems.append(Problem(_name(decision), "not signed, though earlier ones are"))
+        if found.signed or (keys and decision.settings is not None):
+            found.problems.append(Problem(_name(decision), "not signed, as every decision is now"))
         return
     found.signed += 1
     if keys and not is_signed(value, keys):

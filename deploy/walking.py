@@ -16,6 +16,8 @@ from feedback.replay import replay
 
 LIMIT = 2000
 """Records in memory at once."""
+LEAST = 100
+"""Records read at once, where fewer are wanted: topics are not read evenly."""
 
 
 def counted(log: EventLog, wait_seconds: float) -> Iterator[tuple[Decision, bytes]]:
@@ -86,7 +88,9 @@ class Walk:
         expected = {where: first for where, (first, _) in wanted.items()}
         cursor = dict(start)
         while not reached(cursor, stop):
-            records, after = self._log.read(self._topics, cursor, LIMIT, self._wait_seconds)
+            left = sum(max(0, offset - cursor.get(where, 0)) for where, offset in stop.items())
+            limit = min(LIMIT, max(LEAST, left))
+            records, after = self._log.read(self._topics, cursor, limit, self._wait_seconds)
             if not records and not reached(after, stop):
                 raise LogUnavailable(f"nothing arrives for {self._wait_seconds:g} s before {stop}")
             mine = [record for record in records if _is_within(record, wanted)]

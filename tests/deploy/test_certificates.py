@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +13,22 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from deploy.digests import Digests
 from deploy.recorded import JUDGING, judging, settings_of
 from deploy.registry import MANIFEST, Registry
 from deploy.rehearsing import Changes, Rehearsed, rehearse
-from deploy.releases import append_command, append_step, entry, read_history
+from deploy.releases import append_command, append_step, digest_of, entry, read_history
 from deploy.replay import Replayed, replayed
 from deploy.settings import ControllerSettings
 from deploy.signing import BadKey, parse_key, public_key
 from deploy.stages import step
 from deploy.verifying import verify
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
-from feedback.log import Entry
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, TOPICS
+from feedback.kafka_log import KafkaLog
+from feedback.kafka_settings import KafkaSettings
+from feedback.log import Entry, Record
 from feedback.secret import load_secret
+from feedback.sqlite_log import SqliteLog
 from tests.deploy.certified import (
     as_before,
     copied,
@@ -360,6 +365,53 @@ def test_a_step_without_a_controller_joins_the_chain(history: list[Entry], tmp_p
     assert "not signed" in found.problems[0].what
 
 
+@pytest.mark.kafka
+def test_the_same_log_on_a_broker_holds_too(
+    world: World, history: list[Entry], tmp_path: Path, kafka_bootstrap: str
+) -> None:
+    settings = KafkaSettings(kafka_bootstrap, prefix=f"c{uuid.uuid4().hex[:8]}-")
+    partitions = dict.fromkeys(TOPICS, 1)  # in which each record has the offset that it has in the file
+    log = KafkaLog(SqliteLog(tmp_path / "outbox.db"), settings, partitions)
+    try:
+        log.append(history).result()
+        found = verify(log, world.registry)
+        assert (found.problems, found.held) == ([], {"votes": 4, "completions": 4})
+        assert [each.verdict for each in replayed(log, ANY)] == ["same"] * 4
+        assert [each.verdict for each in rehearse(log, None, {}, ANY, 0.0)] == ["same", "same"]
+    finally:
+        log.close()
+
+
+@given(data=st.data())
+def test_sums_are_of_places_however_these_are_read_together(data: st.DataObject) -> None:
+    """As a broker gives records of several partitions in one order today and in another tomorrow."""
+    places = [[Record(FEEDBACK, n, i, "k", b"%d" % i) for i in range(5)] for n in range(3)]
+    left, mixed = [list(each) for each in places], list[Record]()
+    while any(left):
+        mixed.append(data.draw(st.sampled_from([each for each in left if each])).pop(0))
+    one, other = Digests(), Digests()
+    one.take(record for each in places for record in each)
+    for record in mixed:
+        other.take([record])
+    assert one.told() == other.told()
+    assert list(one.told()) == ["feedback/0", "feedback/1", "feedback/2"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Record("t", 0, 0, "k", b"ab"), Record("t", 0, 1, "k", b"ab")),
+        (Record("t", 0, 0, "k", b"ab"), Record("t", 0, 0, "ka", b"b")),
+        (Record("t", 0, 0, "k", b"ab"), Record("t", 0, 0, "k", b"abc")),
+    ],
+)
+def test_a_sum_is_of_offset_key_and_value(one: Record, other: Record) -> None:
+    sums = Digests(), Digests()
+    for each, record in zip(sums, (one, other), strict=True):
+        each.take([record])
+    assert sums[0].told() != sums[1].told()
+
+
 # -- settings --------------------------------------------------------------------------------------------
 
 
@@ -488,6 +540,30 @@ def test_a_rehearsal_judges_candidates_at_the_gate_as_well(world: World) -> None
 def test_settings_that_cannot_be_are_refused(world: World) -> None:
     with pytest.raises(ValueError, match="margin is 2"):
         rehearsed(world, {("margin",): 2.0})
+
+
+def test_recorded_settings_that_are_none_are_told(
+    world: World, history: list[Entry], tmp_path: Path, secret: bytes
+) -> None:
+    forged = rewritten(history, 4, secret, settings={"margin": "much", "gate": 1})
+    with copied(forged, tmp_path) as log:
+        (first, *_) = rehearse(log, world.registry, {("gate", "prompts"): 100}, ANY, 0.0)
+        assert first.what.startswith("the gate would")
+        found = [each for each in rehearse(log, None, {}, ANY, 0.0) if each.verdict != "same"]
+        assert [each.what.startswith("decision 4 recorded no settings") for each in found] == [True]
+        (differs,) = [each for each in replayed(log, ANY) if each.verdict != "same"]
+        assert differs.why.startswith("its settings are none")
+
+
+def test_a_history_without_a_signature_is_none_to_whoever_has_a_key(
+    world: World, history: list[Entry], tmp_path: Path
+) -> None:
+    bare, previous = list(history), ""
+    for i, decision in decisions_in(history):
+        other = decision.model_copy(update={"signature": "", "previous": previous})
+        bare[i] = entry(other)
+        previous = digest_of(bare[i].value)
+    assert named(verified(bare, tmp_path, world)) == [f"decision {n}" for n in range(1, 10)]
 
 
 def test_a_rehearsal_of_what_is_not_in_the_log_says_so(

@@ -66,7 +66,7 @@ def changed(world: World, tmp_path: Path) -> Path:
 def test_verify_says_what_holds(world: World, printed: Printed) -> None:
     said = printed(world.folder, "verify")
     assert "decisions    9, a chain from decision 1 on" in said
-    assert "signatures   9, of the keys given" in said
+    assert "signatures   9, checked with the keys at hand" in said
     assert "votes        those of 4 decisions are what they were\n" in said
     assert "manifests    2 and their files are what was decided on\n" in said
     assert f"key          {public_key(load_secret(world.folder / 'secret'))}" in said
@@ -84,7 +84,7 @@ def test_a_copy_needs_neither_secret_nor_adapters(world: World, copy: Path, prin
     assert "manifests    0 and their files are what was decided on, 2 are not here" in said
     assert not (copy / "secret").exists(), "a look makes nothing"
     key = public_key(load_secret(world.folder / "secret"))
-    assert "signatures   9, of the keys given" in printed(copy, "verify", "--key", key)
+    assert "signatures   9, checked with the keys at hand" in printed(copy, "verify", "--key", key)
     printed(copy, "verify", "--key", "0" * 64, code=1)
     refused = printed(copy, "verify", "--key", "mine", code=2)
     assert "--key 'mine' is no public key of 64 hexadecimal digits" in refused
