@@ -139,12 +139,8 @@ def _keys(folder: Path, given: Sequence[str]) -> list[Ed25519PublicKey]:
 
 def _verified(found: Verified, own: str | None, *, checked: bool) -> list[str]:
     lines = [f"decisions    {found.decisions}, {_chain(found)}"]
-    how = (
-        "checked with the keys at hand"
-        if checked
-        else "not checked: neither the service's secret nor a --key is here"
-    )
-    lines.append(f"signatures   {found.signed}, {how}")
+    unknown = "not checked: neither the service's secret nor a --key is here"
+    lines.append(f"signatures   {found.signed}, {'checked with the keys at hand' if checked else unknown}")
     for noun in found.held:
         gone = f", {found.not_kept[noun]} rest on some that are not in this log (any more)"
         held = f"those of {found.held[noun]} decisions are what they were"
