@@ -73,7 +73,7 @@ class Walk:
 
     def is_beyond(self, stop: Cursor) -> bool:
         """Whether more was read than up to `stop`: a controller that has just started decides with less."""
-        return any(self._cursor.get(where, 0) > offset for where, offset in self._places(stop).items())
+        return any(at > stop.get(where, 0) for where, at in self._cursor.items())
 
     def to(self, stop: Cursor) -> Iterator[list[Record]]:
         """The records from here to `stop`, in batches. The walk is at `stop` afterwards.

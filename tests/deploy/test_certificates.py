@@ -20,7 +20,7 @@ from deploy.rehearsing import Changes, Rehearsed, rehearse
 from deploy.releases import append_command, append_step, digest_of, entry, read_history
 from deploy.replay import Replayed, replayed
 from deploy.settings import ControllerSettings
-from deploy.signing import BadKey, parse_key, public_key
+from deploy.signing import BadKey, is_signed, parse_key, public_key
 from deploy.stages import step
 from deploy.verifying import verify
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, TOPICS
@@ -246,6 +246,18 @@ def test_a_signature_of_another_secret_is_none(world: World, history: list[Entry
     bare = [decision.model_copy(update={"signature": ""}) for _, decision in decisions_in(history)]
     edited = with_value(history, place_of(history, 9), entry(bare[8]).value)
     assert named(verified(edited, tmp_path, world)) == ["decision 9"]
+
+
+def test_a_signature_is_of_every_field_and_of_no_space_between(history: list[Entry], secret: bytes) -> None:
+    value, keys = history[place_of(history, 9)].value, [parse_key(public_key(secret))]
+    content = json.loads(value)
+    assert is_signed(json.dumps(content, indent=1).encode(), keys)
+    for name in content.keys() - {"signature"}:
+        assert not is_signed(json.dumps({**content, name: "other"}).encode(), keys), name
+        less = {other: each for other, each in content.items() if other != name}
+        assert not is_signed(json.dumps(less).encode(), keys), name
+    for signature in ("", "zz", "00", content["signature"].replace("0", "1")):
+        assert not is_signed(json.dumps({**content, "signature": signature}).encode(), keys)
 
 
 @pytest.mark.parametrize("text", ["", "ab", "z" * 64, "f" * 62])
@@ -490,6 +502,9 @@ def test_numbers_of_a_promotion_by_hand_are_judged_again(make_world: MakeWorld, 
     other = {**promoted.numbers, "pairs": 4000}
     forged = rewritten(entries, promoted.number, load_secret(world.folder / "secret"), numbers=other)
     assert again(forged, tmp_path)[-1].why.startswith("numbers pairs was 4000, is ")
+    sooner = rewritten(entries, promoted.number, load_secret(world.folder / "secret"), cursor={})
+    why = again(sooner, tmp_path)[-1].why
+    assert f"numbers pairs was {promoted.numbers['pairs']}, is 0" in why, "less than the raise rested on"
 
 
 # -- rehearse --------------------------------------------------------------------------------------------
