@@ -163,7 +163,7 @@ def test_a_changed_vote_is_named_with_the_decision_that_rests_on_it(
 ) -> None:
     promoted = place_of(history, 5)
     i = max(i for i in votes_of(history) if i < promoted)
-    edited = with_value(history, i, history[i].value.replace(b'"value":', b'"value": ', 1))
+    edited = with_value(history, i, history[i].value.replace(b'"kind"', b'"Kind"'))
     (problem,) = verified(edited, tmp_path, world).problems
     assert problem.where == "decision 5"
     raised, decided = (decisions_in(history)[n - 1][1].cursor["feedback/0"] for n in (4, 5))
@@ -415,6 +415,7 @@ def test_sums_are_of_places_however_these_are_read_together(data: st.DataObject)
         (Record("t", 0, 0, "k", b"ab"), Record("t", 0, 1, "k", b"ab")),
         (Record("t", 0, 0, "k", b"ab"), Record("t", 0, 0, "ka", b"b")),
         (Record("t", 0, 0, "k", b"ab"), Record("t", 0, 0, "k", b"abc")),
+        (Record("t", 0, 0, "k", b"ab"), Record("t", 0, 0, "k", b"ac")),
     ],
 )
 def test_a_sum_is_of_offset_key_and_value(one: Record, other: Record) -> None:
