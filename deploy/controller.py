@@ -23,10 +23,12 @@ from deploy.observation import Observation
 from deploy.operators import Grounds, promotes
 from deploy.pinning import obstacle
 from deploy.quarantine import refusal
+from deploy.recorded import judging
 from deploy.registry import Registry, RegistryError, seq_of
-from deploy.releases import Candidate, Command, Decision, decision_of
+from deploy.releases import Basis, Candidate, Command, Decision, decision_of
 from deploy.running import seen, written
 from deploy.settings import ControllerSettings
+from deploy.signing import sign, signing_key
 from deploy.stages import ReleaseState, Step
 from deploy.standing import StandingTest, same, standing_test
 from deploy.tending import Tending
@@ -40,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 class Controller:
     """One tick reads what is new, decides what is due and tends the engines. A controller that does not lead
-    only reads. `clock`: Unix time in seconds.
+    only reads. `clock`: Unix time in seconds. `secret`: the service's, which signs decisions.
 
     `tick` raises `LogError` when the log cannot be read or written; nothing is lost then, tick again.
     """
@@ -55,12 +57,15 @@ class Controller:
         shared: SharedStore,
         leadership: Leadership,
         clock: Callable[[], float] = time.time,
+        secret: bytes | None = None,
     ) -> None:
         self._log = log
         self._registry = registry
         self._fleet = fleet
         self._settings = settings
         self._rules = settings.release_rules
+        self._recorded = judging(settings)
+        self._key = None if secret is None else signing_key(secret)
         self._metrics = metrics
         self._leadership = leadership
         self._clock = clock
@@ -159,9 +164,10 @@ class Controller:
         *,
         answers: str | None = None,
         command: Command | None = None,
-        cursor: dict[str, int] | None = None,
+        basis: Basis | None = None,
     ) -> None:
-        """Make a step durable, and go on from it. Raises as `Topic.append` does."""
+        """Make a step durable, and go on from it. basis: what it rests on, where that is not the running
+        release. Raises as `Topic.append` does."""
         before, last = self._history.state or ReleaseState(), self._history.reached
         for version in sorted(step.state.table.adapters - before.table.adapters):
             self._fleet.bring(version, now)  # no table names what no engine has; mostly it has it already
@@ -169,19 +175,28 @@ class Controller:
         if fence is None or fence != self._fence:
             raise Overtaken(f"the lease was lost before decision {last.number + 1}")
         number = last.number + 1
-        self._topic.append(
-            decision_of(
-                step,
-                before,
-                number,
-                now,
-                answers=answers,
-                command=command,
-                cursor=self._cursor if cursor is None else cursor,
-                fence=fence,
-            )
+        decision = decision_of(
+            step,
+            before,
+            number,
+            now,
+            answers=answers,
+            command=command,
+            basis=basis or self._basis(),
+            fence=fence,
+            previous=self._history.digest,
         )
+        self._topic.append(decision if self._key is None else sign(decision, self._key))
         self._resume_observing()
+
+    def _basis(self) -> Basis:
+        digests = {} if self._observation is None else self._observation.digests.told()
+        return Basis(self._cursor, digests, self._recorded)
+
+    def _standing_basis(self) -> Basis:
+        if self._standing is None or self._standing_reader is None:
+            return Basis({}, {}, self._recorded)
+        return Basis(self._standing_reader.cursor, self._standing.digests.told(), self._recorded)
 
     def _decided(self, step: Step, now: float) -> ReleaseState:
         self._decide(step, now)
@@ -312,21 +327,22 @@ class Controller:
         """Harm of live that shows late."""
         if self._standing is None or self._standing_reader is None or not self._standing_reader.read():
             return
-        cursor = self._standing_reader.cursor
+        basis = self._standing_basis()
         for step in anchor.judge(self.state, self._rules, self._standing.reading(), now):
-            self._decide(step, now, cursor=cursor)
+            self._decide(step, now, basis=basis)
 
     def _turn_anchor(self, now: float) -> None:
         """A period of the anchor begins when the one before is over, and read to its end."""
         if not anchor.is_due(self.state, self._rules, now):
             return
-        reading, read = None, dict[str, int]()
+        reading = None
         if self._standing is not None and self._standing_reader is not None:
             if not self._standing_reader.read():
                 return
-            reading, read = self._standing.reading(), self._standing_reader.cursor
+            reading = self._standing.reading()
         cursor = self._log.end(TOPICS, wait_seconds=self._settings.poll_seconds)
-        self._decide(anchor.turn(self.state, self._rules, now, cursor, reading), now, cursor=read)
+        step = anchor.turn(self.state, self._rules, now, cursor, reading)
+        self._decide(step, now, basis=self._standing_basis())
 
     def _tell(self, now: float) -> None:
         """Tell who asks gateways why the release stands where it does."""

@@ -68,7 +68,8 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         leadership: Leadership = Alone()
         if settings.redis is not None:
             leadership = ends.enter_context(Lease(shared, _service(settings.data)))
-        controller = Controller(log, registry, fleet, settings, metrics, shared, leadership)
+        secret = load_secret(settings.data / "secret")
+        controller = Controller(log, registry, fleet, settings, metrics, shared, leadership, secret=secret)
         for url in settings.webhooks:
             patience, counter = settings.webhook_patience_seconds, metrics.webhooks
             courier = Courier(log, url, secrets, patience, lambda: controller.leads, counter)

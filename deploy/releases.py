@@ -4,7 +4,8 @@ import hashlib
 import time
 import uuid
 from collections import deque
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -65,6 +66,9 @@ class Decision(Event):
 
     `number` counts decisions from 1. `admit` says whether one counts: that is how repeated records and a
     second controller are harmless.
+
+    It is a certificate, too: with what it was judged by, the sums of the records that it rests on, the sum of
+    the decision before, and a signature over all of it. Decisions of before have none of these.
     """
 
     type: Literal["decision"] = "decision"
@@ -83,12 +87,24 @@ class Decision(Event):
     who: str = ""
     reason: str = ""
     cursor: dict[str, int] = Field(default_factory=dict)  # how far completions and feedback were read for it
+    digests: dict[str, str] = Field(default_factory=dict)  # of the records of its stage up to there
+    settings: dict[str, Any] | None = None  # that judge, as they were (deploy/recorded.py)
+    previous: str = ""  # sha256 of the record of the decision before; the first one has none
     state: ReleaseState
+    signature: str = ""  # of all else here (deploy/signing.py)
 
     @property
     def settled(self) -> bool:
         """Whether the trial of `version` is over with this: promoted, refused or rolled back."""
         return self.outcome in SETTLING
+
+
+class Basis(NamedTuple):
+    """What a decision rests on, by the names of `Decision`."""
+
+    cursor: dict[str, int]
+    digests: dict[str, str]
+    settings: dict[str, Any] | None
 
 
 def decision_of(
@@ -99,10 +115,13 @@ def decision_of(
     *,
     answers: str | None = None,
     command: Command | None = None,
-    cursor: dict[str, int] | None = None,
+    basis: Basis | None = None,
     fence: int = 0,
+    previous: str = "",
 ) -> Decision:
-    """A step as the decision of this number. command: what an operator asked for that led to it."""
+    """A step as the decision of this number. command: what an operator asked for that led to it. previous:
+    the sum of the decision before, as `History.digest` has it."""
+    basis = basis or Basis({}, {}, None)
     return Decision(
         event_id=f"decision-{number}-{uuid.uuid4().hex[:12]}",
         at=at,
@@ -120,7 +139,10 @@ def decision_of(
         action=command.action if command is not None else None,
         who=command.who if command is not None else "",
         reason=command.reason if command is not None else "",
-        cursor=dict(cursor or {}),
+        cursor=dict(basis.cursor),
+        digests=basis.digests,
+        settings=basis.settings,
+        previous=previous,
         state=step.state,
     )
 
@@ -140,6 +162,11 @@ def parse(value: bytes) -> ReleaseEvent | None:
 def entry(event: ReleaseEvent) -> Entry:
     """The log entry of an event."""
     return Entry(RELEASES, RELEASE_KEY, event.model_dump_json().encode())
+
+
+def digest_of(value: bytes) -> str:
+    """What the decision after names a decision by: the sha256 of its record, in hex."""
+    return hashlib.sha256(value).hexdigest()
 
 
 def make_command(
@@ -195,16 +222,18 @@ class History:
 
     def __init__(self, remembered: int = 50, before: int | None = None) -> None:
         self.reached = Reached()
+        self.digest = ""  # of the newest decision's record
         self.state: ReleaseState | None = None  # None before the first decision
         self.decisions: deque[Decision] = deque(maxlen=remembered)
         self._before = before
         self._answered: set[str] = set()
         self._open: dict[str, Candidate | Command] = {}
 
-    def apply(self, event: ReleaseEvent) -> bool:
+    def apply(self, event: ReleaseEvent, value: bytes | None = None) -> bool:
         """Take in the next event of the log, and say whether it is a decision that counts.
 
-        Repetitions change nothing.
+        value: the bytes of its record, which whoever decides next needs; without them they are taken to be
+        those that this version would write. Repetitions change nothing.
         """
         if not isinstance(event, Decision):
             if event.event_id not in self._answered:
@@ -213,6 +242,7 @@ class History:
         self.reached, counts = admit(self.reached, event)
         if counts:
             self.state = event.state
+            self.digest = digest_of(entry(event).value if value is None else value)
             if self._before is None or event.number < self._before:
                 self.decisions.append(event)
             if event.answers is not None:
@@ -243,16 +273,21 @@ def read_history(
         for record in records:
             event = parse(record.value)
             if event is not None:
-                history.apply(event)
+                history.apply(event, record.value)
     return history
 
 
 def append_step(
-    log: EventLog, history: History, step: Step, at: float, answers: str | None = None
+    log: EventLog,
+    history: History,
+    step: Step,
+    at: float,
+    answers: str | None = None,
+    sign: Callable[[Decision], Decision] = lambda decision: decision,
 ) -> ReleaseState:
     """Make a step durable where no controller runs; gives the state after it. Raises `LogUnavailable`."""
-    number = history.reached.number + 1
-    decision = decision_of(step, history.state or ReleaseState(), number, at, answers=answers)
+    number, before = history.reached.number + 1, history.state or ReleaseState()
+    decision = sign(decision_of(step, before, number, at, answers=answers, previous=history.digest))
     log.append([entry(decision)]).result()
     history.apply(decision)
     return step.state

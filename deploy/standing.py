@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 
 from deploy import anchor
+from deploy.digests import Digests
 from deploy.evidence import Evidence, EvidenceRules, Reading
 from deploy.observation import JOIN_WINDOW
+from deploy.releases import Decision
 from deploy.stages import ReleaseState, Standing
 from feedback.events import COMPLETIONS
 from feedback.join import Joiner
@@ -24,12 +26,14 @@ class StandingTest:
 
     def __init__(self, standing: Standing, anchored: str, rules: EvidenceRules) -> None:
         self.standing = standing
+        self.digests = Digests()  # of all that was fed
         self._joiner = Joiner(JOIN_WINDOW)
         self._evidence = Evidence(anchor.rules_of(standing, rules), anchor.scope(standing, anchored))
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take in completions and feedback, one record at a time, as `Observation.feed` does."""
         for record in records:
+            self.digests.take([record])
             if record.topic == COMPLETIONS:
                 self._advance(record.value)
             self._evidence.feed(self._joiner.feed([record]))
@@ -60,3 +64,21 @@ def same(test: StandingTest | None, state: ReleaseState) -> bool:
     """Whether a test is the one that a state asks for."""
     wanted = state.standing if state.table.anchor is not None else None
     return (None if test is None else test.standing) == wanted
+
+
+def is_standing(decision: Decision) -> bool:
+    """Whether a decision follows from the test of live against the anchor: harm, or the end of a period."""
+    period = decision.numbers.get("period")
+    ends = decision.outcome == "anchored" and isinstance(period, int) and period > 1
+    return ends or "anchor" in decision.numbers
+
+
+def begun(before: ReleaseState, decision: Decision) -> tuple[int, dict[str, int]] | None:
+    """Where in the log that began which a decision rests on, and with which table; None: it rests on no vote.
+
+    before: the state that it was made in.
+    """
+    if is_standing(decision):
+        standing = before.standing
+        return None if standing is None else (standing.first_epoch, standing.cursor)
+    return None if before.stage == "idle" else (before.first_epoch, before.cursor)

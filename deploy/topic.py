@@ -88,7 +88,7 @@ class Topic:
             event = parse(record.value)
             if event is None:
                 continue
-            counts = self.history.apply(event)
+            counts = self.history.apply(event, record.value)
             if self.pending is not None and event.event_id == self.pending.event_id:
                 ours, self.pending = self.pending, None
                 if counts:

@@ -262,10 +262,13 @@ class SqliteLog:
     ) -> tuple[list[Record], dict[str, int]]:
         """Good records, and the cursor after them; damaged ones are skipped."""
         after = dict(cursor)
-        records, damaged = rows.select(connection, topics, cursor, limit)
+        records, damaged, ends = rows.select(connection, topics, cursor, limit)
         for record in (*records, *damaged):
             place = f"{record.topic}/0"
             after[place] = max(after.get(place, 0), record.offset + 1)
+        for topic, end in ends.items():  # beyond the last record where retention deleted all of them
+            if after.get(f"{topic}/0", 0) < end:
+                after[f"{topic}/0"] = end
         for record in damaged:
             self.damaged += 1
             self._complain(f"{record.topic!r} {record.offset} has a wrong checksum; it is skipped")

@@ -248,20 +248,21 @@ def release_hold(connection: sqlite3.Connection, reader: str) -> None:
 
 def select(
     connection: sqlite3.Connection, topics: Sequence[str], cursor: Cursor, limit: int
-) -> tuple[list[Record], list[Record]]:
-    """Records at or after the cursor in the order of arrival, those with a wrong checksum in the second list.
+) -> tuple[list[Record], list[Record], dict[str, int]]:
+    """Records at or after the cursor in the order of arrival, those with a wrong checksum in the second list,
+    and the ends of the topics if they were reached, which no record shows where the last ones are gone.
 
     Raises `DamagedFile` when an offset is missing that was not known to be lost.
     """
     if not topics:
-        return [], []
+        return [], [], {}
     with _transaction(connection, "DEFERRED"):  # in which the ends are those of the records
         return _select(connection, topics, cursor, limit)
 
 
 def _select(
     connection: sqlite3.Connection, topics: Sequence[str], cursor: Cursor, limit: int
-) -> tuple[list[Record], list[Record]]:
+) -> tuple[list[Record], list[Record], dict[str, int]]:
     # Each topic's next ids come from its index alone; values are read only for those that stay.
     ids = " UNION ALL ".join([_TOPIC_IDS] * len(topics))
     bounds = [v for topic in topics for v in (topic, cursor.get(f"{topic}/0", 0), limit)]
@@ -280,13 +281,15 @@ def _select(
             _explain(connection, topic, place, offset)
         expected[topic] = offset + 1
         (good if is_whole(row) else bad).append(Record(topic, 0, offset, key, value))
+    reached: dict[str, int] = {}
     if len(good) + len(bad) < limit:
         after = ends(connection)
-        for topic in topics:
-            place, end = expected.get(topic, cursor.get(f"{topic}/0", 0)), after.get(topic, 0)
+        reached = {topic: after.get(topic, 0) for topic in topics}
+        for topic, end in reached.items():
+            place = expected.get(topic, cursor.get(f"{topic}/0", 0))
             if place < end:
                 _explain(connection, topic, place, end)
-    return good, bad
+    return good, bad, reached
 
 
 def at(connection: sqlite3.Connection, place: Place) -> Record | None:

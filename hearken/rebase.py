@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from deploy import release
 from deploy.manifest import Manifest
 from deploy.registry import Registry, RegistryError
 from deploy.releases import History, append_step, read_history
+from deploy.signing import sign, signing_key
 from deploy.stages import ReleaseState
 from feedback.events import BASE, RELEASES
 from feedback.files import Held, fsync, only_one
 from feedback.log import LogError
 from feedback.opening import open_log
+from feedback.secret import load_secret
 from hearken.checks import check_service
 from hearken.checks import only_one as one_service
 from hearken.errors import UsageError
@@ -61,7 +64,7 @@ def run(settings: RebaseSettings) -> int:
             except RegistryError as error:
                 raise UsageError(str(error), code=1) from error
             told = _made(settings, manifest, registry.path(manifest.version))
-            _tell(log, history, state, told)
+            _tell(log, history, state, told, load_secret(data / "secret"))
             log.end([RELEASES], PATIENCE_SECONDS)  # with Kafka: until the broker has it
         except LogError as error:
             raise UsageError(f"the log cannot be used: {error}", code=1) from error
@@ -168,13 +171,13 @@ def _read(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tell(log: Any, history: History, state: ReleaseState, told: dict[str, Any]) -> None:
+def _tell(log: Any, history: History, state: ReleaseState, told: dict[str, Any], secret: bytes) -> None:
     """The decisions: candidates of the old base are refused, and the new base serves everybody."""
     now, why = time.time(), "it was trained on a base that is no longer"
+    signed = partial(sign, key=signing_key(secret))
     for candidate in history.candidates:
-        state = append_step(
-            log, history, release.refuse(state, candidate.version, why), now, candidate.event_id
-        )
+        refused = release.refuse(state, candidate.version, why)
+        state = append_step(log, history, refused, now, candidate.event_id, signed)
     if state.waiting is not None:
-        state = append_step(log, history, release.refuse(state, state.waiting, why), now)
-    append_step(log, history, release.rebase(state, told["digest"], now), now)
+        state = append_step(log, history, release.refuse(state, state.waiting, why), now, sign=signed)
+    append_step(log, history, release.rebase(state, told["digest"], now), now, sign=signed)

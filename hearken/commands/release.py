@@ -62,7 +62,8 @@ def _add_release(command: argparse.ArgumentParser) -> None:
     text = "a version that had a canary; without it the newest that had one"
     report.add_argument("version", metavar="VERSION", nargs="?", help=text)
     report.add_argument("--html", action="store_true", help="as a page")
-    for parser in (why, history, report):
+    looked_at_again = _add_certificates(actions)
+    for parser in (why, history, report, *looked_at_again):
         as_json(parser)
         flags.add(parser, _LOG)
     for name, text in _ASKED.items():
@@ -71,11 +72,50 @@ def _add_release(command: argparse.ArgumentParser) -> None:
         flags.add(parser, _STEERING)
 
 
+def _add_certificates(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> list[argparse.ArgumentParser]:
+    text = "say whether decisions, votes and manifests are what was written, without reading a text"
+    verify = actions.add_parser("verify", help=text)
+    text = "a public key that may have signed, beside the folder's own; may be given several times"
+    verify.add_argument("--key", action="append", default=[], metavar="KEY", help=text)
+    flag(verify, "--head", str, None, "a sum that verify printed before: that decision has to be there")
+    replay = actions.add_parser("replay", help="judge decisions again by the log, and say what differs")
+    flag(replay, "--release", str, None, "of this release alone, like release-5; without it of all")
+    text = "say what releases would have come to by other settings: --set controller.margin=0.02"
+    rehearse = actions.add_parser("rehearse", help=text)
+    text = "only releases that began since: 7d, 12h or 2026-11-29; without it all"
+    flag(rehearse, "--since", str, None, text)
+    return [verify, replay, rehearse]
+
+
+def _certificates(arguments: argparse.Namespace) -> int:
+    from hearken import certificates, flags
+
+    tried: list[str] = []
+    if arguments.action == "rehearse":  # what is tried must not become the settings of old decisions
+        tried = [text for text in arguments.set if text.startswith("controller.")]
+        arguments.set = [text for text in arguments.set if text not in tried]
+    config = flags.configured(arguments, _LOG)
+    service = config.build("service")
+    if arguments.action == "verify":
+        return certificates.verify(service, arguments.key, arguments.head, as_json=arguments.json)
+    controller = config.build("controller")
+    if arguments.action == "replay":
+        return certificates.replay(service, controller, arguments.release, as_json=arguments.json)
+    arguments.set = tried
+    given = {path: each.value for path, each in flags.given(arguments, {}).items()}
+    changes = certificates.changes_of(given)
+    return certificates.rehearse(service, controller, changes, arguments.since, as_json=arguments.json)
+
+
 def _release(arguments: argparse.Namespace) -> int:
     from hearken import flags, releases
 
     if arguments.action in _ASKED:
         return _ask(arguments)
+    if arguments.action in ("verify", "replay", "rehearse"):
+        return _certificates(arguments)
     config = flags.configured(arguments, _LOG)
     service = config.build("service")
     if arguments.action == "history":
@@ -87,7 +127,7 @@ def _release(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command("release", "why a release waits, how it did, its history; promote, freeze, pin", _release,
+    Command("release", "why a release waits, how it did, its history, proof; promote, freeze, pin", _release,
             add=_add_release),
     *(Command(name, text, _ask, _STEERING, partial(_add_ask, name)) for name, text in _HELD.items()),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from deploy.betting import log_evidence
 from deploy.evidence import EvidenceRules, Reading
 from deploy.quarantine import UNSERVED_SECONDS
 from deploy.release import LIVES_REMEMBERED, quiet
-from deploy.replay import audit
+from deploy.replay import replayed
 from deploy.stages import ReleaseState, Standing
 from deploy.table import RoutingTable, assign
 from deploy.why import why
+from feedback.events import FEEDBACK
+from tests.deploy.certified import entries_of, named, verified, with_value
 from tests.deploy.test_release import RULES as WITHOUT
 from tests.deploy.world import MakeWorld, World
 
@@ -216,7 +219,30 @@ def test_late_harm_is_found_while_the_next_candidate_is_on_trial(make_world: Mak
     assert harmful.version == live
     assert "which some users had kept" in harmful.sentence
     assert (world.state.table.live, world.state.stage) == ("base", "idle")
-    assert audit(world.log, world.settings) == []
+    again = list(replayed(world.log, world.settings))
+    assert {each.verdict for each in again} == {"same"}
+    assert [each.decision.outcome for each in again[-2:]] == ["inconclusive", "harmful"]
+
+
+def replayed_outcomes(world: World) -> list[tuple[str, str]]:
+    return [(each.decision.outcome, each.verdict) for each in replayed(world.log, world.settings)]
+
+
+def test_what_it_found_is_certified_and_a_changed_vote_is_named(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_world(**OPTIONS | {"anchor_seconds": 20.0})
+    live_by_promotion(world)
+    world.taste = lambda served: 0.1 if served != "base" else 0.7
+    harmful = world.pass_time(until="harmful", users=20, rounds=60)
+    entries = entries_of(world.log)
+    assert verified(entries, tmp_path, world).problems == []
+    votes = [i for i, each in enumerate(entries) if each.topic == FEEDBACK]
+    last = entries[votes[-1]].value
+    other = last.replace(b'"up"', b'"no"').replace(b'"down"', b'"none"')
+    assert other != last
+    found = verified(with_value(entries, votes[-1], other), tmp_path, world)
+    assert named(found) == [f"decision {harmful.number}"]
 
 
 def test_a_killed_controller_finds_the_same_harm(make_world: MakeWorld) -> None:
@@ -250,6 +276,7 @@ def test_a_period_ends_and_what_it_found_goes_on(make_world: MakeWorld) -> None:
     assert (first.period, second.period) == (1, 2)
     assert second.evidence > 0
     assert second.cursor["feedback/0"] > first.cursor["feedback/0"]
+    assert replayed_outcomes(world)[-1] == ("anchored", "same")
     assert world.metrics.registry.get_sample_value("hearken_anchor_weight_ratio") == 0.3
     world.tick()
     shown = world.metrics.registry.get_sample_value("hearken_anchor_evidence")

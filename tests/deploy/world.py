@@ -22,6 +22,7 @@ from deploy.stages import ReleaseState
 from deploy.table import RoutingTable, UserArm, assign
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback, Target
 from feedback.log import Entry, EventLog
+from feedback.secret import load_secret
 from feedback.shared import SqliteStore
 from feedback.sqlite_log import SqliteLog
 from tests.deploy.builders import completion, publish
@@ -93,6 +94,7 @@ class World:
             self.shared,
             leadership or Alone(),
             clock=lambda: self.now,
+            secret=load_secret(self.folder / "secret"),
         )
 
     def gateway_holds(self, *versions: str) -> None:

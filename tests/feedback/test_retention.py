@@ -1,5 +1,6 @@
 """What is old is deleted from the embedded log, but for releases and for what a reader may read again."""
 
+import math
 import sqlite3
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
 from feedback.log import Entry
+from feedback.replay import replay
 from feedback.retention import BATCH, prune
 from feedback.sqlite_log import SqliteLog
 
@@ -49,6 +51,17 @@ def test_what_a_reader_holds_stays_until_it_lets_go(log: SqliteLog) -> None:
     log.release_hold("controller").result()
     prune(log, 30, threading.Event())
     assert left(log, FEEDBACK)[0] == 300
+    log.close()
+
+
+def test_a_reader_comes_to_the_end_of_a_topic_of_which_all_was_deleted(log: SqliteLog) -> None:
+    log.prune(COMPLETIONS, math.inf, COUNT)
+    read = [record for records, _ in replay(log, [COMPLETIONS, FEEDBACK], {}, 1.0) for record in records]
+    assert [record.topic for record in read] == [FEEDBACK] * COUNT
+    _, cursor = log.read([COMPLETIONS], {})
+    assert cursor == {f"{COMPLETIONS}/0": COUNT}
+    log.append([Entry(COMPLETIONS, "k", b"new")]).result()
+    assert [record.value for record in log.read([COMPLETIONS], cursor)[0]] == [b"new"]
     log.close()
 
 

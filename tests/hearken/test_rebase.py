@@ -13,11 +13,14 @@ from deploy.engine import EngineClient
 from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Candidate, append_step, entry, read_history
+from deploy.signing import parse_key, public_key
 from deploy.stages import ReleaseState, Step
 from deploy.table import RoutingTable
+from deploy.verifying import verify
 from feedback.files import only_one
 from feedback.log import Entry
 from feedback.opening import open_log
+from feedback.secret import load_secret
 from hearken.errors import UsageError
 from hearken.rebase import MANIFEST, RebaseSettings, run
 from learner.candidate import make_probes, publish
@@ -184,7 +187,9 @@ def test_candidates_of_the_old_base_are_refused(service: RebaseSettings) -> None
     assert run(service) == 0
     log = open_log(service.data, None, "tester")
     history = read_history(log)
+    checked = verify(log, None, [parse_key(public_key(load_secret(service.data / "secret")))])
     log.close()
+    assert (checked.problems, checked.signed) == ([], 3)
     found = [(decision.outcome, decision.version) for decision in history.decisions][-3:]
     assert sorted(found[:2]) == [("refused", "policy-8-00000000"), ("refused", "policy-9-00000000")]
     assert found[2][0] == "rebased"
