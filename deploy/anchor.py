@@ -48,7 +48,7 @@ def turn(
     if rules.anchor_weight == 0:
         table = state.table.without_anchor().model_copy(update={"epoch": state.table.epoch + 1})
         sentence = "No users keep an older version any more: anchor_weight is 0."
-        return step(state, "anchored", state.table.anchor, sentence, table=table, standing=None)
+        return step(state, "anchored", None, sentence, table=table, standing=None)
     live, anchor, epoch = state.table.live, state.lives[-2], state.table.epoch + 1
     before = state.standing if state.standing is not None and state.standing.live == live else None
     standing = Standing(
@@ -68,7 +68,7 @@ def turn(
     numbers: dict[str, Number] = {"anchor_weight": rules.anchor_weight, "period": standing.period}
     if reading is not None:
         numbers |= _numbers(reading, standing.evidence)
-    return step(state, "anchored", anchor, sentence, numbers, table=table, standing=standing)
+    return step(state, "anchored", None, sentence, numbers, table=table, standing=standing)
 
 
 def give_up(state: ReleaseState, why: str, numbers: dict[str, Number]) -> Step:
@@ -77,7 +77,7 @@ def give_up(state: ReleaseState, why: str, numbers: dict[str, Number]) -> Step:
     table = state.table.without_anchor().model_copy(update={"epoch": state.table.epoch + 1})
     none = Standing(live=live, period=0, began_at=state.entered_at, first_epoch=table.epoch)
     sentence = f"No users get {anchor} any more, so {live} is not tested against it: {why}."
-    return step(state, "anchored", anchor, sentence, numbers, table=table, standing=none)
+    return step(state, "anchored", None, sentence, numbers, table=table, standing=none)
 
 
 def scope(standing: Standing, anchor: str) -> Scope:
