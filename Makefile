@@ -46,7 +46,7 @@ tools: setup
 
 # Two processes: half of the time of most tests is waiting for servers.
 test: setup lint tools
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 $(ARGS)
 
 # every fault in full; `make test` runs the same tests with fewer kills, flips and shorter absences
 test-faults: setup

@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share: real servers, started once."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.engine_key import VARIABLE
 from tests.servers import free_port, kafka_bootstrap, kafka_server, redis_url
@@ -25,13 +28,23 @@ settings.register_profile("hearken", deadline=None, derandomize="HEARKEN_FUZZ" n
 settings.load_profile("hearken")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who runs together where two processes share the tests (`make test`): those of a file, and all that
-    start real engines or need the broker, for these are started once, and two engines at a time are slower
-    than one after the other."""
-    for item in items:
-        servers = (mark.name for mark in item.iter_markers() if mark.name in ("engine", "kafka"))
-        item.add_marker(pytest.mark.xdist_group(next(servers, item.nodeid.partition("::")[0])))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Who runs together where several processes share the tests (`make test`)."""
+    return _ByServer(config, log)
+
+
+class _ByServer(LoadScopeScheduling):
+    """The tests of a file together, and all files that start real engines, or need the broker: these are
+    started once, and two engines at a time are slower than one after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _server_of(nodeid.partition("::")[0])
+
+
+@functools.cache
+def _server_of(file: str) -> str:
+    text = (Path(__file__).parent.parent / file).read_text()
+    return next((mark for mark in ("engine", "kafka") if f"pytest.mark.{mark}" in text), file)
 
 
 @pytest.fixture(autouse=True)
