@@ -54,6 +54,8 @@ def _rollback(state: ReleaseState, command: Command, grounds: Grounds) -> Steps:
         back, gone = state.lives[-2], state.lives[-1]
     else:
         return _not_done(state, command, f"{state.table.live} is live and no version came before it")
+    if command.version not in (None, gone):
+        return _not_done(state, command, f"{command.version} is not what would be rolled back; {gone} is")
     return (_back(state, gone, back, f"Rolled back {gone} to {back}{_for(command)}.", grounds.now),)
 
 

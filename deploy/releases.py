@@ -51,7 +51,7 @@ class Candidate(Event):
 class Command(Event):
     """An operator's wish. One decision of the controller answers it; another one may come before.
 
-    version: the one to pin, or the canary that a promotion is for, whatever it is where None.
+    version: the one to pin; of a promotion or a rollback the one that it is for, whatever that is where None.
     """
 
     type: Literal["command"] = "command"

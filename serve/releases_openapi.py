@@ -9,7 +9,7 @@ Schema = dict[str, Any]
 
 PAGE, MAX_PAGE = 20, 1000
 WAIT_SECONDS, MAX_WAIT_SECONDS = 10, 60
-WITH_VERSION = ("pin", "promote")
+WITH_VERSION = ("pin", "promote", "rollback")
 
 _TEXT: Schema = {"type": ["string", "null"]}
 
@@ -22,7 +22,7 @@ ACTION: Schema = {
         "version": {
             "type": ["string", "null"],
             "maxLength": 100,
-            "description": "The version to pin, or the canary that a promotion is for; of no other action.",
+            "description": "The version to pin, to promote or to roll back; of no other action.",
         },
         "reason": {
             "type": "string",

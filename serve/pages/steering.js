@@ -37,6 +37,7 @@ const ACTIONS = {
   rollback: {
     label: "Roll back",
     danger: true,
+    names: true,
     concerns: ({ stage, live, canary, previous }) => (stage === "canary" ? canary : previous && live),
     what: ({ stage, live, canary, previous }) => {
       if (stage === "canary") return `The trial of ${canary} ends, and ${live} serves everybody.`;

@@ -77,6 +77,13 @@ def test_operators_roll_back_until_nothing_is_left() -> None:
     assert "no version came before it" in nothing.sentence
 
 
+def test_a_rollback_of_a_version_that_serves_no_more_is_not_done() -> None:
+    assert one(canary(), "rollback", NEW).outcome == "rolled_back"
+    late = one(idle(), "rollback", NEW)  # it ended while the operator was typing
+    assert (late.outcome, late.state) == ("not_done", idle())
+    assert f"{NEW} is not what would be rolled back; {OLD} is" in late.sentence
+
+
 def test_a_person_promotes_without_evidence_and_the_decision_says_so() -> None:
     promoted = one(canary(0.25), "promote", known=known())
     assert promoted.sentence == (
