@@ -1,9 +1,9 @@
-# make setup | setup-gpu | demo | demo-real | test | test-faults | fuzz | lint | kafka | redis | lock
+# make setup | setup-gpu | demo | demo-real | pictures | test | test-faults | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup setup-gpu demo demo-real test test-faults fuzz lint tools kafka redis lock clean
+.PHONY: setup setup-gpu demo demo-real pictures test test-faults fuzz lint tools kafka redis lock clean
 
 # .venv/gpu says that setup-gpu made .venv: from then on every target takes vLLM's build for CUDA.
 LOCK := $(if $(wildcard .venv/gpu),requirements-gpu.lock,requirements.lock)
@@ -33,6 +33,12 @@ demo: setup
 # the same with a model that people chat with, of 135 million parameters; it is fetched once
 demo-real: setup
 	$(BIN)/hearken demo --model smollm2 --minutes 20 $(ARGS)
+
+# the pictures in docs/images, by the demo with the real model
+pictures: setup
+	rm -rf build/pictures
+	$(BIN)/hearken demo --model smollm2 --minutes 20 --exit --data build/pictures --report build/pictures.json $(ARGS)
+	$(BIN)/python scripts/pictures.py build/pictures
 
 lint: setup
 	$(BIN)/ruff check .

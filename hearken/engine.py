@@ -50,7 +50,7 @@ class EngineOptions:
     cuda: bool
     host: str = "127.0.0.1"
     lora_rank: int = 8
-    max_loras: int = 3  # adapters that one batch may mix
+    max_loras: int = 4  # adapters that one batch may mix
     max_cpu_loras: int = 16  # adapters that are kept
     max_model_len: int = LONGEST_CONTEXT
     dtype: str | None = None  # None: float32 on a CPU, auto on a GPU

@@ -73,7 +73,7 @@ class EngineSettings:
     lora_rank: Annotated[
         int | None, "largest LoRA rank that is loaded; without it the learner's rank (vLLM's next one)"
     ] = None
-    max_loras: Annotated[int, "adapters that one batch may mix"] = 3
+    max_loras: Annotated[int, "adapters that one batch may mix: live, canary, anchor and the learner's"] = 4
     max_cpu_loras: Annotated[
         int | None,
         "adapters that an engine keeps; without it 16, fewer where those take more than 2 GiB, but 8 or more",

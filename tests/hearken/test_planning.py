@@ -243,7 +243,7 @@ def test_the_plan_reads_the_command_that_is_going_to_run() -> None:
     options = EngineOptions(model=Path("/m"), port=1, cuda=True, lora_rank=16, memory_share=0.61, extra=extra)
     command = engine_command(options)
     load = engine_load(command, HALF_B, cuda=True, kv_cache_gib=1)
-    assert (load.context, load.rank, load.loras, load.kept_loras) == (2048, 16, 3, 16)
+    assert (load.context, load.rank, load.loras, load.kept_loras) == (2048, 16, 4, 16)
     assert (load.weight_bytes, load.cards) == (4, 2)
     assert vllm_flags.fraction(command, "--gpu-memory-utilization") == 0.61
     assert engine_load(command[:-2], HALF_B, cuda=True, kv_cache_gib=1).weight_bytes == 2  # auto
