@@ -24,6 +24,8 @@ def describe(told: Told) -> list[str]:
             names = [name for name, found in told["guardrails"].items() if found == state]
             if names:
                 lines.append(f"guardrails  {state}: {', '.join(names)}")
+    if told["anchor"] is not None:
+        lines.append(f"anchor      {told['anchor']} for {told['anchor_weight']:.0%} of users")
     if told["waiting"] is not None:
         lines.append(f"waiting     {told['waiting']}")
     for engine in told["quarantined"]:

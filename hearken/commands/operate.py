@@ -86,6 +86,19 @@ def _accept_loss(arguments: argparse.Namespace) -> int:
     return accept_loss(_service(arguments).folder, arguments.code)
 
 
+_PARTS = {
+    **_LOG,
+    "--redis": "service.redis",
+}
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from hearken import doctor, flags
+
+    service = doctor.Service.of(flags.configured(arguments, _PARTS))
+    return doctor.doctor(service, as_json=arguments.json)
+
+
 def version_text() -> str:
     """The version that is installed."""
     from importlib.metadata import PackageNotFoundError, version
@@ -116,6 +129,13 @@ COMMANDS = (
         _report,
         _LOG,
         _add_report,
+    ),
+    Command(
+        "doctor",
+        "say of each part of the service whether it is there and well, and what to do where it is not",
+        _doctor,
+        _PARTS,
+        as_json,
     ),
     Command(
         "accept-loss",

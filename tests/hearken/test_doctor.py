@@ -1,0 +1,103 @@
+"""`hearken doctor` on services of which a part is missing: it names the part and what to do."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench._ports import free_port
+from hearken import checks
+from hearken.cli import main
+from hearken.doctor import Finding, Service, _clock, look
+from hearken.settings import ServiceSettings
+from tests.deploy.world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    checks.ensure_secret(tmp_path)
+    yield made
+    made.close()
+
+
+def service(world: World, gateway: str = "http://127.0.0.1:1", **changes: object) -> Service:
+    engines = tuple(engine.url for engine in world.engines)
+    options: dict[str, object] = {"data": world.folder, "engines": engines, **changes}
+    return Service(ServiceSettings(**options), gateway)  # type: ignore[arg-type]
+
+
+def found(service: Service) -> dict[str, Finding]:
+    return {each.part: each for each in look(service)}
+
+
+def test_what_is_there_is_well(world: World) -> None:
+    version = world.offer().version
+    world.pass_time(until="started", users=0)
+    world.now += 2
+    world.tick()  # it tells how things stand, once a second
+    parts = found(service(world))
+    states = {part: each.state for part, each in parts.items() if part not in ("disk", "gateway", "gateways")}
+    assert states == {
+        "log": "ok", "vault": "ok", "engine": "ok", "controller": "ok", "learner": "doubt",
+    }  # fmt: skip
+    assert version in parts["engine"].text
+    assert f"{version} has been on trial" in parts["controller"].text
+    assert "no checkpoint" in parts["learner"].text
+
+
+def test_each_part_that_is_away_is_named_with_what_to_do(world: World) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    parts = found(service(world, nobody, engines=(nobody,), redis="redis://127.0.0.1:1/0"))
+    wrong = {part: each for part, each in parts.items() if each.state == "wrong"}
+    assert set(wrong) == {"redis", "engine", "gateway", "controller"}
+    assert nobody in wrong["engine"].text
+    assert "--set service.engines" in wrong["engine"].remedy
+    assert "no Redis answers" in wrong["redis"].text
+
+
+def test_a_folder_that_is_none_ends_the_look(tmp_path: Path) -> None:
+    (only,) = look(Service(ServiceSettings(data=tmp_path), "http://127.0.0.1:1"))
+    assert (only.part, only.state) == ("data", "wrong")
+    assert "not a service's data folder" in only.text
+
+
+def test_a_folder_of_a_service_with_kafka_needs_its_broker(tmp_path: Path) -> None:
+    checks.ensure_secret(tmp_path)
+    parts = found(Service(ServiceSettings(data=tmp_path, engines=()), "http://127.0.0.1:1"))
+    assert parts["log"].remedy == "name the broker of this service with --kafka"
+    assert not (tmp_path / "log.db").exists()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        kafka = ServiceSettings(data=tmp_path, engines=(), kafka=address)
+        parts = found(Service(kafka, "http://127.0.0.1:1"))
+    assert parts["kafka"].state == "wrong"
+    assert address in parts["kafka"].text
+
+
+def test_clocks_that_are_apart_are_told() -> None:
+    assert list(_clock("gateway", time.time() + 1)) == []
+    (ahead,) = _clock("redis", time.time() + 90)
+    (behind,) = _clock("redis", time.time() - 90)
+    assert "is 90 s ahead of this one" in ahead.text
+    assert "is 90 s behind this one" in behind.text
+
+
+def test_the_command_ends_with_1_where_something_is_wrong(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["doctor", "--data", str(world.folder), "--set", f"gateway.port={free_port()}"]
+    assert main([*arguments, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert {"part": "gateway", "state": "wrong"}.items() <= next(
+        each for each in told if each["part"] == "gateway"
+    ).items()
+    assert main(arguments) == 1
+    lines = capsys.readouterr().out
+    assert "wrong  gateway" in lines
+    assert "-> start it, or name it with --set gateway.host, gateway.port" in lines
