@@ -23,6 +23,8 @@ from playwright.sync_api import Page, sync_playwright
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 QUESTIONS = ("How do I get over jet lag quickly?", "And if I only stay for two days?")
 START_SECONDS = 300.0
+ANSWER_SECONDS = 300.0
+WIDTH = 1100
 
 
 def main() -> int:
@@ -34,9 +36,9 @@ def main() -> int:
     options = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1100, "height": 760})
+        page = browser.new_page(viewport={"width": WIDTH, "height": 760})
         page.goto((options.data / "report.html").absolute().as_uri())
-        _save(page, "run.png", height=1500)
+        _save(page, "run.png", height=1030)
         with _service(options.model, options.data, options.port) as url:
             _chat(page, url)
             page.goto(f"{url}/operate")
@@ -47,17 +49,18 @@ def main() -> int:
 
 
 def _chat(page: Page, url: str) -> None:
+    page.set_viewport_size({"width": WIDTH, "height": 760})
     page.goto(url)
     for number, question in enumerate(QUESTIONS, start=1):
         page.locator("#question").fill(question)
         page.locator("#question").press("Enter")
-        page.get_by_label("Good answer").nth(number - 1).wait_for(timeout=120_000)
+        page.get_by_label("Good answer").nth(number - 1).wait_for(timeout=ANSWER_SECONDS * 1000)
     page.get_by_label("Good answer").first.click()
     _save(page, "chat.png", height=760)
 
 
 def _save(page: Page, name: str, height: int) -> None:
-    page.set_viewport_size({"width": 1100, "height": height})
+    page.set_viewport_size({"width": WIDTH, "height": height})
     page.screenshot(path=IMAGES / name)
     print(IMAGES / name)
 
