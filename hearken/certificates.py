@@ -174,7 +174,8 @@ def _told(each: Replayed) -> dict[str, object]:
 
 def _line(each: Replayed) -> str:
     decision, why = each.decision, f": {each.why}" if each.why else ""
-    return f"decision {decision.number}, {decision.outcome} {decision.version}: {each.verdict}{why}"
+    what = " ".join(filter(None, [decision.outcome, decision.version]))
+    return f"decision {decision.number}, {what}: {each.verdict}{why}"
 
 
 @contextmanager

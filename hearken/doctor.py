@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -66,8 +66,11 @@ class Service:
     def of(cls, config: Config) -> "Service":
         """From the settings that hold."""
         host = config.get("gateway.host").value
-        host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        return cls(config.build("service"), f"http://{host}:{config.get('gateway.port').value}")
+        host, port = "127.0.0.1" if host in ("0.0.0.0", "::") else host, config.get("gateway.port").value
+        shared: ServiceSettings = config.build("service")
+        if config.asked("service.engines") is None:  # `hearken up` runs its own there
+            shared = replace(shared, engines=(f"http://127.0.0.1:{port + 1}",))
+        return cls(shared, f"http://{host}:{port}")
 
 
 def doctor(service: Service, *, as_json: bool = False) -> int:

@@ -91,9 +91,12 @@ def test_the_command_ends_with_1_where_something_is_wrong(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["doctor", "--data", str(world.folder), "--set", f"gateway.port={free_port()}"]
+    port = free_port()
+    arguments = ["doctor", "--data", str(world.folder), "--set", f"gateway.port={port}"]
     assert main([*arguments, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
+    engine = next(each for each in told if each["part"] == "engine")
+    assert f"127.0.0.1:{port + 1}" in engine["text"]  # where `hearken up` runs it
     assert {"part": "gateway", "state": "wrong"}.items() <= next(
         each for each in told if each["part"] == "gateway"
     ).items()
