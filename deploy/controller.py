@@ -39,6 +39,10 @@ from feedback.shared import SharedStore
 
 logger = logging.getLogger(__name__)
 
+STANDING_SECONDS = 5.0
+"""How often live is judged against the anchor: what shows after days can wait for seconds, and a look at the
+day of a large service takes one."""
+
 
 class Controller:
     """One tick reads what is new, decides what is due and tends the engines. A controller that does not lead
@@ -77,6 +81,7 @@ class Controller:
         self._reader: EvidenceReader | None = None  # for the observation
         self._standing: StandingTest | None = None
         self._standing_reader: EvidenceReader | None = None
+        self._standing_judged_at = float("-inf")
         drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
         self._tending = Tending(fleet, drain, shared, metrics, self._decided)
         self._notices = Notices(shared)
@@ -327,6 +332,9 @@ class Controller:
         """Harm of live that shows late."""
         if self._standing is None or self._standing_reader is None or not self._standing_reader.read():
             return
+        if abs(now - self._standing_judged_at) < STANDING_SECONDS:
+            return
+        self._standing_judged_at = now
         basis = self._standing_basis()
         for step in anchor.judge(self.state, self._rules, self._standing.reading(), now):
             self._decide(step, now, basis=basis)

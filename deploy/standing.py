@@ -27,6 +27,7 @@ class StandingTest:
     def __init__(self, standing: Standing, anchored: str, rules: EvidenceRules) -> None:
         self.standing = standing
         self.digests = Digests()  # of all that was fed
+        self._latest = Reading()
         self._joiner = Joiner(JOIN_WINDOW)
         self._evidence = Evidence(anchor.rules_of(standing, rules), anchor.scope(standing, anchored))
 
@@ -45,12 +46,13 @@ class StandingTest:
             return  # who observes releases sets it aside
 
     def reading(self) -> Reading:
-        """The evidence of this period alone."""
-        return self._evidence.reading()
+        """The evidence of this period alone. It costs a look at all who were heard in it."""
+        self._latest = self._evidence.reading()
+        return self._latest
 
     def evidence(self) -> float:
-        """The evidence of harm, earlier periods included."""
-        return anchor.evidence(self.standing, self.reading())
+        """The evidence of harm at the latest reading, earlier periods included."""
+        return anchor.evidence(self.standing, self._latest)
 
 
 def standing_test(state: ReleaseState, rules: EvidenceRules) -> StandingTest | None:
