@@ -411,6 +411,7 @@ def test_two_controllers_refuse_none_of_each_others_candidates(make_world: MakeW
             world.registry,
             world.settings.parity_limits,
             owner,
+            30.0,  # a round waits for its engines, however busy this machine is
         )
         for owner in ("0a1b2c", "0d1e2f")
     ]
