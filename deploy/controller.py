@@ -10,10 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from deploy import anchor, operators, release
 from deploy.drain import Drain
-from deploy.evidence_reader import TOPICS, EvidenceReader, Feed
+from deploy.evidence_reader import TOPICS, EvidenceReader, F
 from deploy.fleet import Fleet
 from deploy.gate import verdict
 from deploy.leading import Leadership
@@ -77,10 +78,8 @@ class Controller:
         self._topic = Topic(log, self._count)
         self._history = self._topic.history
         self._observed: ReleaseState | None = None  # the state that the observation was last told
-        self._observation: Observation | None = None
-        self._reader: EvidenceReader | None = None  # for the observation
-        self._standing: StandingTest | None = None
-        self._standing_reader: EvidenceReader | None = None
+        self._running: EvidenceReader[Observation] | None = None  # the release
+        self._standing: EvidenceReader[StandingTest] | None = None  # live against its anchor
         self._standing_judged_at = float("-inf")
         drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
         self._tending = Tending(fleet, drain, shared, metrics, self._decided)
@@ -111,7 +110,9 @@ class Controller:
                 self._stand_by()
         except Overtaken as why:
             logger.warning("%s: going on from what the log says", why)
-        self._metrics.show(self.leads, self._history.state, self._observation, self._standing)
+        running = None if self._running is None else self._running.fold
+        standing = None if self._standing is None else self._standing.fold
+        self._metrics.show(self.leads, self._history.state, running, standing)
         self._metrics.losses.show(self._log)
 
     def _lead(self, now: float) -> None:
@@ -147,14 +148,9 @@ class Controller:
 
     def _stand_by(self) -> None:
         """Know what the leader knows, so that nothing is left to read when it is gone."""
-        for reader in (self._reader, self._standing_reader):
+        for reader in (self._running, self._standing):
             if reader is not None:
                 reader.read()
-
-    @property
-    def _cursor(self) -> dict[str, int]:
-        """How far the log was read for the running release."""
-        return {} if self._reader is None else self._reader.cursor
 
     def wait(self, seconds: float) -> None:
         """Wait for the next candidate or command, at most `seconds`. Raises `LogError`."""
@@ -171,8 +167,8 @@ class Controller:
         command: Command | None = None,
         basis: Basis | None = None,
     ) -> None:
-        """Make a step durable, and go on from it. basis: what it rests on, where that is not the running
-        release. Raises as `Topic.append` does."""
+        """Make a step durable, and go on from it. basis: what it rests on; None: on the running release.
+        Raises as `Topic.append` does."""
         before, last = self._history.state or ReleaseState(), self._history.reached
         for version in sorted(step.state.table.adapters - before.table.adapters):
             self._fleet.bring(version, now)  # no table names what no engine has; mostly it has it already
@@ -187,21 +183,18 @@ class Controller:
             now,
             answers=answers,
             command=command,
-            basis=basis or self._basis(),
+            basis=basis or self._basis(self._running),
             fence=fence,
             previous=self._history.digest,
         )
         self._topic.append(decision if self._key is None else sign(decision, self._key))
         self._resume_observing()
 
-    def _basis(self) -> Basis:
-        digests = {} if self._observation is None else self._observation.digests.told()
-        return Basis(self._cursor, digests, self._recorded)
-
-    def _standing_basis(self) -> Basis:
-        if self._standing is None or self._standing_reader is None:
+    def _basis(self, reader: EvidenceReader[Any] | None) -> Basis:
+        """What was read, and by which settings it is judged."""
+        if reader is None:
             return Basis({}, {}, self._recorded)
-        return Basis(self._standing_reader.cursor, self._standing.digests.told(), self._recorded)
+        return Basis(reader.cursor, reader.digests.told(), self._recorded)
 
     def _decided(self, step: Step, now: float) -> ReleaseState:
         self._decide(step, now)
@@ -231,10 +224,10 @@ class Controller:
     def _grounds(self, command: Command, now: float) -> Grounds | None:
         """What a command is decided by; None while that is not known."""
         known, version = None, command.version
-        if self.state.stage == "canary" and promotes(self.state, command) and self._observation is not None:
-            if self._reader is None or not self._reader.read():
+        if self.state.stage == "canary" and promotes(self.state, command) and self._running is not None:
+            if not self._running.read():
                 return None
-            known = self._observation.known(self.state, self._cursor)
+            known = self._running.fold.known(self.state, self._running.cursor)
         if command.action != "pin" or version is None:
             return Grounds(self._rules, now, known)
         found, digest = obstacle(self._registry, self._fleet, self.state, version, now)
@@ -303,54 +296,52 @@ class Controller:
         self._observed = state = self.state
         self._fleet.manifests = state.manifests
         if state.stage == "idle":
-            self._observation = self._reader = None
+            self._running = None
             self._log.release_hold("controller")  # the next observation begins where the log ends then
-        elif self._observation is None or self._observation.stage_epoch != state.first_epoch:
-            self._observation = Observation(state, self._settings, self._bury)
-            self._reader = self._read_from("controller", state.cursor, self._observation.feed)
-        if same(self._standing, state):
+        elif self._running is None or self._running.fold.stage_epoch != state.first_epoch:
+            observation = Observation(state, self._settings, self._bury)
+            self._running = self._read_from("controller", state.cursor, observation)
+        if same(None if self._standing is None else self._standing.fold, state):
             return
-        self._standing = standing_test(state, self._settings.evidence_rules)
-        if self._standing is None:
-            self._standing_reader = None
+        test = standing_test(state, self._settings.evidence_rules)
+        if test is None:
+            self._standing = None
             self._log.release_hold("anchor")
         else:
-            start = self._standing.standing.cursor
-            self._standing_reader = self._read_from("anchor", start, self._standing.feed)
+            self._standing = self._read_from("anchor", test.standing.cursor, test)
 
-    def _read_from(self, name: str, cursor: Cursor, feed: Feed) -> EvidenceReader:
-        return EvidenceReader(self._log, name, cursor, feed, self._settings.poll_seconds)
+    def _read_from(self, name: str, cursor: Cursor, fold: F) -> EvidenceReader[F]:
+        return EvidenceReader(self._log, name, cursor, fold, self._settings.poll_seconds)
 
     def _judge(self, now: float) -> None:
-        if self._observation is None or self._reader is None or not self._reader.read():
+        if self._running is None or not self._running.read():
             return  # no verdict on half of what is known
-        step = release.judge(self.state, self._rules, self._observation.known(self.state, self._cursor), now)
+        known = self._running.fold.known(self.state, self._running.cursor)
+        step = release.judge(self.state, self._rules, known, now)
         if step is not None:
             self._decide(step, now)
 
     def _judge_standing(self, now: float) -> None:
         """Harm of live that shows late."""
-        if self._standing is None or self._standing_reader is None or not self._standing_reader.read():
+        if self._standing is None or not self._standing.read():
             return
         if abs(now - self._standing_judged_at) < STANDING_SECONDS:
             return
         self._standing_judged_at = now
-        basis = self._standing_basis()
-        for step in anchor.judge(self.state, self._rules, self._standing.reading(), now):
+        basis = self._basis(self._standing)
+        for step in anchor.judge(self.state, self._rules, self._standing.fold.reading(), now):
             self._decide(step, now, basis=basis)
 
     def _turn_anchor(self, now: float) -> None:
         """A period of the anchor begins when the one before is over, and read to its end."""
         if not anchor.is_due(self.state, self._rules, now):
             return
-        reading = None
-        if self._standing is not None and self._standing_reader is not None:
-            if not self._standing_reader.read():
-                return
-            reading = self._standing.reading()
+        if self._standing is not None and not self._standing.read():
+            return
+        reading = None if self._standing is None else self._standing.fold.reading()
         cursor = self._log.end(TOPICS, wait_seconds=self._settings.poll_seconds)
         step = anchor.turn(self.state, self._rules, now, cursor, reading)
-        self._decide(step, now, basis=self._standing_basis())
+        self._decide(step, now, basis=self._basis(self._standing))
 
     def _tell(self, now: float) -> None:
         """Tell who asks gateways why the release stands where it does."""
@@ -358,9 +349,9 @@ class Controller:
         if not self._notices.are_due(number, now):
             return
         found, rules = None, self._settings.evidence_rules
-        if self._observation is not None:
-            complete = self._reader is not None and self._reader.is_at_end
-            found = seen(self._observation, self.state, self._cursor, rules, complete=complete)
+        if self._running is not None:
+            reader = self._running
+            found = seen(reader.fold, self.state, reader.cursor, rules, complete=reader.is_at_end)
         self._notices.tell(self.state, number, found, self._rules, now)
 
     def _bury(self, record: Record, reason: str) -> None:

@@ -2,8 +2,9 @@
 deleted.
 """
 
-from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
+from deploy.digests import Digests
 from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.log import Cursor, EventLog, Record, reached
 
@@ -13,17 +14,26 @@ READS = 20
 """At a time, so that an operator's command does not wait for a long catching up."""
 
 
-Feed = Callable[[list[Record]], object]
+class Fold(Protocol):
+    """What records are read for."""
+
+    def feed(self, records: list[Record]) -> None:
+        """Take in the next ones."""
+        ...
 
 
-class EvidenceReader:
-    """Reads from a cursor on and feeds a fold. name: of the hold on the log. `read` raises `LogError`."""
+F = TypeVar("F", bound=Fold)
 
-    def __init__(self, log: EventLog, name: str, cursor: Cursor, feed: Feed, wait_seconds: float) -> None:
+
+class EvidenceReader(Generic[F]):
+    """Reads from a cursor on for a fold. name: of the hold on the log. `read` raises `LogError`."""
+
+    def __init__(self, log: EventLog, name: str, cursor: Cursor, fold: F, wait_seconds: float) -> None:
+        self.fold = fold
         self.cursor = dict(cursor)
+        self.digests = Digests()  # of all that was read
         self.is_at_end = False  # of the log, as far as it was known at the last reading
         self._log = log
-        self._feed = feed
         self._wait_seconds = wait_seconds
         log.hold(name, self.cursor)
 
@@ -34,6 +44,7 @@ class EvidenceReader:
             if reached(self.cursor, end):
                 break
             records, self.cursor = self._log.read(TOPICS, self.cursor)
-            self._feed(records)
+            self.digests.take(records)
+            self.fold.feed(records)
         self.is_at_end = reached(self.cursor, end)
         return self.is_at_end

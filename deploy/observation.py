@@ -6,7 +6,6 @@ from math import inf
 
 from pydantic import ValidationError
 
-from deploy.digests import Digests
 from deploy.evidence import Evidence
 from deploy.guardrails import Guardrails
 from deploy.release import Known
@@ -35,7 +34,6 @@ class Observation:
     ) -> None:
         self._joiner = Joiner(JOIN_WINDOW)
         self._joiner.refused = refused
-        self.digests = Digests()  # of all that was fed
         self.guardrails = Guardrails(settings.guardrails, state.scope(), state.length_foreseen)
         self.stage_epoch = state.first_epoch
         rules = settings.evidence_rules
@@ -50,7 +48,6 @@ class Observation:
         closed as well.
         """
         for record in records:
-            self.digests.take([record])
             if record.topic == COMPLETIONS:
                 self._add(record)
             labels = self._joiner.feed([record])

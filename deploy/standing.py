@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 
 from deploy import anchor
-from deploy.digests import Digests
 from deploy.evidence import Evidence, EvidenceRules, Reading
 from deploy.observation import JOIN_WINDOW
 from deploy.releases import Decision
@@ -26,7 +25,6 @@ class StandingTest:
 
     def __init__(self, standing: Standing, anchored: str, rules: EvidenceRules) -> None:
         self.standing = standing
-        self.digests = Digests()  # of all that was fed
         self._latest = Reading()
         self._joiner = Joiner(JOIN_WINDOW)
         self._evidence = Evidence(anchor.rules_of(standing, rules), anchor.scope(standing, anchored))
@@ -34,7 +32,6 @@ class StandingTest:
     def feed(self, records: Iterable[Record]) -> None:
         """Take in completions and feedback, one record at a time, as `Observation.feed` does."""
         for record in records:
-            self.digests.take([record])
             if record.topic == COMPLETIONS:
                 self._advance(record.value)
             self._evidence.feed(self._joiner.feed([record]))
