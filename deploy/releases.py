@@ -222,10 +222,10 @@ class History:
 
     def __init__(self, remembered: int = 50, before: int | None = None) -> None:
         self.reached = Reached()
-        self.digest = ""  # of the newest decision's record
         self.state: ReleaseState | None = None  # None before the first decision
         self.decisions: deque[Decision] = deque(maxlen=remembered)
         self._before = before
+        self._newest: tuple[Decision, bytes | None] | None = None  # with the bytes of its record, where known
         self._answered: set[str] = set()
         self._open: dict[str, Candidate | Command] = {}
 
@@ -242,13 +242,21 @@ class History:
         self.reached, counts = admit(self.reached, event)
         if counts:
             self.state = event.state
-            self.digest = digest_of(entry(event).value if value is None else value)
+            self._newest = (event, value)
             if self._before is None or event.number < self._before:
                 self.decisions.append(event)
             if event.answers is not None:
                 self._answered.add(event.answers)
                 self._open.pop(event.answers, None)
         return counts
+
+    @property
+    def digest(self) -> str:
+        """Of the newest decision's record; "" before the first."""
+        if self._newest is None:
+            return ""
+        event, value = self._newest
+        return digest_of(entry(event).value if value is None else value)
 
     @property
     def candidates(self) -> list[Candidate]:
