@@ -16,6 +16,7 @@ from deploy.releases import Decision, History
 from deploy.running import read_on, rules_of
 from deploy.settings import ControllerSettings
 from feedback.log import Cursor, EventLog, Record
+from feedback.losses import place
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Trial:
         self._observation.feed(
             record
             for record in records
-            if record.offset >= first.get(f"{record.topic}/{record.partition}", 0)
+            if record.offset >= first.get(place(record.topic, record.partition), 0)
         )
 
     def report(self, history: History, *, complete: bool) -> Report:

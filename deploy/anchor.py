@@ -25,6 +25,7 @@ from deploy.registry import seq_of
 from deploy.release import ReleaseRules, quiet
 from deploy.scope import Scope
 from deploy.stages import Number, ReleaseState, Standing, Step, step
+from deploy.table import RoutingTable
 
 
 def is_due(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:
@@ -46,7 +47,7 @@ def turn(
 ) -> Step:
     """A period begins, with other users. cursor: the log's end. reading: of the period before; None: none."""
     if rules.anchor_weight == 0:
-        table = state.table.without_anchor().model_copy(update={"epoch": state.table.epoch + 1})
+        table = _without(state.table)
         sentence = "No users keep an older version any more: anchor_weight is 0."
         return step(state, "anchored", None, sentence, table=table, standing=None)
     live, anchor, epoch = state.table.live, state.lives[-2], state.table.epoch + 1
@@ -74,7 +75,7 @@ def turn(
 def give_up(state: ReleaseState, why: str, numbers: dict[str, Number]) -> Step:
     """No engine can serve the anchor: its users get live, which is not tested any more."""
     anchor, live = state.table.anchor, state.table.live
-    table = state.table.without_anchor().model_copy(update={"epoch": state.table.epoch + 1})
+    table = _without(state.table)
     none = Standing(live=live, period=0, began_at=state.entered_at, first_epoch=table.epoch)
     sentence = f"No users get {anchor} any more, so {live} is not tested against it: {why}."
     return step(state, "anchored", None, sentence, numbers, table=table, standing=none)
@@ -115,6 +116,10 @@ def judge(state: ReleaseState, rules: ReleaseRules, reading: Reading, now: float
     sentence = f"Rolled back {live} to {anchor}, which some users had kept: {words}{where}."
     numbers = {"anchor": anchor, **_numbers(reading, found)}
     return (*steps, step(state, "harmful", live, sentence, numbers, **quiet(state, anchor, now)))
+
+
+def _without(table: RoutingTable) -> RoutingTable:
+    return table.without_anchor().model_copy(update={"epoch": table.epoch + 1})
 
 
 def _staked(standing: Standing) -> float:

@@ -39,6 +39,13 @@ class RoutingTable(BaseModel):
             raise ValueError("a table with weight > 0 needs both a canary and a control version")
         return self
 
+    @property
+    def arms(self) -> tuple[UserArm, ...]:
+        """The arms that any user is in."""
+        trial: tuple[UserArm, ...] = ("control", "canary") if self.weight > 0 else ()
+        anchor: tuple[UserArm, ...] = ("anchor",) if self.anchor is not None else ()
+        return ("live", *trial, *anchor)
+
     def version(self, arm: UserArm) -> str:
         """The policy version that an arm serves."""
         versions = {

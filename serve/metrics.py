@@ -4,14 +4,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from deploy.table import RoutingTable, UserArm
+from deploy.table import RoutingTable
 from feedback.loss_metrics import LossMetrics
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
 _QUEUE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _APPEND_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
-_ARMS: tuple[UserArm, ...] = ("live", "control", "canary", "anchor")
 
 
 class Metrics:
@@ -156,9 +155,8 @@ class Metrics:
         """Export the table in force."""
         self.table_epoch.set(table.epoch)
         self.policy_info.clear()
-        for arm in _ARMS:
-            if arm == "live" or (table.anchor_weight if arm == "anchor" else table.weight) > 0:
-                self.policy_info.labels(version=table.version(arm), arm=arm).set(1)
+        for arm in table.arms:
+            self.policy_info.labels(version=table.version(arm), arm=arm).set(1)
 
     def render(self) -> bytes:
         """The exposition text."""
