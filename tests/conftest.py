@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from deploy.engine_key import VARIABLE
 from tests.servers import free_port, kafka_bootstrap, kafka_server, redis_url
+
+if TYPE_CHECKING:
+    from tests.deploy.world import World
 
 __all__ = ["kafka_bootstrap", "kafka_server", "redis_url"]
 
@@ -51,6 +55,16 @@ def _server_of(file: str) -> str:
 def engine_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that ask a service's own engines put their key into the environment: not for other tests."""
     monkeypatch.setenv(VARIABLE, "")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> "Iterator[World]":
+    """A service's controller and engines on the test's own folder; it works where a test lets it."""
+    from tests.deploy.world import World
+
+    made = World(tmp_path)
+    yield made
+    made.close()
 
 
 @dataclass(frozen=True)

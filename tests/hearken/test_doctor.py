@@ -3,7 +3,6 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from hearken.cli import main
 from hearken.doctor import Finding, Service, _clock, look
 from hearken.settings import ServiceSettings
 from tests.deploy.world import World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    checks.ensure_secret(tmp_path)
-    yield made
-    made.close()
 
 
 def service(world: World, gateway: str = "http://127.0.0.1:1", **changes: object) -> Service:

@@ -2,15 +2,12 @@
 
 import getpass
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy import ab_report, leases
 from deploy.releases import Decision, read_history
-from feedback.secret import load_secret
 from feedback.shared import RedisStore
 from hearken.cli import main
 from hearken.story import told
@@ -18,14 +15,6 @@ from hearken.story_log import read_story
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import eventually, serving
 from tests.serve.fake_vllm import FakeVllm
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    load_secret(tmp_path / "secret")
-    yield made
-    made.close()
 
 
 def run(world: World, *argv: str, code: int = 0) -> None:

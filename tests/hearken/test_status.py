@@ -1,7 +1,6 @@
 """What `hearken status` tells: a canary's evidence as its controller has it, times, decisions."""
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,11 @@ from deploy.guardrails import GuardrailLimits
 from deploy.releases import read_history
 from deploy.running import running
 from deploy.status import summary
-from hearken import checks
 from hearken.cli import main
 from hearken.errors import UsageError
 from hearken.operate import status
 from hearken.telling import describe
 from tests.deploy.world import World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    checks.ensure_secret(tmp_path)
-    yield made
-    made.close()
 
 
 def canary(world: World, pairs: int = 1) -> str:

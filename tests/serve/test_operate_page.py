@@ -33,14 +33,6 @@ WIDTHS = (390, 1280)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """A service's controller and engines on the gateway's own folder; it works where a test lets it."""
-    made = World(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
     with visiting(browser, gateway) as opened:
         yield opened

@@ -1,6 +1,5 @@
 """/v1/releases: who may look and steer, what an action leads to, and what is refused."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from tests.serve.test_access import add_key, bearer
 
 ACTIONS = "/v1/releases/actions"
 PAUSE = {"action": "pause", "reason": "the fair"}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """A service's controller and engines on the gateway's own folder; it works where a test lets it."""
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def act(gateway: Gateway, action: str, key: str | None = None, **fields: object) -> httpx.Response:
