@@ -19,16 +19,16 @@ from deploy.replay import Replayed
 from deploy.settings import ControllerSettings
 from deploy.signing import BadKey, parse_key, public_key
 from deploy.verifying import Verified
-from feedback.log import EventLog, LogError
-from feedback.opening import open_log
+from feedback.log import EventLog
 from feedback.secret import load_secret
 from hearken.errors import UsageError
 from hearken.exporting import moment
+from hearken.operate import opened, reading
 from hearken.settings import ServiceSettings
+from hearken.spans import span_seconds
 from hearken.telling import local
 
 PATIENCE_SECONDS = 30.0
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TABLE = "controller."
 
 
@@ -119,9 +119,9 @@ def changes_of(given: dict[str, object]) -> Changes:
 
 def since_when(text: str, now: float) -> float:
     """Unix seconds of a time, or of so long before `now`: 7d, 12h, 30m, 90s. Raises UsageError."""
-    number, unit = text[:-1], text[-1:]
-    if number.isdecimal() and number.isascii() and unit in _UNITS:
-        return now - int(number) * _UNITS[unit]
+    ago = span_seconds(text, "smhd")
+    if ago is not None:
+        return now - ago
     try:
         return moment(text)
     except UsageError as error:
@@ -184,13 +184,5 @@ def _log(service: ServiceSettings) -> Iterator[EventLog]:
     folder = service.folder
     if service.kafka is None and not (folder / "log.db").exists():
         raise UsageError(f"{folder} has no log.db; name a service's data folder, or a copy, with --data DIR")
-    try:
-        log = open_log(folder, service.kafka, "operator")
-    except LogError as error:
-        raise UsageError(f"the log cannot be opened: {error}", code=1) from error
-    try:
+    with reading(opened(folder, service.kafka)) as log:
         yield log
-    except LogError as error:
-        raise UsageError(f"the log cannot be read: {error}", code=1) from error
-    finally:
-        log.close()

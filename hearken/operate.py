@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,14 +45,9 @@ def status(
 
     guardrails: as the service's file has them.
     """
-    log = open_service_log(data, kafka)
-    try:
+    with reading(open_service_log(data, kafka)) as log:
         history = read_history(log, max(decisions, DECISIONS_READ), PATIENCE_SECONDS)
         told = summary(history, decisions, running(log, history, PATIENCE_SECONDS, guardrails))
-    except LogError as error:
-        raise UsageError(f"the log cannot be read: {error}", code=1) from error
-    finally:
-        log.close()
     print(json.dumps(told, indent=1) if as_json else "\n".join(describe(told)))
     return 0
 
@@ -66,14 +63,9 @@ def report(
 
     Raises UsageError.
     """
-    log = open_service_log(data, kafka)
-    try:
-        since = None if span_seconds is None else time.time() - span_seconds
+    since = None if span_seconds is None else time.time() - span_seconds
+    with reading(open_service_log(data, kafka)) as log:
         found = told(read_story(log, since, REPORT_SECONDS))
-    except LogError as error:
-        raise UsageError(f"the log cannot be read: {error}", code=1) from error
-    finally:
-        log.close()
     if kind == "json":
         text = json.dumps(found, indent=1, allow_nan=False)
     else:
@@ -130,8 +122,23 @@ def service_folder(data: Path) -> Path:
 
 def open_service_log(data: Path, kafka: str | None) -> EventLog:
     """The log of a service, for an operator's command to close. Raises UsageError."""
-    data = service_folder(data)
+    return opened(service_folder(data), kafka)
+
+
+def opened(folder: Path, kafka: str | None) -> EventLog:
+    """The log of a folder, which may be a copy of a service's log and nothing else. Raises UsageError."""
     try:
-        return open_log(data, kafka, "operator")
+        return open_log(folder, kafka, "operator")
     except LogError as error:
         raise UsageError(f"the log cannot be opened: {error}", code=1) from error
+
+
+@contextmanager
+def reading(log: EventLog) -> Iterator[EventLog]:
+    """A log while a command reads it, closed at the end. What cannot be read is a UsageError."""
+    try:
+        yield log
+    except LogError as error:
+        raise UsageError(f"the log cannot be read: {error}", code=1) from error
+    finally:
+        log.close()

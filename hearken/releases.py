@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from deploy import ab_report
 from deploy import why as words
@@ -12,9 +10,8 @@ from deploy.releases import History, read_history
 from deploy.running import running
 from deploy.settings import ControllerSettings
 from deploy.status import told
-from feedback.log import EventLog, LogError
 from hearken.errors import UsageError
-from hearken.operate import PATIENCE_SECONDS, open_service_log
+from hearken.operate import PATIENCE_SECONDS, open_service_log, reading
 from hearken.release_report import describe, page
 from hearken.settings import ServiceSettings
 from hearken.telling import decided
@@ -27,7 +24,7 @@ REPORT_SECONDS = 120.0
 
 def history(service: ServiceSettings, limit: int | None, *, as_json: bool = False) -> int:
     """Print decisions, the newest last; limit: how many, None for all. Raises UsageError."""
-    with _log(service) as log:
+    with reading(open_service_log(service.folder, service.kafka)) as log:
         found = read_history(log, ALL if limit is None else limit, PATIENCE_SECONDS)
     decisions = [told(decision) for decision in found.decisions]
     if as_json:
@@ -47,7 +44,7 @@ def why(
 
     controller: as the service's file has it, for what the steps of a canary need.
     """
-    with _log(service) as log:
+    with reading(open_service_log(service.folder, service.kafka)) as log:
         found = read_history(log, ALL, PATIENCE_SECONDS)
         if version is None or (found.state is not None and version == found.state.table.canary):
             guardrails = controller.guardrails
@@ -63,7 +60,7 @@ def report(
     service: ServiceSettings, version: str | None, *, as_json: bool = False, as_html: bool = False
 ) -> int:
     """Print what people think of a version against the one before. Raises UsageError."""
-    with _log(service) as log:
+    with reading(open_service_log(service.folder, service.kafka)) as log:
         try:
             found = ab_report.report(log, read_history(log, ALL, PATIENCE_SECONDS), version, REPORT_SECONDS)
         except ab_report.NoRelease as error:
@@ -82,14 +79,3 @@ def _of_version(found: History, version: str) -> list[str]:
     about = [decided(told(decision)) for decision in found.decisions if decision.version == version]
     held = holds(found.state) if found.state is not None and version == found.state.waiting else []
     return [*about, now, *held]
-
-
-@contextmanager
-def _log(service: ServiceSettings) -> Iterator[EventLog]:
-    log = open_service_log(service.folder, service.kafka)
-    try:
-        yield log
-    except LogError as error:
-        raise UsageError(f"the log cannot be read: {error}", code=1) from error
-    finally:
-        log.close()

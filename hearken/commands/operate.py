@@ -1,11 +1,11 @@
 """What an operator looks at, and the version."""
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hearken.commands import Command, as_json, flag, whole_number
+from hearken.spans import span_seconds
 
 if TYPE_CHECKING:
     from hearken.operate import Kind
@@ -45,17 +45,14 @@ def _status(arguments: argparse.Namespace) -> int:
     )
 
 
-_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
 def _span(text: str) -> float | None:
     """Seconds of "90m", "12h", "7d" or "2w"; None for "all"."""
     if text == "all":
         return None
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text, re.ASCII)
-    if found is None:
+    found = span_seconds(text, "mhdw")
+    if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no span of time; write 90m, 12h, 7d, 2w or all")
-    return float(found[1]) * _SECONDS[found[2]]
+    return found
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
