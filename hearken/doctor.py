@@ -7,7 +7,7 @@ that is not reached does not keep the others from being looked at.
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -22,11 +22,11 @@ from deploy.engine_key import take_engine_key
 from deploy.notice import read_notice
 from deploy.registry import is_version
 from feedback.events import COMPLETIONS, FEEDBACK
-from feedback.log import LogError
+from feedback.log import EventLog, LogError
 from feedback.opening import open_log, open_sealer, open_shared
 from feedback.shared import SharedUnavailable
 from hearken.audit import read_ledger
-from hearken.checks import check_redis, check_service, kafka_warning, prepare_data
+from hearken.checks import check_redis, check_service, prepare_data
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.settings import ServiceSettings
@@ -93,10 +93,7 @@ def look(service: Service) -> Iterator[Finding]:
         yield Finding("data", "wrong", str(error), "start it once with `hearken up`, or name its folder")
         return
     take_engine_key(folder)
-    parts: list[Callable[[Service], Iterator[Finding]]] = [
-        *(_disk, _log, _vault, _kafka, _redis, _engines, _gateway, _controller, _learner),
-    ]
-    for part in parts:
+    for part in (_disk, _log, _vault, _kafka, _redis, _engines, _gateway, _controller):
         yield from part(service)
 
 
@@ -123,24 +120,44 @@ def _disk(service: Service) -> Iterator[Finding]:
 def _log(service: Service) -> Iterator[Finding]:
     folder = service.shared.folder
     if service.shared.kafka is not None:
-        return  # its end is on the broker
+        yield from _learner(service, None)
+        return
     if not (folder / "log.db").exists():
-        yield Finding(
-            "log", "wrong", f"{folder} has no log.db", "name the broker of this service with --kafka"
-        )
+        remedy = "name the broker of this service with --kafka"
+        yield Finding("log", "wrong", f"{folder} has no log.db", remedy)
         return
     try:
         with closing(open_log(folder, None, "operator")) as log:
             end = log.end([COMPLETIONS, FEEDBACK], SECONDS)
-            ledger = read_ledger(folder)
-            count, age = (0, 0.0) if ledger is None else log.behind([FEEDBACK], ledger["cursor"])
+            yield Finding("log", "ok", f"{sum(end.values()):,} answers and votes")
+            yield from _learner(service, log)
     except LogError as error:
         yield Finding("log", "wrong", str(error), "docs/durability.md says what a damaged log needs")
+
+
+def _learner(service: Service, log: EventLog | None) -> Iterator[Finding]:
+    """log: None where it is a broker's."""
+    saved = service.shared.folder / "learner" / "checkpoint" / "ledger.json"
+    ledger = read_ledger(service.shared.folder)
+    if ledger is None:
+        text = f"it has no checkpoint at {saved.parent.parent}"
+        yield Finding("learner", "doubt", text, "start `hearken learner`; on another machine look there")
         return
-    yield Finding("log", "ok", f"{sum(end.values()):,} answers and votes")
-    if age > BEHIND_SECONDS:
-        text = f"{count:,} votes are not learned from yet, the oldest for {age / 60:.0f} min"
-        yield Finding("learner", "doubt", text, "see whether it runs, and has a core of its own")
+    minutes = (time.time() - _saved_at(saved)) / 60
+    text = f"its newest checkpoint is {minutes:.0f} min old, {ledger['labels']:,} votes used"
+    count, age = (0, 0.0) if log is None else log.behind([FEEDBACK], ledger["cursor"])
+    if age <= BEHIND_SECONDS:
+        yield Finding("learner", "ok", text)
+        return
+    text += f"; {count:,} are not learned from yet, the oldest for {age / 60:.0f} min"
+    yield Finding("learner", "doubt", text, "see whether it runs, and has a core of its own")
+
+
+def _saved_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # the next one takes its place just now
+        return time.time()
 
 
 def _vault(service: Service) -> Iterator[Finding]:
@@ -161,22 +178,21 @@ def _kafka(service: Service) -> Iterator[Finding]:
     told = service.shared.kafka
     if told is None:
         return
-    try:
-        warning = kafka_warning(told)
-    except UsageError as error:
-        yield Finding("kafka", "wrong", str(error))
-        return
-    if warning is not None:
-        yield Finding("kafka", "wrong", warning, "start it; votes wait in the outbox until then")
-        return
-    from feedback.kafka_settings import read_kafka
+    from feedback.kafka_settings import KafkaSettingsError, read_kafka
     from feedback.kafka_topics import KafkaTopics
 
-    refused = KafkaTopics(read_kafka(told), wanted={}).refusal()  # who writes makes topics
-    if refused is None:
-        yield Finding("kafka", "ok", "a broker answers, and takes this client")
-    else:
+    try:
+        topics = KafkaTopics(read_kafka(told), wanted={})  # who writes to topics makes them
+    except KafkaSettingsError as error:
+        yield Finding("kafka", "wrong", str(error), "docs/kafka.md says what is in the file")
+        return
+    if not topics.answers():
+        text = f"no broker accepts a connection at {topics.bootstrap}"
+        yield Finding("kafka", "wrong", text, "start it; events wait in the outbox until then")
+    elif (refused := topics.refusal()) is not None:
         yield Finding("kafka", "wrong", str(refused))
+    else:
+        yield Finding("kafka", "ok", "a broker answers, and takes this client")
 
 
 def _redis(service: Service) -> Iterator[Finding]:
@@ -263,23 +279,3 @@ def _controller(service: Service) -> Iterator[Finding]:
     if gateways is not None and not gateways:
         text = "none holds a lease on the policies that it serves"
         yield Finding("gateways", "doubt", text, "with Redis, give it to gateways and here alike")
-
-
-def _learner(service: Service) -> Iterator[Finding]:
-    saved = service.shared.folder / "learner" / "checkpoint" / "ledger.json"
-    ledger = read_ledger(service.shared.folder)
-    if ledger is None:
-        text = f"it has no checkpoint at {saved.parent.parent}"
-        yield Finding("learner", "doubt", text, "start `hearken learner`; on another machine look there")
-        return
-    minutes = (time.time() - _saved_at(saved)) / 60
-    yield Finding(
-        "learner", "ok", f"its newest checkpoint is {minutes:.0f} min old, {ledger['labels']:,} votes used"
-    )
-
-
-def _saved_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # the next one takes its place just now
-        return time.time()

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
 
 from bench._ports import free_port
 from hearken import checks
@@ -13,6 +14,8 @@ from hearken.cli import main
 from hearken.doctor import Finding, Service, _clock, look
 from hearken.settings import ServiceSettings
 from tests.deploy.world import World
+from tests.feedback.test_kafka_security import Files
+from tests.servers import KAFKA_USER, KafkaServer
 
 
 def service(world: World, gateway: str = "http://127.0.0.1:1", **changes: object) -> Service:
@@ -68,6 +71,32 @@ def test_a_folder_of_a_service_with_kafka_needs_its_broker(tmp_path: Path) -> No
         parts = found(Service(kafka, "http://127.0.0.1:1"))
     assert parts["kafka"].state == "wrong"
     assert address in parts["kafka"].text
+
+
+@pytest.mark.kafka
+def test_a_broker_that_takes_the_client_is_well_and_gets_no_topics(
+    tmp_path: Path, kafka_server: KafkaServer
+) -> None:
+    checks.ensure_secret(tmp_path)
+    client = tmp_path / "client.properties"
+    client.write_text(f"bootstrap.servers={kafka_server.bootstrap}\ntopic.prefix={tmp_path.name}.\n")
+    told = ServiceSettings(data=tmp_path, engines=(), kafka=str(client))
+    assert found(Service(told, "http://127.0.0.1:1"))["kafka"].state == "ok"
+    admin = KafkaAdminClient(bootstrap_servers=kafka_server.bootstrap)
+    assert not [topic for topic in admin.list_topics() if topic.startswith(tmp_path.name)]
+    admin.close()
+
+
+@pytest.mark.kafka
+def test_a_broker_that_refuses_the_password_is_named(tmp_path: Path, kafka_server: KafkaServer) -> None:
+    checks.ensure_secret(tmp_path)
+    client = Files(kafka_server, "", tmp_path).sasl(
+        "SCRAM-SHA-512", f"sasl.username={KAFKA_USER}\nsasl.password=wrong\n"
+    )
+    told = ServiceSettings(data=tmp_path, engines=(), kafka=str(client))
+    refused = found(Service(told, "http://127.0.0.1:1"))["kafka"]
+    assert refused.state == "wrong"
+    assert f"the user '{KAFKA_USER}' or its password" in refused.text
 
 
 def test_clocks_that_are_apart_are_told() -> None:
