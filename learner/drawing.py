@@ -19,6 +19,9 @@ COMPLETIONS_FOR_LENGTH = 2000
 """The newest in the log: their lengths say how long rollouts may be."""
 
 
+WHOLE = ("stop", "tool_calls")
+"""How an answer ends that came to its end; others met a limit, or their reader left."""
+
 CHOOSING_LEAST = 16
 """Prompts to choose a policy's scale by. With fewer it is judged as it was trained, on all that there are."""
 
@@ -139,18 +142,24 @@ class Drawing:
             if len(unheard) == count:
                 break
             group = heard if (answer.completion_id, answer.choice) in voted else unheard
-            if len(group) < count and self._could_be_rollout(answer, longest):
+            if len(group) < count and self._teaches(answer, longest):
                 group.append(answer)
         return [_as_rollout(answer, longest) for answer in [*unheard, *heard][:count]]
 
-    def _could_be_rollout(self, answer: Answer, longest: int) -> bool:
+    def _teaches(self, answer: Answer, longest: int) -> bool:
+        return (
+            not is_held_out(answer.prompt_token_ids)
+            and _is_whole(answer, longest)
+            and self._is_of_live(answer)
+        )
+
+    def _is_of_live(self, answer: Answer) -> bool:
+        """Whether live gave an answer as it gives rollouts, and it may be learned from."""
         parts = self._parts
         return (
             answer.policy_version == parts.place.live
             and answer.sampling_plain
             and bool(answer.token_ids)
-            and (answer.finish_reason != "length" or len(answer.token_ids) >= longest)
-            and not is_held_out(answer.prompt_token_ids)
             and not parts.labels.is_erased(answer.tenant, answer.user)
             and parts.model.knows((*answer.prompt_token_ids, *answer.token_ids))
         )
@@ -158,7 +167,8 @@ class Drawing:
     def of_both(self, prompts: list[list[int]], longest: int) -> tuple[list[Sample], list[Sample]]:
         """Answers of the policy and of live to the same prompts. Raises as `of_policy`.
 
-        Together, because many answers at a time cost an engine little more than a few.
+        What users got of live needs no engine. The rest is drawn together with the policy's, because many
+        answers at a time cost an engine little more than a few.
         """
         number = self._parts.place.rollouts + 1
         with ThreadPoolExecutor(1) as pool:
@@ -181,22 +191,53 @@ class Drawing:
         return parts.journal.once(f"{batch} {version}", prompts, draw)
 
     def of_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
-        """Answers of the live policy to the prompts of the newest batch. Raises as `of_policy`."""
+        """Answers of live to the prompts of the newest batch: what users got, and the rest drawn. Raises as
+        `of_policy`."""
         return self._of_live(prompts, longest, self._parts.place.rollouts)
 
     def _of_live(self, prompts: list[list[int]], longest: int, number: int) -> list[Sample]:
         batch, live = f"live {number}", self._parts.place.live
-        name = f"{batch} {live}"
-        return self._parts.journal.once(name, prompts, lambda: self._draw(live, prompts, batch, longest))
+
+        def draw() -> list[Sample]:
+            users_got = self._users_got(prompts, longest)
+            known = [users_got[key].pop() if users_got[key] else None for key in map(tuple, prompts)]
+            missing = [prompt for prompt, answer in zip(prompts, known, strict=True) if answer is None]
+            drawn = iter(self._draw(live, missing, batch, longest) if missing else [])
+            return [next(drawn) if answer is None else _as_rollout(answer, longest) for answer in known]
+
+        return self._parts.journal.once(f"{batch} {live}", prompts, draw)
+
+    def _users_got(
+        self, prompts: Sequence[Sequence[int]], longest: int
+    ) -> dict[tuple[int, ...], list[Answer]]:
+        """Live's answers to each of the prompts that users got and that could be rollouts, newest last.
+
+        Whether somebody voted on them is not asked: those that nobody votes on are better or worse than
+        others. A prompt of which an answer was cut short has none here, for the long ones would be missing.
+        """
+        found: dict[tuple[int, ...], list[Answer]] = {tuple(prompt): [] for prompt in prompts}
+        cut_short: set[tuple[int, ...]] = set()
+        for answer in chain.from_iterable(self._parts.joiner.completions.values()):
+            prompt = tuple(answer.prompt_token_ids)
+            if prompt in found and self._is_of_live(answer):
+                found[prompt].append(answer)
+                if not _is_whole(answer, longest):
+                    cut_short.add(prompt)
+        return {prompt: [] if prompt in cut_short else answers for prompt, answers in found.items()}
 
     def _draw(self, name: str, prompts: list[list[int]], batch: str, longest: int) -> list[Sample]:
         seed = f"{self._parts.settings.seed} {batch}"
         return self._parts.sampler.sample(name, prompts, max_tokens=longest, seed=seed)
 
 
+def _is_whole(answer: Answer, longest: int) -> bool:
+    """Whether an answer of the log is all that a rollout of at most `longest` tokens would have been."""
+    return answer.finish_reason in WHOLE or len(answer.token_ids) >= longest
+
+
 def _as_rollout(answer: Answer, longest: int) -> Sample:
     """What a rollout of at most `longest` tokens would have been."""
-    is_cut_off = answer.finish_reason == "length" or len(answer.token_ids) > longest
+    is_cut_off = answer.finish_reason not in WHOLE or len(answer.token_ids) > longest
     return Sample(
         list(answer.prompt_token_ids),
         list(answer.token_ids[:longest]),

@@ -52,7 +52,8 @@ def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_ar
         answered("other-policy", policy_version="policy-1-0123abcd"),
         answered("cold", sampling=Sampling(temperature=0.2)),
         answered("held-out", prompt_token_ids=HELD_OUT),
-        answered("stopped-by-its-user", finish_reason="length", token_ids=[5, 6]),
+        answered("met-a-limit", finish_reason="length", token_ids=[5, 6]),
+        answered("its-reader-left", finish_reason="abort", token_ids=[5, 6]),
         answered("not-kept", token_ids=[]),
     ]
     voted = answered("voted", token_ids=[5, 6, 7, 8], prompt_token_ids=PROMPTS[0])
@@ -77,6 +78,7 @@ def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_ar
     assert learner.drawing.logged(2, LONGEST) == found[:2]
     learner.labels.erase("default", "u_ada")
     assert not learner.drawing.logged(10, LONGEST)
+    assert not any(learner.drawing._users_got([HELD_OUT], LONGEST).values())
     log.close()
 
     measured = learner.optimiser.measure(found)
@@ -86,6 +88,54 @@ def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_ar
     assert torch.equal(torch.cat([first.logprobs, rest.logprobs]), measured.logprobs)
     assert torch.equal(measured.engine_logprobs, measured.logprobs)  # importance weights of 1
     assert measured.kl_nats_live == 0
+
+
+class Counting(EngineClient):
+    """Answers 9 to all, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.asked: list[list[int]] = []
+
+    def sample(self, model: str, prompts: list[list[int]], **options: Any) -> list[Sample]:
+        self.asked += prompts
+        return [Sample(prompt, [9], [-0.1], "9", "stop") for prompt in prompts]
+
+
+def test_live_is_asked_only_what_no_user_asked_it(folder: Path, tmp_path: Path) -> None:
+    held_out = [[1, number, 3] for number in range(10, 99) if is_held_out([1, number, 3])]
+    once, twice, other, left = held_out[:4]
+    log = SqliteLog(tmp_path / "log.db")
+    made = [
+        answered("once", prompt_token_ids=once, token_ids=[*range(10, 30)]),
+        answered("older", prompt_token_ids=twice, token_ids=[5]),
+        answered("newer", prompt_token_ids=twice, token_ids=[6]),
+        answered("of-another-policy", prompt_token_ids=other, policy_version="policy-1-0123abcd"),
+        answered("whole", prompt_token_ids=left, token_ids=[5]),
+        answered("its-reader-left", prompt_token_ids=left, token_ids=[5, 6], finish_reason="abort"),
+    ]
+    entries = [Entry(each.topic, each.key, each.value) for each in map(record, made)]
+    log.append(entries).result()
+    settings = LearnerSettings(data=tmp_path, model=str(folder / "model"), engine="http://127.0.0.1:9")
+    engine = Counting()
+    learner = Learner(
+        settings,
+        log,
+        engine,
+        Registry(tmp_path / "adapters"),
+        SharedModel(settings.model, rank=8),
+        LearnerMetrics(),
+    )
+    learner.turn(0.0)
+    prompts = [twice, once, twice, other, left, twice]
+    found = learner.drawing.of_live(prompts, LONGEST)
+    assert [each.prompt_token_ids for each in found] == prompts
+    assert [each.token_ids for each in found] == [[6], [*range(10, 16)], [5], [9], [9], [9]]
+    assert found[1].finish_reason == "length"
+    assert engine.asked == [other, left, twice]  # each answer of a user stands for one rollout
+    assert learner.drawing.of_live(prompts, LONGEST) == found
+    assert len(engine.asked) == 3  # the journal has them
+    log.close()
 
 
 def test_a_larger_step_has_more_minibatches_of_the_usual_size(folder: Path) -> None:
