@@ -94,15 +94,24 @@ def next_action(state: LearnerState, measured: Measured, limits: Limits) -> Acti
         return "give up"
     if state.stage == "offering":
         return "give up" if measured.is_live else "compare"
-    return "finish" if state.batches >= limits.steps_per_candidate else "sample"
+    return "finish" if _is_trained(state, limits) else "sample"
+
+
+def _is_trained(state: LearnerState, limits: Limits) -> bool:
+    """Whether the policy has had its steps, and is offered next if it is not already."""
+    full = state.stage == "improving" and state.batches >= limits.steps_per_candidate
+    return full or state.stage == "offering"
 
 
 def _rewards_are_due(state: LearnerState, measured: Measured, limits: Limits) -> bool:
     """After a number of new labels, or some when taste has turned. A learner that has other things to do
     waits for a fair share of all; one that can begin, begins: where votes come faster than a fit takes, there
-    are always new ones, and fits would never end."""
+    are always new ones, and fits would never end. A policy that is there is offered first: it has waited long
+    enough, and while it is on trial there is time."""
     if state.turned and state.new_labels:
         return True
+    if _is_trained(state, limits):
+        return False
     idle = state.stage in ("collecting", "waiting")
     if idle and state.updates > state.used and measured.labels - state.new_labels >= limits.min_labels:
         return False

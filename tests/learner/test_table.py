@@ -61,6 +61,16 @@ def test_an_update_waits_for_a_fair_share_of_all_votes_unless_nothing_else_is_to
     assert next_action(dataclasses.replace(waiting, new_labels=49), Measured(labels=400), LIMITS) == "wait"
 
 
+def test_a_trained_policy_is_offered_before_its_reward_models_are_fitted_again() -> None:
+    trained = LearnerState("improving", updates=1, batches=LIMITS.steps_per_candidate, new_labels=1000)
+    assert next_action(trained, SEEN, LIMITS) == "finish"
+    offering = stages.advance(trained, "finished")
+    assert next_action(offering, SEEN, LIMITS) == "compare"
+    assert next_action(stages.published(offering, "policy-1-0123abcd"), SEEN, LIMITS) == "fit"
+    assert next_action(stages.refused(offering, LIMITS), SEEN, LIMITS) == "fit"
+    assert next_action(stages.turned(offering), SEEN, LIMITS) == "fit"
+
+
 def test_a_turn_of_taste_wakes_a_learner_and_so_do_few_votes_where_votes_age_fast() -> None:
     waiting = LearnerState("waiting", updates=1, used=1, new_labels=7)
     assert next_action(waiting, SEEN, LIMITS) == "wait"
