@@ -1,7 +1,7 @@
 """Drawing prompts from the log and answers from the engine."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -150,14 +150,14 @@ class Drawing:
         return (
             not is_held_out(answer.prompt_token_ids)
             and _is_whole(answer, longest)
-            and self._is_of_live(answer)
+            and self._is_sampled(answer, self._parts.place.live)
         )
 
-    def _is_of_live(self, answer: Answer) -> bool:
-        """Whether live gave an answer as it gives rollouts, and it may be learned from."""
+    def _is_sampled(self, answer: Answer, version: str) -> bool:
+        """Whether a version gave an answer as it gives rollouts, and it may be looked at."""
         parts = self._parts
         return (
-            answer.policy_version == parts.place.live
+            answer.policy_version == version
             and answer.sampling_plain
             and bool(answer.token_ids)
             and not parts.labels.is_erased(answer.tenant, answer.user)
@@ -182,13 +182,15 @@ class Drawing:
         """
         parts, batch = self._parts, f"anchor {self._parts.place.rollouts}"
 
-        def draw() -> list[Sample]:
+        def draw(missing: list[list[int]]) -> list[Sample]:
             if version == BASE:
-                return self._draw(BASE, prompts, batch, longest)
+                return self._draw(BASE, missing, batch, longest)
             with parts.sampler.serving(parts.model.save_policy, parts.place.rollouts) as name:
-                return self._draw(name, prompts, batch, longest)
+                return self._draw(name, missing, batch, longest)
 
-        return parts.journal.once(f"{batch} {version}", prompts, draw)
+        return parts.journal.once(
+            f"{batch} {version}", prompts, lambda: self._rest_drawn(version, prompts, longest, draw)
+        )
 
     def of_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
         """Answers of live to the prompts of the newest batch: what users got, and the rest drawn. Raises as
@@ -198,19 +200,32 @@ class Drawing:
     def _of_live(self, prompts: list[list[int]], longest: int, number: int) -> list[Sample]:
         batch, live = f"live {number}", self._parts.place.live
 
-        def draw() -> list[Sample]:
-            users_got = self._users_got(prompts, longest)
-            known = [users_got[key].pop() if users_got[key] else None for key in map(tuple, prompts)]
-            missing = [prompt for prompt, answer in zip(prompts, known, strict=True) if answer is None]
-            drawn = iter(self._draw(live, missing, batch, longest) if missing else [])
-            return [next(drawn) if answer is None else _as_rollout(answer, longest) for answer in known]
+        def draw(missing: list[list[int]]) -> list[Sample]:
+            return self._draw(live, missing, batch, longest)
 
-        return self._parts.journal.once(f"{batch} {live}", prompts, draw)
+        return self._parts.journal.once(
+            f"{batch} {live}", prompts, lambda: self._rest_drawn(live, prompts, longest, draw)
+        )
+
+    def _rest_drawn(
+        self,
+        version: str,
+        prompts: list[list[int]],
+        longest: int,
+        draw: Callable[[list[list[int]]], list[Sample]],
+    ) -> list[Sample]:
+        """An answer of a version to each prompt: one that a user got, or one of those that `draw` gives to
+        the prompts that are left."""
+        users_got = self._users_got(version, prompts, longest)
+        known = [users_got[key].pop() if users_got[key] else None for key in map(tuple, prompts)]
+        missing = [prompt for prompt, answer in zip(prompts, known, strict=True) if answer is None]
+        drawn = iter(draw(missing) if missing else [])
+        return [next(drawn) if answer is None else _as_rollout(answer, longest) for answer in known]
 
     def _users_got(
-        self, prompts: Sequence[Sequence[int]], longest: int
+        self, version: str, prompts: Sequence[Sequence[int]], longest: int
     ) -> dict[tuple[int, ...], list[Answer]]:
-        """Live's answers to each of the prompts that users got and that could be rollouts, newest last.
+        """A version's answers to each of the prompts that users got and that could be rollouts, newest last.
 
         Whether somebody voted on them is not asked: those that nobody votes on are better or worse than
         others. A prompt of which an answer was cut short has none here, for the long ones would be missing.
@@ -219,7 +234,7 @@ class Drawing:
         cut_short: set[tuple[int, ...]] = set()
         for answer in chain.from_iterable(self._parts.joiner.completions.values()):
             prompt = tuple(answer.prompt_token_ids)
-            if prompt in found and self._is_of_live(answer):
+            if prompt in found and self._is_sampled(answer, version):
                 found[prompt].append(answer)
                 if not _is_whole(answer, longest):
                     cut_short.add(prompt)

@@ -78,7 +78,7 @@ def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_ar
     assert learner.drawing.logged(2, LONGEST) == found[:2]
     learner.labels.erase("default", "u_ada")
     assert not learner.drawing.logged(10, LONGEST)
-    assert not any(learner.drawing._users_got([HELD_OUT], LONGEST).values())
+    assert not any(learner.drawing._users_got("base", [HELD_OUT], LONGEST).values())
     log.close()
 
     measured = learner.optimiser.measure(found)
@@ -135,6 +135,9 @@ def test_live_is_asked_only_what_no_user_asked_it(folder: Path, tmp_path: Path) 
     assert engine.asked == [other, left, twice]  # each answer of a user stands for one rollout
     assert learner.drawing.of_live(prompts, LONGEST) == found
     assert len(engine.asked) == 3  # the journal has them
+    of_others = learner.drawing.of_anchor("policy-1-0123abcd", [other], LONGEST)
+    assert [each.token_ids for each in of_others] == [[5, 6, 7]]
+    assert len(engine.asked) == 3
     log.close()
 
 

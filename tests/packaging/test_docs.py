@@ -1,7 +1,10 @@
-"""docs/kubernetes.md tells of what there is: its alerts, values and commands are the real ones."""
+"""docs/kubernetes.md and docs/metrics.md tell of what there is: alerts, values, commands and metrics."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import yaml
 
@@ -57,3 +60,17 @@ def test_the_installation_that_is_shown_renders(helm: Run) -> None:
     made = {item["metadata"]["name"] for item in yaml.safe_load_all(result.stdout) if item}
     assert names
     assert set(names) <= made
+
+
+def test_every_metric_is_on_its_page() -> None:
+    shown = subprocess.run(
+        [sys.executable, "scripts/metrics_page.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+    page = (ROOT / "docs/metrics.md").read_text()
+    assert page == shown.stdout, "write it anew: python scripts/metrics_page.py > docs/metrics.md"
+    assert page.count("| `hearken_") > 100
