@@ -63,9 +63,9 @@ class Measured:
         import torch
 
         from learner.batching import in_buckets
-        from learner.candidate import make_probes
         from learner.model import POLICY, SharedModel
         from learner.probes import probe_items
+        from learner.probing import make_probes
 
         model = SharedModel(folder, rank=8, device="cpu", base_bits=bits)
         model.load_adapter_state(POLICY, policy)

@@ -91,7 +91,7 @@ class Trainer:
 
     def probes(self, state: State) -> list[Probe]:
         """What the trainer writes into the manifest."""
-        from learner.candidate import make_probes
+        from learner.probing import make_probes
 
         return make_probes(self._load(state).model)
 

@@ -79,7 +79,8 @@ def run(settings: SftSettings) -> int:
 
 def publish_first(registry: Registry, model: "SharedModel", report: "FineTuningReport") -> Manifest:
     """Put a policy that was fine-tuned on demonstrations into the registry as version 0."""
-    from learner.candidate import make_probes, publish
+    from learner.candidate import publish
+    from learner.probing import make_probes
 
     return publish(
         registry,

@@ -23,7 +23,8 @@ class Batch:
     states predict the targets; final: (B,) those of the last tokens; real: (R,) those that are not padding.
     positions: (R,) the real tokens' places in their own rows. pad: (B * S,) the place of each token among the
     real ones, for padding that of its row's last. lower: (R, H) the real tokens' states after the layers that
-    no adapter changes, if a pass need not begin before them.
+    no adapter changes, if a pass need not begin before them; exact_lower: the same for passes with products
+    in float32.
     """
 
     tokens: torch.Tensor
@@ -35,6 +36,7 @@ class Batch:
     positions: torch.Tensor
     pad: torch.Tensor
     lower: torch.Tensor | None = None
+    exact_lower: torch.Tensor | None = None
 
     @property
     def answers(self) -> torch.Tensor:

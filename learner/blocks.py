@@ -392,8 +392,9 @@ class PackedTrunk:
 
     def _start(self, batch: Batch, count: int, *, exact: bool) -> tuple[Tensor, int]:
         """The states (T, H) that a pass of `count` blocks starts from, and before which block that is."""
-        if batch.lower is not None and not exact and count >= self.frozen:
-            return batch.lower, self.frozen
+        lower = batch.exact_lower if exact else batch.lower
+        if lower is not None and count >= self.frozen:
+            return lower, self.frozen
         return functional.embedding(batch.tokens.flatten()[batch.real], self.embedding).float(), 0
 
     def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,8 @@ from deploy.engine import Sample
 from deploy.guards import Guard
 from deploy.manifest import GateNumbers, Manifest, Probe
 from deploy.registry import Registry, seq_of
-from learner.batching import Item
 from learner.losses import Z95
-from learner.model import POLICY, SharedModel
-from learner.probes import probe_items
+from learner.model import SharedModel
 
 
 def win_rate(candidate: torch.Tensor, live: torch.Tensor) -> tuple[float, float]:
@@ -78,33 +76,6 @@ def compare(
         response_tokens=sum(len(s.judged[1]) for s in candidate) / len(candidate),
         response_tokens_live=sum(len(s.judged[1]) for s in live) / len(live),
     )
-
-
-def make_probes(model: SharedModel, items: Sequence[Item] | None = None) -> list[Probe]:
-    """Texts with the trainer's own logprobs of the policy, by which every engine's copy is recognised.
-
-    items: prompts and answers other than those of `learner.probes`.
-    """
-    if items is None:
-        items = probe_items(model.name, model.vocab_size, model.context)
-    policy = model.answer_logprobs(items, POLICY, exact=True)
-    served = model.answer_logprobs(items, POLICY, exact=True, bf16_sums=True)
-    base = model.answer_logprobs(items, None, exact=True)
-    return [
-        Probe(
-            prompt_token_ids=list(prompt),
-            token_ids=list(answer),
-            logprobs=_rounded(policy[i, : len(answer)]),
-            bf16_logprobs=_rounded(served[i, : len(answer)]),
-            base_logprobs=_rounded(base[i, : len(answer)]),
-        )
-        for i, (prompt, answer) in enumerate(items)
-    ]
-
-
-def _rounded(logprobs: torch.Tensor) -> list[float]:
-    """As a manifest has them: seven digits are what float32 can hold."""
-    return [float(f"{x:.7g}") for x in logprobs.tolist()]
 
 
 def publish(

@@ -151,6 +151,7 @@ class Learner(Parts):
         if action in ("wait", "read"):
             self.metrics.show_phase("waiting")
             self.scoring.read_ahead()
+            self.offering.prepare()
             # Reading alone needs no checkpoint each time: the log has it.
             return self.reading.unsaved and time.monotonic() >= self.saving.next_save
         if action == "fit":

@@ -14,6 +14,7 @@ from learner.improving import Improving
 from learner.measuring import Measured
 from learner.metrics import GATE
 from learner.parts import Parts
+from learner.probing import Prober
 from learner.scaling import Tried, choose, scaled
 from learner.scoring import Scoring
 
@@ -43,6 +44,11 @@ class Offering:
     ) -> None:
         self._parts, self._drawing, self._scoring, self._improving = parts, drawing, scoring, improving
         self._guarding = guarding
+        self._prober = Prober(parts.model)
+
+    def prepare(self) -> None:
+        """Have done what the next offer needs of the base, while there is nothing else to do."""
+        self._prober.prepare()
 
     def compare(self) -> Comparison | None:
         """The offline comparison of the policy, at the scale that promises most; None when the log has no
@@ -136,7 +142,7 @@ class Offering:
             },
             offsets=parts.place.cursor,
             gate=numbers,
-            probes=candidates.make_probes(parts.model),
+            probes=self._prober.probes(),
         )
         event = Candidate.announce(
             manifest.version,

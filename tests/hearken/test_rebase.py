@@ -23,11 +23,12 @@ from feedback.opening import open_log
 from feedback.secret import load_secret
 from hearken.errors import UsageError
 from hearken.rebase import MANIFEST, RebaseSettings, run
-from learner.candidate import make_probes, publish
+from learner.candidate import publish
 from learner.features import WORDS
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel, digest_of_base
+from learner.probing import make_probes
 from learner.reading import OtherBase
 from learner.scaling import scale_policy
 from learner.settings import LearnerSettings

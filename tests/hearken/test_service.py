@@ -21,8 +21,9 @@ from deploy.registry import Registry
 from deploy.releases import Candidate, entry
 from feedback.sqlite_log import SqliteLog
 from hearken.audit import audit, read_ledger
-from learner.candidate import make_probes, publish
+from learner.candidate import publish
 from learner.model import POLICY, SharedModel
+from learner.probing import make_probes
 from tests.deploy.builders import CLEAR_GATE
 from tests.servers import free_ports
 

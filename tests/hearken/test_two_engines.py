@@ -33,8 +33,9 @@ from hearken.engine import use_cuda
 from hearken.plan import UpSettings
 from hearken.supervisor import Child, Supervisor
 from hearken.up import children
-from learner.candidate import make_probes, publish
+from learner.candidate import publish
 from learner.model import POLICY, SharedModel
+from learner.probing import make_probes
 from tests.conftest import Engine
 from tests.deploy.builders import CLEAR_GATE
 from tests.servers import free_ports

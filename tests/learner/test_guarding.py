@@ -19,12 +19,13 @@ from feedback.ids import vote_id
 from feedback.log import Entry
 from feedback.sqlite_log import SqliteLog
 from learner.batching import Item
-from learner.candidate import make_probes, publish
+from learner.candidate import publish
 from learner.fine_tuning import gradient
 from learner.guarding import Guarding
 from learner.labels import judges
 from learner.loop import Learner
 from learner.model import LIVE, POLICY
+from learner.probing import make_probes
 from learner.rollouts import RolloutSampler, is_held_out
 from learner.second_domain import ENOUGH, BadPrompts, SecondDomain
 from tests.feedback.examples import completion, record

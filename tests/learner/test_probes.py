@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from deploy.parity import can_round
-from learner.candidate import make_probes
 from learner.model import POLICY, SharedModel
 from learner.probes import ANSWER_TOKENS, CONTEXTS, MADE_UP, TEXTS, probe_items
+from learner.probing import Prober, make_probes
 from tests.learner.test_model import ITEMS, disturb
 
 
@@ -49,6 +49,28 @@ def test_a_manifest_has_the_policy_its_rest_in_bfloat16_and_the_base(random_mode
             assert getattr(probe, name) == pytest.approx(
                 row[0].tolist(), abs=0.05 if "bf16" in name else 1e-5
             )
+
+
+@pytest.mark.parametrize("layers", [1.0, 0.5])
+def test_what_is_the_bases_is_computed_once_for_all_policies(random_model: str, layers: float) -> None:
+    model = SharedModel(random_model, device="cpu", adapted_layers=layers)
+    prober = Prober(model, ITEMS)
+    prober.prepare()
+    assert bool(model.frozen_layers) == (layers < 1)
+    disturb(model, POLICY)
+    before: list[float] = []
+    for _ in range(2):
+        with torch.no_grad():
+            model.flat[POLICY].weights.mul_(1.5)
+        policy = model.answer_logprobs(ITEMS, POLICY, exact=True)
+        base = model.answer_logprobs(ITEMS, None, exact=True)
+        for row, probe in enumerate(prober.probes()):
+            count = len(probe.token_ids)
+            assert (probe.prompt_token_ids, probe.token_ids) == ITEMS[row]
+            assert probe.logprobs == pytest.approx(policy[row, :count].tolist(), abs=1e-5)
+            assert probe.base_logprobs == pytest.approx(base[row, :count].tolist(), abs=1e-5)
+        assert probe.logprobs != pytest.approx(before, abs=1e-3)  # another policy, other numbers
+        before = probe.logprobs
 
 
 @pytest.mark.parametrize("packed", [True, False])

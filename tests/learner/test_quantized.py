@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaModel
 from deploy.engine import Sample
 from hearken.planning import HELD_BITS
 from learner.batching import make_batch
-from learner.candidate import make_probes
 from learner.measuring import measure
 from learner.model import LIVE, POLICY, SharedModel
+from learner.probing import make_probes
 from learner.quantized import CannotQuantize, QuantizedLinear, Served, Stack
 from learner.ranks import Ranks
 from learner.settings import LearnerSettings

@@ -12,10 +12,11 @@ from deploy.manifest import GateNumbers
 from deploy.registry import Registry
 from deploy.releases import Decision, entry
 from feedback.sqlite_log import SqliteLog
-from learner.candidate import make_probes, publish
+from learner.candidate import publish
 from learner.loop import Learner, with_rank
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
+from learner.probing import make_probes
 from learner.settings import LearnerSettings
 from tests.learner.conftest import make_random_model
 from tests.learner.test_model import ITEMS, disturb
