@@ -171,6 +171,7 @@ class Prover:
             scratch, parent="base", after_seq=0, base_digest=self._base_digest, rank=trainer.model.rank,
             training={}, offsets={}, gate=GateNumbers(), probes=probes,
         )  # fmt: skip
+        self._fleet.look()  # it may have let go of a connection that was idle for long
         problems = self._fleet.prepare(manifest.version, time.time())
         if problems:
             return Found(False, problems[0].numbers or {"refused": problems[0].sentence})
