@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,22 @@ class _ByServer(LoadScopeScheduling):
 def _server_of(file: str) -> str:
     text = (Path(__file__).parent.parent / file).read_text()
     return next((mark for mark in ("engine", "kafka") if f"pytest.mark.{mark}" in text), file)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI (env CI=true) nothing may be lacking: a test that skips fails, unless its `skipif` says that it
+    is not for this machine."""
+    report = yield
+    if not report.skipped or os.environ.get("CI") != "true":
+        return report
+    reason = getattr(call.excinfo and call.excinfo.value, "msg", None)
+    if reason not in [mark.kwargs.get("reason") for mark in item.iter_markers("skipif")]:
+        report.outcome = "failed"
+        report.longrepr = f"in CI nothing may be skipped: {reason}"
+    return report
 
 
 @pytest.fixture(autouse=True)
