@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,3 +108,21 @@ def test_what_is_missing_fails_in_ci_and_is_skipped_elsewhere(tmp_path: Path, ci
     environment = os.environ | {"CI": ci, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert outcome in done.stdout, done.stdout
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as a link has them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)|`", r"\1", title) for title in titles)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_a_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        file, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        there = page.parent / file if file else page
+        assert there.exists(), f"{link}: there is no such file"
+        assert not anchor or anchor in anchors(there), f"{link}: there is no such heading"
