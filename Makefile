@@ -1,9 +1,9 @@
-# make setup | setup-gpu | demo | demo-real | pictures | test | test-faults | fuzz | lint | kafka | redis | lock
+# make setup | setup-gpu | demo | demo-real | pictures | test | test-fast | test-faults | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup setup-gpu demo demo-real pictures test test-faults fuzz lint tools kafka redis lock clean
+.PHONY: setup setup-gpu demo demo-real pictures test test-fast test-faults fuzz lint tools kafka redis lock clean
 
 # .venv/gpu says that setup-gpu made .venv: from then on every target takes vLLM's build for CUDA.
 LOCK := $(if $(wildcard .venv/gpu),requirements-gpu.lock,requirements.lock)
@@ -49,6 +49,10 @@ lint: setup
 # helm and kubeconform for the chart's tests; without Go those tests skip and say so
 tools: setup
 	PYTHON=$(BIN)/python scripts/tools.sh
+
+# Files that start no server and no process, and make no model: a minute on two cores.
+test-fast: setup
+	$(BIN)/pytest -n 2 --fast $(ARGS)
 
 # Two processes: half of the time of most tests is waiting for servers.
 test: setup lint tools

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,25 @@ class _ByServer(LoadScopeScheduling):
 def _server_of(file: str) -> str:
     text = (Path(__file__).parent.parent / file).read_text()
     return next((mark for mark in ("engine", "kafka") if f"pytest.mark.{mark}" in text), file)
+
+
+STARTS = re.compile(
+    r"pytest\.mark\.(engine|kafka|redis|browser)\b"
+    r"|\b(Gateway|World|FakeVllm|FakeEngine|Learner|SharedModel|random_model|subprocess|helm|hadolint)\b"
+)
+"""What the text of a test file has where its tests start a server or a process, or make a model."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-fast`."""
+    parser.addoption("--fast", action="store_true", help="only files that start nothing and make no model")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast a file that starts something is not even imported."""
+    if not config.getoption("--fast") or not collection_path.name.startswith("test_"):
+        return None
+    return STARTS.search(collection_path.read_text()) is not None or None
 
 
 @pytest.hookimpl(wrapper=True)
