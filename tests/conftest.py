@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share: real servers, started once."""
+"""What all tests share: real servers, started once, and which tests run, together or at all."""
 
 import functools
 import os
@@ -78,7 +78,7 @@ def pytest_runtest_makereport(
     """In CI (env CI=true) nothing may be lacking: a test that skips fails, unless its `skipif` says that it
     is not for this machine."""
     report = yield
-    if not report.skipped or os.environ.get("CI") != "true":
+    if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
         return report
     reason = getattr(call.excinfo and call.excinfo.value, "msg", None)
     if reason not in [mark.kwargs.get("reason") for mark in item.iter_markers("skipif")]:

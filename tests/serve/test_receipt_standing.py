@@ -1,7 +1,6 @@
 """A receipt tells of the best that came of a vote: what serves goes before what was taken back."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from deploy.stages import Outcome
 from feedback.events import Target
-from feedback.sqlite_log import SqliteLog
+from feedback.log import EventLog
 from feedback.usage import State
 from serve.receipt_store import ReceiptStore
 from tests.feedback.examples import completion, record, thumb
@@ -17,14 +16,7 @@ from tests.serve.conftest import Gateway, eventually
 from tests.serve.test_receipts import Releases, fold, post, receipt, thumbs, update
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[SqliteLog]:
-    made = SqliteLog(tmp_path / "log.db")
-    yield made
-    made.close()
-
-
-def statuses(log: SqliteLog, folder: Path, *versions: str) -> list[str]:
+def statuses(log: EventLog, folder: Path, *versions: str) -> list[str]:
     """What the read model of a whole log says that versions are."""
     store = ReceiptStore(folder / "receipts.db")
     fold(store, log, 1000)
@@ -35,7 +27,7 @@ def statuses(log: SqliteLog, folder: Path, *versions: str) -> list[str]:
 
 @pytest.mark.parametrize("end", ["harmful", "guardrail", "rolled_back"])
 def test_what_was_taken_back_is_not_called_live_whoever_took_it(
-    log: SqliteLog, tmp_path: Path, end: Outcome
+    log: EventLog, tmp_path: Path, end: Outcome
 ) -> None:
     releases = Releases(log)
     releases.offer("policy-1-aa", reward_updates=1)
@@ -47,7 +39,7 @@ def test_what_was_taken_back_is_not_called_live_whoever_took_it(
     assert statuses(log, tmp_path, "policy-1-aa", "policy-2-bb") == ["rolled_back", "rolled_back"]
 
 
-def test_a_version_is_live_until_a_newer_one_takes_its_place(log: SqliteLog, tmp_path: Path) -> None:
+def test_a_version_is_live_until_a_newer_one_takes_its_place(log: EventLog, tmp_path: Path) -> None:
     releases = Releases(log)
     for version in ("policy-1-aa", "policy-2-bb"):
         releases.offer(version, reward_updates=1)
