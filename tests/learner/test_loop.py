@@ -142,10 +142,11 @@ def test_steps_of_before_a_restart_can_be_undone(tmp_path: Path) -> None:
     ppo = PPOSettings(critic_warmup_steps=0, learning_rate=1e-2)
     stepping = learner(log, tmp_path, model, ppo=ppo)
     stepping.state = LearnerState(stage="improving", updates=1)
-    passed = []  # the policy before each step
-    for step in range(UNDO_STEPS):
-        passed.append(stepping.model.flat[POLICY].weights.detach().clone())
-        stepping.earlier.append(stepping.optimiser.snapshot())
+    passed = []  # the policy before each step that can be undone
+    for step in range(1 + UNDO_STEPS):
+        if step:  # the first one leaves live, to which nobody goes back step by step
+            passed.append(stepping.model.flat[POLICY].weights.detach().clone())
+            stepping.earlier.append(stepping.optimiser.snapshot())
         rollouts = sample(stepping.model, 8, seed=step)
         stepping.optimiser.step(stepping.optimiser.measure(rollouts), likes(rollouts))
     assert not torch.equal(passed[0], passed[1])
