@@ -18,7 +18,7 @@ RUN python scripts/image_requirements.py > base.txt \
     && pip install -c requirements.lock -r base.txt
 
 FROM base-build AS gateway-build
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY feedback feedback
 COPY deploy deploy
 COPY learner learner
@@ -32,7 +32,7 @@ RUN python scripts/image_requirements.py learner --only torch > torch.txt \
     && pip install -r torch.txt
 RUN python scripts/image_requirements.py learner quant > learner.txt \
     && pip install -c requirements.lock -r learner.txt
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY feedback feedback
 COPY deploy deploy
 COPY learner learner

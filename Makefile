@@ -1,9 +1,9 @@
-# make setup | setup-gpu | demo | demo-real | pictures | test | test-faults | fuzz | lint | kafka | redis | lock
+# make setup | setup-gpu | demo | demo-real | pictures | test | test-fast | test-faults | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup setup-gpu demo demo-real pictures test test-faults fuzz lint tools kafka redis lock clean
+.PHONY: setup setup-gpu demo demo-real pictures test test-fast test-faults fuzz lint tools kafka redis lock clean
 
 # .venv/gpu says that setup-gpu made .venv: from then on every target takes vLLM's build for CUDA.
 LOCK := $(if $(wildcard .venv/gpu),requirements-gpu.lock,requirements.lock)
@@ -50,6 +50,10 @@ lint: setup
 tools: setup
 	PYTHON=$(BIN)/python scripts/tools.sh
 
+# Files that start no server and no process, and make no model: a minute on two cores.
+test-fast: setup
+	$(BIN)/pytest -n 2 --fast $(ARGS)
+
 # Two processes: half of the time of most tests is waiting for servers.
 test: setup lint tools
 	$(BIN)/pytest -n 2 $(ARGS)
@@ -72,14 +76,14 @@ redis: setup
 # Needs uv. For the oldest Python 3.11: before 3.11.3 redis needs a package more. The overrides take vLLM's CUDA-only
 # and vision packages out; torch's own needs come with torch.
 lock:
-	uv pip compile pyproject.toml --extra learner --extra quant --extra cpu --extra parquet --extra dev --no-annotate \
+	uv pip compile pyproject.toml --extra learner --extra quant --extra cpu --extra demo --extra parquet --extra dev --no-annotate \
 	  --no-header --python-version 3.11 --override <(printf '%s\n' 'torch==2.13.0' "torchvision; sys_platform == 'never'" \
 	    "torchaudio; sys_platform == 'never'" "torchcodec; sys_platform == 'never'") \
 	  | grep -v -E '^(torch|triton|nvidia-|cuda-)' > requirements.lock.new
 	{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.full
 	mv requirements.lock.full requirements.lock && rm requirements.lock.new
 	grep -v '^#' requirements.lock > requirements-gpu.lock.new
-	uv pip compile pyproject.toml --extra learner --extra quant --extra gpu --extra parquet --extra dev --no-annotate \
+	uv pip compile pyproject.toml --extra learner --extra quant --extra gpu --extra demo --extra parquet --extra dev --no-annotate \
 	  --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_35 --output-file requirements-gpu.lock.new
 	{ head -3 requirements-gpu.lock; cat requirements-gpu.lock.new; } > requirements-gpu.lock.full
 	mv requirements-gpu.lock.full requirements-gpu.lock && rm requirements-gpu.lock.new

@@ -1,4 +1,4 @@
-"""Whether more of a metric is better, by its name: harm has names that everybody knows, and so has good.
+"""Directions of metrics by their names: harm has names that everybody knows, and so has good.
 
 A name is read word by word (`Toxicity-Score`, `errorRate`, `latency_ms`). What is on neither list, and what
 has a word of both (`complaint_resolution`), says nothing: whoever sends such a metric says its direction.

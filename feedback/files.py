@@ -1,4 +1,4 @@
-"""What files are used for all over: one process at a time, and what must survive a power cut."""
+"""Uses of files that many modules share: one process at a time, and what must survive a power cut."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""Which judgements an import has heard already: the same again, and the same rater's newer one."""
+"""Judgements that an import has heard already: the same again, and the same rater's newer one."""
 
 import hashlib
 import json

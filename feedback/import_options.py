@@ -1,4 +1,4 @@
-"""What the importing person said about rows, read from the texts of flags or of a request's query."""
+"""Options of an import, read from the texts of flags or of a request's query."""
 
 from collections.abc import Sequence
 from typing import Any

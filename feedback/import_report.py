@@ -1,4 +1,4 @@
-"""What became of the rows of an import, for people and for programs."""
+"""Report of what became of the rows of an import, for people and for programs."""
 
 from collections import Counter
 from dataclasses import dataclass, field

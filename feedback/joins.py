@@ -1,4 +1,4 @@
-"""What a joiner remembers: which completions there are, and which votes wait for one."""
+"""A joiner's memory: which completions there are, and which votes wait for one."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is wrong with a topic that exists, and what the broker's refusal of a client means: pure functions."""
+"""Checks of a topic that exists, and of what a broker's refusal of a client means: pure functions."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What the programs show of records that were lost before they were read."""
+"""Metrics of records that were lost before they were read."""
 
 from collections import Counter as Tally
 

@@ -1,4 +1,4 @@
-"""What a process opens: which log, which shared store (there are two kinds of each), and the texts' keys."""
+"""Opening of log, shared store (there are two kinds of each) and keys of texts, as a process needs them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What stands beside the embedded log's file: who has it open, how far it got, whether it is damaged.
+"""Guard files beside the embedded log's: who has it open, how far it got, whether it is damaged.
 
 log.db-lock      everyone who has the log open shares this lock; who mends it holds it alone
 log.db-mark      an id that was durable, written after each commit: a file that ends before it lost rows

@@ -1,4 +1,4 @@
-"""What lies in the file of the embedded log: its tables, and the statements on them.
+"""Tables of the embedded log's file, and the statements on them.
 
 `refused` has entries that a broker would not take, `dead_letters` records that a reader could not use.
 `heads` has a line per topic: the offset that its next record gets, the lowest offset that is still kept, and

@@ -1,4 +1,4 @@
-"""What the learner tells of each step of its optimiser: the record that the story of a run is drawn from.
+"""Records of the learner's steps, from which the story of a run is drawn.
 
 A record lies in the topic of updates, below 500 bytes. It is appended once a checkpoint holds the step: one
 that a killed learner had not saved is taken again and told once. A crash between checkpoint and log makes the

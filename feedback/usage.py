@@ -1,4 +1,4 @@
-"""What the learner tells about votes: which of them each reward-model update used.
+"""Records of the votes that each update of the reward model used.
 
 One update names only the votes whose state changed since the update before, so each vote is named about
 twice in its life, and the whole history says exactly which votes any update was fitted to.

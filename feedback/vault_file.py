@@ -1,4 +1,4 @@
-"""What lies in the file of a vault: wrapped keys, and which users were erased.
+"""The file of a vault: wrapped keys, and which users were erased.
 
 SQLite with a rollback journal and not a write-ahead log: gateways and the learner of a cluster have the vault
 on one shared volume, and a write-ahead log needs the shared memory of one machine. Locks are POSIX's.

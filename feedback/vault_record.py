@@ -1,4 +1,4 @@
-"""What a data folder remembers of the vault that it was used with: the vault's id, in a file of its own."""
+"""Record in a data folder of the vault that it was used with: the vault's id, in a file of its own."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What votes weigh by their age, and how fast that is to fade.
+"""Weights of votes by their age, and the choice of how fast they fade.
 
 A vote's age is how many came after it, so a service with few votes does not forget by the clock. Those count
 that train or judge, each with what it weighs: nobody ages others' votes faster than a rater's cap allows, and

@@ -1,4 +1,4 @@
-"""Which prompts of the log the engine can be asked. A refusal is not an absence: waiting does not help it."""
+"""The log's prompts that the engine can be asked. A refusal is not an absence: waiting does not help it."""
 
 import logging
 from collections.abc import Sequence

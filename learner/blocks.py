@@ -75,6 +75,7 @@ class Adapted:
             y.add_(self.bias)
         if self.down is None:
             return y, (narrow, None, None)
+        # low = x A', spread = scale B: y = x W' + low spread'. Both are kept: they are R wide.
         low, spread = torch.mm(x, self.down.detach().t()), self.spread()
         if run.bf16_sums:
             return add_in_bf16(y, torch.mm(low, spread.t())), (narrow, low, spread)
@@ -89,6 +90,7 @@ class Adapted:
         dx = torch.mm(dy.to(factors), self.weight.to(factors)).to(dy.dtype) if wants_input else None
         if self.down is None or narrow is None or low is None or spread is None:
             return dx, []
+        # The chain rule, W frozen: d_low = dy spread, dA = d_low' x, d_spread = dy' low, dx = dy W + d_low A.
         d_low = torch.mm(dy, spread)
         if dx is not None:
             dx.addmm_(d_low, self.down.detach())
@@ -96,6 +98,8 @@ class Adapted:
 
     def _parts(self, d_up: Tensor, d_down: Tensor) -> list[Tensor]:
         """The gradients of `parameters` from those of all B as one (O, R) and of all A as one (R, H)."""
+        # Of d_up only the blocks on the diagonal are anybody's; one product with the others in it is faster
+        # than one for each projection. `spread` has the scale in it, so dB = scale times its block.
         rank, row, parts = self.up[0].shape[1], 0, []
         for index, part in enumerate(self.up):
             block = d_up[row : row + len(part), index * rank : (index + 1) * rank]
@@ -107,18 +111,23 @@ class Adapted:
 def add_in_bf16(y: Tensor, change: Tensor) -> Tensor:
     """y + change, float32, with what is left of `change` when an engine has y and the sum in bfloat16:
     nothing of a change below half of y's last bit."""
+    # y itself stays float32, as the trainer has it: of the engine's two roundings only what they make of the
+    # change is taken.
     rounded = y.bfloat16().float()
     return y + (rounded + change).bfloat16().float().sub_(rounded)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """RMSNorm (Zhang & Sennrich 2019) of x: (T, H), and 1 / rms: (T, 1)."""
+    # The norm and its square, not the mean of squares: that would be a second (T, H).
     inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return (x * inverse).mul_(weight), inverse
 
 
 def norm_backward(dy: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
     """The gradient of `norm`'s input."""
+    # y_j = w_j x_j r with r = (|x|^2 / H + eps)^-1/2, and dr / dx_i = -r^3 x_i / H. So with g = w dy
+    # dx_i = r g_i - (r^3 / H) (g . x) x_i. That eps counts is in r, for which `inverse` was kept.
     g = dy * weight
     along = torch.linalg.vecdot(g, x).unsqueeze(-1).mul_(inverse**3).div_(-x.shape[-1])
     return g.mul_(inverse).addcmul_(x, along)
@@ -126,9 +135,11 @@ def norm_backward(dy: Tensor, x: Tensor, inverse: Tensor, weight: Tensor) -> Ten
 
 def rotate_(heads: Tensor, cos: Tensor, sin: Tensor, sign: int = 1) -> Tensor:
     """Rotary positions (Su et al. 2021) in place on (T, h, d); cos, sin: (T, 1, d / 2); sign -1: back."""
+    # A pair that turns together is (i, i + d / 2), as in transformers, not two neighbours as in the paper. A
+    # rotation's transpose is the rotation back, so the gradient takes sign -1.
     half = heads.shape[-1] // 2
     one, two = heads[..., :half], heads[..., half:]
-    kept = one * sin
+    kept = one * sin  # before `one` is overwritten
     one.mul_(cos).addcmul_(two, sin, value=-sign)
     two.mul_(cos).add_(kept, alpha=sign)
     return heads
@@ -151,6 +162,8 @@ class _Queries(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, inverse, *saved = ctx.saved_tensors
         block, run = ctx.block, ctx.run
+        # Padding comes after the real tokens of its row, so under causal attention none of these saw it, and
+        # its own gradient is zero: that of the real places is all of it.
         dy = grads[0].index_select(0, run.real).to(x.dtype)
         rotate_(block.turning(dy), run.cos, run.sin, -1)
         dx, parts = ctx.adapted.backward(dy, saved, ctx.needs_input_grad[0])
@@ -174,7 +187,7 @@ class _Rest(torch.autograd.Function):
         both, saved_2 = gates.forward(normed, run)
         gate, up = both.chunk(2, -1)
         y, saved_3 = down.forward(functional.silu(gate).mul_(up), run)
-        kept = both.to(run.factors)
+        kept = both.to(run.factors)  # before the activation, whose derivative wants it
         ctx.save_for_backward(middle, inverse, kept, places, *saved_1, *saved_2, *saved_3)
         ctx.block, ctx.groups, ctx.mixed, ctx.factors = block, (out, gates, down), mixed.shape, run.factors
         return y.add_(middle)
@@ -186,14 +199,19 @@ class _Rest(torch.autograd.Function):
         both = kept.to(middle.dtype)
         gate, up = both.chunk(2, -1)
         d_inner, parts_3 = down.backward(grads[0], saved[6:])
+        # inner = silu(gate) up, so d_up = d_inner silu(gate) and d_gate = d_inner up silu'(gate). Both become
+        # halves of one tensor, for the next product wants them side by side. d_up comes first: for d_gate
+        # d_inner is multiplied in place.
         d_both = torch.empty_like(both)
         d_gate, d_up = d_both.chunk(2, -1)
         torch.mul(d_inner, functional.silu(gate), out=d_up)
         torch.ops.aten.silu_backward(d_inner.mul_(up), gate, grad_input=d_gate)
         d_normed, parts_2 = gates.backward(d_both, saved[3:6])
+        # Around each half of the block goes the residual stream, along which a gradient passes as it is.
         d_middle = norm_backward(d_normed, middle, inverse, block.norm_2).add_(grads[0])
         d_taken, parts_1 = out.backward(d_middle, saved[:3])
         assert d_taken is not None
+        # Places that were not taken, padding among them, had no part in the output.
         d_mixed = d_taken.new_zeros(ctx.mixed, dtype=ctx.factors)
         d_mixed.index_copy_(0, places, d_taken.to(ctx.factors))
         d_x = d_middle if ctx.needs_input_grad[1] else None
@@ -274,6 +292,7 @@ class Block:
 
     def _attend(self, padded: Tensor, run: Run) -> Tensor:
         """Causal attention (B * S, h d) of queries, keys and values (B * S, (h + 2 k) d)."""
+        # Rows are padded at their ends alone: causal attention needs no mask, so it takes its fast kernel.
         parts = padded.view(run.rows, run.width, -1, self.head)
         sizes = [self.heads, self.kv_heads, self.kv_heads]
         q, k, v = (part.transpose(1, 2) for part in torch.split(parts, sizes, 2))
@@ -315,6 +334,8 @@ def _adapted(
         return Adapted(*base, None, (), 0.0)
     downs = [layer.lora_A[adapter].weight for layer in group]
     ups = [layer.lora_B[adapter].weight for layer in group]
+    # All A of a group lie one after the other in the adapter's flat tensor (`FlatAdapter`), so their stack is
+    # a view, and has what Adam does to them at once. A copy would have to be made anew after every update.
     first = downs[0].detach()
     down = first.as_strided((sum(len(part) for part in downs), first.shape[1]), first.stride())
     if any(
@@ -364,7 +385,7 @@ class PackedTrunk:
         count = len(self.blocks) if layers is None else layers
         x, first = self._start(batch, count, exact=exact)
         for index, block in enumerate(self.blocks[first:count], first):
-            taken = wanted if index == count - 1 else None
+            taken = wanted if index == count - 1 else None  # before, others' attention wants every state
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block.forward, x, run, taken, use_reentrant=False, preserve_rng_state=False)
             else:

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: calibration error, and the temperature that makes it small."""
+"""Calibration of probabilities: how far they are from what happens, and the temperature that mends it."""
 
 import math
 from dataclasses import dataclass, field

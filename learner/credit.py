@@ -1,4 +1,4 @@
-"""Which tokens of an answer earned its reward: what each span of it adds to the score of what stands before.
+"""Rewards of an answer's tokens: what each span of it adds to the score of what stands before.
 
 A reward that comes with the last token praises or blames all of an answer's tokens alike, and what single
 ones did has to be found out from many answers. The reward models here can score an answer's beginning as

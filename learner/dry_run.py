@@ -1,4 +1,4 @@
-"""What an optimiser makes of the votes in the log: trained and compared with live, and nothing published.
+"""Dry run of an optimiser on the votes in the log: trained and compared with live, and nothing published.
 
 A dry run is the learner itself up to the comparison that its gate would judge. It begins at what is live, as
 if no vote had been used yet. It reads what is in the log when it starts, and writes nothing there; what it

@@ -1,4 +1,4 @@
-"""What votes say of answers to those who learn from votes themselves: which are drawn, and what each says.
+"""Examples for those who learn from votes: which votes are drawn, and what each says of answers.
 
 A vote gives one example. That of two answers is a pair: a comparison, a correction (the written answer beats
 its original), a ranking (two of its answers, others each time). That of one answer is a thumb or a rating.

@@ -1,4 +1,4 @@
-"""What a reward model sees of an answer: fixed features from the frozen base, computed once per answer.
+"""Features of answers for reward models: fixed ones from the frozen base, computed once per answer.
 
 A kind of reward model sees some of them (`Kind`). Occurrence asks whether a token is said at all, so
 that saying it again is worth nothing; the states of the base's layers carry what single tokens do not, their

@@ -1,4 +1,4 @@
-"""What an offered policy has forgotten: the evidence for each of the gate's guards (`deploy.guards`)."""
+"""Evidence of what an offered policy has forgotten, for each of the gate's guards (`deploy.guards`)."""
 
 import logging
 import re

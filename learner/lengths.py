@@ -1,4 +1,4 @@
-"""How long rollouts may be, and how the KL limits follow the length of answers. Pure; no torch here."""
+"""Lengths of rollouts, and KL limits that follow the length of answers. Pure; no torch here."""
 
 import math
 from collections.abc import Sequence

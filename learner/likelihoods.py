@@ -1,4 +1,4 @@
-"""How likely votes are under scores: one likelihood for each kind of vote, all of them on the same scores.
+"""Likelihoods of votes under scores: one for each kind of vote, all of them on the same scores.
 
 comparison   Bradley-Terry; a tie counts half for each
 correction   a comparison that the written answer wins, maybe with a margin

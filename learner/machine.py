@@ -1,4 +1,4 @@
-"""What this machine is good at, and how its memory is best kept."""
+"""This machine's fast arithmetic, and how its memory is best kept."""
 
 import ctypes
 import sys

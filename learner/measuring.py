@@ -1,4 +1,4 @@
-"""What is known of rollouts before PPO learns from them."""
+"""Measurements of rollouts, before an optimiser learns from them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

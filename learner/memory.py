@@ -1,4 +1,4 @@
-"""What the learner remembers in a file rather than in every checkpoint: joins, raters, labels, features.
+"""The learner's memory in a file rather than in every checkpoint: joins, raters, labels, features.
 
     <folder>/memory.db
 

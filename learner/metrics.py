@@ -1,4 +1,4 @@
-"""What the learner shows to Prometheus."""
+"""The learner's metrics for Prometheus."""
 
 import math
 from collections import Counter as Tally

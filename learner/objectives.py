@@ -1,4 +1,4 @@
-"""What a vote is about: whether an answer is liked, whether it is safe, whether it is true.
+"""Objectives that votes are about: an answer is liked, is safe, is true.
 
 Every vote says whether an answer is liked, which is "helpful" here. The reasons given with it say more:
 

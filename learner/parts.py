@@ -1,4 +1,4 @@
-"""What a learner is made of, wired once. Each phase of its loop is given all of it and uses what it needs."""
+"""The parts of a learner, wired once. Each phase of its loop is given all of them and uses what it needs."""
 
 import dataclasses
 from collections import deque

@@ -1,4 +1,4 @@
-"""Which votes wait: those of new raters, those of one rater that come in a burst, and those of brigades."""
+"""Quarantine of votes: of new raters, of one rater in a burst, and of brigades."""
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence

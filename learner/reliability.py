@@ -1,4 +1,4 @@
-"""How much the votes of models weigh: by how often each of them agrees with people.
+"""Weights of models' votes, by how often each model agrees with people.
 
 A judge model votes on far more pairs than people do, and it may be wrong in the same way each time: what it
 weighs is learned from the pairs on which people voted too. Where it agrees with their votes in a share `a` of

@@ -1,4 +1,4 @@
-"""Which labels stay when there are more than the store has room for: the newest half, and a sample of others.
+"""Reservoir of labels where there are more than room for: the newest half stays, and a sample of others.
 
 The sample is stratified by day and rater: days share the room equally as far as they have votes, in a day its
 raters do, and no rater has more than a fifth of all unless there are hardly any others. So neither a busy day

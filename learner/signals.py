@@ -1,4 +1,4 @@
-"""What a vote says to the reward model: a signal is a label of a kind that `learner.likelihoods` knows.
+"""Signals of votes to the reward model: labels of a kind that `learner.likelihoods` knows.
 
 thumbs, comparison, rating   themselves; that both answers are bad is a tie
 ranking                      itself, with the value 1: that it is right

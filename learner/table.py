@@ -1,4 +1,4 @@
-"""What the learner does next: a pure function of its state, of what it sees, and of its limits.
+"""The learner's next action: a pure function of its state, of what it sees, and of its limits.
 
 Nothing here reads a clock, a log or a model.
 

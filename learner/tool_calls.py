@@ -1,4 +1,4 @@
-"""Whether an answer calls a tool as it should: one of those in its prompt, with arguments that can be read.
+"""Check of an answer's calls of tools: of those in its prompt, with arguments that can be read.
 
 Of the forms in which models write calls, these are known: JSON between <tool_call> tags (Hermes, Qwen), a
 JSON list after [TOOL_CALLS] (Mistral), and bare JSON (Llama 3). Arguments are under "arguments" or

@@ -1,4 +1,4 @@
-"""How much each rater's votes weigh in training, and why.
+"""Trust in raters: how much the votes of each weigh in training, and why.
 
 Weight follows from agreement. Before the reward model is fitted to a vote, it predicts it; a rater whose
 votes are predicted as well as everyone's has weight 1, one whose votes agree no better than chance has 0.

@@ -1,4 +1,4 @@
-"""Whether people like something else by now: an e-process on the log-loss of votes, in the order they come.
+"""Test of a turn of taste: an e-process on the log-loss of votes, in the order they come.
 
 A vote is foreseen by the reward model before the model learns from it. Null hypothesis: the vote is what the
 model expected but for a share `turn_share` of votes that say the opposite of what is expected, which covers

@@ -1,4 +1,4 @@
-"""What the learner has seen of its policy since it was live's copy, for `learner.self_check` to judge."""
+"""Observations of the policy since it was live's copy, for `learner.self_check` to judge."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What each vote weighs in a fit: by its sender, by its source, and by the bootstrap of a head."""
+"""Weights of votes in a fit: by sender, by source, and by the bootstrap of a head."""
 
 import hashlib
 import math

@@ -1,12 +1,13 @@
-"""Fixtures that several rooms' tests share: real servers, started once."""
+"""What all tests share: real servers, started once, and which tests run, together or at all."""
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,43 @@ class _ByServer(LoadScopeScheduling):
 def _server_of(file: str) -> str:
     text = (Path(__file__).parent.parent / file).read_text()
     return next((mark for mark in ("engine", "kafka") if f"pytest.mark.{mark}" in text), file)
+
+
+STARTS = re.compile(
+    r"pytest\.mark\.(engine|kafka|redis|browser)\b|\b(Gateway|World|FakeVllm|FakeEngine|subprocess)\b"
+    r"|\b(Learner|SharedModel|random_model|tiny_model|importorskip|helm|hadolint|promtool)\b"
+)
+"""What the text of a test file has where its tests start a server or a process, or make a model."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-fast`."""
+    parser.addoption("--fast", action="store_true", help="only files that start nothing and make no model")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast a file that starts something, or damages things for long, is not even imported."""
+    if not config.getoption("--fast") or not collection_path.name.startswith("test_"):
+        return None
+    if collection_path.parent.name == "faults":
+        return True
+    return STARTS.search(collection_path.read_text()) is not None or None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI (env CI=true) nothing may be lacking: a test that skips fails, unless its `skipif` says that it
+    is not for this machine."""
+    report = yield
+    if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
+        return report
+    reason = getattr(call.excinfo and call.excinfo.value, "msg", None)
+    if reason not in [mark.kwargs.get("reason") for mark in item.iter_markers("skipif")]:
+        report.outcome = "failed"
+        report.longrepr = f"in CI nothing may be skipped: {reason}"
+    return report
 
 
 @pytest.fixture(autouse=True)

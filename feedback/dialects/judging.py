@@ -1,4 +1,4 @@
-"""Which columns may judge an answer: what judges and is not understood is never passed over.
+"""Columns that may judge an answer: what judges and is not understood is never passed over.
 
 An answer without a judgement is imitated. So a column beside it is left out only when its name is known
 to say

@@ -1,4 +1,4 @@
-"""What a row of a file can turn out to say, and what the importing person said about rows."""
+"""Meanings that a row of a file can turn out to have, and what the importing person said about rows."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

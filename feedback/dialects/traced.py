@@ -1,4 +1,4 @@
-"""What tracing services keep of a call: its input as messages, and its output as an answer."""
+"""Calls as tracing services keep them: input as messages, and output as an answer."""
 
 from typing import Any
 

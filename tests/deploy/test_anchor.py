@@ -9,7 +9,9 @@ import pytest
 
 from deploy import anchor
 from deploy.betting import log_evidence
+from deploy.controller import STANDING_SECONDS
 from deploy.evidence import EvidenceRules, Reading
+from deploy.evidence_reader import TOPICS
 from deploy.quarantine import UNSERVED_SECONDS
 from deploy.release import LIVES_REMEMBERED, quiet
 from deploy.replay import replayed
@@ -18,6 +20,7 @@ from deploy.table import RoutingTable, assign
 from deploy.why import why
 from feedback.events import FEEDBACK
 from tests.deploy.certified import entries_of, named, verified, with_value
+from tests.deploy.test_controller import Sips
 from tests.deploy.test_release import RULES as WITHOUT
 from tests.deploy.world import MakeWorld, World
 
@@ -73,6 +76,9 @@ def test_an_anchor_begins_where_nothing_else_goes_on_and_turns_each_period() -> 
     assert state.standing == Standing(
         live=LIVE, period=1, began_at=200.0, first_epoch=8, cursor={"feedback/0": 5}
     )
+    scope = anchor.scope(state.standing, BEFORE)
+    assert (scope.side(LIVE, 8), scope.side(BEFORE, 8)) == ("new", "old")
+    assert scope.side(LIVE, 7) is None, "its user may be another one in this period"
     assert not anchor.is_due(state, RULES, 1199.0)
     assert anchor.is_due(state, RULES, 1200.0)
 
@@ -281,6 +287,58 @@ def test_a_period_ends_and_what_it_found_goes_on(make_world: MakeWorld) -> None:
     world.tick()
     shown = world.metrics.registry.get_sample_value("hearken_anchor_evidence")
     assert shown == pytest.approx(second.evidence + 1 / 6 + 1 / 3)
+
+
+def test_a_period_has_the_votes_of_its_own_users_alone(make_world: MakeWorld) -> None:
+    world = make_world(**OPTIONS | {"anchor_seconds": 20.0})
+    live_by_promotion(world)
+    world.taste = lambda served: 0.5
+    world.now += 1
+    heard = world.pass_time(until="anchored")
+    world.now += 1
+    silent = world.pass_time(until="anchored", users=0)
+    assert (heard.numbers["period"], silent.numbers["period"]) == (2, 3)
+    pairs = heard.numbers["pairs"]
+    assert isinstance(pairs, int)
+    assert pairs > 0
+    assert silent.numbers["pairs"] == 0
+
+
+def unread(make_world: MakeWorld, chance: float, **options: float) -> World:
+    """A world where live and its anchor got many votes (live's are up with this chance) while no controller
+    looked; the one that begins now needs several rounds to read them."""
+    world = make_world(**OPTIONS | options)
+    live_by_promotion(world)
+    world.taste = lambda served: chance if served != "base" else 0.7
+    for _ in range(6):
+        world.serve("live", 60)
+        world.serve("anchor", 60)
+        world.now += 10
+    world.kill_controller(Sips(world.log))
+    return world
+
+
+def test_late_harm_is_no_verdict_before_all_that_is_in_the_log_was_read(make_world: MakeWorld) -> None:
+    world = unread(make_world, 0.1, anchor_seconds=1000.0)
+    rounds = 0
+    while world.outcomes[-1] != "harmful" and rounds < 30:
+        world.now += STANDING_SECONDS  # it is judged no more often
+        world.tick()
+        rounds += 1
+    assert world.decisions[-1].outcome == "harmful"
+    assert world.decisions[-1].cursor == world.log.end(TOPICS)
+    assert rounds > 2, "or nothing was ever half read"
+
+
+def test_a_period_ends_with_all_its_votes(make_world: MakeWorld) -> None:
+    world = unread(make_world, 0.7)
+    rounds = 0
+    while world.outcomes.count("anchored") < 2 and rounds < 30:
+        world.tick()
+        rounds += 1
+    assert (world.decisions[-1].outcome, world.decisions[-1].numbers["period"]) == ("anchored", 2)
+    assert world.decisions[-1].cursor == world.log.end(TOPICS)
+    assert rounds > 2, "or nothing was ever half read"
 
 
 def test_an_anchor_that_no_engine_can_serve_is_done_without(make_world: MakeWorld) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from deploy.engine import EngineClient
+from deploy.evidence_reader import TOPICS
 from deploy.fleet import Fleet
 from deploy.manifest import Manifest
 from deploy.one_engine import Problem
 from deploy.releases import append_command, entry
 from deploy.replay import audit
 from deploy.stages import ReleaseState
-from feedback.log import Entry, EventLog
+from feedback.log import Cursor, Entry, EventLog, Record
 from tests.deploy.builders import GOOD_GATE, many_probes, publish
 from tests.deploy.world import MakeWorld, World
 
@@ -454,6 +455,38 @@ def test_a_killed_controller_is_continued_to_the_same_verdicts(make_world: MakeW
     killed = run_killing(make_world(), every=3)
     assert undisturbed[-1].startswith("Promoted")
     assert killed == undisturbed
+
+
+class Sips:
+    """A log that gives a few records at a time, so that one round of a controller is not all there is."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.append, self.end, self.close = log.append, log.end, log.close
+        self.hold, self.release_hold, self.bury = log.hold, log.release_hold, log.bury
+        self._read = log.read
+
+    def read(
+        self, topics: Sequence[str], cursor: Cursor, limit: int = 1000, wait_seconds: float = 0.0
+    ) -> tuple[list[Record], dict[str, int]]:
+        return self._read(topics, cursor, min(limit, 10), wait_seconds)
+
+
+def test_no_verdict_before_all_that_is_in_the_log_was_read(world: World) -> None:
+    manifest = world.offer()
+    world.pass_time(until="started", users=0)
+    world.taste = lambda version: 0.1 if version == manifest.version else 0.8
+    for _ in range(6):  # much more than it takes, while no controller looks
+        world.serve("canary", 60)
+        world.serve("control", 60)
+        world.now += 10
+    world.kill_controller(Sips(world.log))
+    rounds = 0
+    while "harmful" not in world.outcomes and rounds < 30:
+        world.tick()
+        rounds += 1
+    assert world.decisions[-1].outcome == "harmful"
+    assert world.decisions[-1].cursor == world.log.end(TOPICS)
+    assert rounds > 2, "or nothing was ever half read"
 
 
 class Crash(Exception):

@@ -1,5 +1,6 @@
 """Release steps as pure functions: each stage's ways out, and that nothing else is possible."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import get_args
 
@@ -13,6 +14,7 @@ from deploy.parity import UNTOLD, Parity, Rough
 from deploy.release import Known, ReleaseRules, Rung
 from deploy.scope import Scope
 from deploy.stages import TRANSITIONS, IllegalTransition, Outcome, ReleaseState, Stage, picture, step
+from deploy.table import assign
 from tests.deploy.builders import GOOD_GATE
 
 RULES = ReleaseRules(
@@ -117,6 +119,18 @@ def test_evidence_promotes_at_once_and_keeps_a_holdback() -> None:
     assert state.cursor == QUIET.cursor
     assert state.scope() == Scope(table.epoch, NEW, OLD), "fresh evidence only"
     assert promoted.numbers["pairs"] == 212
+
+
+def test_a_promotion_takes_the_new_version_from_nobody() -> None:
+    """Users are not drawn anew: that would give the old version back to some who had the new one."""
+    before = canary(0.25)
+    promoted = release.judge(before, RULES, known("promote"), 201.0)
+    assert promoted is not None
+    tables = before.table, promoted.state.table
+    ways = Counter(tuple(table.version(assign(f"u{i}", table)) for table in tables) for i in range(4000))
+    assert set(ways) == {(NEW, NEW), (OLD, NEW), (OLD, OLD)}
+    assert ways[NEW, NEW] / 4000 == pytest.approx(0.25, abs=0.03)
+    assert ways[OLD, OLD] / 4000 == pytest.approx(0.05, abs=0.02)
 
 
 @pytest.mark.parametrize(("state", "back"), [(canary(0.25), OLD), (holdback(), OLD)])

@@ -10,7 +10,7 @@ from feedback.examples import Example
 from feedback.exports import EXPORTS, NotInLayout
 from feedback.tables import read_rows
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "preferences"
+DATA = Path(__file__).parents[1] / "data"  # in the layouts of files that people share
 
 ASKED = ({"role": "user", "content": "Where is it?"},)
 TALK = (
@@ -310,18 +310,16 @@ def test_the_same_judgement_has_one_identity_in_every_layout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "kind", "rows"),
+    ("file", "kind"),
     [
-        ("dpo_en_demo.json", "comparison", 299),
-        ("kto_en_demo.json", "thumbs", 300),
-        ("alpaca_en_demo.json", "demonstration", 999),
+        ("sharegpt_pairs.json", "comparison"),
+        ("labelled_messages.json", "thumbs"),
+        ("alpaca.json", "demonstration"),
     ],
 )
-def test_real_files_are_read_whole(file: str, kind: str, rows: int) -> None:
-    if not REAL.exists():
-        pytest.skip(f"the preference data is not at {REAL}")
-    examples = [parse(row, "auto") for _, row, _ in read_rows(REAL / file) if row is not None]
-    assert [example.kind for example in examples] == [kind] * rows
+def test_files_that_people_share_are_read_whole(file: str, kind: str) -> None:
+    examples = [parse(row, "auto") for _, row, _ in read_rows(DATA / file) if row is not None]
+    assert [example.kind for example in examples] == [kind] * 6
 
 
 @pytest.mark.parametrize(

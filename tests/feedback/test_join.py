@@ -2,12 +2,13 @@
 
 import random
 from collections.abc import Iterable
+from itertools import permutations
 from pathlib import Path
 
 import orjson
 import pytest
 
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback
+from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback, Target
 from feedback.join import Joiner, Label
 from feedback.joins import Window
 from feedback.log import Record
@@ -84,6 +85,18 @@ def test_a_comparison_named_the_other_way_round_means_the_same(value: float, wor
     assert (label.value, label.label) == (1.0 - value, word)
 
 
+@pytest.mark.parametrize("named", [("c1", "c2"), ("c2", "c1")])
+@pytest.mark.parametrize("reference", [None, "c1", "c2"])
+def test_which_answer_was_shown_first_stays_true_however_they_are_named(
+    named: tuple[str, str], reference: str | None
+) -> None:
+    vote = comparison(*named, 1.0, revision=1).model_copy(update={"presented": [1, 0]})
+    roles = {name: "reference" if name == reference else "answer" for name in named}
+    [label] = feed(Joiner(), *(completion(name, role=role) for name, role in roles.items()), vote)
+    shown = [label.answers[side].completion_id for side in label.presented]
+    assert shown == [named[1], named[0]]
+
+
 @pytest.mark.parametrize(("answer", "reference"), [("c1", "c2"), ("c2", "c1")])
 @pytest.mark.parametrize("named_first", ["answer", "reference"])
 def test_the_users_own_arm_comes_before_the_reference(answer: str, reference: str, named_first: str) -> None:
@@ -108,6 +121,22 @@ def test_records_that_cannot_be_used_are_counted_and_skipped() -> None:
     assert joiner.feed([*unusable, Record(RELEASES, 0, 0, "k", b"not ours")]) == []
     assert joiner.poison == len(unusable)
     assert len(feed(joiner, completion("c1"), thumb("c1", 1.0, revision=1))) == 1
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize(
+    ("voted_at", "meant"), [(0.5, "early"), (1.0, "early"), (2.0, "early"), (3.5, "late")]
+)
+def test_an_id_of_ones_own_means_the_newest_answer_up_to_the_vote(
+    order: tuple[int, ...], voted_at: float, meant: str
+) -> None:
+    """A regenerated answer may have the id of the one before; an older vote is not about it."""
+    answers = [completion("early", at=1.0), completion("late", at=3.0)]
+    vote = thumb("x", 1.0, 1).model_copy(update={"targets": [Target(external_id="msg-1")], "at": voted_at})
+    events = [*(each.model_copy(update={"external_id": "msg-1"}) for each in answers), vote]
+    joiner = Joiner()
+    found = final(feed(joiner, events[i]) for i in order)
+    assert [answer.completion_id for answer in found[vote.event_id].answers] == [meant]
 
 
 def test_a_vote_for_a_choice_that_was_never_given_is_counted() -> None:

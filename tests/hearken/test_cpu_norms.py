@@ -5,19 +5,21 @@ from typing import Any
 import pytest
 import torch
 
+from hearken.engine import use_cuda
+
+pytestmark = pytest.mark.skipif(use_cuda(), reason="a GPU has kernels of its own")
+
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2**-7}
 
 
 @pytest.fixture(scope="module")
 def norm() -> Any:
-    vllm = pytest.importorskip("vllm", reason="vLLM is not installed")
+    pytest.importorskip("vllm", reason="vLLM is not installed")
     layernorm = pytest.importorskip("vllm.model_executor.layers.layernorm")
     from vllm.config import CompilationConfig, VllmConfig, set_current_vllm_config
 
     from hearken import cpu_norms
 
-    if not vllm.platforms.current_platform.is_cpu():
-        pytest.skip("a GPU has kernels of its own")
     cpu_norms.register()
     config = VllmConfig(compilation_config=CompilationConfig(mode=0, custom_ops=["all"]))  # as with LoRA
     with set_current_vllm_config(config):

@@ -19,7 +19,7 @@ from feedback.secret import load_secret
 from feedback.tables import count_rows, read_rows, write_rows
 from hearken.cli import main
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "preferences"
+DATA = Path(__file__).parents[1] / "data"  # in the layouts of files that people share
 TALK = ({"role": "user", "content": "Where is my parcel?"},)
 EXAMPLES = [
     Example("comparison", TALK, ("On its way.", "No idea."), 1.0, rater="ada", at=1763600000.0, tags=("a",)),
@@ -231,14 +231,12 @@ def test_the_bar_knows_how_many_rows_there_are(tmp_path: Path) -> None:
         assert count_rows(tmp_path / f"rows.{suffix}") == len(EXAMPLES)
 
 
-@pytest.mark.parametrize("name", ["dpo_en_demo.json", "kto_en_demo.json", "alpaca_en_demo.json"])
-def test_real_files_survive_the_round(run: Run, tmp_path: Path, name: str) -> None:
-    if not REAL.exists():
-        pytest.skip(f"the preference data is not at {REAL}")
+@pytest.mark.parametrize("name", ["sharegpt_pairs.json", "labelled_messages.json", "alpaca.json"])
+def test_files_that_people_share_survive_the_round(run: Run, tmp_path: Path, name: str) -> None:
     out, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
-    assert run("import", "one", REAL / name) == 0
+    assert run("import", "one", DATA / name) == 0
     assert run("export", "one", out) == 0
-    assert {e.identity for e in map(_unnamed, read(out))} == {e.identity for e in read(REAL / name)}
+    assert {e.identity for e in map(_unnamed, read(out))} == {e.identity for e in read(DATA / name)}
     assert run("import", "two", out) == 0
     assert run("export", "two", again) == 0
     assert sorted(map(repr, read(again))) == sorted(map(repr, read(out)))

@@ -220,8 +220,9 @@ def test_a_report_is_json_with_the_whole_story(tmp_path: Path) -> None:
                 3, "promoted", version,
                 canary_users=40, control_users=42, evidence_promote=21.5, evidence_harm=0.1, pairs=40,
             ),
-            decision(4, "guardrail", "policy-2-00000000"),
-            decision(5, "rolled_back", "policy-3-00000000"),
+            decision(4, "finished", version),  # which is not what became of it
+            decision(5, "guardrail", "policy-2-00000000"),
+            decision(6, "rolled_back", "policy-3-00000000"),
         ],
         evaluation=Evaluation(
             version=version,

@@ -5,6 +5,13 @@ from pathlib import Path
 import pytest
 
 from bench._shapes import make_random_model
+from learner.machine import has_fast_bf16
+
+
+def need_fast_bf16() -> None:
+    """Skip a test of the compiled code where the processor has not what it is made of."""
+    if not has_fast_bf16():
+        pytest.skip("the compiled code needs a processor with AVX512-BF16")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from feedback.labels import Label
 from learner.ages import LEAP, Fading, ages_of, faded
 from learner.features import WORDS, AnswerFeatures
 from learner.model import SharedModel
+from learner.reliability import MODEL
 from learner.reward import RewardModel
 from learner.settings import RewardSettings
 from tests.learner.test_reward import UTILITIES, make_votes, same
@@ -43,6 +44,11 @@ def test_an_age_is_the_weight_of_what_came_after() -> None:
     assert ages_of([], 0.2) == []
     assert ages_of(thumbs(4), 0.5) == [3.0, 2.0, 1.0, 0.0]
     assert ages_of(thumbs(4, weight=0.25), 0.5) == [0.75, 0.5, 0.25, 0.0]  # half trusted, half as ageing
+
+
+def test_a_models_votes_have_an_age_and_give_none() -> None:
+    first, judged, last = thumbs(3)
+    assert ages_of([first, dataclasses.replace(judged, source=MODEL), last], 0.5) == [1.0, 1.0, 0.0]
 
 
 def test_nobody_ages_the_votes_of_others_by_voting_a_thousand_times() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from bench._shapes import make_random_model
 from learner.batching import Batch, Item, make_batch
 from learner.features import PREFIXES, READ, STATES, WORDS, AnswerFeatures, Kind, prefix_ends
-from learner.machine import has_fast_bf16
 from learner.model import SharedModel
+from tests.learner.conftest import need_fast_bf16
 from tests.learner.votes import answer
 
 ITEMS: list[Item] = [((3, 4, 5), (7, 8, 9, 2)), ((3, 4), (7, 7, 2)), ((6, 5, 4, 3), ()), ((9,), (30,))]
@@ -19,8 +19,8 @@ ITEMS: list[Item] = [((3, 4, 5), (7, 8, 9, 2)), ((3, 4), (7, 7, 2)), ((6, 5, 4, 
 
 @pytest.mark.parametrize("how", ["packed", "transformers", "native"])
 def test_states_of_several_layers_come_from_one_pass(random_model: str, how: str) -> None:
-    if how == "native" and not has_fast_bf16():
-        pytest.skip("this processor multiplies in float32 only")
+    if how == "native":
+        need_fast_bf16()
     model = SharedModel(
         random_model, device="cpu", packed=how != "transformers", bf16_products=how == "native"
     )
@@ -34,8 +34,7 @@ def test_states_of_several_layers_come_from_one_pass(random_model: str, how: str
 
 
 def test_native_states_are_those_of_a_pass_for_each_layer(random_model: str) -> None:
-    if not has_fast_bf16():
-        pytest.skip("this processor multiplies in float32 only")
+    need_fast_bf16()
     model = SharedModel(random_model, device="cpu", bf16_products=True)
     batch = make_batch(ITEMS)
     found = model.layer_states(batch, [0, 1, 2], batch.answers)

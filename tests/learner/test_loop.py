@@ -15,15 +15,18 @@ from feedback.log import Cursor, Entry, LogUnavailable, Place, Record
 from feedback.opening import open_sealer
 from feedback.sqlite_log import SqliteLog
 from learner import checkpoint
+from learner.improving import UNDO_STEPS
 from learner.labels import LabelStore
 from learner.loop import Learner
 from learner.metrics import LearnerMetrics
-from learner.model import SharedModel
+from learner.model import POLICY, SharedModel
 from learner.reading import READ_LIMIT
 from learner.scoring import READ_AHEAD
-from learner.settings import LearnerSettings
+from learner.settings import LearnerSettings, PPOSettings
+from learner.stages import LearnerState
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
+from tests.learner.test_ppo import likes, sample
 
 VOTES = 3000
 
@@ -48,7 +51,7 @@ def log(tmp_path: Path) -> Iterator[Slow]:
     log.close()
 
 
-def learner(log: SqliteLog, data: Path, model: str, **settings_: int) -> Learner:
+def learner(log: SqliteLog, data: Path, model: str, **settings_: object) -> Learner:
     asked = {"min_labels": 10**9, **settings_}
     settings = LearnerSettings(data=data, model=model, engine="http://127.0.0.1:9", **asked)  # type: ignore[arg-type]
     return Learner(
@@ -131,6 +134,33 @@ def test_a_learner_that_dies_at_every_turn_comes_to_the_same(log: Slow, tmp_path
     assert dying.joiner.completions == whole.joiner.completions
     votes = whole.labels.judging[:50]
     assert dying.reward.predictions(votes) == whole.reward.predictions(votes)
+
+
+def test_steps_of_before_a_restart_can_be_undone(tmp_path: Path) -> None:
+    make_random_model(tmp_path / "model")
+    log, model = SqliteLog(tmp_path / "log.db"), str(tmp_path / "model")
+    ppo = PPOSettings(critic_warmup_steps=0, learning_rate=1e-2)
+    stepping = learner(log, tmp_path, model, ppo=ppo)
+    stepping.state = LearnerState(stage="improving", updates=1)
+    passed = []  # the policy before each step that can be undone
+    for step in range(1 + UNDO_STEPS):
+        if step:  # the first one leaves live, to which nobody goes back step by step
+            passed.append(stepping.model.flat[POLICY].weights.detach().clone())
+            stepping.earlier.append(stepping.optimiser.snapshot())
+        rollouts = sample(stepping.model, 8, seed=step)
+        stepping.optimiser.step(stepping.optimiser.measure(rollouts), likes(rollouts))
+    assert not torch.equal(passed[0], passed[1])
+    stepping.save()
+    stepping.memory.close()
+
+    again = learner(log, tmp_path, model, ppo=ppo)
+    assert again.resume()
+    measured = again.optimiser.measure(sample(again.model, 8, seed=9))
+    for before in reversed(passed):
+        again.improving.undo(measured)
+        assert torch.equal(again.model.flat[POLICY].weights, before)
+    again.memory.close()
+    log.close()
 
 
 def test_a_checkpoint_of_before_there_was_a_memory_is_gone_on_from(log: Slow, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,19 @@ def test_the_memory_says_which_checkpoint_counts(tmp_path: Path) -> None:
     memory.commit(3)
     with pytest.raises(checkpoint.CheckpointLost, match="no checkpoint 3"):
         checkpoint.load(tmp_path, memory.step)
+
+
+def test_what_an_attempt_wrote_before_it_failed_is_undone_and_nothing_else(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.raters["u"] = (0.5, 1)
+    with pytest.raises(sqlite3.IntegrityError), memory.attempt():
+        memory.raters.update({"u": (0.5, 2), "v": (None, 1)})  # type: ignore[dict-item]
+    assert memory.raters["u"] == (0.5, 1)
+    with memory.attempt():
+        memory.raters["u"] = (0.5, 3)
+    memory.commit(1)
+    memory.close()
+    assert Memory(tmp_path).raters["u"] == (0.5, 3)
 
 
 def test_a_file_that_is_none_or_of_another_layout_is_told(tmp_path: Path) -> None:

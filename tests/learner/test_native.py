@@ -14,13 +14,17 @@ from torch.nn.functional import cosine_similarity
 
 from learner import native
 from learner.batching import Item, make_batch
-from learner.machine import has_fast_bf16
 from learner.model import LIVE, POLICY, SharedModel
+from tests.learner.conftest import need_fast_bf16
 from tests.learner.test_batching import some_items
 from tests.learner.test_blocks import KINDS, SIZES, saved
 from tests.learner.test_model import disturb
 
-pytestmark = pytest.mark.skipif(not has_fast_bf16(), reason="this processor multiplies in float32 only")
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_bf16() -> None:
+    need_fast_bf16()
+
 
 ITEMS: list[Item] = [
     *some_items(9, seed=4),

@@ -431,6 +431,20 @@ def test_the_gradient_of_a_batch_is_the_sum_over_its_shards_by_their_tokens(mode
     assert torch.allclose(alone, whole, atol=1e-5 * float(whole.abs().max()), rtol=1e-4)
 
 
+def test_a_token_that_the_engine_drew_too_often_counts_less_by_as_much(model: SharedModel) -> None:
+    """A token weighs pi_trainer / pi_engine: the same as an advantage of so many times its size."""
+    ppo = moved_model(model)
+    rollouts = sample(model, 12, seed=16)
+    measured = ppo.measure(rollouts)
+    rows, advantages = list(range(12)), advantages_of(rollouts, measured.mask.shape[1])
+    engine_over_trainer = torch.tensor([2.0, 2 / 3]).repeat(LONGEST)[: measured.mask.shape[1]]
+    apart = engine_over_trainer.log()
+    weighed = ppo.gradient(measured, advantages * torch.exp(-apart), rows).clone()
+    other = dataclasses.replace(measured, engine_logprobs=measured.logprobs + apart)
+    found = ppo.gradient(other, advantages, rows)
+    assert torch.allclose(found, weighed, atol=1e-5 * float(weighed.abs().max()), rtol=1e-4)
+
+
 def test_measured_states_and_logprobs_are_those_of_each_answer_alone(model: SharedModel) -> None:
     ppo = moved_model(model)
     model.max_tokens = 40  # several buckets

@@ -161,6 +161,18 @@ def test_comparisons_and_usage(real: Gateway, engine: Engine) -> None:
 
 
 def test_leaving_aborts_the_request_in_the_engine(real: Gateway, engine: Engine) -> None:
+    for _ in range(10):  # a fast engine may be done before the client has left
+        event = left_early(real)
+        (choice,) = event.choices
+        if choice.finish_reason != "length":
+            break
+    assert choice.finish_reason == "abort"
+    assert len(choice.token_ids) < 400
+    assert_exact(event, engine)
+
+
+def left_early(real: Gateway) -> Completion:
+    """What is logged of a stream that its client leaves after the first word."""
     body = {"model": "hearken", "messages": MESSAGES, "stream": True, "ignore_eos": True, "max_tokens": 400}
     with real.http.stream("POST", "/v1/chat/completions", json=body) as answer:
         chunks = (json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {"))
@@ -170,12 +182,7 @@ def test_leaving_aborts_the_request_in_the_engine(real: Gateway, engine: Engine)
         return any(c.completion_id == first["id"] for c in real.completions())
 
     eventually(logged, "the cut completion is logged")
-    (choice,) = real.completion(first["id"]).choices
-    if choice.finish_reason == "length":
-        pytest.skip("the engine was done before the client left")
-    assert choice.finish_reason == "abort"
-    assert len(choice.token_ids) < 400
-    assert_exact(real.completion(first["id"]), engine)
+    return real.completion(first["id"])
 
 
 def test_the_official_client_sees_openais_errors(real: Gateway) -> None:

@@ -1,5 +1,6 @@
 """A gateway tells which policies it still needs, and never mixes two in an answer."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -7,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy.leases import KEY, Lease, held
 from deploy.table import RoutingTable
 from feedback.log import EventLog
 from feedback.shared import SharedStore, SharedUnavailable
+from serve.leases import Leases
 from tests.serve.conftest import Gateway, Start, eventually, serving
 from tests.serve.fake_vllm import FakeVllm, Trouble
 
@@ -87,6 +91,26 @@ def test_a_client_that_leaves_lets_go(gateway: Gateway, fake: FakeVllm, shared: 
         gateway.decide(RoutingTable(epoch=2))
         eventually(lambda: held(shared) == {OLD}, "held")
     eventually(lambda: held(shared) == frozenset(), "let go")
+
+
+def test_a_version_is_held_until_the_last_of_its_answers_has_ended(shared: SharedStore) -> None:
+    leases, table = Leases(shared, conversation_seconds=60), RoutingTable(epoch=2, live=NEW)
+    with leases.using(OLD):
+        with leases.using(OLD):
+            pass
+        asyncio.run(leases.hold(table))
+        assert held(shared) == {OLD, NEW}, "one of two has ended"
+    asyncio.run(leases.hold(table))
+    assert held(shared) == {NEW}
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(60.0, {OLD, NEW}), (0.0, {NEW})])
+def test_a_gateway_that_starts_holds_what_was_live_for_conversations_that_it_never_saw(
+    shared: SharedStore, seconds: float, kept: set[str]
+) -> None:
+    leases = Leases(shared, conversation_seconds=seconds)
+    asyncio.run(leases.hold(RoutingTable(epoch=2, live=NEW), former=[OLD]))
+    assert held(shared) == kept
 
 
 def test_a_gateway_that_ends_in_order_gives_its_lease_up(

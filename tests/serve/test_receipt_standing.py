@@ -1,14 +1,66 @@
 """A receipt tells of the best that came of a vote: what serves goes before what was taken back."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.stages import Outcome
+from feedback.events import Target
+from feedback.log import EventLog
 from feedback.usage import State
+from serve.receipt_store import ReceiptStore
+from tests.feedback.examples import completion, record, thumb
 from tests.serve.conftest import Gateway, eventually
-from tests.serve.test_receipts import Releases, post, receipt, thumbs, update
+from tests.serve.test_receipts import Releases, fold, post, receipt, thumbs, update
+
+
+def statuses(log: EventLog, folder: Path, *versions: str) -> list[str]:
+    """What the read model of a whole log says that versions are."""
+    store = ReceiptStore(folder / "receipts.db")
+    fold(store, log, 1000)
+    found = [store.version(version) for version in versions]
+    store.close()
+    return [str(each["status"]) for each in found if each is not None]
+
+
+@pytest.mark.parametrize("end", ["harmful", "guardrail", "rolled_back"])
+def test_what_was_taken_back_is_not_called_live_whoever_took_it(
+    log: EventLog, tmp_path: Path, end: Outcome
+) -> None:
+    releases = Releases(log)
+    releases.offer("policy-1-aa", reward_updates=1)
+    releases.decide("promoted", "policy-1-aa", live="policy-1-aa")
+    releases.decide(end, "policy-1-aa")
+    releases.offer("policy-2-bb", reward_updates=2)
+    releases.decide("started", "policy-2-bb")
+    releases.decide(end, "policy-2-bb")
+    assert statuses(log, tmp_path, "policy-1-aa", "policy-2-bb") == ["rolled_back", "rolled_back"]
+
+
+def test_a_version_is_live_until_a_newer_one_takes_its_place(log: EventLog, tmp_path: Path) -> None:
+    releases = Releases(log)
+    for version in ("policy-1-aa", "policy-2-bb"):
+        releases.offer(version, reward_updates=1)
+        releases.decide("promoted", version, live=version)
+    assert statuses(log, tmp_path, "policy-1-aa", "policy-2-bb") == ["replaced", "live"]
+
+
+@pytest.mark.parametrize(("voted_at", "meant"), [(0.5, "early"), (2.0, "early"), (3.5, "late")])
+def test_a_receipt_means_the_answer_that_training_means(tmp_path: Path, voted_at: float, meant: str) -> None:
+    """Of an id of the client's own, the newest answer up to the vote (tests/feedback/test_join.py)."""
+    vote = thumb("x", 1.0, 1).model_copy(update={"targets": [Target(external_id="msg-1")], "at": voted_at})
+    answers = [
+        completion(name, at=at).model_copy(update={"external_id": "msg-1"})
+        for name, at in (("early", 1.0), ("late", 3.0))
+    ]
+    store = ReceiptStore(tmp_path / "receipts.db")
+    assert store.fold([record(each) for each in (*answers, vote)], {}, {"feedback/0": 1})
+    found = store.vote(vote.event_id)
+    store.close()
+    assert found is not None
+    assert [answer["id"] for [answer] in found["answers"]] == [meant]
 
 
 def voted_and_learned(gateway: Gateway) -> str:

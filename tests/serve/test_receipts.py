@@ -358,6 +358,17 @@ def test_the_read_model_is_the_same_in_any_pieces_and_after_it_is_lost(tmp_path:
     log.close()
 
 
+def test_each_use_of_a_vote_ends_where_the_next_one_begins(tmp_path: Path) -> None:
+    log, store = SqliteLog(tmp_path / "log.db"), ReceiptStore(tmp_path / "receipts.db")
+    update(log, 1, ("fb-1", 1, "training"))
+    update(log, 2, ("fb-1", 1, "evicted"))
+    update(log, 4, ("fb-1", 2, "training"))
+    fold(store, log, 1000)
+    assert [(use["since"], use["until"]) for use in store.uses("fb-1")] == [(1, 2), (2, 4), (4, None)]
+    store.close()
+    log.close()
+
+
 OF_BEFORE = """
 DROP TABLE votes; DROP TABLE versions; ALTER TABLE live DROP COLUMN fence;
 CREATE TABLE votes (
