@@ -159,7 +159,7 @@ class Prover:
     def __init__(self, url: str, folder: Path, base_digest: str, limits: ParityLimits) -> None:
         self._folder, self._base_digest = folder, base_digest
         self._registry = Registry(folder / "adapters")
-        self._fleet = Fleet([EngineClient(url, 600.0)], self._registry, limits)
+        self._fleet = Fleet([EngineClient(url, 600.0)], self._registry, limits, round_seconds=600.0)
         self._fleet.look()
 
     def prove(self, trainer: Trainer, state: State, probes: list[Probe]) -> Found:
@@ -171,7 +171,6 @@ class Prover:
             scratch, parent="base", after_seq=0, base_digest=self._base_digest, rank=trainer.model.rank,
             training={}, offsets={}, gate=GateNumbers(), probes=probes,
         )  # fmt: skip
-        self._fleet.look()  # it may have let go of a connection that was idle for long
         problems = self._fleet.prepare(manifest.version, time.time())
         if problems:
             return Found(False, problems[0].numbers or {"refused": problems[0].sentence})
