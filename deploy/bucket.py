@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,13 +70,13 @@ class Bucket:
     """The objects below s3://BUCKET/PREFIX. Names of objects are below the prefix.
 
     wait: called while the server is away, before it is asked again; without it, `RegistryAway` is raised, and
-    for `REST_SECONDS` at once. Everything here may raise that.
+    for `rest_seconds` at once. Everything here may raise that.
     """
 
-    def __init__(self, url: str, wait: Wait | None = None) -> None:
+    def __init__(self, url: str, wait: Wait | None = None, rest_seconds: float = REST_SECONDS) -> None:
         self.url = url.rstrip("/")
         self._bucket, self._prefix = split_url(url)
-        self._wait = wait
+        self._wait, self._rest_seconds = wait, rest_seconds
         self.away: RegistryAway | None = None  # why it cannot be used at present
         self._asked_at = float("-inf")
         self._lock = threading.Lock()
@@ -171,14 +171,15 @@ class Bucket:
         answer = s3.get_object(Bucket=self._bucket, Key=self._prefix + key)
         if most is not None and answer["ContentLength"] > most:
             raise ValueError(f"{self.url}/{key} has {answer['ContentLength']} bytes, {most} are allowed")
-        with answer["Body"] as body:
+        with closing(answer["Body"]) as body:
             yield from body.iter_chunks(_BLOCK)
 
     def _ask(self, work: Callable[[Any], T]) -> T:
         """Do some work with the client, again and again where `wait` says so."""
         while True:
             away = self.away
-            if self._wait is None and away is not None and time.monotonic() - self._asked_at < REST_SECONDS:
+            rested = time.monotonic() - self._asked_at >= self._rest_seconds
+            if self._wait is None and away is not None and not rested:
                 raise away
             try:
                 return self._once(work)

@@ -47,14 +47,14 @@ def _lent(bucket: Bucket, fetcher: Fetcher, folder: Path) -> Iterator[str]:
     place = f"{ROLLOUTS}{folder.name}/"
     names = [*files, MANIFEST]
     try:
-        for name in names:
-            bucket.put(place + name, folder / name)
-        path = fetcher.bring(folder.name, file_digest(folder / MANIFEST))
-    except RegistryAway as error:
-        raise EngineDown(str(error)) from error
-    except (RegistryError, Taken) as error:
-        raise EngineError(str(error)) from error
-    try:
+        try:
+            for name in names:
+                bucket.put(place + name, folder / name)
+            path = fetcher.bring(folder.name, file_digest(folder / MANIFEST))
+        except RegistryAway as error:
+            raise EngineDown(str(error)) from error
+        except (RegistryError, Taken) as error:
+            raise EngineError(str(error)) from error
         yield path
     finally:
         with suppress(RegistryAway):
