@@ -193,7 +193,7 @@ class Bucket:
             with self._told():
                 found = work(self._client())
         except RegistryAway as error:
-            if self.away is None:
+            if str(self.away) != str(error):
                 logger.warning("%s", error)
             self.away, self._asked_at = error, time.monotonic()
             raise
@@ -215,24 +215,27 @@ class Bucket:
                 from botocore.config import Config
                 from botocore.session import Session
 
-                self._made = Session().create_client(
-                    "s3",
-                    config=Config(
-                        connect_timeout=CONNECT_SECONDS,
-                        read_timeout=SILENT_SECONDS,
-                        retries={"mode": "standard", "total_max_attempts": 2},
-                        # The manifest says what bytes have to be; not every server knows S3's newer sums.
-                        request_checksum_calculation="when_required",
-                        response_checksum_validation="when_required",
-                    ),
+                config = Config(
+                    connect_timeout=CONNECT_SECONDS,
+                    read_timeout=SILENT_SECONDS,
+                    retries={"mode": "standard", "total_max_attempts": 2},
+                    # The manifest says what bytes have to be; not every server knows S3's newer sums.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
                 )
+                try:
+                    self._made = Session().create_client("s3", config=config)
+                except ValueError as error:
+                    raise RegistryAway(
+                        f"{self.url}: AWS's settings cannot be used: {_line(error)}"
+                    ) from error
             return self._made
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         """What the client raises, in our own words."""
         try:
-            from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+            from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
         except ImportError as error:
             raise RegistryAway(f"{self.url} needs a client of S3: pip install 'hearken[s3]'") from error
         try:
@@ -244,7 +247,7 @@ class Bucket:
                 f"{self.url}: there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                 "whatever else AWS's tools read"
             ) from error
-        except (HTTPClientError, BotoCoreError) as error:
+        except BotoCoreError as error:
             raise RegistryAway(f"{self.url} does not answer: {_line(error)}") from error
 
     def _refused(self, answer: dict[str, Any]) -> Exception:

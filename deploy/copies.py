@@ -21,6 +21,7 @@ from deploy.registry import (
     COLLECTED,
     MANIFEST,
     Collected,
+    RegistryAway,
     RegistryError,
     UnknownVersion,
     check_digest,
@@ -68,23 +69,30 @@ class Copies:
     def fetch(self, name: str, digest: str | None = None) -> Path:
         """The folder of a copy, which is made if need be.
 
-        Raises `UnknownVersion`, `RegistryError` for what is not as its manifest says, and `RegistryAway`.
+        Raises `UnknownVersion`, `RegistryError` for what is not as its manifest says, and `RegistryAway`, also
+        for a disk that is full.
         """
         found = self.here(name, digest)
         if found is not None:
             return found
-        with self._draft() as draft:
-            data = self.manifest(name)
-            check_digest(data, self._where(name), digest)
-            for file, recorded in self._files(name, data).items():
-                self._fetch_file(name, file, recorded, draft / file)
-            (draft / MANIFEST).write_bytes(data)
-            fsync(draft / MANIFEST)
-            draft.chmod(0o755)  # an engine may run as another user
-            fsync(draft)
-            self._show(draft, self._folder / name)
-        self._prune(name)
+        try:
+            with self._draft() as draft:
+                self._fetch(name, digest, draft)
+                self._show(draft, self._folder / name)
+            self._prune(name)
+        except OSError as error:  # a full disk
+            raise RegistryAway(f"{self._where(name)} cannot be copied to {self._folder}: {error}") from error
         return self._folder / name
+
+    def _fetch(self, name: str, digest: str | None, draft: Path) -> None:
+        data = self.manifest(name)
+        check_digest(data, f"{self._where(name)}/{MANIFEST}", digest)
+        for file, recorded in self._files(name, data).items():
+            self._fetch_file(name, file, recorded, draft / file)
+        (draft / MANIFEST).write_bytes(data)
+        fsync(draft / MANIFEST)
+        draft.chmod(0o755)  # an engine may run as another user
+        fsync(draft)
 
     def manifest(self, name: str) -> bytes:
         """A manifest's bytes, from the bucket. Raises as `fetch`."""

@@ -25,6 +25,13 @@ class Fetcher:
         host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
         self.url = f"http://{host}:{port}"
 
+    def answers(self, seconds: float) -> bool:
+        """Whether it answers within some seconds."""
+        try:
+            return httpx.get(f"{self.url}/health", timeout=seconds, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     def bring(self, name: str, digest: str) -> str:
         """The path at which the engine finds an adapter. digest: of its manifest.
 
