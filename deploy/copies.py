@@ -69,8 +69,8 @@ class Copies:
     def fetch(self, name: str, digest: str | None = None) -> Path:
         """The folder of a copy, which is made if need be.
 
-        Raises `UnknownVersion`, `RegistryError` for what is not as its manifest says, and `RegistryAway`, also
-        for a disk that is full.
+        Raises `UnknownVersion`, `RegistryError` for what is not as its manifest says, and `RegistryAway`,
+        which a full disk is, too.
         """
         found = self.here(name, digest)
         if found is not None:

@@ -92,6 +92,7 @@ def run_learner(config: Config) -> int:
     settings = learner_settings(config)
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    from deploy.registry import RegistryAway, RegistryError
     from learner.adapters import LayersTooFew, RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
@@ -100,7 +101,10 @@ def run_learner(config: Config) -> int:
 
     try:
         run(settings)
-    except (LogError, LearnerBusy, RankGone, RankTooLow, LayersTooFew, CannotQuantize) as error:
+    except (
+        *(LogError, RegistryAway, RegistryError, LearnerBusy),
+        *(RankGone, RankTooLow, LayersTooFew, CannotQuantize),
+    ) as error:
         raise UsageError(f"the learner cannot run: {error}", code=1) from error
     return 0
 

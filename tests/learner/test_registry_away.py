@@ -1,4 +1,4 @@
-"""What a learner does while the bucket of adapters is away: it waits, says so, and ends when it is told to."""
+"""What a learner does while the bucket of adapters is away: it waits, says so, and ends when told to."""
 
 import threading
 from pathlib import Path
