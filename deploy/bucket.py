@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -155,15 +156,14 @@ class Bucket:
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there count as deleted."""
 
-        def drop(s3: Any, some: Sequence[str]) -> None:
+        def drop(some: Sequence[str], s3: Any) -> None:
             named = [{"Key": self._prefix + key} for key in some]
             found = s3.delete_objects(Bucket=self._bucket, Delete={"Objects": named, "Quiet": True})
             for error in found.get("Errors", ()):
                 raise RegistryAway(f"{self.url} does not delete {error['Key']}: {error.get('Message')}")
 
         for first in range(0, len(keys), _DELETED_AT_ONCE):
-            some = keys[first : first + _DELETED_AT_ONCE]
-            self._ask(lambda s3, some=some: drop(s3, some))
+            self._ask(partial(drop, keys[first : first + _DELETED_AT_ONCE]))
 
     # -- asking -----------------------------------------------------------------------------------------
 

@@ -20,9 +20,8 @@ def needed(history: History, held: Collection[str]) -> dict[str, str]:
     if state is None:
         raise ValueError("there is no decision in this log, so nothing is known of what serves")
     found = dict.fromkeys(held, "a gateway uses it")
-    for asked in (*history.candidates, *history.commands):
-        if asked.version is not None:
-            found[asked.version] = "a decision on it is due"
+    asked = [*(each.version for each in history.candidates), *(each.version for each in history.commands)]
+    found |= {version: "a decision on it is due" for version in asked if version is not None}
     found |= dict.fromkeys(state.lives, "it was live and can be gone back to")
     found |= dict.fromkeys(state.table.adapters, "the table in force names it")
     if state.standing is not None:
