@@ -34,6 +34,7 @@ MAX_BYTES = 64 * 2**20
 _BLOCK = 2**20
 _DELETED_AT_ONCE = 1000  # S3's limit
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[^?#]*))?")
+_STRANGER = ("InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "XAdminUserNotFound")
 _GONE, _TAKEN = ("NoSuchKey", "404"), ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 Wait = Callable[[RegistryAway], None]
@@ -260,7 +261,7 @@ class Bucket:
         message = f"{code}, {_line(told.get('Message') or 'without a word')}"
         if code == "NoSuchBucket":
             return RegistryAway(f"{self.url}: there is no bucket {self._bucket}; make it, or mend the name")
-        if status in (401, 403):
+        if status in (401, 403) or code in _STRANGER:
             return RegistryAway(
                 f"{self.url} does not let us in ({message}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
                 "and what they may do"

@@ -80,6 +80,22 @@ class Machine:
         self.engine.stop()
 
 
+class Fetchers:
+    """A `hearken fetch` at each address, in folders of their own, for the length of a block."""
+
+    def __init__(self, folder: Path, registry: str, port: int) -> None:
+        self._machines = [Machine(folder / host, host, port, registry) for host in HOSTS]
+
+    def __enter__(self) -> list[Path]:
+        for machine in self._machines:
+            machine.start()
+        return [machine.folder for machine in self._machines]
+
+    def __exit__(self, *_: object) -> None:
+        for machine in self._machines:
+            machine.close()
+
+
 @pytest.fixture
 def port() -> int:
     return free_port()
