@@ -46,7 +46,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# helm and kubeconform for the chart's tests; without Go those tests skip and say so
+# helm and kubeconform for the chart's tests, an S3 server for the registry's; without Go those tests skip and say so
 tools: setup
 	PYTHON=$(BIN)/python scripts/tools.sh
 
@@ -76,14 +76,14 @@ redis: setup
 # Needs uv. For the oldest Python 3.11: before 3.11.3 redis needs a package more. The overrides take vLLM's CUDA-only
 # and vision packages out; torch's own needs come with torch.
 lock:
-	uv pip compile pyproject.toml --extra learner --extra quant --extra cpu --extra demo --extra parquet --extra dev --no-annotate \
+	uv pip compile pyproject.toml --extra learner --extra quant --extra cpu --extra demo --extra parquet --extra s3 --extra dev --no-annotate \
 	  --no-header --python-version 3.11 --override <(printf '%s\n' 'torch==2.13.0' "torchvision; sys_platform == 'never'" \
 	    "torchaudio; sys_platform == 'never'" "torchcodec; sys_platform == 'never'") \
 	  | grep -v -E '^(torch|triton|nvidia-|cuda-)' > requirements.lock.new
 	{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.full
 	mv requirements.lock.full requirements.lock && rm requirements.lock.new
 	grep -v '^#' requirements.lock > requirements-gpu.lock.new
-	uv pip compile pyproject.toml --extra learner --extra quant --extra gpu --extra demo --extra parquet --extra dev --no-annotate \
+	uv pip compile pyproject.toml --extra learner --extra quant --extra gpu --extra demo --extra parquet --extra s3 --extra dev --no-annotate \
 	  --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_35 --output-file requirements-gpu.lock.new
 	{ head -3 requirements-gpu.lock; cat requirements-gpu.lock.new; } > requirements-gpu.lock.full
 	mv requirements-gpu.lock.full requirements-gpu.lock && rm requirements-gpu.lock.new

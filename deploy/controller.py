@@ -9,6 +9,7 @@ could go on at once, and touch nothing.
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from deploy.operators import Grounds, promotes
 from deploy.pinning import obstacle
 from deploy.quarantine import refusal
 from deploy.recorded import judging
-from deploy.registry import Registry, RegistryError, seq_of
+from deploy.registry import Registry, RegistryAway, RegistryError, seq_of
 from deploy.releases import Basis, Candidate, Command, Decision, decision_of
 from deploy.running import seen, written
 from deploy.settings import ControllerSettings
@@ -49,7 +50,8 @@ class Controller:
     """One tick reads what is new, decides what is due and tends the engines. A controller that does not lead
     only reads. `clock`: Unix time in seconds. `secret`: the service's, which signs decisions.
 
-    `tick` raises `LogError` when the log cannot be read or written; nothing is lost then, tick again.
+    `tick` raises `LogError` when the log cannot be read or written, and `RegistryAway` when the registry
+    cannot say what a new service begins with; nothing is lost then, tick again.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Controller:
         standing = None if self._standing is None else self._standing.fold
         self._metrics.show(self.leads, self._history.state, running, standing)
         self._metrics.losses.show(self._log)
+        self._metrics.registry_away.set(self._registry.away is not None or self._fleet.waits_for_files)
 
     def _lead(self, now: float) -> None:
         if self._topic.pending is None:  # else it may count yet, and nothing can be decided on top of it
@@ -129,7 +132,8 @@ class Controller:
             self._tending.tend(self.state, now, may_decide=self._topic.pending is None)
         if self._topic.pending is None:
             self._turn_anchor(now)
-            self._start_next(now)
+            with suppress(RegistryAway):  # the candidate waits for it
+                self._start_next(now)
 
     def _may_lead(self) -> bool:
         """Whether this controller decides now. Who has just come to it reads first what others left."""
@@ -234,9 +238,11 @@ class Controller:
         return Grounds(self._rules, now, known, found, digest)
 
     def _consider(self, now: float) -> None:
-        """Give every new candidate its gate verdict; the newest that passes waits for its canary."""
-        while self._history.candidates:
-            self._gate(self._history.candidates[0], now)
+        """Give every new candidate its gate verdict; the newest that passes waits for its canary. All wait
+        while the registry is away."""
+        with suppress(RegistryAway):
+            while self._history.candidates:
+                self._gate(self._history.candidates[0], now)
 
     def _gate(self, candidate: Candidate, now: float) -> None:
         try:
@@ -256,7 +262,10 @@ class Controller:
         self._decide(step, now, answers=candidate.event_id)
 
     def _start_next(self, now: float) -> None:
-        """Load and probe the waiting candidate on the engines, and only then name it in a table."""
+        """Load and probe the waiting candidate on the engines, and only then name it in a table.
+
+        Raises `RegistryAway`, before anything is decided.
+        """
         version = self.state.waiting
         if version is None or not release.may_start(self.state, self._rules, now):
             return

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from deploy.bucket_registry import BucketRegistry
 from deploy.engine import EngineClient
+from deploy.fetcher import Fetcher
 from deploy.one_engine import OneEngine, Problem, Proof
 from deploy.parity import Parity, ParityLimits
 from deploy.quarantine import Standing
@@ -63,7 +65,9 @@ class Fleet:
     Engines are spoken to in parallel, each by one thread at a time, and `round_seconds` is all that a call
     waits for them: an engine that hangs holds up no other. What it was asked goes on until its client gives
     up, and until then it is asked nothing else. owner: six hexadecimal digits that tell this controller's
-    private names from another's, so that two of them do not refuse each other's candidates.
+    private names from another's, so that two of them do not refuse each other's candidates. fetch_port: of
+    the `hearken fetch` on each engine's host, where the registry is a bucket; None: engines see this
+    machine's folders.
     """
 
     def __init__(
@@ -73,9 +77,14 @@ class Fleet:
         limits: ParityLimits,
         owner: str = "",
         round_seconds: float = ROUND_SECONDS,
+        fetch_port: int | None = None,
     ) -> None:
         private = f"{PRIVATE}{owner}-" if owner else PRIVATE
-        self._workers = [_Worker(OneEngine(client, registry, limits, private)) for client in engines]
+        port = fetch_port if isinstance(registry, BucketRegistry) else None
+        self._workers = [
+            _Worker(OneEngine(client, registry, limits, private, Fetcher(client.url, port) if port else None))
+            for client in engines
+        ]
         self._engines = [worker.engine for worker in self._workers]
         self.manifests: Mapping[str, str] = {}  # version -> sha256 that its manifest must have, where known
         self._round_seconds = round_seconds
@@ -143,6 +152,11 @@ class Fleet:
     def is_at_work(self) -> bool:
         """Whether an engine that answers is still busy with something, a large adapter for example."""
         return any(worker.is_busy and not worker.hangs for worker in self._workers)
+
+    @property
+    def waits_for_files(self) -> bool:
+        """Whether an engine lacks a version, or cannot prove it anew, because its files cannot be had now."""
+        return any(engine.away for engine in self._engines)
 
     # -- loading ----------------------------------------------------------------------------------------
 

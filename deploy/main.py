@@ -16,7 +16,8 @@ from deploy.engine import EngineClient
 from deploy.fleet import Fleet
 from deploy.leading import Alone, Leadership, Lease
 from deploy.metrics import ControllerMetrics
-from deploy.registry import Registry
+from deploy.registries import open_registry
+from deploy.registry import RegistryAway
 from deploy.settings import ControllerSettings
 from deploy.webhooks import load_secrets
 from feedback.files import Held, only_one
@@ -57,9 +58,10 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         secrets = load_secrets(settings.webhook_secret_file) if settings.webhooks else ()
         shared = open_shared(settings.data, settings.redis)
         ends.callback(shared.close)
-        registry = Registry(settings.data / "adapters")
+        registry = open_registry(settings.data, settings.registry, copies=settings.registry_copies)
         clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
-        fleet = Fleet(clients, registry, settings.parity_limits, _own_name(settings.data))
+        own, port = _own_name(settings.data), settings.fetch_port
+        fleet = Fleet(clients, registry, settings.parity_limits, own, fetch_port=port)
         ends.callback(fleet.close)
         metrics = ControllerMetrics(settings)
         server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
@@ -80,6 +82,8 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
                 controller.wait(settings.poll_seconds)
             except LogError as error:
                 logger.warning("the log is away, trying again: %s", error)
+                stop.wait(settings.poll_seconds)
+            except RegistryAway:  # which was told when it went away
                 stop.wait(settings.poll_seconds)
 
 

@@ -67,6 +67,9 @@ class ControllerMetrics:
         self.tolerance = gauge(
             "parity_tolerance_nats", "Logprob difference from which on an engine in float32 is refused"
         )
+        self.registry_away = gauge(
+            "registry_away", "1 while the bucket of adapters cannot be used, else 0: candidates wait"
+        )
         self.adapter_rejections = Counter(
             "hearken_adapter_rejections",
             "Adapters that were kept from an engine: changed files, or other logprobs than the trainer's",

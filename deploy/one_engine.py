@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from deploy.engine import EngineClient, EngineDown, EngineError
+from deploy.fetcher import Fetcher
 from deploy.manifest import Manifest, Probe
 from deploy.parity import FIRST, UNTOLD, Parity, ParityLimits, can_round, compare, exactly
-from deploy.registry import WEIGHTS, Registry, RegistryError
+from deploy.registry import WEIGHTS, Registry, RegistryAway, RegistryError
 from deploy.stages import Number
 from feedback.events import BASE
 
@@ -33,29 +34,40 @@ class Problem(NamedTuple):
     """Why a version does not serve on an engine.
 
     kind: "files" are the same for every engine; "parity" is what this one computes; "error" is that it did
-    not do what it was asked, which may pass.
+    not do what it was asked, which may pass; "away" is that its files cannot be had now, which is nobody's
+    fault.
     """
 
     engine: str  # its URL
     sentence: str
     numbers: dict[str, Number]
-    kind: Literal["files", "parity", "error"]
+    kind: Literal["files", "parity", "error", "away"]
 
 
 class OneEngine:
     """One engine as it was when it was last looked at. private: what its private names begin with.
+    fetcher: what brings it files; None: it reads the registry's folder.
 
     One thread at a time works on it; others may read what it knows at any time, so sets and dicts are
     replaced and never changed.
     """
 
-    def __init__(self, client: EngineClient, registry: Registry, limits: ParityLimits, private: str) -> None:
+    def __init__(
+        self,
+        client: EngineClient,
+        registry: Registry,
+        limits: ParityLimits,
+        private: str,
+        fetcher: Fetcher | None = None,
+    ) -> None:
         self.client = client
         self.loaded: frozenset[str] | None = None  # None: it does not answer
         self.proofs: dict[str, Proof] = {}  # of the versions that it has, and was probed with
         self.refused: dict[str, tuple[Problem, float]] = {}  # and when
+        self.away: dict[str, str] = {}  # versions whose files cannot be had now, and why
         self.rejections = 0
         self._registry = registry
+        self._fetcher = fetcher
         self._limits = limits
         self._private = private
         self._base: dict[tuple[int, ...], list[float]] = {}  # its base's logprobs of probes
@@ -87,7 +99,7 @@ class OneEngine:
 
     def forget(self) -> None:
         """Know nothing of it any more."""
-        self.loaded, self.proofs, self.refused, self._base = None, {}, {}, {}
+        self.loaded, self.proofs, self.refused, self.away, self._base = None, {}, {}, {}, {}
 
     def prepare(self, version: str, now: float, digest: str | None = None) -> Problem | None:
         """Load and prove a version where it is missing, and prove it again where that is long ago.
@@ -107,13 +119,25 @@ class OneEngine:
         except EngineDown as error:
             self._lost(error)
             return None
+        except RegistryAway as error:
+            return self._without_files(version, error)
         except EngineError as error:
             if proof is not None and self.has(version):
                 logger.warning("%s could not be proven anew: %s", version, error)
                 return None  # an error is no other weights; the next look tries again
             problem = Problem(self.url, f"an engine refused it: {error}", {}, "error")
+        self.away = {v: why for v, why in self.away.items() if v != version}
         self._note(version, problem, now)
         return problem
+
+    def _without_files(self, version: str, why: RegistryAway) -> Problem | None:
+        """What serves goes on without them; what does not waits for them. Told once."""
+        if self.away.get(version) != str(why):
+            logger.warning("%s waits on %s: %s", version, self.url, why)
+        self.away = self.away | {version: str(why)}
+        if version in self.proofs and self.has(version):
+            return None
+        return Problem(self.url, f"its files cannot be had now: {why}", {}, "away")
 
     def _note(self, version: str, problem: Problem | None, now: float) -> None:
         others = {v: known for v, known in self.refused.items() if v != version}
@@ -125,11 +149,12 @@ class OneEngine:
         logger.error("%s is not served by %s: %s", version, self.url, problem.sentence)
 
     def _install(self, version: str, now: float, digest: str | None) -> Problem | None:
-        """Prove a version, loading it if need be; unload what is wrong. Raises `EngineError`."""
+        """Prove a version, loading it if need be; unload what is wrong.
+
+        Raises `EngineError` and `RegistryAway`.
+        """
         try:
-            # Before each load: the files may have changed since the last one.
-            manifest = self._registry.verify(version, digest)
-            path = str(self._registry.path(version).resolve())
+            manifest, path = self._bring_files(version, digest)
         except RegistryError as error:
             self._unload_if_there(version)
             return Problem(self.url, str(error), {}, "files")
@@ -148,6 +173,17 @@ class OneEngine:
             self._unload(private)
             logger.info("loaded %s on %s in %.3f s", version, self.url, time.monotonic() - started)
         return self._probe(version, manifest, now)
+
+    def _bring_files(self, version: str, digest: str | None) -> tuple[Manifest, str]:
+        """A version's manifest, and where the engine finds its files.
+
+        They are read before each load, for they may have changed since the last one.
+        """
+        if self._fetcher is None:
+            manifest = self._registry.verify(version, digest)
+            return manifest, str(self._registry.path(version).resolve())
+        manifest = self._registry.manifest(version, digest)
+        return manifest, self._fetcher.bring(version, digest or self._registry.manifest_digest(version))
 
     def _load_proven(self, version: str, path: str) -> None:
         """Load a proven version under its name, unless another controller was faster."""

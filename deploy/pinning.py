@@ -1,7 +1,7 @@
 """Whether a version to be pinned can serve: it is in the registry, and an engine proves it."""
 
 from deploy.fleet import Fleet
-from deploy.registry import Registry, RegistryError
+from deploy.registry import Registry, RegistryAway, RegistryError
 from deploy.stages import ReleaseState
 from feedback.events import BASE
 
@@ -18,7 +18,7 @@ def obstacle(
     try:
         digest = state.manifests.get(version) or registry.manifest_digest(version)
         registry.manifest(version, digest)
-    except RegistryError as error:
+    except (RegistryError, RegistryAway) as error:
         return str(error), None
     fleet.manifests = {**state.manifests, version: digest}
     fleet.look()

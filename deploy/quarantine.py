@@ -35,11 +35,14 @@ def refusal(standing: Standing, broken: Collection[str]) -> Problem | None:
     """The problem for which a candidate is refused, None while there is none: engines that prove it say more
     than one that does not. broken: engines that cannot prove what is in use either; they judge nobody.
 
-    While engines are away that might prove it, those that are there refuse nothing but wrong files.
+    While engines are away that might prove it, or the registry is, those that are there refuse nothing but
+    wrong files.
     """
     of_files = next((p for p in standing.problems if p.kind == "files"), None)
     if of_files is not None or standing.proven or not standing.all_answer:
         return of_files
+    if any(problem.kind == "away" for problem in standing.problems):
+        return None
     return next((p for p in standing.problems if p.engine not in broken), None)
 
 
@@ -47,7 +50,7 @@ def is_lost(standing: Standing, unserved_seconds: float) -> bool:
     """Whether no engine can serve a version in use, so that its users need another one.
 
     At once where all engines compute something else; where some are away, or gave an error, or the files
-    cannot be read, that may pass, and it is lost after `UNSERVED_SECONDS`.
+    cannot be read or had, that may pass, and it is lost after `UNSERVED_SECONDS`.
     """
     if not standing.problems or standing.proven or standing.at_work:
         return False

@@ -1,4 +1,7 @@
-"""The adapter registry: a folder of immutable versions, each published by one rename."""
+"""The adapter registry: a folder of immutable versions, each published by one rename.
+
+deploy/bucket_registry.py is the same with versions in an S3 bucket.
+"""
 
 import contextlib
 import fcntl
@@ -7,9 +10,10 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,6 +25,8 @@ from feedback.files import fsync
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
+COLLECTED = "collected.json"
+"""Beside the manifest of a version whose other files were deleted because nothing needs them any more."""
 _ALLOWED = (".safetensors", ".json")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a name in the version's own folder, and no way out of it
 _DRAFT = ".draft-"
@@ -32,7 +38,23 @@ class RegistryError(Exception):
 
 
 class UnknownVersion(RegistryError, LookupError):
-    """No such version here; the message lists those that are."""
+    """No such version here, or its files were collected; the message says which."""
+
+
+class Collected(UnknownVersion):
+    """A version's files were deleted, because nothing needed them any more. Its manifest is left."""
+
+    def __init__(self, version: str, where: str) -> None:
+        super().__init__(
+            f"{version} was collected from {where}: nothing needed it any more, and only its manifest is left"
+        )
+
+
+class RegistryAway(Exception):
+    """The registry does not answer, or lets nobody in: nothing is known of a version. Ask again later.
+
+    No `RegistryError`: a version is never refused for this.
+    """
 
 
 def is_version(name: str) -> bool:
@@ -51,15 +73,26 @@ def highest_seq(table: RoutingTable) -> int:
     return max((seq_of(version) for version in table.adapters), default=0)
 
 
+class Stored(NamedTuple):
+    """A version in a registry: the bytes of its files without the manifest, and when it was published (Unix
+    seconds)."""
+
+    version: str
+    size: int
+    at: float
+
+
 class Registry:
     """The versions under `folder`, which is made if need be. `clock` gives Unix time in seconds.
 
-    A version is `policy-<seq>-<first 8 hex digits of the weights' sha256>`. It is never changed, and never
-    deleted: an engine may re-read a version's files as long as anything can still route to it.
+    A version is `policy-<seq>-<first 8 hex digits of the weights' sha256>`. It is never changed: an engine
+    may re-read a version's files as long as anything can still route to it. Files of versions that nothing
+    needs any more may be collected (deploy/collecting.py); their manifests stay.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
+        self.where = str(folder)
         self._clock = clock
         self._right: set[tuple[str, str, int, str]] = set()  # adapters that were read, see `verify`
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +129,7 @@ class Registry:
             try:
                 files = {name: _copy(source / name, draft / name) for name in names}
                 found = _checked(draft, rank, modules or {})
-                seq = 1 + max([after_seq, *map(seq_of, self.versions())])
+                seq = 1 + max([after_seq, *map(seq_of, self._published())])
                 manifest = Manifest(
                     version=f"policy-{seq}-{files[WEIGHTS][:8]}",
                     seq=seq,
@@ -122,16 +155,25 @@ class Registry:
         return manifest
 
     def versions(self) -> list[str]:
-        """Every version here, oldest first."""
-        found = [entry.name for entry in self.folder.iterdir() if is_version(entry.name)]
-        return sorted(found, key=lambda name: (seq_of(name), name))
+        """Every version whose files are here, oldest first."""
+        return [name for name in self._published() if not (self.folder / name / COLLECTED).exists()]
+
+    def _published(self) -> list[str]:
+        """Every version that there ever was, oldest first."""
+        return in_order(entry.name for entry in self.folder.iterdir() if is_version(entry.name))
 
     def path(self, version: str) -> Path:
         """The folder of a version. Raises `UnknownVersion`."""
+        path = self._folder_of(version)
+        if (path / COLLECTED).exists():
+            raise Collected(version, self.where)
+        return path
+
+    def _folder_of(self, version: str) -> Path:
+        """The folder of a version, whose files may have been collected."""
         path = self.folder / version
         if not is_version(version) or not path.is_dir() or path.is_symlink():
-            known = ", ".join(self.versions()) or "none"
-            raise UnknownVersion(f"no version {version!r} in {self.folder}; known: {known}")
+            raise unknown(version, self.where, self.versions())
         return path
 
     def manifest(self, version: str, digest: str | None = None) -> Manifest:
@@ -139,20 +181,11 @@ class Registry:
 
         Raises `UnknownVersion`, or `RegistryError` when it cannot be read or is another one.
         """
-        file = self.path(version) / MANIFEST
-        try:
-            data = _read(file)
-            manifest = Manifest.model_validate_json(data)
-        except (OSError, ValidationError) as error:
-            raise RegistryError(f"{file} is not a readable manifest: {error}") from error
-        found = hashlib.sha256(data).hexdigest()
-        if digest is not None and found != digest:
-            raise RegistryError(f"{file} has sha256 {found}, but {digest} was announced")
-        return manifest
+        return read_manifest(self._folder_of(version) / MANIFEST, digest)
 
     def manifest_digest(self, version: str) -> str:
         """The sha256 of a version's manifest. Raises as `manifest`."""
-        file = self.path(version) / MANIFEST
+        file = self._folder_of(version) / MANIFEST
         try:
             return hashlib.sha256(_read(file)).hexdigest()
         except OSError as error:
@@ -196,12 +229,79 @@ class Registry:
             self._right.add(known)
         return manifest
 
+    def sizes(self) -> list[Stored]:
+        """Every version whose files are here, oldest first, with what these take."""
+        found = []
+        for version in self.versions():
+            folder = self.folder / version
+            files = [file for file in folder.iterdir() if file.name != MANIFEST]
+            at = (folder / MANIFEST).stat().st_mtime
+            found.append(Stored(version, sum(file.stat().st_size for file in files), at))
+        return found
+
+    def collect(self, version: str) -> None:
+        """Delete a version's files but the manifest, for good. Raises `UnknownVersion`."""
+        folder = self.path(version)
+        _write(folder / COLLECTED, b"{}")  # first: a version that lacks files for another reason is broken
+        fsync(folder)
+        for file in folder.iterdir():
+            if file.name not in (MANIFEST, COLLECTED):
+                file.unlink()
+
+    @property
+    def away(self) -> RegistryAway | None:
+        """Why the registry cannot be used at present: a folder always can."""
+        return None
+
     @contextmanager
     def _publishing(self) -> Iterator[None]:
         """One publisher at a time: the next number is read and taken under a file lock."""
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def in_order(versions: Iterable[str]) -> list[str]:
+    """Versions by their numbers, the oldest first."""
+    return sorted(versions, key=lambda name: (seq_of(name), name))
+
+
+def unknown(version: str, where: str, known: Sequence[str]) -> UnknownVersion:
+    """That there is no such version in a registry."""
+    return UnknownVersion(f"no version {version!r} in {where}; known: {', '.join(known) or 'none'}")
+
+
+def read_manifest(file: Path, digest: str | None = None) -> Manifest:
+    """The manifest in a file. digest: the sha256 that it must have. Raises `RegistryError`."""
+    try:
+        data = _read(file)
+    except OSError as error:
+        raise RegistryError(f"{file} is not a readable manifest: {error}") from error
+    return parse_manifest(data, str(file), digest)
+
+
+def parse_manifest(data: bytes, where: str, digest: str | None = None) -> Manifest:
+    """The manifest in some bytes, which lie at `where`. Raises as `read_manifest`."""
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise RegistryError(f"{where} is not a readable manifest: {error}") from error
+    check_digest(data, where, digest)
+    return manifest
+
+
+def check_digest(data: bytes, where: str, digest: str | None) -> None:
+    """Raises `RegistryError` for a manifest's bytes that are not those that were announced."""
+    found = hashlib.sha256(data).hexdigest()
+    if digest is not None and found != digest:
+        raise RegistryError(f"{where} has sha256 {found}, but {digest} was announced")
+
+
+def check_file_names(names: Iterable[str], where: str) -> None:
+    """Raises `RegistryError` for a name in a manifest at `where` that no file of an adapter has."""
+    for name in names:
+        if _FILE.fullmatch(name) is None or not name.endswith(_ALLOWED) or name in (MANIFEST, COLLECTED):
+            raise RegistryError(f"{where} lists {name!r}, which is no file of an adapter")
 
 
 def file_digest(path: Path) -> str:
@@ -215,9 +315,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     file = folder / MANIFEST
     if manifest.version != folder.name or manifest.seq != seq_of(folder.name):
         raise RegistryError(f"{file} describes {manifest.version}, number {manifest.seq}, not {folder.name}")
-    for name in manifest.files:
-        if _FILE.fullmatch(name) is None or not name.endswith(_ALLOWED) or name == MANIFEST:
-            raise RegistryError(f"{file} lists {name!r}, which is no file of an adapter")
+    check_file_names(manifest.files, str(file))
     for needed in (WEIGHTS, CONFIG):
         if needed not in manifest.files:
             raise RegistryError(f"{file} lists no {needed}")
@@ -235,7 +333,7 @@ def _checked(folder: Path, rank: int, modules: Mapping[str, tuple[int, int]]) ->
 def _adapter_files(source: Path) -> list[str]:
     if not source.is_dir():
         raise RegistryError(f"{source} is not a folder")
-    names = sorted(entry.name for entry in source.iterdir() if entry.name != MANIFEST)
+    names = sorted(entry.name for entry in source.iterdir() if entry.name not in (MANIFEST, COLLECTED))
     for name in names:
         file = source / name
         named = _FILE.fullmatch(name) is not None and name.endswith(_ALLOWED)

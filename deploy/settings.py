@@ -10,6 +10,7 @@ from deploy.evidence import AWFUL, EvidenceRules
 from deploy.gate import GateLimits
 from deploy.guardrails import MAX_EXPOSED, GuardrailLimits
 from deploy.parity import ParityLimits
+from deploy.registries import check_registry
 from deploy.release import PROMOTION_WEIGHT, ReleaseRules, Rung
 
 
@@ -31,6 +32,21 @@ class ControllerSettings:
         "URL of the Redis server in which gateways hold their leases and controllers agree on who leads; "
         "without it a local file, and one controller",
     ] = None
+    registry: Annotated[
+        str | None,
+        "folder of the adapters, or s3://BUCKET/PREFIX (docs/registry.md); without it `adapters` in the data "
+        "folder",
+    ] = None
+    fetch_port: Annotated[
+        int | None,
+        "with a bucket: port of the `hearken fetch` that runs beside each engine and brings it adapters; "
+        "without it engines read the copies on this machine",
+    ] = None
+    registry_copies: Annotated[
+        int,
+        "with a bucket: how many adapters stay copied on a machine's disk, those that were asked for last; "
+        "at least as many as engines keep (engine.max_cpu_loras), which read them again",
+    ] = 32
     ladder: Annotated[
         tuple[tuple[float, float], ...],
         "steps of a canary, rising: [share of users, least seconds]; a candidate is promoted "
@@ -120,6 +136,7 @@ class ControllerSettings:
     def __post_init__(self) -> None:
         if not self.engines:
             raise ValueError("no engines; at least one URL such as http://127.0.0.1:8001 is needed")
+        check_registry(self.registry, self.fetch_port, self.registry_copies)
         self._check_ladder()
         self._check_evidence()
         if not 0 < self.holdback_weight <= 0.5:

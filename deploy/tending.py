@@ -61,7 +61,8 @@ class Tending:
 
     def _tell(self, state: ReleaseState, standings: dict[str, Standing], now: float) -> ReleaseState:
         """Put engines into quarantine, once for each version that they cannot prove, and let them out."""
-        problems = {(version, p.engine): p for version, s in standings.items() for p in s.problems}
+        found = [(version, p) for version, s in standings.items() for p in s.problems]
+        problems = {(version, p.engine): p for version, p in found if p.kind != "away"}
         if self._told is None:  # a controller that has just begun: the state says whom it was told of
             self._told = {told for told in problems if told[1] in state.quarantined}
         for (version, engine), problem in problems.items():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deploy.digests import Digests
-from deploy.registry import Registry, RegistryError, UnknownVersion
+from deploy.registry import Collected, Registry, RegistryError, UnknownVersion
 from deploy.releases import Decision, Reached, admit, digest_of, parse
 from deploy.signing import is_signed
 from deploy.standing import begun
@@ -41,7 +41,8 @@ class Verified:
     decisions: how many there are. chained_from: the first that names the one before, None where none does.
     signed: how many are signed. held, not_kept: by what the records are, for how many decisions they were
     those that it rests on, and for how many they are not in the log. manifests: versions whose files are what
-    was decided on. absent: versions that are not in this registry. head: number and sum of the newest
+    was decided on. collected: those whose manifest is, and whose files were deleted. absent: versions that
+    are not in this registry. head: number and sum of the newest
     decision: keep them elsewhere, and whoever cuts the end off is found as well.
     """
 
@@ -51,6 +52,7 @@ class Verified:
     held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NOUNS.values(), 0))
     not_kept: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NOUNS.values(), 0))
     manifests: int = 0
+    collected: int = 0
     absent: list[str] = field(default_factory=list)
     head: tuple[int, str] | None = None
     problems: list[Problem] = field(default_factory=list)
@@ -175,7 +177,12 @@ def _check_manifest(found: Verified, registry: Registry | None, version: str, di
     try:
         if registry is None:
             raise UnknownVersion("there are none")
-        registry.verify(version, digest)
+        try:
+            registry.verify(version, digest)
+        except Collected:
+            registry.manifest(version, digest)
+            found.collected += 1
+            return
     except UnknownVersion:
         found.absent.append(version)
     except RegistryError as error:

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from deploy import replay as replaying
 from deploy import verifying
 from deploy.recorded import JUDGING
-from deploy.registry import Registry
+from deploy.registries import folder_of, open_registry
+from deploy.registry import Registry, RegistryAway
 from deploy.rehearsing import Changes
 from deploy.rehearsing import rehearse as rehearsals
 from deploy.replay import Replayed
@@ -39,11 +40,9 @@ def verify(service: ServiceSettings, keys: Sequence[str], head: str | None, *, a
     that has to be there.
     """
     folder = service.folder
-    adapters = folder / "adapters"
     with _log(service) as log:
         known = _keys(folder, keys)
-        registry = Registry(adapters) if adapters.is_dir() else None
-        found = verifying.verify(log, registry, known, head, PATIENCE_SECONDS)
+        found = verifying.verify(log, _registry(service), known, head, PATIENCE_SECONDS)
     own = public_key(load_secret(folder / "secret")) if (folder / "secret").exists() else None
     if as_json:
         print(json.dumps({**asdict(found), "key": own, "signatures_checked": bool(known)}, indent=1))
@@ -87,12 +86,10 @@ def rehearse(
     1 where nothing is changed and history does not repeat: then a rehearsal tells nothing.
     """
     start = float("-inf") if since is None else since_when(since, time.time())
-    adapters = service.folder / "adapters"
     seen = failed = 0
     with _log(service) as log:
-        registry = Registry(adapters) if adapters.is_dir() else None
         try:
-            for each in rehearsals(log, registry, changes, controller, start, PATIENCE_SECONDS):
+            for each in rehearsals(log, _registry(service), changes, controller, start, PATIENCE_SECONDS):
                 seen += 1
                 failed += each.verdict == "differs" and not changes
                 words = f": {each.what}" if each.what else ""
@@ -146,6 +143,8 @@ def _verified(found: Verified, own: str | None, *, checked: bool) -> list[str]:
         held = f"those of {found.held[noun]} decisions are what they were"
         lines.append(f"{noun:<12} {held}{gone if found.not_kept[noun] else ''}")
     absent = f", {len(found.absent)} are not here" if found.absent else ""
+    if found.collected:
+        absent = f", and {found.collected} manifests of versions whose files were collected{absent}"
     lines.append(f"manifests    {found.manifests} and their files are what was decided on{absent}")
     if found.head is not None:
         lines.append(f"head         decision {found.head[0]}, {found.head[1]}")
@@ -178,11 +177,23 @@ def _line(each: Replayed) -> str:
     return f"decision {decision.number}, {what}: {each.verdict}{why}"
 
 
+def _registry(service: ServiceSettings) -> Registry | None:
+    """The registry of a service or of a copy, None where a copy has none."""
+    folder = folder_of(service.folder, service.registry)
+    return open_registry(service.folder, service.registry) if folder is None or folder.is_dir() else None
+
+
 @contextmanager
 def _log(service: ServiceSettings) -> Iterator[EventLog]:
-    """A log of a service or of a copy, which needs nothing but the log itself."""
+    """A log of a service or of a copy, which needs nothing but the log itself.
+
+    A registry that is away in the block ends the command, too.
+    """
     folder = service.folder
     if service.kafka is None and not (folder / "log.db").exists():
         raise UsageError(f"{folder} has no log.db; name a service's data folder, or a copy, with --data DIR")
     with reading(opened(folder, service.kafka)) as log:
-        yield log
+        try:
+            yield log
+        except RegistryAway as error:
+            raise UsageError(f"the registry cannot be used: {error}", code=1) from error

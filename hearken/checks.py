@@ -1,12 +1,14 @@
 """What is checked before anything is started, so that a mistake costs one clear line and no waiting."""
 
 import errno
+import importlib.util
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.registries import is_bucket
 from feedback import files
 from feedback.secret import load_secret
 from hearken.errors import UsageError
@@ -103,6 +105,18 @@ def check_redis(url: str) -> None:
         ) from error
     finally:
         client.close()
+
+
+def check_registry(place: str | None, fetch_port: int | None) -> None:
+    """Raises UsageError where the registry cannot be used as it is set, whatever its server says."""
+    if not is_bucket(place):
+        if fetch_port is not None:
+            raise UsageError(
+                f"fetch_port is {fetch_port}, and the registry is a folder, which engines read themselves; "
+                "leave it out, or set service.registry to s3://BUCKET/PREFIX"
+            )
+    elif importlib.util.find_spec("botocore") is None:
+        raise UsageError(f"the registry is {place}, which needs a client of S3: pip install 'hearken[s3]'")
 
 
 def kafka_warning(told: str) -> str | None:

@@ -13,6 +13,7 @@ from hearken.commands import (
     learn,
     model,
     operate,
+    registry,
     release,
     roles,
     service,
@@ -30,6 +31,7 @@ COMMANDS: tuple[Command, ...] = (
     *data.COMMANDS,
     *vault.COMMANDS,
     *release.COMMANDS,
+    *registry.COMMANDS,
     *operate.COMMANDS,
 )
 

@@ -74,6 +74,8 @@ def configure(asked: Layer, file: Path | None) -> tuple[DemoSettings, UpSettings
         "service.data": data,
         "service.kafka": settings.kafka,
         "service.redis": settings.redis,
+        "service.registry": None,
+        "service.fetch_port": None,
         "service.pace": settings.pace,
         "gateway.keys": None,
     }

@@ -6,6 +6,7 @@ that is not reached does not keep the others from being looked at.
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,14 +20,16 @@ import httpx
 from deploy import leases
 from deploy.engine import EngineClient, EngineError
 from deploy.engine_key import take_engine_key
+from deploy.fetcher import Fetcher
 from deploy.notice import read_notice
-from deploy.registry import is_version
+from deploy.registries import is_bucket, open_registry
+from deploy.registry import RegistryAway, is_version
 from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.log import EventLog, LogError
 from feedback.opening import open_log, open_sealer, open_shared
 from feedback.shared import SharedUnavailable
 from hearken.audit import read_ledger
-from hearken.checks import check_redis, check_service, prepare_data
+from hearken.checks import check_redis, check_registry, check_service, prepare_data
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.settings import ServiceSettings
@@ -93,7 +96,7 @@ def look(service: Service) -> Iterator[Finding]:
         yield Finding("data", "wrong", str(error), "start it once with `hearken up`, or name its folder")
         return
     take_engine_key(folder)
-    for part in (_disk, _log, _vault, _kafka, _redis, _engines, _gateway, _controller):
+    for part in (_disk, _log, _vault, _kafka, _redis, _registry, _engines, _gateway, _controller):
         yield from part(service)
 
 
@@ -210,6 +213,31 @@ def _redis(service: Service) -> Iterator[Finding]:
         seconds, _ = client.time()
     yield Finding("redis", "ok", "answers")
     yield from _clock("redis", float(seconds))
+
+
+def _registry(service: Service) -> Iterator[Finding]:
+    """Of a registry in a bucket; a folder is looked at by those that read it."""
+    told = service.shared
+    if not is_bucket(told.registry):
+        return
+    try:
+        check_registry(told.registry, told.fetch_port)
+        with tempfile.TemporaryDirectory() as scratch:
+            versions = open_registry(Path(scratch), told.registry).versions()
+        yield Finding("registry", "ok", f"{len(versions)} versions in {told.registry}")
+    except (UsageError, RegistryAway) as error:
+        yield Finding(
+            "registry", "wrong", str(error), "see docs/registry.md; candidates wait until it answers"
+        )
+    for engine in told.engines if told.fetch_port is not None else ():
+        fetcher = Fetcher(engine, told.fetch_port or 0)
+        if fetcher.answers(SECONDS):
+            yield Finding("fetch", "ok", f"{fetcher.url} answers")
+        else:
+            remedy = (
+                f"start `hearken fetch` on the machine of {engine}, at an address that is reached from here"
+            )
+            yield Finding("fetch", "wrong", f"nothing answers at {fetcher.url}", remedy)
 
 
 def _engines(service: Service) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ def run(config: Config, optimisers: Sequence[str], *, as_json: bool) -> int:
     settings = learner_settings(asked[0])
     take_engine_key(settings.data)
     from deploy.engine import EngineError
+    from deploy.registry import RegistryAway
     from feedback.joins import CompletionsUnavailable
     from feedback.log import LogError
     from learner.dry_run import NoPrompts, outcomes
@@ -53,7 +54,7 @@ def run(config: Config, optimisers: Sequence[str], *, as_json: bool) -> int:
                 print(json.dumps(as_row(outcome)), flush=True)
             else:
                 print(f"{outcome.optimiser}: {outcome.sentence}", file=sys.stderr, flush=True)
-    except (EngineError, LogError, CompletionsUnavailable, NoPrompts) as error:
+    except (EngineError, LogError, CompletionsUnavailable, NoPrompts, RegistryAway) as error:
         raise UsageError(f"the dry run ended: {error}", code=1) from error
     if not as_json:
         print("\n".join(table(found)))

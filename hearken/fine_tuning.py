@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.manifest import GateNumbers, Manifest
-from deploy.registry import Registry
+from deploy.registries import open_registry
+from deploy.registry import Registry, RegistryAway, RegistryError
 from feedback.dialects import Options
 from feedback.dialects.files import Survey
 from feedback.events import BASE, RELEASES
@@ -32,6 +33,7 @@ class SftSettings:
     data: Path
     training: FineTuningSettings
     kafka: str | None = None
+    registry: str | None = None
     rank: int | None = None
     base_bits: int = 16
     layout: str = "auto"
@@ -39,8 +41,11 @@ class SftSettings:
 
 def run(settings: SftSettings) -> int:
     """Train, publish, and say what came of it. Raises `UsageError`."""
-    registry = Registry(settings.data / "adapters")
-    _check_is_new(settings, registry)
+    registry = open_registry(settings.data, settings.registry)
+    try:
+        _check_is_new(settings, registry)
+    except RegistryAway as error:
+        raise UsageError(f"the registry cannot be used: {error}", code=1) from error
     items, reports = _items(settings)
 
     from rich.console import Console
@@ -72,9 +77,16 @@ def run(settings: SftSettings) -> int:
         raise UsageError(
             "no epoch was better than the base on what was held out; nothing was published", code=1
         )
-    manifest = publish_first(registry, model, report)
+    manifest = _publish(registry, model, report)
     console.print(f"published {manifest.version}: the service will start with it", soft_wrap=True)
     return 0
+
+
+def _publish(registry: Registry, model: "SharedModel", report: "FineTuningReport") -> Manifest:
+    try:
+        return publish_first(registry, model, report)
+    except (RegistryAway, RegistryError) as error:
+        raise UsageError(f"what was trained could not be published: {error}", code=1) from error
 
 
 def publish_first(registry: Registry, model: "SharedModel", report: "FineTuningReport") -> Manifest:
@@ -99,7 +111,7 @@ def _check_is_new(settings: SftSettings, registry: Registry) -> None:
     if (settings.data / "learner" / "checkpoint").exists():
         raise UsageError(f"a learner of {settings.data} has started already; version 0 needs one that is new")
     if known := registry.versions():
-        raise UsageError(f"{registry.folder} has {known[-1]} already; version 0 needs a service that is new")
+        raise UsageError(f"{registry.where} has {known[-1]} already; version 0 needs a service that is new")
     log = open_log(settings.data, settings.kafka, "sft")
     try:
         records, _ = log.read([RELEASES], {}, 1, 0.0)

@@ -13,7 +13,8 @@ from typing import Any
 
 from deploy import release
 from deploy.manifest import Manifest
-from deploy.registry import Registry, RegistryError
+from deploy.registries import open_registry
+from deploy.registry import RegistryAway, RegistryError
 from deploy.releases import History, append_step, read_history
 from deploy.signing import sign, signing_key
 from deploy.stages import ReleaseState
@@ -43,6 +44,7 @@ class RebaseSettings:
     target: Path
     data: Path
     kafka: str | None = None
+    registry: str | None = None
     float32: bool = False
 
 
@@ -58,12 +60,13 @@ def run(settings: RebaseSettings) -> int:
         try:
             history = read_history(log, wait_seconds=PATIENCE_SECONDS)
             state = _ready(history)
-            registry = Registry(data / "adapters")
+            registry = open_registry(data, settings.registry)
             try:
                 manifest = registry.verify(state.table.live)
-            except RegistryError as error:
+                adapter = registry.path(manifest.version)
+            except (RegistryError, RegistryAway) as error:
                 raise UsageError(str(error), code=1) from error
-            told = _made(settings, manifest, registry.path(manifest.version))
+            told = _made(settings, manifest, adapter)
             _tell(log, history, state, told, load_secret(data / "secret"))
             log.end([RELEASES], PATIENCE_SECONDS)  # with Kafka: until the broker has it
         except LogError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from deploy.engine_key import take_engine_key
 from feedback.log import LogError
-from hearken.checks import check_port
+from hearken.checks import check_port, check_registry
 from hearken.config.check import check_optimiser
 from hearken.config.fields import NEEDED
 from hearken.config.layers import Given
@@ -51,6 +51,7 @@ def run_controller(config: Config) -> int:
 
     settings = _in_folder(config).build("controller")
     check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    check_registry(settings.registry, settings.fetch_port)
     log_to_stderr()
     try:
         run(settings)
@@ -71,6 +72,7 @@ def learner_settings(config: Config) -> "LearnerSettings":
     model = resolve_model(config.get("learner.model").value, template=False)  # the engine has it
     settings: LearnerSettings = config.over({"learner.model": Given(str(model), "--model")}).build("learner")
     check_optimiser(config)
+    check_registry(settings.registry, settings.fetch_port)
     machine = Machine.here()
     check_base_bits(model, settings.base_bits, settings.products, on_card=machine.learner_on_card)
     fit_learner(
@@ -90,6 +92,7 @@ def run_learner(config: Config) -> int:
     settings = learner_settings(config)
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    from deploy.registry import RegistryAway, RegistryError
     from learner.adapters import LayersTooFew, RankTooLow
     from learner.checkpoint import LearnerBusy
     from learner.loop import run
@@ -98,7 +101,10 @@ def run_learner(config: Config) -> int:
 
     try:
         run(settings)
-    except (LogError, LearnerBusy, RankGone, RankTooLow, LayersTooFew, CannotQuantize) as error:
+    except (
+        *(LogError, RegistryAway, RegistryError, LearnerBusy),
+        *(RankGone, RankTooLow, LayersTooFew, CannotQuantize),
+    ) as error:
         raise UsageError(f"the learner cannot run: {error}", code=1) from error
     return 0
 

@@ -40,6 +40,7 @@ def check(settings: UpSettings, say: Say) -> None:
     for sentence in settings.unused:
         say(f"warning: {sentence}")
     check_optimiser(settings.config)
+    checks.check_registry(settings.service.registry, settings.service.fetch_port)
     for port in settings.ports:
         checks.check_port(settings.gateway.host if port == settings.gateway.port else "127.0.0.1", port)
     if settings.gateway.redis is not None:

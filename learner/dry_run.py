@@ -20,7 +20,7 @@ import torch
 
 from deploy.engine import EngineClient, PromptsRefused
 from deploy.manifest import GateNumbers
-from deploy.registry import Registry
+from deploy.registries import open_registry
 from deploy.thoughts import thoughts_of
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
 from feedback.log import Cursor, Entry, EventLog, Place, Record
@@ -239,7 +239,9 @@ def outcomes(settings: LearnerSettings, optimisers: Sequence[str]) -> Iterator[O
             own = dataclasses.replace(
                 settings, data=_folder(settings, Path(scratch) / str(number)), optimiser=name
             )
-            registry, model = Registry(settings.data / "adapters"), SharedModel.of(own)
+            copies = settings.registry_copies
+            registry = open_registry(settings.data, settings.registry, copies=copies)
+            model = SharedModel.of(own)
             dry = DryRun(own, seen, engine, registry, model, LearnerMetrics())
             with closing(dry.memory):
                 yield dry.run()

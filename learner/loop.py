@@ -23,8 +23,10 @@ from pathlib import Path
 import torch
 from prometheus_client import start_http_server
 
+from deploy.bucket import Wait
 from deploy.engine import EngineClient, EngineError, PromptsRefused
-from deploy.registry import Registry
+from deploy.registries import open_registry
+from deploy.registry import Registry, RegistryAway
 from deploy.thoughts import thoughts_of
 from feedback.joins import CompletionsUnavailable
 from feedback.log import EventLog
@@ -53,6 +55,10 @@ logger = logging.getLogger("hearken.learner")
 
 VAULT_RETRY_SECONDS = 1.0
 """The time between two looks whether the users' keys are back."""
+
+
+REGISTRY_RETRY_SECONDS = 5.0
+"""The time between two tries to reach the registry."""
 
 
 class Learner(Parts):
@@ -92,6 +98,7 @@ class Learner(Parts):
             self.wait_for_vault(error)
             return
         self.metrics.vault_lost.set(0)
+        self.metrics.registry_away.set(self.registry.away is not None)
         if changed:
             self.save()
 
@@ -220,18 +227,43 @@ class Learner(Parts):
         return self.saving.resume()
 
 
-def with_rank(settings: LearnerSettings) -> LearnerSettings:
-    """The settings with the rank that the registry's versions need: a version 0 may have a higher one."""
-    rank = Registry(settings.data / "adapters").rank(settings.rank or 0)
+class Patience:
+    """What a learner does while its registry is away: it says so and waits, for it can do nothing else.
+
+    Called with why it is away; raises that when the learner is to stop.
+    """
+
+    def __init__(self, stop: threading.Event, metrics: LearnerMetrics, ranks: Ranks | None = None) -> None:
+        self._stop, self._metrics, self._ranks = stop, metrics, ranks
+
+    def __call__(self, why: RegistryAway) -> None:
+        self._metrics.registry_away.set(1)
+        if self._ranks is not None:
+            keep_waiting(self._ranks)
+        if self._stop.wait(REGISTRY_RETRY_SECONDS):
+            raise why
+
+
+def registry_of(settings: LearnerSettings, wait: Wait | None = None) -> Registry:
+    """The registry of a service. wait: what is done while it is away, see `deploy.bucket.Bucket`."""
+    return open_registry(settings.data, settings.registry, copies=settings.registry_copies, wait=wait)
+
+
+def with_rank(settings: LearnerSettings, wait: Wait | None = None) -> LearnerSettings:
+    """The settings with the rank that the registry's versions need: a version 0 may have a higher one.
+
+    Raises `RegistryAway`.
+    """
+    rank = registry_of(settings, wait).rank(settings.rank or 0)
     return dataclasses.replace(settings, rank=rank or None)
 
 
-def prepared(settings: LearnerSettings) -> LearnerSettings:
-    """The settings of a learner that this process is made ready for."""
+def prepared(settings: LearnerSettings, wait: Wait | None = None) -> LearnerSettings:
+    """The settings of a learner that this process is made ready for. Raises `RegistryAway`."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
-    return with_rank(settings)
+    return with_rank(settings, wait)
 
 
 def run(settings: LearnerSettings) -> None:
@@ -243,33 +275,48 @@ def run(settings: LearnerSettings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    settings = prepared(settings)
+    metrics = LearnerMetrics()
+    try:
+        settings = prepared(settings, Patience(stop, metrics))
+    except RegistryAway:
+        if stop.is_set():
+            return
+        raise
     with Ranks.join() as ranks:
         if ranks.rank:  # signals are for rank 0, which says when to end
             follow(optimiser_of(SharedModel.of(settings), settings, ranks))
         else:
-            _lead(settings, ranks, stop)
+            _lead(settings, ranks, stop, metrics)
 
 
-def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event) -> None:
+def _lead(settings: LearnerSettings, ranks: Ranks, stop: threading.Event, metrics: LearnerMetrics) -> None:
     """The learner itself, until it is told to stop; then the other ranks are told as well."""
-    metrics = LearnerMetrics()
     start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
     with checkpoint.exclusive(settings.data / "learner"):
         log = open_log(settings.data, settings.kafka, "learner")
         engine = EngineClient(settings.engine, thoughts=thoughts_of(Path(settings.model)))
         try:
-            registry, model = Registry(settings.data / "adapters"), SharedModel.of(settings)
-            learner = Learner(settings, log, engine, registry, model, metrics, ranks)
-            if _resumed(learner, stop):
-                while not stop.is_set():
-                    learner.turn(wait_seconds=1.0)
-                _save_at_the_end(learner)
+            registry = registry_of(settings, Patience(stop, metrics, ranks))
+            learner = Learner(settings, log, engine, registry, SharedModel.of(settings), metrics, ranks)
+            _work(learner, stop)
             learner.memory.close()
             dismiss(ranks)
         finally:
             engine.close()
             log.close()
+
+
+def _work(learner: Learner, stop: threading.Event) -> None:
+    """Turn after turn until the learner is stopped."""
+    try:
+        if _resumed(learner, stop):
+            while not stop.is_set():
+                learner.turn(wait_seconds=1.0)
+            _save_at_the_end(learner)
+    except RegistryAway:
+        if not stop.is_set():
+            raise
+        logger.warning("ending without a checkpoint of the last turn, which will be taken again")
 
 
 def _resumed(learner: Learner, stop: threading.Event) -> bool:

@@ -52,6 +52,10 @@ class LearnerMetrics:
             "hearken_learner_vault_lost",
             "1 while the users' keys cannot be used: nothing is read, learned or saved",
         )
+        self.registry_away = gauge(
+            "hearken_registry_away",
+            "1 while the bucket of adapters cannot be used, else 0: the learner waits when it needs it",
+        )
         self.lag_events = gauge("hearken_learner_lag_events", "Events in the log that were not read yet")
         self.lag_seconds = gauge("hearken_learner_lag_seconds", "Age of the oldest event not read yet")
         self.reward_updates = counter("hearken_reward_updates", "Reward-model updates")

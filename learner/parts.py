@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from deploy.engine import EngineClient
+from deploy.lending import lender
 from deploy.registry import Registry
 from feedback.events import BASE
 from feedback.join import Answer, Joiner
@@ -77,7 +78,8 @@ class Parts:
         self.model = model
         self.metrics = metrics
         self.folder = settings.data / "learner"
-        self.sampler = RolloutSampler(engine, self.folder / "rollouts")
+        lend = lender(registry, settings.engine, settings.fetch_port)
+        self.sampler = RolloutSampler(engine, self.folder / "rollouts", lend)
         self.journal = Journal(self.folder / "sampled")
         self.askable = Askable(metrics)
         self.untrained = model.adapter_state(LIVE)  # changes nothing: the base

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 
 from deploy.engine import EngineClient, EngineError, Sample
+from deploy.lending import Lend, as_it_is
 from feedback.files import replace_durably
 
 
@@ -31,15 +32,16 @@ def distinct_prompts(prompts: Iterable[tuple[int, ...]], *, held_out: bool) -> l
 class RolloutSampler:
     """Samples with adapters that no user is ever routed to; their names say what they hold."""
 
-    def __init__(self, engine: EngineClient, folder: Path) -> None:
+    def __init__(self, engine: EngineClient, folder: Path, lend: Lend = as_it_is) -> None:
         self._engine = engine
         self._folder = folder
+        self._lend = lend
 
     @contextmanager
     def serving(self, save: Callable[[Path], None], step: int) -> Iterator[str]:
         """Serve the adapter that `save` writes as a model of its own, for the length of the block.
 
-        Raises `EngineError` when the engine refuses it, `EngineDown` when it is away.
+        Raises `EngineError` when the engine refuses it, `EngineDown` when it or its files are away.
         """
         draft = self._folder / "draft"
         shutil.rmtree(draft, ignore_errors=True)
@@ -51,12 +53,15 @@ class RolloutSampler:
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
         try:
-            if name not in self._engine.models():  # an earlier life may have loaded it
-                self._engine.load(name, str(path))
-            yield name
+            with self._lend(path) as seen:
+                try:
+                    if name not in self._engine.models():  # an earlier life may have loaded it
+                        self._engine.load(name, seen)
+                    yield name
+                finally:
+                    with contextlib.suppress(EngineError):  # one that went away has forgotten it already
+                        self._engine.unload(name)
         finally:
-            with contextlib.suppress(EngineError):  # an engine that went away has forgotten it already
-                self._engine.unload(name)
             shutil.rmtree(path, ignore_errors=True)
 
     def longest(self, max_tokens: int) -> int:

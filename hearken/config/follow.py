@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deploy.registry import Registry
+from deploy.registries import folder_of, open_registry
+from deploy.registry import RegistryAway
 from hearken import engine
 from hearken.config.layers import Given, Layer
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.model_shape import Shape, position_limit, read_config, shape_of_config
+from hearken.settings import ServiceSettings
 from learner.machine import has_fast_bf16
 from learner.width import default_learning_rate, default_rank, fine_tuning_rate
 
@@ -33,17 +35,25 @@ def follow(config: Config, model: Path, cuda: bool) -> Config:
     """
     config, model_config = config.following({}), read_config(model)
     limit = position_limit(model_config)
-    published = published_rank(config.build("service").folder)
+    published = published_rank(config.build("service"))
     shape = shape_of_config(model_config)
     followed = config.following(_values(config, shape, limit, published, model, cuda))
     _check(followed, limit, published)
     return followed
 
 
-def published_rank(data: Path) -> int:
-    """The highest rank of the adapters that a service has, in its data folder; 0 without any."""
-    folder = data / "adapters"
-    return Registry(folder).rank(0) if folder.is_dir() else 0
+def published_rank(service: ServiceSettings) -> int:
+    """The highest rank of the adapters that a service has; 0 without any.
+
+    Raises UsageError where its registry does not answer.
+    """
+    folder = folder_of(service.folder, service.registry)
+    if folder is not None and not folder.is_dir():
+        return 0
+    try:
+        return open_registry(service.folder, service.registry).rank(0)
+    except RegistryAway as error:
+        raise UsageError(f"how large adapters are is not known: {error}", code=1) from error
 
 
 def _values(

@@ -13,10 +13,11 @@ CHART_DECIDES = (
     *("service.data", "service.model", "service.engines", "service.kafka", "service.redis", "service.seed"),
     *("gateway.data", "gateway.engines", "gateway.host", "gateway.port", "gateway.kafka", "gateway.redis"),
     "gateway.keys",
+    *("service.registry", "service.fetch_port", "controller.registry", "controller.fetch_port"),
     *("controller.data", "controller.engines", "controller.kafka", "controller.redis"),
     *("controller.metrics_host", "controller.metrics_port"),
     *("learner.data", "learner.model", "learner.engine", "learner.kafka", "learner.seed"),
-    *("learner.metrics_host", "learner.metrics_port"),
+    *("learner.metrics_host", "learner.metrics_port", "learner.registry", "learner.fetch_port"),
     *("engine", "demo", "sft", "judge"),
 )
 

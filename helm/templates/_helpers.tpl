@@ -63,6 +63,17 @@ app.kubernetes.io/part-of: hearken
 {{- if lt (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5) }}
 {{- fail (printf "lora.kept is %d: live, previous, control and canary and a rollout must stay loaded beside what a batch mixes; set at least lora.perBatch + 5 = %d" (int .Values.lora.kept) (add (int .Values.lora.perBatch) 5)) }}
 {{- end }}
+{{- with .Values.adapters.s3 }}
+{{- if and (not .url) (or .endpoint .region .credentialsSecret) }}
+{{- fail "adapters.s3.url is empty and other values of adapters.s3 are not: set it to s3://BUCKET/PREFIX" }}
+{{- end }}
+{{- if and .url $.Values.vault.takeOver }}
+{{- fail "vault.takeOver takes keys over from the adapters volume, and with adapters.s3.url there is none: take them over first, then change to the bucket" }}
+{{- end }}
+{{- if and .url (lt (int .copies) (int $.Values.lora.kept)) }}
+{{- fail (printf "adapters.s3.copies is %d: an engine keeps %d adapters (lora.kept) and reads them again; set at least that" (int .copies) (int $.Values.lora.kept)) }}
+{{- end }}
+{{- end }}
 {{- if dig "gateway" "trusted_hosts" "" .Values.config }}
 {{- fail "config.gateway.trusted_hosts would be passed over, because the chart adds the Service's own names: set access.trustedHosts" }}
 {{- end }}
@@ -233,11 +244,46 @@ checksum/config: {{ toToml . | sha256sum }}
 {{- end }}
 {{- end }}
 
-{{/* Adapters have the same path in every pod: the engine opens the path that it is told. */}}
+{{/* The bucket of adapters, for controller and learner. */}}
+{{- define "hearken.registryArgs" -}}
+{{- with .Values.adapters.s3 }}
+{{- if .url }}
+- --set
+- {{ printf "service.registry=%s" .url | quote }}
+- --set
+- service.fetch_port={{ .fetchPort }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What AWS's client is told, but for credentials. */}}
+{{- define "hearken.registryEnv" -}}
+{{- with .Values.adapters.s3 }}
+{{- if .endpoint }}
+- {name: AWS_ENDPOINT_URL_S3, value: {{ .endpoint | quote }}}
+{{- end }}
+{{- if .region }}
+- {name: AWS_REGION, value: {{ .region | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The credentials, in no argument and in no ConfigMap. */}}
+{{- define "hearken.registryCredentials" -}}
+{{- with .Values.adapters.s3.credentialsSecret }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{/* Adapters have the same path in every pod: the engine opens the path that it is told. With a bucket there is no
+volume, and every pod has copies of its own. */}}
 {{- define "hearken.adapterMounts" -}}
+{{- if not .root.Values.adapters.s3.url }}
 - {name: adapters, mountPath: /data/adapters, subPath: adapters, readOnly: {{ .readOnly }}}
 {{- if .rollouts }}
 - {name: adapters, mountPath: /data/learner/rollouts, subPath: rollouts, readOnly: {{ .readOnly }}}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -256,9 +302,11 @@ checksum/config: {{ toToml . | sha256sum }}
 {{- end }}
 
 {{- define "hearken.adapterVolume" -}}
+{{- if not .Values.adapters.s3.url }}
 - name: adapters
   persistentVolumeClaim:
     claimName: {{ .Values.adapters.existingClaim | default (printf "%s-adapters" (include "hearken.fullname" .)) }}
+{{- end }}
 {{- end }}
 
 {{- define "hearken.secretName" -}}

@@ -27,13 +27,15 @@ class FakeEngine:
     log-odds. With `fails`, probes are answered with 500. `answers`: what is answered instead on a path, with
     200. With `hangs` nothing is answered at all, until `wake`.
 
-    `loads` and `unloads` are what was asked of it, in order. After `lives_for` completions it ends, as a
-    killed process does, and `ended` is set.
+    `loads` and `unloads` are what was asked of it, in order, and `paths` where it found what it loaded. After
+    `lives_for` completions it ends, as a killed process does, and `ended` is set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.loaded: dict[str, bytes] = {}
         self.loads: list[str] = []
+        self.paths: list[Path] = []
         self.unloads: list[str] = []
         self.probes: list[str] = []
         self.skew_nats = self.noise_nats = 0.0
@@ -44,7 +46,7 @@ class FakeEngine:
         self.ended = threading.Event()
         self._server = self._serve(0)
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
 
     def _serve(self, port: int) -> ThreadingHTTPServer:
         engine = self
@@ -52,7 +54,7 @@ class FakeEngine:
         class Handler(_Handler):
             fake = engine
 
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server = ThreadingHTTPServer((self.host, port), Handler)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return server
 
@@ -131,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.fake.loaded[name] = (folder / "adapter_model.safetensors").read_bytes()
             self.fake.loads.append(name)
+            self.fake.paths.append(folder)
             self._answer(200, f"Success: LoRA adapter '{name}' added successfully.")
 
     def _unload(self, body: dict[str, Any]) -> None:

@@ -52,6 +52,7 @@ class World:
         engines: int = 1,
         engine_seconds: float = 5.0,
         round_seconds: float = 5.0,
+        registry: Registry | None = None,
         **options: Any,
     ) -> None:
         self.folder = folder
@@ -61,7 +62,7 @@ class World:
             data=folder, engines=tuple(engine.url for engine in self.engines), **{**FAST, **options}
         )
         self.log = SqliteLog(folder / "log.db")
-        self.registry = Registry(folder / "adapters")
+        self.registry = registry or Registry(folder / "adapters")
         self.now = 1_700_000_000.0
         self.taste: Callable[[str], float] = lambda version: 0.4
         self.answer: Callable[[str], dict[str, Any]] = lambda version: {}
@@ -83,7 +84,14 @@ class World:
     ) -> Controller:
         """A controller that knows nothing yet, on the world's log or on another one."""
         clients = [EngineClient(url, timeout=self._engine_seconds) for url in self.settings.engines]
-        fleet = Fleet(clients, self.registry, self.settings.parity_limits, owner, self._round_seconds)
+        fleet = Fleet(
+            clients,
+            self.registry,
+            self.settings.parity_limits,
+            owner,
+            self._round_seconds,
+            self.settings.fetch_port,
+        )
         self._fleets.append(fleet)
         return Controller(
             log or self.log,

@@ -15,7 +15,10 @@ from hearken.doctor import Finding, Service, _clock, look
 from hearken.settings import ServiceSettings
 from tests.deploy.world import World
 from tests.feedback.test_kafka_security import Files
+from tests.s3 import bucket_url, s3_server
 from tests.servers import KAFKA_USER, KafkaServer
+
+__all__ = ["bucket_url", "s3_server"]
 
 
 def service(world: World, gateway: str = "http://127.0.0.1:1", **changes: object) -> Service:
@@ -51,6 +54,19 @@ def test_each_part_that_is_away_is_named_with_what_to_do(world: World) -> None:
     assert nobody in wrong["engine"].text
     assert "--set service.engines" in wrong["engine"].remedy
     assert "no Redis answers" in wrong["redis"].text
+
+
+def test_a_bucket_and_what_fetches_from_it_are_looked_at(
+    world: World, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = service(world, registry=bucket_url, fetch_port=free_port())
+    parts = found(told)
+    assert parts["registry"] == Finding("registry", "ok", f"0 versions in {bucket_url}")
+    assert parts["fetch"].state == "wrong"
+    assert "start `hearken fetch`" in parts["fetch"].remedy
+    assert not (world.folder / "adapter-copies").exists(), "a look changes nothing"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    assert "does not answer" in found(told)["registry"].text
 
 
 def test_a_folder_that_is_none_ends_the_look(tmp_path: Path) -> None:

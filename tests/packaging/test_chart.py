@@ -13,6 +13,7 @@ import yaml
 from deploy.webhooks import VARIABLE
 from hearken import flags
 from hearken.cli import parser
+from hearken.commands.registry import FETCH
 from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
 from hearken.config.assemble import assemble
 from hearken.config.resolve import Config
@@ -148,6 +149,11 @@ def test_the_check_itself_refuses_wrong_fields_and_unknown_kinds(
         ([KAFKA, "config.learner.rank=32"], "config.learner.rank is 32"),
         ([KAFKA, "config.controller.webhooks={https://ops.example}"], "controller.webhookSecret"),
         ([KAFKA, "controller.webhookSecret.name=x"], "name"),
+        ([KAFKA, "adapters.s3.region=eu-1"], "adapters.s3.url is empty"),
+        ([KAFKA, "adapters.s3.url=gs://models"], "/adapters/s3/url"),
+        ([KAFKA, "adapters.s3.url=s3://models", "vault.takeOver=true"], "vault.takeOver takes keys over"),
+        ([KAFKA, "adapters.s3.url=s3://models", "adapters.s3.copies=8"], "adapters.s3.copies is 8"),
+        ([KAFKA, "config.service.registry=s3://models"], "registry"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_installed(template: Run, sets: list[str], message: str) -> None:
@@ -238,7 +244,7 @@ def test_pods_meet_the_restricted_security_standard(render: Render, values: str)
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for item in spec["containers"]:
+        for item in (*spec["containers"], *spec.get("initContainers", ())):
             assert item["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -260,6 +266,8 @@ def test_what_is_mounted_named_and_selected_exists(render: Render, values: str) 
         volumes = {volume["name"] for volume in spec["volumes"]} | made
         mounts = spec["containers"][0]["volumeMounts"]
         assert {mount["name"] for mount in mounts} == volumes
+        for item in spec.get("initContainers", ()):
+            assert {mount["name"] for mount in item["volumeMounts"]} <= volumes
         paths = [mount["mountPath"] for mount in mounts]
         assert len(paths) == len(set(paths))
         for volume in spec["volumes"]:
@@ -282,6 +290,56 @@ def test_an_adapter_has_one_path_everywhere_and_only_the_learner_writes_it(rende
         ("/data/adapters", "adapters"): {"learner": True, "controller": False, "engine": False},
         ("/data/learner/rollouts", "rollouts"): {"learner": True, "engine": False},
     }
+
+
+def test_a_bucket_takes_the_place_of_the_volume(render: Render, tmp_path: Path) -> None:
+    resources = render("s3")
+    assert "adapters" not in str([pod(resources, name)["spec"]["volumes"] for name in (*PROGRAMS, "engine")])
+    claims = [item["metadata"]["name"] for item in resources if item["kind"] == "PersistentVolumeClaim"]
+    assert [name for name in claims if name.endswith("-adapters")] == []
+    for name in ("controller", "learner"):
+        settings = configured(resources, name, tmp_path).build(name)
+        assert (settings.registry, settings.fetch_port) == ("s3://models/chat", 8010)
+    (fetch,) = pod(resources, "engine")["spec"]["initContainers"]
+    assert fetch["restartPolicy"] == "Always", "it stays beside the engine"
+    arguments = parser().parse_args(fetch["args"])
+    settings = flags.configured(arguments, FETCH).build("service")
+    assert (settings.registry, settings.fetch_port, settings.registry_copies) == (
+        "s3://models/chat",
+        8010,
+        24,
+    )
+    (mount,) = (m for m in container(resources, "engine")["volumeMounts"] if m["name"] == "cache")
+    assert mount in fetch["volumeMounts"], "under the path that the engine is told"
+    assert arguments.folder.is_relative_to(mount["mountPath"])
+    assert arguments.host == "0.0.0.0"
+    told = {"AWS_ENDPOINT_URL_S3": "https://minio.example:9000", "AWS_REGION": "eu-central-1"}
+    for each in (fetch, container(resources, "controller"), container(resources, "learner")):
+        assert told.items() <= {item["name"]: item.get("value") for item in each["env"]}.items()
+        assert each["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+    for name in ("engine", "gateway"):
+        assert "envFrom" not in container(resources, name)
+    assert "AWS_" not in str(render("default"))
+
+
+def test_only_who_loads_adapters_reaches_what_fetches_them(render: Render) -> None:
+    resources = render("s3")
+    labels = {name: pod(resources, name)["metadata"]["labels"] for name in (*PROGRAMS, "engine")}
+    (policy,) = (
+        item["spec"]
+        for item in resources
+        if item["kind"] == "NetworkPolicy" and selects(item["spec"]["podSelector"], labels["engine"])
+    )
+    (rule,) = (each for each in policy["ingress"] if each["ports"] == [{"port": "fetch"}])
+    (peer,) = rule["from"]
+    reach = {name for name in labels if selects(peer["podSelector"], labels[name])}
+    assert reach == {"learner", "controller"}
+    (service,) = (
+        item["spec"]
+        for item in resources
+        if item["kind"] == "Service" and item["spec"]["selector"].items() <= labels["engine"].items()
+    )
+    assert {"name": "fetch", "port": 8010, "targetPort": "fetch"} in service["ports"]
 
 
 def test_users_keys_are_on_a_volume_of_their_own(render: Render) -> None:
