@@ -146,7 +146,7 @@ def one_seed(start: str, taste: str, seed: int, rounds: int, url: str, model: Pa
     from deploy.guards import GuardLimits
     from hearken import everyday
     from hearken.support_desk import TOPICS, prompts
-    from learner.loop import with_rank
+    from learner.main import with_rank
     from learner.settings import LearnerSettings
 
     persona = noisy_persona(taste, 0.1)

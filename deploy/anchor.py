@@ -21,11 +21,11 @@ import math
 from dataclasses import replace
 
 from deploy.evidence import EvidenceRules, Reading, said
-from deploy.registry import seq_of
 from deploy.release import ReleaseRules, quiet
 from deploy.scope import Scope
 from deploy.stages import Number, ReleaseState, Standing, Step, step
 from deploy.table import RoutingTable
+from deploy.versions import seq_of
 
 
 def is_due(state: ReleaseState, rules: ReleaseRules, now: float) -> bool:

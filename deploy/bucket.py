@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from deploy.registry import RegistryAway
+from deploy.registry_errors import RegistryAway
 
 logger = logging.getLogger(__name__)
 

@@ -19,21 +19,10 @@ from typing import Any
 from deploy.bucket import Bucket, Object, Taken
 from deploy.copies import Copies
 from deploy.manifest import Manifest
-from deploy.registry import (
-    COLLECTED,
-    MANIFEST,
-    Registry,
-    RegistryAway,
-    RegistryError,
-    Stored,
-    UnknownVersion,
-    check_digest,
-    in_order,
-    is_version,
-    parse_manifest,
-    seq_of,
-    unknown,
-)
+from deploy.registry import Registry, Stored
+from deploy.registry_errors import RegistryAway, RegistryError, UnknownVersion, unknown
+from deploy.registry_files import COLLECTED, MANIFEST, check_digest, parse_manifest
+from deploy.versions import in_order, is_version, seq_of
 from feedback.files import replace_durably
 
 CLAIMS = "claims/"

@@ -6,8 +6,9 @@ again.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from deploy.registry import Stored, seq_of
+from deploy.registry import Stored
 from deploy.releases import History
+from deploy.versions import seq_of
 from feedback.events import BASE
 
 

@@ -26,7 +26,8 @@ from deploy.operators import Grounds, promotes
 from deploy.pinning import obstacle
 from deploy.quarantine import refusal
 from deploy.recorded import judging
-from deploy.registry import Registry, RegistryAway, RegistryError, seq_of
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryAway, RegistryError
 from deploy.releases import Basis, Candidate, Command, Decision, decision_of
 from deploy.running import seen, written
 from deploy.settings import ControllerSettings
@@ -35,6 +36,7 @@ from deploy.stages import ReleaseState, Step
 from deploy.standing import StandingTest, same, standing_test
 from deploy.tending import Tending
 from deploy.topic import Overtaken, Topic
+from deploy.versions import seq_of
 from feedback.events import BASE
 from feedback.log import Cursor, EventLog, Record
 from feedback.shared import SharedStore

@@ -17,16 +17,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from deploy.bucket import Bucket, Missing
-from deploy.registry import (
-    COLLECTED,
-    MANIFEST,
-    Collected,
-    RegistryAway,
-    RegistryError,
-    UnknownVersion,
-    check_digest,
-    check_file_names,
-)
+from deploy.registry_errors import Collected, RegistryAway, RegistryError, UnknownVersion
+from deploy.registry_files import COLLECTED, MANIFEST, check_digest, check_file_names
 from feedback.files import fsync
 
 _DRAFT = ".draft-"

@@ -21,7 +21,8 @@ from deploy.copies import Copies
 from deploy.engine_key import VARIABLE
 from deploy.fetcher import PATH, PATIENCE_SECONDS
 from deploy.lending import ROLLOUTS
-from deploy.registry import RegistryAway, RegistryError, is_version
+from deploy.registry_errors import RegistryAway, RegistryError
+from deploy.versions import is_version
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from deploy.engine_key import engine_headers
-from deploy.registry import RegistryAway, RegistryError
+from deploy.registry_errors import RegistryAway, RegistryError
 
 PATH = "/v1/adapters"
 """Where it is asked: {"name": an adapter's, "manifest": the sha256 of its manifest}."""

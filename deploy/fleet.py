@@ -12,7 +12,8 @@ from deploy.fetcher import Fetcher
 from deploy.one_engine import OneEngine, Problem, Proof
 from deploy.parity import Parity, ParityLimits
 from deploy.quarantine import Standing
-from deploy.registry import Registry, is_version
+from deploy.registry import Registry
+from deploy.versions import is_version
 
 T = TypeVar("T")
 

@@ -14,7 +14,9 @@ from deploy.bucket import Bucket, Taken
 from deploy.bucket_registry import BucketRegistry
 from deploy.engine import EngineDown, EngineError
 from deploy.fetcher import Fetcher
-from deploy.registry import MANIFEST, Registry, RegistryAway, RegistryError, file_digest
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryAway, RegistryError
+from deploy.registry_files import MANIFEST, file_digest
 
 ROLLOUTS = "rollouts/"
 """Where such adapters lie in the bucket. What a killed learner left there is garbage after an hour."""

@@ -17,7 +17,7 @@ from deploy.fleet import Fleet
 from deploy.leading import Alone, Leadership, Lease
 from deploy.metrics import ControllerMetrics
 from deploy.registries import open_registry
-from deploy.registry import RegistryAway
+from deploy.registry_errors import RegistryAway
 from deploy.settings import ControllerSettings
 from deploy.webhooks import load_secrets
 from feedback.files import Held, only_one

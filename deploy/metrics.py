@@ -8,10 +8,10 @@ from deploy.comparing import STATES
 from deploy.evidence import Reading
 from deploy.fleet import Fleet
 from deploy.observation import Observation
-from deploy.registry import seq_of
 from deploy.settings import ControllerSettings
 from deploy.stages import Outcome, ReleaseState
 from deploy.standing import StandingTest
+from deploy.versions import seq_of
 from feedback.loss_metrics import LossMetrics
 
 STAGES = ("idle", "canary", "holdback")

@@ -9,7 +9,9 @@ from deploy.engine import EngineClient, EngineDown, EngineError
 from deploy.fetcher import Fetcher
 from deploy.manifest import Manifest, Probe
 from deploy.parity import FIRST, UNTOLD, Parity, ParityLimits, can_round, compare, exactly
-from deploy.registry import WEIGHTS, Registry, RegistryAway, RegistryError
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryAway, RegistryError
+from deploy.registry_files import WEIGHTS
 from deploy.stages import Number
 from feedback.events import BASE
 

@@ -1,7 +1,8 @@
 """Whether a version to be pinned can serve: it is in the registry, and an engine proves it."""
 
 from deploy.fleet import Fleet
-from deploy.registry import Registry, RegistryAway, RegistryError
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryAway, RegistryError
 from deploy.stages import ReleaseState
 from feedback.events import BASE
 

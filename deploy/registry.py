@@ -6,71 +6,35 @@ deploy/bucket_registry.py is the same with versions in an S3 bucket.
 import contextlib
 import fcntl
 import hashlib
-import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from deploy.adapter_files import Modules, WrongAdapter, check_adapter
+from deploy.adapter_files import Modules
 from deploy.manifest import GateNumbers, Manifest, Probe
-from deploy.table import RoutingTable
+from deploy.registry_errors import Collected, RegistryAway, RegistryError, unknown
+from deploy.registry_files import (
+    COLLECTED,
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    adapter_files,
+    check_names,
+    checked,
+    copy,
+    file_digest,
+    read,
+    read_manifest,
+    write,
+)
+from deploy.versions import in_order, is_version, seq_of
 from feedback.files import fsync
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-MANIFEST = "manifest.json"
-COLLECTED = "collected.json"
-"""Beside the manifest of a version whose other files were deleted because nothing needs them any more."""
-_ALLOWED = (".safetensors", ".json")
-_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a name in the version's own folder, and no way out of it
 _DRAFT = ".draft-"
-_VERSION = re.compile(r"policy-(0|[1-9]\d*)-[0-9a-f]{8}")
-
-
-class RegistryError(Exception):
-    """The registry refused: the message says what was wrong with which file or version."""
-
-
-class UnknownVersion(RegistryError, LookupError):
-    """No such version here, or its files were collected; the message says which."""
-
-
-class Collected(UnknownVersion):
-    """A version's files were deleted, because nothing needed them any more. Its manifest is left."""
-
-    def __init__(self, version: str, where: str) -> None:
-        super().__init__(
-            f"{version} was collected from {where}: nothing needed it any more, and only its manifest is left"
-        )
-
-
-class RegistryAway(Exception):
-    """The registry does not answer, or lets nobody in: nothing is known of a version. Ask again later.
-
-    No `RegistryError`: a version is never refused for this.
-    """
-
-
-def is_version(name: str) -> bool:
-    """Whether a name is an adapter version's."""
-    return _VERSION.fullmatch(name) is not None
-
-
-def seq_of(version: str) -> int:
-    """The sequence number in a version's name; 0 for the base model and anything else without one."""
-    match = _VERSION.fullmatch(version)
-    return int(match.group(1)) if match else 0
-
-
-def highest_seq(table: RoutingTable) -> int:
-    """The highest sequence number that a routing table names: `Registry.publish(after_seq=...)`."""
-    return max((seq_of(version) for version in table.adapters), default=0)
 
 
 class Stored(NamedTuple):
@@ -121,14 +85,14 @@ class Registry:
         for an adapter of another rank, of other modules, or with values that are not finite. Drafts that a
         publisher died with are removed.
         """
-        names = _adapter_files(source)
+        names = adapter_files(source)
         with self._publishing():
             for dead in self.folder.glob(_DRAFT + "*"):  # who is alive holds the lock
                 shutil.rmtree(dead, ignore_errors=True)
             draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.folder))
             try:
-                files = {name: _copy(source / name, draft / name) for name in names}
-                found = _checked(draft, rank, modules or {})
+                files = {name: copy(source / name, draft / name) for name in names}
+                found = checked(draft, rank, modules or {})
                 seq = 1 + max([after_seq, *map(seq_of, self._published())])
                 manifest = Manifest(
                     version=f"policy-{seq}-{files[WEIGHTS][:8]}",
@@ -144,7 +108,7 @@ class Registry:
                     gate=gate,
                     probes=probes,
                 )
-                _write(draft / MANIFEST, manifest.model_dump_json(indent=1).encode())
+                write(draft / MANIFEST, manifest.model_dump_json(indent=1).encode())
                 draft.chmod(0o755)  # mkdtemp makes 0700; an engine may run as another user
                 fsync(draft)
                 draft.rename(self.folder / manifest.version)
@@ -187,7 +151,7 @@ class Registry:
         """The sha256 of a version's manifest. Raises as `manifest`."""
         file = self._folder_of(version) / MANIFEST
         try:
-            return hashlib.sha256(_read(file)).hexdigest()
+            return hashlib.sha256(read(file)).hexdigest()
         except OSError as error:
             raise RegistryError(f"{file} is not a readable manifest: {error}") from error
 
@@ -209,7 +173,7 @@ class Registry:
         adapter of this name and manifest.
         """
         folder, manifest = self.path(version), self.manifest(version, digest)
-        _check_names(folder, manifest)
+        check_names(folder, manifest)
         for name, recorded in manifest.files.items():
             file = folder / name
             if not file.is_file() or file.is_symlink():
@@ -225,7 +189,7 @@ class Registry:
         modules = repr(sorted(manifest.modules.items()))
         known = (manifest.files[WEIGHTS], manifest.files[CONFIG], manifest.rank, modules)
         if known not in self._right:  # once for the same bytes: it takes longer than their sum
-            _checked(folder, manifest.rank, manifest.modules)
+            checked(folder, manifest.rank, manifest.modules)
             self._right.add(known)
         return manifest
 
@@ -242,7 +206,7 @@ class Registry:
     def collect(self, version: str) -> None:
         """Delete a version's files but the manifest, for good. Raises `UnknownVersion`."""
         folder = self.path(version)
-        _write(folder / COLLECTED, b"{}")  # first: a version that lacks files for another reason is broken
+        write(folder / COLLECTED, b"{}")  # first: a version that lacks files for another reason is broken
         fsync(folder)
         for file in folder.iterdir():
             if file.name not in (MANIFEST, COLLECTED):
@@ -259,105 +223,3 @@ class Registry:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def in_order(versions: Iterable[str]) -> list[str]:
-    """Versions by their numbers, the oldest first."""
-    return sorted(versions, key=lambda name: (seq_of(name), name))
-
-
-def unknown(version: str, where: str, known: Sequence[str]) -> UnknownVersion:
-    """That there is no such version in a registry."""
-    return UnknownVersion(f"no version {version!r} in {where}; known: {', '.join(known) or 'none'}")
-
-
-def read_manifest(file: Path, digest: str | None = None) -> Manifest:
-    """The manifest in a file. digest: the sha256 that it must have. Raises `RegistryError`."""
-    try:
-        data = _read(file)
-    except OSError as error:
-        raise RegistryError(f"{file} is not a readable manifest: {error}") from error
-    return parse_manifest(data, str(file), digest)
-
-
-def parse_manifest(data: bytes, where: str, digest: str | None = None) -> Manifest:
-    """The manifest in some bytes, which lie at `where`. Raises as `read_manifest`."""
-    try:
-        manifest = Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise RegistryError(f"{where} is not a readable manifest: {error}") from error
-    check_digest(data, where, digest)
-    return manifest
-
-
-def check_digest(data: bytes, where: str, digest: str | None) -> None:
-    """Raises `RegistryError` for a manifest's bytes that are not those that were announced."""
-    found = hashlib.sha256(data).hexdigest()
-    if digest is not None and found != digest:
-        raise RegistryError(f"{where} has sha256 {found}, but {digest} was announced")
-
-
-def check_file_names(names: Iterable[str], where: str) -> None:
-    """Raises `RegistryError` for a name in a manifest at `where` that no file of an adapter has."""
-    for name in names:
-        if _FILE.fullmatch(name) is None or not name.endswith(_ALLOWED) or name in (MANIFEST, COLLECTED):
-            raise RegistryError(f"{where} lists {name!r}, which is no file of an adapter")
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Raises `RegistryError` where a manifest is not of the folder that it lies in."""
-    file = folder / MANIFEST
-    if manifest.version != folder.name or manifest.seq != seq_of(folder.name):
-        raise RegistryError(f"{file} describes {manifest.version}, number {manifest.seq}, not {folder.name}")
-    check_file_names(manifest.files, str(file))
-    for needed in (WEIGHTS, CONFIG):
-        if needed not in manifest.files:
-            raise RegistryError(f"{file} lists no {needed}")
-    if not folder.name.endswith("-" + manifest.files[WEIGHTS][:8]):
-        raise RegistryError(f"{folder} is not named after its weights, {manifest.files[WEIGHTS]}")
-
-
-def _checked(folder: Path, rank: int, modules: Mapping[str, tuple[int, int]]) -> Modules:
-    try:
-        return check_adapter(folder / WEIGHTS, folder / CONFIG, rank, modules)
-    except (WrongAdapter, OSError) as error:
-        raise RegistryError(str(error)) from error
-
-
-def _adapter_files(source: Path) -> list[str]:
-    if not source.is_dir():
-        raise RegistryError(f"{source} is not a folder")
-    names = sorted(entry.name for entry in source.iterdir() if entry.name not in (MANIFEST, COLLECTED))
-    for name in names:
-        file = source / name
-        named = _FILE.fullmatch(name) is not None and name.endswith(_ALLOWED)
-        if file.is_symlink() or not file.is_file() or not named:
-            raise RegistryError(f"{file} is not a safetensors or JSON file; an adapter has nothing else")
-    for needed in (WEIGHTS, CONFIG):
-        if needed not in names:
-            raise RegistryError(f"{source} has no {needed}; found: {', '.join(names) or 'nothing'}")
-    return names
-
-
-def _read(file: Path) -> bytes:
-    """A file of the folder itself: a link may lead anywhere. Raises OSError."""
-    if file.is_symlink():
-        raise OSError("it is a link")
-    return file.read_bytes()
-
-
-def _copy(source: Path, target: Path) -> str:
-    shutil.copyfile(source, target)
-    fsync(target)
-    return file_digest(target)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-    fsync(path)

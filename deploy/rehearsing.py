@@ -19,7 +19,8 @@ from deploy.evidence_reader import TOPICS
 from deploy.gate import verdict
 from deploy.observation import Observation
 from deploy.recorded import judging, settings_of
-from deploy.registry import Registry, RegistryError
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryError
 from deploy.release import ReleaseRules
 from deploy.releases import Decision
 from deploy.replay import Verdict, compared, is_judged, step_of

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from deploy.registry import seq_of
 from deploy.releases import Decision, History
+from deploy.versions import seq_of
 
 if TYPE_CHECKING:  # it needs the evidence and so numpy, which no gateway loads
     from deploy.running import Running

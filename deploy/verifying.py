@@ -13,7 +13,8 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deploy.digests import Digests
-from deploy.registry import Collected, Registry, RegistryError, UnknownVersion
+from deploy.registry import Registry
+from deploy.registry_errors import Collected, RegistryError, UnknownVersion
 from deploy.releases import Decision, Reached, admit, digest_of, parse
 from deploy.signing import is_signed
 from deploy.standing import begun

@@ -13,7 +13,8 @@ from deploy import replay as replaying
 from deploy import verifying
 from deploy.recorded import JUDGING
 from deploy.registries import folder_of, open_registry
-from deploy.registry import Registry, RegistryAway
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryAway
 from deploy.rehearsing import Changes
 from deploy.rehearsing import rehearse as rehearsals
 from deploy.replay import Replayed

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.live import Live
 
 from deploy.engine import EngineClient
-from deploy.registry import Registry, RegistryError
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryError
 from deploy.releases import read_history
 from deploy.thoughts import thoughts_of
 from feedback.events import BASE, FEEDBACK

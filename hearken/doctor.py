@@ -23,7 +23,8 @@ from deploy.engine_key import take_engine_key
 from deploy.fetcher import Fetcher
 from deploy.notice import read_notice
 from deploy.registries import is_bucket, open_registry
-from deploy.registry import RegistryAway, is_version
+from deploy.registry_errors import RegistryAway
+from deploy.versions import is_version
 from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.log import EventLog, LogError
 from feedback.opening import open_log, open_sealer, open_shared

@@ -40,11 +40,11 @@ def run(config: Config, optimisers: Sequence[str], *, as_json: bool) -> int:
     settings = learner_settings(asked[0])
     take_engine_key(settings.data)
     from deploy.engine import EngineError
-    from deploy.registry import RegistryAway
+    from deploy.registry_errors import RegistryAway
     from feedback.joins import CompletionsUnavailable
     from feedback.log import LogError
     from learner.dry_run import NoPrompts, outcomes
-    from learner.loop import prepared
+    from learner.main import prepared
 
     found = []
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy.bucket_registry import BucketRegistry
 from deploy.fetch_server import Fetching, serve
 from deploy.registries import check_place, is_bucket, open_registry
-from deploy.registry import RegistryAway
+from deploy.registry_errors import RegistryAway
 from hearken.checks import check_port, check_registry
 from hearken.errors import UsageError
 from hearken.roles import log_to_stderr

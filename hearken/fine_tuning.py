@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from deploy.manifest import GateNumbers, Manifest
 from deploy.registries import open_registry
-from deploy.registry import Registry, RegistryAway, RegistryError
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryAway, RegistryError
 from feedback.dialects import Options
 from feedback.dialects.files import Survey
 from feedback.events import BASE, RELEASES

@@ -14,7 +14,7 @@ from typing import Any
 from deploy import release
 from deploy.manifest import Manifest
 from deploy.registries import open_registry
-from deploy.registry import RegistryAway, RegistryError
+from deploy.registry_errors import RegistryAway, RegistryError
 from deploy.releases import History, append_step, read_history
 from deploy.signing import sign, signing_key
 from deploy.stages import ReleaseState

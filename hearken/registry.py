@@ -10,7 +10,8 @@ from deploy.bucket_registry import BucketRegistry
 from deploy.collecting import needed, spare
 from deploy.leases import held
 from deploy.registries import open_registry
-from deploy.registry import Registry, RegistryAway, RegistryError, Stored
+from deploy.registry import Registry, Stored
+from deploy.registry_errors import RegistryAway, RegistryError
 from deploy.releases import read_history
 from feedback.opening import open_shared
 from hearken.checks import check_registry, check_service

@@ -92,10 +92,10 @@ def run_learner(config: Config) -> int:
     settings = learner_settings(config)
     if os.environ.get("RANK", "0") == "0":  # of several ranks under torchrun the first has the metrics
         check_port(settings.metrics_host, settings.metrics_port, "--metrics-port")
-    from deploy.registry import RegistryAway, RegistryError
+    from deploy.registry_errors import RegistryAway, RegistryError
     from learner.adapters import LayersTooFew, RankTooLow
     from learner.checkpoint import LearnerBusy
-    from learner.loop import run
+    from learner.main import run
     from learner.quantized import CannotQuantize
     from learner.ranks import RankGone
 

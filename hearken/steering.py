@@ -6,9 +6,9 @@ import sys
 import time
 
 from deploy.asking import Asked, not_yet
-from deploy.registry import is_version
 from deploy.releases import Decision, make_command
 from deploy.stages import Action
+from deploy.versions import is_version
 from feedback.events import BASE, RELEASES
 from feedback.log import LogError, LogUnavailable
 from feedback.opening import open_shared

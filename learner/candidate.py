@@ -10,7 +10,8 @@ import torch
 from deploy.engine import Sample
 from deploy.guards import Guard
 from deploy.manifest import GateNumbers, Manifest, Probe
-from deploy.registry import Registry, seq_of
+from deploy.registry import Registry
+from deploy.versions import seq_of
 from learner.losses import Z95
 from learner.model import SharedModel
 

@@ -15,9 +15,9 @@ from starlette.datastructures import Headers
 from deploy.asking import Asked, not_yet
 from deploy.holds import holds
 from deploy.notice import NOTICE_SECONDS, read_notice
-from deploy.registry import is_version
 from deploy.releases import Command, Decision, make_command
 from deploy.status import told
+from deploy.versions import is_version
 from feedback.events import BASE
 from feedback.log import EventLog, LogError
 from feedback.shared import SharedStore

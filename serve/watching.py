@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from deploy.registry import is_version
+from deploy.versions import is_version
 from feedback.events import BASE
 from serve.breaker import Breaker, Event, State
 from serve.metrics import Metrics

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.registries import folder_of, open_registry
-from deploy.registry import RegistryAway
+from deploy.registry_errors import RegistryAway
 from hearken import engine
 from hearken.config.layers import Given, Layer
 from hearken.config.resolve import Config

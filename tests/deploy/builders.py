@@ -5,7 +5,8 @@ import struct
 from pathlib import Path
 
 from deploy.manifest import GateNumbers, Manifest, Probe
-from deploy.registry import CONFIG, WEIGHTS, Registry
+from deploy.registry import Registry
+from deploy.registry_files import CONFIG, WEIGHTS
 from feedback.events import Choice, Completion
 from feedback.join import Answer, Label
 from tests.deploy.fake_engine import trainer_logprob

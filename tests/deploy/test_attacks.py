@@ -24,15 +24,9 @@ from deploy.evidence import Scope
 from deploy.guardrails import GuardrailLimits, Guardrails
 from deploy.manifest import Manifest
 from deploy.metrics import ControllerMetrics
-from deploy.registry import (
-    CONFIG,
-    MANIFEST,
-    WEIGHTS,
-    Registry,
-    RegistryError,
-    UnknownVersion,
-    file_digest,
-)
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryError, UnknownVersion
+from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS, file_digest
 from deploy.releases import append_command, read_history
 from deploy.replay import audit
 from deploy.running import running

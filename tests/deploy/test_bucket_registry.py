@@ -13,17 +13,9 @@ import pytest
 from deploy.bucket import Bucket, Taken, split_url
 from deploy.bucket_registry import BucketRegistry
 from deploy.registries import check_place, open_registry
-from deploy.registry import (
-    CONFIG,
-    MANIFEST,
-    WEIGHTS,
-    Collected,
-    RegistryAway,
-    RegistryError,
-    UnknownVersion,
-    file_digest,
-    seq_of,
-)
+from deploy.registry_errors import Collected, RegistryAway, RegistryError, UnknownVersion
+from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS, file_digest
+from deploy.versions import seq_of
 from tests.deploy.builders import publish, safetensors
 from tests.s3 import Line, S3Server, bucket_url, client, line_to, s3_server
 

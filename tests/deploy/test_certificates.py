@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from deploy.digests import Digests
 from deploy.recorded import JUDGING, judging, settings_of
-from deploy.registry import MANIFEST, Registry
+from deploy.registry import Registry
+from deploy.registry_files import MANIFEST
 from deploy.rehearsing import Changes, Rehearsed, rehearse
 from deploy.releases import append_command, append_step, digest_of, entry, read_history
 from deploy.replay import Replayed, replayed

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from deploy.collecting import needed, spare
-from deploy.registry import CONFIG, MANIFEST, WEIGHTS, Collected, Registry, Stored
+from deploy.registry import Registry, Stored
+from deploy.registry_errors import Collected
+from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS
 from deploy.releases import Candidate, Command, History, decision_of
 from deploy.stages import ReleaseState, Standing, Step
 from deploy.table import RoutingTable

@@ -23,7 +23,8 @@ from deploy.fetcher import PATH, Fetcher
 from deploy.fleet import Fleet
 from deploy.lending import ROLLOUTS, lender
 from deploy.parity import ParityLimits
-from deploy.registry import MANIFEST, WEIGHTS, RegistryAway
+from deploy.registry_errors import RegistryAway
+from deploy.registry_files import MANIFEST, WEIGHTS
 from deploy.releases import Candidate, entry
 from learner.rollouts import RolloutSampler
 from tests.deploy.builders import adapter_folder, publish, safetensors

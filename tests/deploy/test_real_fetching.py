@@ -11,7 +11,7 @@ from deploy.engine import EngineClient
 from deploy.fleet import Fleet
 from deploy.lending import lender
 from deploy.parity import ParityLimits
-from deploy.registry import MANIFEST
+from deploy.registry_files import MANIFEST
 from learner.rollouts import RolloutSampler
 from tests.conftest import Engine, running_engine
 from tests.deploy.test_bucket_registry import another, copied, keys

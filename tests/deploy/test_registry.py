@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from deploy.manifest import GateNumbers, Manifest
-from deploy.registry import CONFIG, WEIGHTS, Registry, RegistryError, UnknownVersion, highest_seq, seq_of
+from deploy.registry import Registry
+from deploy.registry_errors import RegistryError, UnknownVersion
+from deploy.registry_files import CONFIG, WEIGHTS
 from deploy.table import RoutingTable
+from deploy.versions import highest_seq, seq_of
 from tests.deploy.builders import adapter_folder, publish, safetensors
 
 

@@ -29,7 +29,7 @@ def settings_of(given: dict[str, Any]) -> "LearnerSettings":
 
 def main(given: dict[str, Any]) -> None:
     """Obey until stdin ends."""
-    from learner.loop import run
+    from learner.main import run
 
     settings = settings_of(given)
 

@@ -172,7 +172,7 @@ def test_a_killed_learner_publishes_the_undisturbed_ones_adapter(
 TWO_RANKS = """
 import json, os, sys
 from pathlib import Path
-from learner.loop import run
+from learner.main import run
 from tests.faults.nursery import settings_of
 
 given = json.loads(sys.argv[1])

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from deploy.registry import WEIGHTS, Registry
+from deploy.registry import Registry
+from deploy.registry_files import WEIGHTS
 from hearken.cli import main
 from tests.deploy.builders import publish
 from tests.deploy.test_bucket_registry import another, keys, write

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.registry import RegistryAway
-from learner import loop
-from learner.loop import Patience, registry_of, with_rank
+from deploy.registry_errors import RegistryAway
+from learner import main
+from learner.main import Patience, registry_of, with_rank
 from learner.metrics import LearnerMetrics
 from learner.settings import LearnerSettings
 from tests.deploy.builders import publish
@@ -31,7 +31,7 @@ def test_a_learner_goes_on_when_the_registry_is_back(
         """Nobody stops the learner; while it waits, the server comes back."""
 
         def wait(self, timeout: float | None = None) -> bool:
-            assert timeout == loop.REGISTRY_RETRY_SECONDS
+            assert timeout == main.REGISTRY_RETRY_SECONDS
             assert metrics.registry.get_sample_value("hearken_registry_away") == 1
             line.open()
             return False

@@ -13,7 +13,8 @@ from deploy.registry import Registry
 from deploy.releases import Decision, entry
 from feedback.sqlite_log import SqliteLog
 from learner.candidate import publish
-from learner.loop import Learner, with_rank
+from learner.loop import Learner
+from learner.main import with_rank
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
 from learner.probing import make_probes
