@@ -240,7 +240,7 @@ def _result(index: int, item: _Item) -> Json:
 def _param(body: object, completion_id: str) -> str:
     """The field in which a vote names a completion."""
     assert isinstance(body, dict)
-    for field in ("completion_id", "a", "b"):
+    for field in ("completion_id", "regeneration_of", "a", "b"):
         if body.get(field) == completion_id:
             return field
     return "groups" if "groups" in body else "targets"
