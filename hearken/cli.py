@@ -16,6 +16,7 @@ from hearken.commands import (
     release,
     roles,
     service,
+    signals,
     vault,
 )
 from hearken.errors import UsageError
@@ -28,6 +29,7 @@ COMMANDS: tuple[Command, ...] = (
     *config.COMMANDS,
     *keys.COMMANDS,
     *data.COMMANDS,
+    *signals.COMMANDS,
     *vault.COMMANDS,
     *release.COMMANDS,
     *operate.COMMANDS,

@@ -111,7 +111,8 @@ class Saving:
             parts.turns.restore(state["turns"])
         if parts.place.base_digest not in ("", parts.model.base_digest):
             self._start_on_another_base()
-        answers = chain.from_iterable(map(parts.labels.answers_of, parts.labels.votes))
+        known = chain(parts.labels.votes, parts.labels.signals)
+        answers = chain.from_iterable(map(parts.labels.answers_of, known))
         parts.unread = deque(answer for answer in answers if not parts.features.knows(answer))
         if parts.place.base_digest in ("", parts.model.base_digest):
             self._restore_rewards(tensors)

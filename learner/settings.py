@@ -325,8 +325,13 @@ class LearnerSettings:
     labels_kept: Annotated[
         int,
         "labels that the learner remembers: the newest half of them, and a sample by day and rater of those "
-        "before",
+        "before; and as many signals",
     ] = 20_000
+    signals: Annotated[
+        Path | None,
+        "TOML file that says what signals of a product's own mean (docs/signals.md); without it only the "
+        "names that are built in mean anything",
+    ] = None
     judge_share: Annotated[float, "share of raters who judge candidates and never train the reward model"] = (
         0.25
     )
