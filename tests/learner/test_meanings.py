@@ -1,5 +1,6 @@
 """A signals file says what a product's own events mean, and what it cannot mean is refused by name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,16 @@ def test_what_cannot_be_is_refused_with_what_would_be_right(tmp_path: Path, text
         read_meanings(written(tmp_path, text))
     with pytest.raises(BadMeanings, match="cannot be read"):
         read_meanings(tmp_path / "nothing.toml")
+
+
+PAGE = (Path(__file__).parents[2] / "docs/signals.md").read_text()
+
+
+def test_the_page_has_the_names_that_are_built_in_and_its_file_can_be_read(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| (`.*`) \| (higher|lower|learned) \|", PAGE, re.MULTILINE)
+    told = {name: direction for names, direction in rows for name in re.findall(r"`(\w+)`", names)}
+    assert told == {name: meaning.direction for name, meaning in BUILTIN.items()}
+    (shown,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    found = read_meanings(written(tmp_path, shown))
+    assert found["checkout_completed"] == Meaning("higher")
+    assert found["seconds_read"] == Meaning("learned", range=(0.0, 60.0), most=0.5)
