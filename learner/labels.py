@@ -183,8 +183,8 @@ class LabelStore:
 
     def answers_of(self, label: Label) -> Iterator[Answer]:
         """The answers that the reward model is to see for a label."""
-        for found in (*self._signals.get(label.event_id, ()), *self._deeds.get(label.event_id, ())):
-            yield from found.answers
+        for signal in self._signals.get(label.event_id, ()):
+            yield from signal.answers
 
     @property
     def teaching(self) -> list[Label]:
@@ -210,11 +210,6 @@ class LabelStore:
         return [deed for found in self._deeds.values() for deed in found]
 
     @property
-    def signals(self) -> list[Label]:
-        """The labels that have deeds, oldest first."""
-        return [self._labels[event_id] for event_id in self._deeds]
-
-    @property
     def slopes(self) -> Mapping[str, float]:
         """What deeds weigh, by name, of those that weigh anything."""
         return self._slopes
@@ -228,10 +223,9 @@ class LabelStore:
             if any(deed.name in changed for deed in found):
                 self._news[event_id] = self._labels[event_id].revision
 
-    @property
-    def heard(self) -> list[Deed]:
-        """The deeds that weigh something, of those who train the reward model, oldest first."""
-        known = ((deed, self._slopes.get(deed.name or "")) for deed in self.deeds)
+    def heard(self, deeds: Iterable[Deed]) -> list[Deed]:
+        """Those of some deeds that weigh something, with their slopes; none of raters who judge."""
+        known = ((deed, self._slopes.get(deed.name or "")) for deed in deeds)
         return [
             dataclasses.replace(deed, slope=slope)
             for deed, slope in known

@@ -259,6 +259,8 @@ class LearnerMetrics:
 
     def show_signals(self, found: Mapping[str, Belief], slopes: Mapping[str, float]) -> None:
         """Show how many signals of each name there are, and what one weighs."""
+        self.signal_weight.clear()
+        self.signal_events.clear()
         for name, belief in found.items():
             self.signal_weight.labels(name).set(slopes.get(name, 0.0))
             self.signal_events.labels(name).set(belief.events)

@@ -111,8 +111,7 @@ class Saving:
             parts.turns.restore(state["turns"])
         if parts.place.base_digest not in ("", parts.model.base_digest):
             self._start_on_another_base()
-        known = chain(parts.labels.votes, parts.labels.signals)
-        answers = chain.from_iterable(map(parts.labels.answers_of, known))
+        answers = chain.from_iterable(map(parts.labels.answers_of, parts.labels.votes))
         parts.unread = deque(answer for answer in answers if not parts.features.knows(answer))
         if parts.place.base_digest in ("", parts.model.base_digest):
             self._restore_rewards(tensors)

@@ -12,10 +12,9 @@ from deploy.engine import Sample
 from feedback.labels import Label
 from feedback.usage import usage_events
 from learner import stages
-from learner.believing import Opinion, beliefs
 from learner.credit import token_gains
-from learner.deeds import meaning_of
-from learner.objectives import main_objective
+from learner.heeding import readable, weigh
+from learner.objectives import Deed, main_objective
 from learner.parts import Parts
 from learner.quarantine import PEOPLE, quarantine
 from learner.reliability import MODEL, Reliability, reliabilities, weighed
@@ -121,8 +120,9 @@ class Scoring:
         self._weigh_raters()
         believed, found = self._believed()
         self._show_models(found)
-        self._weigh_deeds(believed)
-        self._fit(self._aged(self._with_deeds(believed)))
+        deeds = readable(parts)
+        weigh(parts, deeds, _of_people(believed))
+        self._fit(self._aged(self._with_deeds(believed, deeds)))
         parts.state = stages.fitted(parts.state, parts.limits)
         updates = parts.state.updates
         parts.metrics.show_rungs(parts.reward)
@@ -141,7 +141,7 @@ class Scoring:
     def fit(self) -> None:
         """Fit the reward models to the votes that are trusted, and to what people did, each as its age lets
         it count."""
-        self._fit(self._aged(self._with_deeds(self._believed()[0])))
+        self._fit(self._aged(self._with_deeds(self._believed()[0], readable(self._parts))))
 
     def _fit(self, pairs: Sequence[tuple[Label, float]]) -> None:
         parts = self._parts
@@ -186,40 +186,11 @@ class Scoring:
         found = reliabilities(labels, rules.model_vote_weight)
         return weighed(labels, found, rules.rater_cap), found
 
-    def _weigh_deeds(self, votes: Sequence[Label]) -> None:
-        """Find out what deeds tell, by votes and by the judging model of the update before. votes: those that
-        are believed."""
-        parts, rules = self._parts, self._parts.settings
-        did = trusted(parts.labels.deeds, parts.agreement, rules.trust)
-        if not did:
-            parts.labels.believe({})
-            return
-        weights = vote_weights(did, rules.reward.rater_cap)
-        did = [dataclasses.replace(deed, weight=weight) for deed, weight in zip(did, weights, strict=True)]
-        people = _of_people(votes)
-        found = beliefs(did, people, self._opinion(people))
-        slopes = {}
-        for name, belief in found.items():
-            meaning = meaning_of(name, parts.meanings)
-            heard = name in parts.labels.slopes
-            slopes[name] = belief.weight(meaning.direction, meaning.most, heard)
-            logger.info("signal %s weighs %.2f: %s", name, slopes[name], belief.sentence)
-        parts.labels.believe(slopes)
-        parts.metrics.show_signals(found, slopes)
-
-    def _opinion(self, votes: Sequence[Label]) -> Opinion | None:
-        """The judging model's, which learned from nothing that people did."""
-        taste = self._parts.judge.model.taste
-        if not taste.is_fitted:
-            return None
-        unlearned = [vote for vote in votes if not self._parts.labels.is_judging(vote)]
-        return Opinion(lambda answers: taste.mean_of(answers).double().numpy(), unlearned)
-
-    def _with_deeds(self, votes: Sequence[Label]) -> list[Label]:
-        """Votes, and the deeds that weigh something, oldest first."""
+    def _with_deeds(self, votes: Sequence[Label], deeds: Sequence[Deed]) -> list[Label]:
+        """Votes, and those deeds that weigh something, oldest first."""
         parts, number = self._parts, self._parts.labels.number
-        did = trusted(parts.labels.heard, parts.agreement, parts.settings.trust)
-        return sorted([*votes, *did], key=number) if did else list(votes)
+        heard = trusted(parts.labels.heard(deeds), parts.agreement, parts.settings.trust)
+        return sorted([*votes, *heard], key=number) if heard else list(votes)
 
     def _aged(self, labels: Sequence[Label]) -> list[tuple[Label, float]]:
         """Votes, and how old each is, in votes."""

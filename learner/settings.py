@@ -151,6 +151,11 @@ class RewardSettings:
         "share of votes that say the opposite of what was meant (Touvron et al. 2023, arXiv:2307.09288, and "
         "Wang et al. 2024, arXiv:2401.06080, find a good tenth of human preferences wrong or arbitrary)",
     ] = 0.05
+    signals_read: Annotated[
+        int,
+        "answers that people did something with and did not vote on, the newest, that the base reads for one "
+        "update at most, which bounds the update's time; what was read stays known",
+    ] = 2000
     correction_margin: Annotated[
         float,
         "by how many logits a written answer has to beat its original (Touvron et al. 2023, equation 2)",
@@ -238,6 +243,7 @@ class RewardSettings:
             "implied_weight",
             "rung_confidence",
             "reader_tokens",
+            "signals_read",
         ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be below 0")

@@ -137,14 +137,12 @@ def test_a_learner_finds_out_which_signals_tell_anything(life: Callable[[], Life
     assert weights["accepted"] == 0.0
     reborn = lived.reborn().learner
     assert reborn.labels.slopes == slopes
-    assert [each.event_id for each in reborn.labels.heard] == [
-        each.event_id for each in lived.learner.labels.heard
-    ]
+    assert reborn.labels.deeds == lived.learner.labels.deeds
 
 
 def _told(lived: Life) -> list[tuple[Label, str]]:
     """What was last told of each signal."""
-    by_id = {label.event_id: label for label in lived.learner.labels.signals}
+    by_id = {each.event_id: each for each in lived.learner.labels.deeds}
     last = {
         event_id: state
         for usage in lived.learner.untold
@@ -153,6 +151,21 @@ def _told(lived: Life) -> list[tuple[Label, str]]:
         if event_id in by_id
     }
     return [(by_id[event_id], state) for event_id, state in last.items()]
+
+
+def test_an_update_reads_no_more_answers_than_it_may(model: SharedModel, tmp_path: Path) -> None:
+    crowd, lived = Crowd(5), Life(tmp_path, model, signals_read=40)
+    votes, others = crowd.votes(60), crowd.votes(200)
+    deeds = did([*votes[:10], *others], "copied", (0.5, 0.1), 1)
+    lived.learner.labels.add([*votes, *as_signals(deeds)])
+    answers = [each.answers[0] for each in deeds]
+    for update in (1, 2):
+        lived.learner.labels.believe({"copied": 0.3})
+        lived.learner.scoring.fit()
+        read = [lived.learner.features.knows(answer) for answer in answers]
+        assert sum(read[10:]) == 40 * update
+        assert all(read[-40 * update :])  # the newest first
+    assert all(read[:10])  # people voted on these
 
 
 def test_signals_start_no_update_and_are_counted_as_no_votes(life: Callable[[], Life]) -> None:
