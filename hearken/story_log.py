@@ -24,8 +24,10 @@ MOST_RELEASES = 10
 
 
 class Votes:
-    """When each vote came first, by the server's clock. Retractions and signals are none, and a changed vote is
-    one."""
+    """When each vote came first, by the server's clock. Retractions and signals are none.
+
+    A changed vote is one.
+    """
 
     def __init__(self, since: float, until: float) -> None:
         self.times = array("d")
