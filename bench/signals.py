@@ -13,8 +13,9 @@ another one, by their true worth, ties half: what a policy could climb to by thi
 - `share_of_full_vote_win_rate`: with 2% of the votes and both signals, over that of votes on everything.
   `share_of_few_votes_alone`: the same without signals.
 - `noise_signal_cost`: what a third signal, a coin toss each time, takes from the win rate.
-- `lying_signal_weight`: what one weighs whose sign is turned: after 500 events from the start, and after 500
-  that follow 2,000 honest ones; the larger one. A thumb weighs 1.
+- `lying_signal_weight`: what one weighs whose sign is turned, after 500 events; a thumb weighs 1.
+  `turned_signal_weight`: the same of one that was honest for 2,000 events before, after which it weighed
+  `honest_signal_weight`.
 """
 
 import argparse
@@ -22,11 +23,11 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-SHOWN, VOTED, PORTIONS = 6000, 0.02, 2
+SHOWN, VOTED = 6000, 0.02
 QUESTIONS, BEST_OF = 2000, 8
 COIN = 0.1
 TELLING, LYING, TOSSED = (0.45, 0.15), (0.15, 0.45), (0.3, 0.3)
@@ -84,6 +85,13 @@ class Shown:
         )
 
 
+class Learnt(NamedTuple):
+    """A learner, and what each signal weighed after each of its updates."""
+
+    learner: Any
+    slopes: list[dict[str, float]]
+
+
 class Seed:
     """The lives of one seed."""
 
@@ -97,24 +105,26 @@ class Seed:
             for _ in range(QUESTIONS)
         ]
 
-    def learned(self, events: Sequence[tuple[int, Any]]) -> Any:
-        """A learner that was told all that happened, in its order. It reads all answers in a few updates."""
+    def learned(
+        self, events: Sequence[tuple[int, Any]], halts: Sequence[int] = (SHOWN // 2, SHOWN)
+    ) -> Learnt:
+        """A learner that was told all that happened, in its order. halts: numbers of answers up to which it
+        is told before it updates its reward models."""
         from bench._turning import Life
 
         life = Life(self._folder / f"{self._seed}-{next(self._numbers)}", self._model, signals_read=3 * SHOWN)
-        ordered = [label for _, label in sorted(events, key=lambda each: each[0])]
-        for number in range(PORTIONS):
-            life.learner.labels.add(
-                ordered[number * len(ordered) // PORTIONS : (number + 1) * len(ordered) // PORTIONS]
-            )
+        slopes = []
+        for start, end in pairwise([0, *halts]):
+            life.learner.labels.add([label for i, label in _in_order(events) if start <= i < end])
             life.learner.scoring.update()
-        return life
+            slopes.append(dict(life.learner.labels.slopes))
+        return Learnt(life.learner, slopes)
 
-    def win_rate(self, life: Any) -> float:
+    def win_rate(self, learnt: Learnt) -> float:
         """Of the best of some answers by the reward model against another one, by what they are worth."""
         from bench._turning import worth
 
-        learner, won = life.learner, 0.0
+        learner, won = learnt.learner, 0.0
         items = [answer.judged for answers in self._fresh for answer in answers[1:]]
         scores = learner.reward.rewards(items, learner.settings.pessimism)[0].view(QUESTIONS, BEST_OF)
         for answers, best in zip(self._fresh, scores.argmax(1).tolist(), strict=True):
@@ -134,7 +144,8 @@ def measure(folder: Path, model: Any, seed: int) -> dict[str, float]:
     heard = world.learned([*few, *told])
     with_signals = world.win_rate(heard)
     with_noise = world.win_rate(world.learned([*few, *told, *noise]))
-    weights = heard.learner.labels.slopes
+    weights = heard.slopes[-1]
+    turned, before = lying(world, shown, [*few, *told], HONEST_EVENTS)
     return {
         "votes": len(few),
         "win_rate_full": full,
@@ -145,23 +156,24 @@ def measure(folder: Path, model: Any, seed: int) -> dict[str, float]:
         "share_of_few_votes_alone": alone / full,
         "noise_signal_cost": with_signals - with_noise,
         **{f"weight_{name}": weights.get(name, 0.0) for name in TOLD},
-        "lying_signal_weight": max(lying(world, shown, few, 0), lying(world, shown, few, HONEST_EVENTS)),
+        "lying_signal_weight": lying(world, shown, [*few, *told], 0)[0],
+        "turned_signal_weight": turned,
+        "honest_signal_weight": before,
     }
 
 
-def lying(world: Seed, shown: Shown, votes: Sequence[tuple[int, Any]], honest: int) -> float:
-    """What a signal weighs after 500 lies, of which nothing or so many honest events were known before."""
-    before = SHOWN - honest - LYING_EVENTS
+def lying(world: Seed, shown: Shown, others: Sequence[tuple[int, Any]], honest: int) -> tuple[float, float]:
+    """What a signal weighs after 500 lies, and before them, when so many honest events had come. others:
+    votes and signals that are told of beside it."""
     often = [TELLING] * honest + [LYING] * LYING_EVENTS
-    signals = [(i + before, shown_at) for i, shown_at in enumerate(_later(shown, "accepted", often, before))]
-    life = world.learned([*votes, *signals])
-    return abs(life.learner.labels.slopes.get("accepted", 0.0))
+    events = [*others, *shown.signals("accepted", often, SHOWN - len(often))]
+    learnt = world.learned(events, (SHOWN - LYING_EVENTS, SHOWN))
+    before, after = (abs(slopes.get("accepted", 0.0)) for slopes in learnt.slopes)
+    return after, before
 
 
-def _later(shown: Shown, name: str, often: Sequence[tuple[float, float]], start: int) -> list[Any]:
-    """Signals about the answers from number `start` on."""
-    found = shown.signals(name, [TOSSED] * start + [*often])
-    return [label for i, label in found if i >= start]
+def _in_order(events: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    return sorted(events, key=lambda each: each[0])
 
 
 def main(argv: list[str]) -> int:
@@ -177,7 +189,7 @@ def main(argv: list[str]) -> int:
             rows.append(measure(folder, model, seed))
             told = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items())
             print(f"seed {seed}: {told}", flush=True)
-    most = {"noise_signal_cost", "lying_signal_weight", "votes"}
+    most = {"noise_signal_cost", "lying_signal_weight", "turned_signal_weight", "votes"}
     found = worst(rows, rows[0].keys() - most)
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     return 0

@@ -14,8 +14,12 @@ Both are put together by their precision, with a prior of `PRIOR` votes' precisi
 explain is taken off, a standard error: a deed of which nothing is known weighs nothing, and a few hundred of
 a deed that tells nothing do not change that. A deed whose direction is known and that goes the other way
 weighs nothing, too: who lies is not to be trusted backwards. One whose direction is learned has the sign that
-votes say; as either sign would do, two standard errors are taken off. The newest `RECENT` deeds are asked by
-themselves as well, and alone count where they contradict all.
+votes say; as either sign would do, two standard errors are taken off.
+
+The newest `RECENT` deeds are asked by themselves as well: a product changes, and its events keep their names.
+They alone count where they contradict all beyond chance. So they do where all speak for one direction and the
+newest go the other way by the score of the reward model, which has not learned from them yet. It is asked
+whether a deed still is what it was, and nothing else: what it learned from deeds cannot prove them right.
 """
 
 from collections import defaultdict
@@ -56,11 +60,11 @@ STEPS = 25
 
 
 class Estimate(NamedTuple):
-    """A weight, and its precision: one over the square of its standard error. count: deeds beside votes."""
+    """A weight, and its precision: one over the square of its standard error. voted: deeds beside votes."""
 
     value: float = 0.0
     precision: float = 0.0
-    count: int = 0
+    voted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,29 @@ class Opinion:
     unlearned: Sequence[Label]
 
 
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What the reward model, which learned from deeds too, thinks of answers: (B,) in logits; and which deeds
+    it has not learned from."""
+
+    scores: Callable[[Sequence[Answer]], Array]
+    is_new: Callable[[Deed], bool]
+
+    def of_newest(self, deeds: Sequence[Deed]) -> Estimate:
+        """How the odds of the newest deeds that are new to it rise with its score."""
+        new = [deed for deed in deeds[-RECENT:] if self.is_new(deed)]
+        return _slope(_scores(self.scores, new), new) if new else Estimate()
+
+
 def beliefs(
-    deeds: Sequence[Deed], votes: Sequence[Label], opinion: Opinion | None = None
+    deeds: Sequence[Deed],
+    votes: Sequence[Label],
+    opinion: Opinion | None = None,
+    foresight: Foresight | None = None,
 ) -> dict[str, Belief]:
     """What is known of deeds, by name. deeds: oldest first, weights as they count; votes: what people said;
-    opinion: of the judging model, None where there is none yet."""
+    opinion, foresight: of the judging and of the reward model on what is liked, None where there are none
+    yet."""
     by_name: dict[str, list[Deed]] = defaultdict(list)
     for deed in deeds:
         by_name[deed.name or ""].append(deed)
@@ -113,10 +135,13 @@ def beliefs(
     scale = None if opinion is None else _scale(opinion)
     found = {}
     for name, of_one in by_name.items():
-        judged = None
-        if opinion is not None and scale is not None and of_one[-1].objective == "helpful":
-            judged = _Judged(_scores(opinion, of_one[-NEWEST:]), scale)
-        found[name] = _belief(of_one, said[of_one[-1].objective], judged)
+        judged, foreseen = None, Estimate()
+        if of_one[-1].objective == "helpful":
+            if opinion is not None and scale is not None:
+                judged = _Judged(_scores(opinion.scores, of_one[-NEWEST:]), scale)
+            if foresight is not None and len(of_one) > RECENT:
+                foreseen = foresight.of_newest(of_one)
+        found[name] = _belief(of_one, said[of_one[-1].objective], judged, foreseen)
     return found
 
 
@@ -134,17 +159,17 @@ class _Judged(NamedTuple):
     scale: Estimate
 
 
-def _belief(deeds: Sequence[Deed], said: Said, judged: _Judged | None) -> Belief:
+def _belief(deeds: Sequence[Deed], said: Said, judged: _Judged | None, foreseen: Estimate) -> Belief:
     whole = chosen = _found(deeds, said, judged)
     if len(deeds) > RECENT:
         newest = None if judged is None else judged._replace(scores=judged.scores[-RECENT:])
         recent = _found(deeds[-RECENT:], said, newest)
-        if _contradicts(recent, whole):
+        if _contradicts(recent, whole) or _turns(foreseen, whole):
             chosen = recent
     precision = PRIOR + chosen.precision
     mean = chosen.value * chosen.precision / precision
     share = float(np.mean([deed.value for deed in deeds]))
-    return Belief(len(deeds), share, whole.count, mean, 1 / sqrt(precision))
+    return Belief(len(deeds), share, whole.voted, mean, 1 / sqrt(precision))
 
 
 def _found(deeds: Sequence[Deed], said: Said, judged: _Judged | None) -> Estimate:
@@ -158,6 +183,11 @@ def _contradicts(one: Estimate, other: Estimate) -> bool:
     if not one.precision or not other.precision:
         return False
     return abs(one.value - other.value) > APART * hypot(1 / sqrt(one.precision), 1 / sqrt(other.precision))
+
+
+def _turns(foreseen: Estimate, whole: Estimate) -> bool:
+    """Whether the newest go the other way than all, beyond a standard error."""
+    return foreseen.value * whole.value < 0 and abs(foreseen.value) * sqrt(foreseen.precision) > 1
 
 
 # ---- votes of the same people
@@ -198,7 +228,7 @@ def _by_votes(deeds: Iterable[Deed], said: Said) -> Estimate:
     apart = happened - np.average(happened, weights=weights)
     spread = float((weights * apart**2).sum())
     if spread <= 0:
-        return Estimate(count=len(rows))  # what always happens tells nothing
+        return Estimate(voted=len(rows))  # what always happens tells nothing
     value = float((weights * apart * values).sum()) / spread
     # What the variance is where deeds tell nothing; a thumb of each kind keeps it above 0.
     mean = (float((weights * values).sum()) + 1) / (float(weights.sum()) + 2)
@@ -208,9 +238,9 @@ def _by_votes(deeds: Iterable[Deed], said: Said) -> Estimate:
 # ---- the judging model
 
 
-def _scores(opinion: Opinion, labels: Sequence[Label]) -> Array:
-    """What the judging model thinks of each label's answer, or how much better the first of two is: (N,)."""
-    scores = opinion.scores([answer for label in labels for answer in label.answers])
+def _scores(score: Callable[[Sequence[Answer]], Array], labels: Sequence[Label]) -> Array:
+    """The scores of each label's answer, or how much better the first of two is: (N,)."""
+    scores = score([answer for label in labels for answer in label.answers])
     found, start = np.empty(len(labels)), 0
     for row, label in enumerate(labels):
         found[row] = scores[start] - (scores[start + 1] if len(label.answers) == 2 else 0.0)
@@ -225,7 +255,7 @@ def _scale(opinion: Opinion) -> Estimate | None:
     for kinds, count in ((("thumbs", "rating"), 1), (("comparison",), 2)):
         some = [vote for vote in votes if vote.kind in kinds and len(vote.answers) == count]
         if some:
-            found = _pooled(found, _slope(_scores(opinion, some), some))
+            found = _pooled(found, _slope(_scores(opinion.scores, some), some))
     return found if found.value * sqrt(found.precision) > APART else None
 
 
@@ -239,10 +269,10 @@ def _by_judge(deeds: Sequence[Deed], judged: _Judged) -> Estimate:
 
 
 def _pooled(one: Estimate, other: Estimate) -> Estimate:
-    precision, count = one.precision + other.precision, one.count + other.count
+    precision, voted = one.precision + other.precision, one.voted + other.voted
     if not precision:
-        return Estimate(count=count)
-    return Estimate((one.value * one.precision + other.value * other.precision) / precision, precision, count)
+        return Estimate(voted=voted)
+    return Estimate((one.value * one.precision + other.value * other.precision) / precision, precision, voted)
 
 
 def _slope(scores: Array, labels: Sequence[Label]) -> Estimate:

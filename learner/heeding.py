@@ -1,13 +1,14 @@
 """What people do, in a learner: which deeds an update looks at, and what it finds that they weigh."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from feedback.labels import Label
-from learner.believing import Opinion, beliefs
+from feedback.labels import Answer, Label
+from learner.believing import Array, Foresight, Opinion, beliefs
 from learner.deeds import meaning_of
 from learner.features import Key, key_of
+from learner.heads import Heads
 from learner.objectives import Deed
 from learner.parts import Parts
 from learner.trust import trusted
@@ -45,7 +46,7 @@ def weigh(parts: Parts, deeds: Sequence[Deed], votes: Sequence[Label]) -> None:
     did = trusted(deeds, parts.agreement, rules.trust)
     weights = vote_weights(did, rules.reward.rater_cap)
     did = [replace(deed, weight=weight) for deed, weight in zip(did, weights, strict=True)]
-    found = beliefs(did, votes, _opinion(parts, votes))
+    found = beliefs(did, votes, _opinion(parts, votes), _foresight(parts))
     slopes = {}
     for name, belief in found.items():
         meaning = meaning_of(name, parts.meanings)
@@ -61,4 +62,16 @@ def _opinion(parts: Parts, votes: Sequence[Label]) -> Opinion | None:
     if not taste.is_fitted:
         return None
     unlearned = [vote for vote in votes if not parts.labels.is_judging(vote)]
-    return Opinion(lambda answers: taste.mean_of(answers).double().numpy(), unlearned)
+    return Opinion(_scores_of(taste), unlearned)
+
+
+def _foresight(parts: Parts) -> Foresight | None:
+    """The reward model's, of what came since it was fitted."""
+    taste = parts.reward.model.taste
+    if not taste.is_fitted:
+        return None
+    return Foresight(_scores_of(taste), lambda deed: parts.labels.number(deed) > parts.fading.fitted)
+
+
+def _scores_of(taste: Heads) -> Callable[[Sequence[Answer]], Array]:
+    return lambda answers: taste.mean_of(answers).double().numpy()

@@ -318,10 +318,12 @@ function restore() {
   follow();
 }
 
-// An answer that is being written is kept as far as it got.
-addEventListener("pagehide", () => {
-  if (state.unfinished?.content) keep({ ...state.unfinished, stopped: true });
-});
+// An answer that is being written is kept as far as it got. Its stream may break off before the page is hidden.
+for (const leaving of ["beforeunload", "pagehide"]) {
+  addEventListener(leaving, () => {
+    if (state.unfinished?.content) keep({ ...state.unfinished, stopped: true });
+  });
+}
 
 // The frame: composer and modes
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feedback.labels import Answer, Label
-from learner.believing import LEAST, Belief, Opinion, beliefs
+from learner.believing import LEAST, Belief, Foresight, Opinion, beliefs
 from learner.objectives import Deed
 from tests.learner.votes import answer, deed, vote
 
@@ -116,6 +116,28 @@ def test_one_that_begins_to_lie_is_found_within_500_events() -> None:
     assert before.weight("higher", 1.0, False) > 0.2
     after = beliefs([*honest.deeds, *renamed], voted)["copied"]
     assert after.weight("higher", 1.0, heard=True) <= LEAST
+
+
+@pytest.mark.parametrize(("often", "stays"), [(LYING, False), (TELLING, True)])
+def test_the_reward_model_sees_that_the_newest_are_not_what_they_were(
+    often: tuple[float, float], stays: bool
+) -> None:
+    """Where hardly anybody votes beside the newest ones; what it has learned from is not asked again."""
+    honest, later = World(1, TELLING, 2000), World(2, often, 500)
+    deeds, votes = [*honest.deeds, *later.deeds], honest.votes[:300]
+    deeds[2000:] = [replace(each, rater=f"late-{each.rater}") for each in deeds[2000:]]
+    told = {
+        news: beliefs(deeds, votes, None, Foresight(later.scores, lambda each, news=news: news))["copied"]
+        for news in (True, False)
+    }
+    assert (told[True].weight("higher", 1.0, heard=True) > LEAST) == stays
+    assert told[False].weight("higher", 1.0, heard=True) > LEAST
+
+
+def test_what_a_reward_model_learned_from_deeds_proves_nothing() -> None:
+    world = World(1, TELLING, 1000)
+    sure = Foresight(world.scores, lambda _: True)
+    assert beliefs(world.deeds, [], None, sure)["copied"].mean == 0.0
 
 
 def _moved(label: Label, prefix: str) -> Label:
