@@ -47,11 +47,11 @@ class Window(NamedTuple):
 def voted_answer(label: Label) -> tuple[Answer, float] | None:
     """The answer that a label judges and the value it gives it, or None when it is no evidence about an arm.
 
-    Evidence is what end users say in thumbs, ratings and comparisons; rankings, corrections, comments and
-    metrics have no value to compare arms by, and an opinion of a whole episode is of no one answer. It counts
-    for the user who got the answer: the vote names a signed id that only they were given, while many an app
-    leaves the user's name out of it. In a comparison the "answer" comes from the user's arm and the
-    "reference" from the live policy.
+    Evidence is what end users say in thumbs, ratings and comparisons. Rankings, corrections, comments and
+    metrics have no value to compare arms by, what people did (signals) may mean anything, and an opinion of a
+    whole episode is of no one answer. It counts for the user who got the answer: the vote names a signed id
+    that only they were given, while many an app leaves the user's name out of it. In a comparison the
+    "answer" comes from the user's arm and the "reference" from the live policy.
     """
     if label.retracted:
         return None

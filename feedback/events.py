@@ -170,7 +170,7 @@ class Target(BaseModel):
 
 EXTERNAL, EPISODE = "external:", "episode:"
 
-VoteKind = Literal["thumbs", "rating", "comparison", "ranking", "correction", "comment", "metric"]
+VoteKind = Literal["thumbs", "rating", "comparison", "ranking", "correction", "comment", "metric", "signal"]
 Source = Literal["end_user", "annotator", "app", "model", "import"]
 Direction = Literal["higher", "lower"]
 
@@ -190,6 +190,10 @@ class Feedback(Event):
     correction  corrected            `text` is what the answer should have been
     comment     commented            `text`
     metric      measured             `name`, `amount`, maybe `direction`, and `scale`, which gives the value
+    signal      yes, no, amount,     `name` is what a person did, or did not do though it was `shown`;
+                not_shown            `amount`
+    signal      kept_new, kept_old,  the first target was generated anew in place of the second; value 1
+                regenerated          where the first was kept, 0 where the second was, else 0.5
     retraction  retracted            takes back the vote of this `event_id`, whose kind is `retracts`
     ==========  ===================  ==================================================================
     """
@@ -214,5 +218,6 @@ class Feedback(Event):
     name: str | None = None
     groups: list[list[int]] | None = None
     presented: list[int] | None = None  # indices into targets in the order in which the rater saw them
+    shown: bool | None = None  # of a signal: whether the rater saw what it is about
     retracts: VoteKind | None = None
     key_id: str = ""  # of the API key that sent it, or whose answer's token did; "": of an open service

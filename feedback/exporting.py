@@ -20,7 +20,11 @@ from feedback.log import EventLog
 from feedback.replay import replay
 from feedback.sealing import Sealer
 
-_NOT_JUDGED = {"comment": "it judges nothing", "metric": "it judges an outcome, not an answer"}
+_NOT_JUDGED = {
+    "comment": "it judges nothing",
+    "metric": "it judges an outcome, not an answer",
+    "signal": "it tells what somebody did, and judges nothing",
+}
 _SCHEMA = """
 CREATE TABLE votes (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE wanted (name TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -70,8 +70,9 @@ def _purpose(prefix: str) -> str:
 def vote_id(tenant: str, rater: str, kind: str, targets: list[tuple[str, int]]) -> str:
     """One rater has one vote of a kind on a target: the same vote again gets the same id.
 
-    `targets` are places (see `events.Target.place`); a metric's `kind` is "metric:" and its name. The order
-    of targets does not matter, so a comparison sent as (b, a) revises the one sent as (a, b).
+    `targets` are places (see `events.Target.place`); that of a metric or signal has its name in `kind`, as
+    "metric:latency". The order of targets does not matter, so a comparison sent as (b, a) revises the one
+    sent as (a, b).
     """
     parts = [tenant, rater, kind, *(f"{completion}#{choice}" for completion, choice in sorted(targets))]
     return "fb-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

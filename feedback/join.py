@@ -162,13 +162,17 @@ class Joiner:
         return joiner
 
 
+_TARGETS = {"comparison": (2, 2), "ranking": (2, 64), "signal": (1, 2), "retraction": (1, 64)}
+"""The least and most targets of a vote, by kind; of others 1."""
+
+
 def canonical(vote: Feedback) -> Feedback:
     """The vote with its targets in one order, so that a vote on (b, a) revises the one on (a, b).
 
     Raises `ValueError` when the number of targets does not fit the kind.
     """
     places = [target.place for target in vote.targets]
-    least, most = {"comparison": (2, 2), "ranking": (2, 64), "retraction": (1, 64)}.get(vote.kind, (1, 1))
+    least, most = _TARGETS.get(vote.kind, (1, 1))
     if len(set(places)) != len(places) or not least <= len(places) <= most:
         raise ValueError(f"a {vote.kind} vote needs {least} to {most} different target(s), got {places}")
     ranked = sorted(i for group in vote.groups or () for i in group)

@@ -68,6 +68,9 @@ class Label:
     - comment: `text` about one answer or an episode; value 0.5.
     - metric: an outcome `name` of `amount`, better when `direction` is "higher" ("lower"); with a `scale` the
       value is the amount's place on it, the better end being 1, else 0.5.
+    - signal: what a person did, by its `name`, with one answer or an episode: `label` is "yes" or "no"
+      (`amount` 1 or 0), "amount", or "not_shown", which says nothing; value 0.5. Or answers[0] was generated
+      anew in place of answers[1]: `label` is "kept_new", "kept_old" or "regenerated", value 1, 0 or 0.5.
 
     `retracted`: the rater took the vote back; nothing else of it but `answers` is left. They are empty when
     they are not known (yet, or any more): then it is news only to those who know the vote.

@@ -17,6 +17,7 @@ from hearken.commands import (
     release,
     roles,
     service,
+    signals,
     vault,
 )
 from hearken.errors import UsageError
@@ -29,6 +30,7 @@ COMMANDS: tuple[Command, ...] = (
     *config.COMMANDS,
     *keys.COMMANDS,
     *data.COMMANDS,
+    *signals.COMMANDS,
     *vault.COMMANDS,
     *release.COMMANDS,
     *registry.COMMANDS,

@@ -77,6 +77,20 @@ def metric(about: str | Json, name: str, value: float | bool, **common: Any) -> 
     return {"kind": "metric", "name": name, "value": value, **_about(about), **common}
 
 
+def signal(about: str | Json, name: str, value: float | bool = True, **common: Any) -> Vote:
+    """What somebody did with an answer; `value` False: it was shown, and they did not. shown=False among
+    `common`: it was not even shown."""
+    said = {} if common.get("shown") is False else {"value": value}
+    return {"kind": "signal", "name": name, **said, **_about(about), **common}
+
+
+def regenerated(new: str, old: str, kept: Literal["new", "old"] | None = None, **common: Any) -> Vote:
+    """An answer that was generated anew in place of another, and which of both the person went on with; send
+    it again once that is known."""
+    linked = {"completion_id": new, "regeneration_of": old, "kept": kept}
+    return {"kind": "signal", "name": "regenerated", **linked, **common}
+
+
 def _about(about: str | Json) -> Json:
     return {"completion_id": about} if isinstance(about, str) else about
 

@@ -24,7 +24,10 @@ MOST_RELEASES = 10
 
 
 class Votes:
-    """When each vote came first, by the server's clock. Retractions are none, and a changed vote is one."""
+    """When each vote came first, by the server's clock. Retractions and signals are none.
+
+    A changed vote is one.
+    """
 
     def __init__(self, since: float, until: float) -> None:
         self.times = array("d")
@@ -45,10 +48,10 @@ class Votes:
 
 
 def _vote(value: bytes) -> tuple[str, float] | None:
-    """The id and time of a vote; None for a retraction, and for what is no vote."""
+    """The id and time of a vote; None for a retraction, for what people did (a signal), and for no vote."""
     try:
         event: Any = orjson.loads(value)
-        if event["kind"] == "retraction":
+        if event["kind"] in ("retraction", "signal"):
             return None
         return str(event["event_id"]), float(event["at"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):

@@ -46,12 +46,12 @@ LEAP = 4
 
 
 def ages_of(labels: Sequence[Label], cap: float) -> list[float]:
-    """The age of each label, of which the oldest is first, in votes of people. cap: most of all votes' weight
-    that one rater may have."""
+    """The age of each label, of which the oldest is first, in votes of people; what they did ages nothing.
+    cap: most of all votes' weight that one rater may have."""
     ages, age = [], 0.0
     for label, weight in zip(reversed(labels), reversed(vote_weights(labels, cap)), strict=True):
         ages.append(age)
-        age += 0.0 if label.source == MODEL else weight
+        age += 0.0 if label.source == MODEL or label.kind == "signal" else weight
     return ages[::-1]
 
 

@@ -151,7 +151,7 @@ class Heads:
         were."""
         settings = self.settings
         heads = self._weights.clone().requires_grad_()
-        parameters = Parameters(settings.heads, votes.raters, votes.levels)
+        parameters = Parameters(settings.heads, votes.raters, votes.levels, votes.deeds)
         free = [heads, *(tensor.requires_grad_() for tensor in parameters.tensors())]
         optimizer = torch.optim.LBFGS(free, max_iter=steps, line_search_fn="strong_wolfe")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
@@ -9,7 +10,10 @@ from typing import Any
 
 from feedback.labels import Answer, Label
 from feedback.usage import State
+from learner.deeds import deeds
 from learner.label_rows import label_of, row_of
+from learner.meanings import BUILTIN, Meanings
+from learner.objectives import Deed
 from learner.reliability import MODEL
 from learner.reservoir import surplus
 from learner.signals import Tokenize, shows, signals
@@ -29,20 +33,31 @@ def judges(rater: str, share: float) -> bool:
 
 
 class LabelStore:
-    """At most `capacity` labels by event id: the newest, and a sample of those before (`learner.reservoir`).
+    """At most `capacity` votes by event id, and as many signals: the newest, and a sample of those before
+    (`learner.reservoir`). Signals come in far greater numbers, and take no vote's place.
 
     A revised vote replaces its earlier revision.
 
     A retracted vote stays as a mark that it must not come back; comments and what else nobody can train on
-    now stay as they are, for those who can. `tokenize` gives the token ids of an answer that a rater wrote.
+    now stay as they are, for those who can. `tokenize` gives the token ids of an answer that a rater wrote;
+    `meanings` says what signals are about.
     """
 
-    def __init__(self, judge_share: float, capacity: int = 20_000, tokenize: Tokenize | None = None) -> None:
+    def __init__(
+        self,
+        judge_share: float,
+        capacity: int = 20_000,
+        tokenize: Tokenize | None = None,
+        meanings: Meanings = BUILTIN,
+    ) -> None:
         self._judge_share = judge_share
         self._capacity = capacity
-        self._tokenize = tokenize
+        self._tokenize, self._meanings = tokenize, meanings
         self._labels: dict[str, Label] = {}
         self._signals: dict[str, tuple[Label, ...]] = {}  # by event id; those that have any
+        self._deeds: dict[str, tuple[Deed, ...]] = {}  # the same of what people did
+        self._slopes: dict[str, float] = {}  # what deeds weigh that weigh anything, by name
+        self._sizes = Counter[bool]()  # of labels: signals, and votes
         self._erased: set[tuple[str, str]] = set()  # tenant and pseudonym
         self._waiting: Mapping[str, str] = {}  # event id -> why its vote is in quarantine
         self._news: dict[str, int] = {}  # event id -> revision of what changed since `take_news`
@@ -67,25 +82,30 @@ class LabelStore:
                 del self._labels[label.event_id]
             else:
                 self.used += 1
+                self._sizes[_is_signal(label)] += 1
             self._digest = (self._digest + vote_number(label.event_id, label.revision)) % DIGEST_MODULUS
             self._number(label.event_id)
             self._keep(label)
             self._news[label.event_id] = label.revision
             self._lost.discard(label.event_id)
             changed.append(label)
-            if len(self._labels) > self._capacity:
-                self._make_room()
+            if self._sizes[_is_signal(label)] > self._capacity:
+                self._make_room(signals=_is_signal(label))
         return changed
 
-    def _make_room(self) -> None:
-        """Let go of a tenth of what there is room for, so that this is rare; none of the newest half."""
+    def _make_room(self, *, signals: bool) -> None:
+        """Let go of a tenth of the signals, or votes, that there is room for, so that this is rare; none of
+        the newest half."""
         newest = (self._capacity + 1) // 2
-        older = islice(self._labels.values(), len(self._labels) - newest)
+        alike = (label for label in self._labels.values() if _is_signal(label) == signals)
+        older = islice(alike, self._sizes[signals] - newest)
         votes = [(label.event_id, label.rater, label.at) for label in older]
         for event_id in surplus(votes, self._capacity - self._capacity // 10 - newest):
             self._news[event_id] = self._labels.pop(event_id).revision
             self._signals.pop(event_id, None)
+            self._deeds.pop(event_id, None)
             del self._numbers[event_id]
+            self._sizes[signals] -= 1
 
     def _number(self, event_id: str) -> None:
         self._numbers[event_id] = self._next_number
@@ -99,8 +119,12 @@ class LabelStore:
 
     def _keep(self, label: Label) -> None:
         self._signals.pop(label.event_id, None)
+        self._deeds.pop(label.event_id, None)
         if self._concerns_erased(label):
             label = _without_texts(label)
+        elif _is_signal(label):
+            if done := deeds(label, self._meanings):
+                self._deeds[label.event_id] = done
         elif found := signals(label, self._tokenize):
             self._signals[label.event_id] = found
         self._labels[label.event_id] = label
@@ -127,6 +151,7 @@ class LabelStore:
             self._keep(label)
             self._news[label.event_id] = label.revision
         self._signals = {each: self._signals[each] for each in self._labels if each in self._signals}
+        self._deeds = {each: self._deeds[each] for each in self._labels if each in self._deeds}
 
     def hold(self, waiting: Mapping[str, str]) -> None:
         """Keep these votes (event id -> reason) from training and judging, and let all others go on."""
@@ -177,6 +202,42 @@ class LabelStore:
         """What the raters who judge candidates say, as signals, oldest first."""
         return [signal for signal in self.teaching if self.is_judging(signal)]
 
+    # ---- what people did
+
+    @property
+    def deeds(self) -> list[Deed]:
+        """All that people did with answers, oldest first, whatever it weighs."""
+        return [deed for found in self._deeds.values() for deed in found]
+
+    @property
+    def slopes(self) -> Mapping[str, float]:
+        """What deeds weigh, by name, of those that weigh anything."""
+        return self._slopes
+
+    def believe(self, slopes: Mapping[str, float]) -> None:
+        """From now on deeds weigh this, by name; those of other names nothing."""
+        slopes = {name: slope for name, slope in slopes.items() if slope}
+        changed = self._slopes.keys() ^ slopes.keys()
+        self._slopes = dict(slopes)
+        for event_id, found in self._deeds.items() if changed else ():
+            if any(deed.name in changed for deed in found):
+                self._news[event_id] = self._labels[event_id].revision
+
+    def heard(self, deeds: Iterable[Deed]) -> list[Deed]:
+        """Those of some deeds that weigh something, with their slopes; none of raters who judge."""
+        known = ((deed, self._slopes.get(deed.name or "")) for deed in deeds)
+        return [
+            dataclasses.replace(deed, slope=slope)
+            for deed, slope in known
+            if slope is not None and not self.is_judging(deed)
+        ]
+
+    def _is_heard(self, event_id: str) -> bool:
+        found = self._deeds.get(event_id, ())
+        return any(deed.name in self._slopes and not self.is_judging(deed) for deed in found)
+
+    # ---- what became of votes
+
     def number(self, label: Label) -> int:
         """A number that is higher the later the store learned of a label as it is now."""
         return self._numbers[label.event_id]
@@ -200,6 +261,8 @@ class LabelStore:
             return "erased"
         if label.retracted:
             return "retracted"
+        if _is_signal(label):
+            return "training" if self._is_heard(event_id) else "kept"
         is_imitated = self._is_demonstration(label)
         if event_id not in self._signals and not is_imitated:
             return "kept"
@@ -261,6 +324,7 @@ class LabelStore:
             "erased": sorted(map(list, self._erased)),
             "waiting": dict(self._waiting),
             "lost": sorted(self._lost),
+            "slopes": dict(self._slopes),
         }
 
     def restore(
@@ -268,13 +332,16 @@ class LabelStore:
     ) -> None:
         """Become what `state()` described, or `summary()` and all `rows` that `changes` ever gave and that
         are not gone, in order."""
-        self._labels, self._signals, self._numbers = {}, {}, {}
+        self._labels, self._signals, self._deeds, self._numbers = {}, {}, {}, {}
+        self._slopes = dict(state.get("slopes", {}))
+        self._sizes.clear()
         self._erased = {(tenant, user) for tenant, user in state.get("erased", ())}
         self._waiting = dict(state.get("waiting", {}))
         self._lost = set(state.get("lost", ()))
         for number, row in enumerate(state["labels"], 1) if rows is None else rows:
             label = label_of(row)
             self._numbers[label.event_id] = number
+            self._sizes[_is_signal(label)] += 1
             self._keep(label)
         self._next_number = max(self._numbers.values(), default=0) + 1
         self._saved = {} if rows is None else dict(self._labels)
@@ -283,6 +350,10 @@ class LabelStore:
         self._news = dict(state.get("news", everything))
         self.used = state["used"]
         self._digest = int(state["digest"], 16)
+
+
+def _is_signal(label: Label) -> bool:
+    return label.kind == "signal"
 
 
 def _without_texts(label: Label) -> Label:

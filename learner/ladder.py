@@ -94,7 +94,9 @@ class RewardLadder:
 
     def _let_read(self, labels: Sequence[Label]) -> Sequence[Label]:
         """The votes that the largest rung is fitted to, once the reader learned from them: the newest of
-        `reader_tokens` tokens, as all of these are read again; none while there are few votes."""
+        `reader_tokens` tokens, as all of these are read again; none while there are few votes. What people
+        did is not among them."""
+        labels = [label for label in labels if label.kind != "signal"]
         if self.reader is None or len(labels) < self.settings.reader_votes:
             return []
         sizes = accumulate(tokens_of(label) for label in reversed(labels))

@@ -6,17 +6,20 @@ ranking      Plackett-Luce; every order that agrees with it counts equally, so a
              comparison; its choices together are one vote
 thumbs       Bernoulli with a bias, which is everyone's and the rater's own leniency
 rating       cumulative logit with thresholds for each number of levels, and the same leniency
+signal       what a person did (`learner.objectives.Deed`): Bernoulli with a slope, which is what it tells,
+             and a bias for each name, which is how often it happens anyhow
 
 A share `noise` of all votes says the opposite of what was meant: each vote's loss is mixed with that of its
 opposite (another winner, the other thumb, a mirrored rating, a ranking from the end), which bounds what one
 vote can claim (label smoothing; for comparisons Mitchell 2023's conservative DPO, and Chowdhury et al. 2024,
-arXiv:2403.00409, on flips of preferences).
+arXiv:2403.00409, on flips of preferences). A deed's slope bounds what it claims already.
 
 Everything is convex in scores, biases and thresholds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -30,11 +33,19 @@ from learner.losses import (
     plackett_luce_loss,
     thumbs_loss,
 )
+from learner.objectives import Deed
 
 MAX_LEVELS = 11
 """Ratings on a finer scale than this are put into so many bins."""
 
-ANSWERS = {"thumbs": (1, 1), "rating": (1, 1), "comparison": (2, 2), "correction": (2, 2), "ranking": (2, 64)}
+ANSWERS = {
+    "thumbs": (1, 1),
+    "rating": (1, 1),
+    "comparison": (2, 2),
+    "correction": (2, 2),
+    "ranking": (2, 64),
+    "signal": (1, 2),
+}
 """How many answers a vote of each kind has, at least and at most."""
 
 
@@ -45,7 +56,8 @@ def check(labels: Sequence[Label]) -> None:
         if not least <= len(label.answers) <= most:
             raise ValueError(
                 f"label {label.event_id} is {label.kind} of {len(label.answers)} answers; "
-                "thumbs or rating of 1, comparison or correction of 2, or ranking of 2 to 64 are needed"
+                "thumbs or rating of 1, comparison or correction of 2, signal of 1 or 2, "
+                "or ranking of 2 to 64 are needed"
             )
 
 
@@ -93,23 +105,26 @@ class Votes:
 
     def __init__(self, labels: Sequence[Label], *, noise: float = 0.0, margin: float = 0.0) -> None:
         check(labels)
-        order = {"comparison": 0, "correction": 0, "ranking": 1, "thumbs": 2, "rating": 3}
-        # Losses come by kind and number of levels; the labels are kept in that order.
-        self.labels = sorted(labels, key=lambda label: (order[label.kind], _levels(label)))
+        # Losses come by group; the labels are kept in that order.
+        self.labels = sorted(labels, key=_group)
         self.answers: list[Answer] = []
         self._places: dict[Key, int] = {}
         self._raters: dict[str, int] = {}
         self._noise = noise
         self._parts: list[Callable[[Tensor, Parameters], Tensor]] = []
         self.levels: list[int] = []
+        self.deeds: list[str] = []  # the names of what people did
         self.good = torch.zeros(0, dtype=torch.bool)
         good: set[int] = set()
-        for kind, group in _runs(self.labels):
+        for group in _runs(self.labels):
+            kind = group[0].kind
             at = torch.tensor([self._place(a) for label in group for a in label.answers])
-            if kind == "pairs":
+            if kind in _PAIRS:
                 self._add_pairs(group, at.view(-1, 2), margin)
             elif kind == "ranking":
                 self._add_rankings(group)
+            elif kind == "signal":
+                self._add_deeds(cast(list[Deed], group), at.view(len(group), -1))
             else:
                 self._add_single(group, at)
             good.update(p for label in group for p in self._good_places(label))
@@ -131,6 +146,8 @@ class Votes:
         return place
 
     def _good_places(self, label: Label) -> list[int]:
+        if label.kind == "signal":
+            return []  # nobody said so
         places = [self._place(answer) for answer in label.answers]
         if label.kind == "ranking":
             return [places[i] for i in label.groups[0]]
@@ -179,6 +196,21 @@ class Votes:
 
         self._parts.append(losses)
 
+    def _add_deeds(self, deeds: Sequence[Deed], at: Tensor) -> None:
+        """Deeds of one name, with answers at: (N, 1 or 2)."""
+        name = deeds[0].name or ""
+        self.deeds.append(name)
+        happened = torch.tensor([deed.value for deed in deeds])[:, None]
+        slope = torch.tensor([deed.slope for deed in deeds])[:, None]
+
+        def losses(scores: Tensor, parameters: Parameters) -> Tensor:
+            told = scores[at[:, 0]]
+            if at.shape[1] == 2:
+                told = told - scores[at[:, 1]]
+            return thumbs_loss(slope * told, parameters.habits[name], happened.expand_as(told))
+
+        self._parts.append(losses)
+
     def _add_single(self, labels: Sequence[Label], at: Tensor) -> None:
         who = torch.tensor([self._raters.setdefault(label.rater, len(self._raters)) for label in labels])
         if labels[0].kind == "thumbs":
@@ -210,12 +242,14 @@ class Votes:
 
 
 class Parameters:
-    """What K heads have beside their scores: bias (K,), leniency (raters, K), free thresholds (L - 1, K)."""
+    """What K heads have beside their scores: bias (K,), leniency (raters, K), free thresholds (L - 1, K), and
+    for each name of deeds how often these happen anyhow, (K,) in logits."""
 
-    def __init__(self, heads: int, raters: int, levels: Sequence[int]) -> None:
+    def __init__(self, heads: int, raters: int, levels: Sequence[int], deeds: Sequence[str] = ()) -> None:
         self.bias = torch.zeros(heads)
         self.leniency = torch.zeros(raters, heads)
         self.free = {count: _free(default_thresholds(count))[:, None].repeat(1, heads) for count in levels}
+        self.habits = {name: torch.zeros(heads) for name in deeds}
 
     def thresholds(self, levels: int) -> Tensor:
         """The rising thresholds (L - 1, K) of ratings with so many levels."""
@@ -223,7 +257,7 @@ class Parameters:
 
     def tensors(self) -> list[Tensor]:
         """All that can be fitted."""
-        return [self.bias, self.leniency, *self.free.values()]
+        return [self.bias, self.leniency, *self.free.values(), *self.habits.values()]
 
     def penalty(self, prior_std: float, leniency_std: float) -> Tensor:
         """Minus the log prior, without its constant. Thresholds are expected near `default_thresholds`."""
@@ -231,8 +265,13 @@ class Parameters:
         for levels in self.free:
             moved = self.thresholds(levels) - default_thresholds(levels)[:, None]
             total = total + (moved**2).sum() / (2 * THRESHOLD_STD**2)
+        for habit in self.habits.values():
+            total = total + (habit**2).sum() / (2 * HABIT_STD**2)
         return total
 
+
+HABIT_STD = 3.0
+"""How far the log-odds of a deed may be from even a priori."""
 
 THRESHOLD_STD = 2.0
 """How far a scale's thresholds may be from `default_thresholds` a priori, in logits."""
@@ -244,16 +283,19 @@ def _free(thresholds: Tensor) -> Tensor:
     return torch.cat([thresholds[:1], torch.log(torch.expm1(steps))])
 
 
-def _levels(label: Label) -> int:
-    return levels_of(label) if label.kind == "rating" else 0
+_PAIRS = ("comparison", "correction")
+_ORDER = {"comparison": 0, "correction": 0, "ranking": 1, "thumbs": 2, "rating": 3, "signal": 4}
 
 
-def _runs(labels: Sequence[Label]) -> Iterator[tuple[str, list[Label]]]:
-    """Labels of one kind (and number of levels) together; comparisons and corrections are "pairs"."""
+def _group(label: Label) -> tuple[int, int, str]:
+    """What labels have in common whose losses are computed together."""
+    if label.kind == "signal":
+        return _ORDER[label.kind], len(label.answers), label.name or ""
+    return _ORDER[label.kind], levels_of(label) if label.kind == "rating" else 0, ""
 
-    def name(label: Label) -> tuple[str, int]:
-        return "pairs" if label.kind in ("comparison", "correction") else label.kind, _levels(label)
 
-    starts = [i for i, label in enumerate(labels) if i == 0 or name(label) != name(labels[i - 1])]
+def _runs(labels: Sequence[Label]) -> Iterator[list[Label]]:
+    """Labels in their groups, of sorted ones."""
+    starts = [i for i, label in enumerate(labels) if i == 0 or _group(label) != _group(labels[i - 1])]
     for start, end in pairwise([*starts, len(labels)]):
-        yield name(labels[start])[0], list(labels[start:end])
+        yield list(labels[start:end])

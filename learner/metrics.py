@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from deploy.guards import Guard
 from feedback.loss_metrics import LossMetrics
+from learner.believing import Belief
 from learner.calibration import Report
 from learner.ladder import RewardLadder
 from learner.measuring import Measured
@@ -98,6 +99,14 @@ class LearnerMetrics:
             "hearken_model_agreement_ratio",
             "How often a model that votes agrees with people; its votes weigh twice what is above a half",
             "rater",
+        )
+        self.signal_weight = gauge(
+            "hearken_signal_weight",
+            "What a signal weighs beside a thumb, from -1 to 1; 0 while it is not shown to agree with votes",
+            "signal",
+        )
+        self.signal_events = gauge(
+            "hearken_signal_events", "Signals that the learner remembers and that mean something", "signal"
         )
         self.reward_disagreement = gauge(
             "hearken_reward_disagreement", "Mean spread of the reward model's heads on the newest rollouts"
@@ -251,6 +260,14 @@ class LearnerMetrics:
         """Show how far each model that votes is to be relied on."""
         for rater, each in found.items():
             self.model_agreement.labels(rater).set(each.agreement)
+
+    def show_signals(self, found: Mapping[str, Belief], slopes: Mapping[str, float]) -> None:
+        """Show how many signals of each name there are, and what one weighs."""
+        self.signal_weight.clear()
+        self.signal_events.clear()
+        for name, belief in found.items():
+            self.signal_weight.labels(name).set(slopes.get(name, 0.0))
+            self.signal_events.labels(name).set(belief.events)
 
     def show_waiting(self, reasons: Iterable[str]) -> None:
         """Show how many votes are in quarantine, and why."""

@@ -12,7 +12,7 @@ of, a liked answer without a complaint counts as a good one, with a small part o
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from feedback.labels import Label
@@ -51,12 +51,27 @@ METRICS: dict[str, Objective] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Deed(Label):
+    """What a person did with one answer, or with answers[0] in place of answers[1], as the learner takes it.
+
+    The log-odds of the deed rise by `slope` where those of a thumb up rise by 1, or those of a choice between
+    the two answers; how often it happens anyhow is fitted. `value`: 1 where it happened, 0 where it did not.
+    `name`: which deeds have a slope in common.
+    """
+
+    objective: Objective = "helpful"
+    slope: float = 0.0
+
+
 def said_of(objective: Objective, labels: Sequence[Label]) -> list[Label]:
     """What the signals `labels` say about one objective in so many words."""
     return [found for label in labels if (found := _said(objective, label)) is not None]
 
 
 def _said(objective: Objective, label: Label) -> Label | None:
+    if isinstance(label, Deed):
+        return label if label.objective == objective else None
     if label.name is not None:  # a metric's
         return label if METRICS.get(label.name) == objective else None
     if objective == "helpful":
@@ -71,6 +86,8 @@ def _said(objective: Objective, label: Label) -> Label | None:
 
 def main_objective(label: Label) -> Objective:
     """The objective that a signal's own value is about."""
+    if isinstance(label, Deed):
+        return label.objective
     return "helpful" if label.name is None else METRICS.get(label.name, "helpful")
 
 

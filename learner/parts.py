@@ -21,6 +21,7 @@ from learner.judge import JudgingModel
 from learner.labels import LabelStore
 from learner.ladder import RewardLadder
 from learner.leading import lead
+from learner.meanings import read_meanings
 from learner.memory import Memory
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, READER, SharedModel
@@ -92,7 +93,8 @@ class Parts:
         self.joiner = Joiner(sealer=self.sealer, joins=self.joins)
         self.joiner.refused = self._bury
         tokenize = AnswerTokenizer(settings.model)
-        self.labels = LabelStore(settings.judge_share, settings.labels_kept, tokenize)
+        self.meanings = read_meanings(settings.signals)
+        self.labels = LabelStore(settings.judge_share, settings.labels_kept, tokenize, self.meanings)
         reader = Reader(model, settings.reward) if READER in model.adapters else None
         self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)

@@ -13,7 +13,8 @@ from feedback.labels import Label
 from feedback.usage import usage_events
 from learner import stages
 from learner.credit import token_gains
-from learner.objectives import main_objective
+from learner.heeding import readable, weigh
+from learner.objectives import Deed, main_objective
 from learner.parts import Parts
 from learner.quarantine import PEOPLE, quarantine
 from learner.reliability import MODEL, Reliability, reliabilities, weighed
@@ -119,7 +120,9 @@ class Scoring:
         self._weigh_raters()
         believed, found = self._believed()
         self._show_models(found)
-        self._fit(self._aged(believed))
+        deeds = readable(parts)
+        weigh(parts, deeds, _of_people(believed))
+        self._fit(self._aged(self._with_deeds(believed, deeds)))
         parts.state = stages.fitted(parts.state, parts.limits)
         updates = parts.state.updates
         parts.metrics.show_rungs(parts.reward)
@@ -136,8 +139,9 @@ class Scoring:
         parts.metrics.votes_usable.set(parts.teaching)
 
     def fit(self) -> None:
-        """Fit the reward models to the votes that are trusted, each as its age lets it count."""
-        self._fit(self._aged(self._believed()[0]))
+        """Fit the reward models to the votes that are trusted, and to what people did, each as its age lets
+        it count."""
+        self._fit(self._aged(self._with_deeds(self._believed()[0], readable(self._parts))))
 
     def _fit(self, pairs: Sequence[tuple[Label, float]]) -> None:
         parts = self._parts
@@ -181,6 +185,12 @@ class Scoring:
         labels = trusted(parts.labels.teaching, parts.agreement, parts.settings.trust)
         found = reliabilities(labels, rules.model_vote_weight)
         return weighed(labels, found, rules.rater_cap), found
+
+    def _with_deeds(self, votes: Sequence[Label], deeds: Sequence[Deed]) -> list[Label]:
+        """Votes, and those deeds that weigh something, oldest first."""
+        parts, number = self._parts, self._parts.labels.number
+        heard = trusted(parts.labels.heard(deeds), parts.agreement, parts.settings.trust)
+        return sorted([*votes, *heard], key=number) if heard else list(votes)
 
     def _aged(self, labels: Sequence[Label]) -> list[tuple[Label, float]]:
         """Votes, and how old each is, in votes."""

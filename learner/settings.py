@@ -152,6 +152,11 @@ class RewardSettings:
         "share of votes that say the opposite of what was meant (Touvron et al. 2023, arXiv:2307.09288, and "
         "Wang et al. 2024, arXiv:2401.06080, find a good tenth of human preferences wrong or arbitrary)",
     ] = 0.05
+    signals_read: Annotated[
+        int,
+        "answers that people did something with and did not vote on, the newest, that the base reads for one "
+        "update at most, which bounds the update's time; what was read stays known",
+    ] = 2000
     correction_margin: Annotated[
         float,
         "by how many logits a written answer has to beat its original (Touvron et al. 2023, equation 2)",
@@ -239,6 +244,7 @@ class RewardSettings:
             "implied_weight",
             "rung_confidence",
             "reader_tokens",
+            "signals_read",
         ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be below 0")
@@ -341,8 +347,13 @@ class LearnerSettings:
     labels_kept: Annotated[
         int,
         "labels that the learner remembers: the newest half of them, and a sample by day and rater of those "
-        "before",
+        "before; and as many signals",
     ] = 20_000
+    signals: Annotated[
+        Path | None,
+        "TOML file that says what signals of a product's own mean (docs/signals.md); without it only the "
+        "names that are built in mean anything",
+    ] = None
     judge_share: Annotated[float, "share of raters who judge candidates and never train the reward model"] = (
         0.25
     )

@@ -5,7 +5,9 @@ ranking                      itself, with the value 1: that it is right
 correction                   the written answer and its original, of which the written one wins; one that
                              leaves the answer as it is shows it to be right: the policy imitates it
 metric                       with a scale and a name that `learner.objectives` lists, a rating; else nothing
-comment, and any vote on a whole episode: nothing yet; the label store keeps them
+comment, and any other vote on a whole episode: nothing; the label store keeps them
+
+What people did (the kind `signal`) is of no account here: `learner.deeds` makes something of it.
 """
 
 from collections.abc import Callable

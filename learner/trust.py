@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from feedback.labels import Label
 
@@ -220,7 +220,10 @@ def _turned(beyond: Sequence[float]) -> float:
     return max(0.0, -median(beyond)) * len(beyond) / (len(beyond) + SHIFT_RATERS)
 
 
-def trusted(labels: Sequence[Label], agreement: Agreement, rules: TrustRules) -> list[Label]:
+Kind = TypeVar("Kind", bound=Label)
+
+
+def trusted(labels: Sequence[Kind], agreement: Agreement, rules: TrustRules) -> list[Kind]:
     """The labels to train on, each with its rater's weight; those of raters without any are left out."""
     weights = {rater: agreement.weight(rater, rules) for rater in {label.rater for label in labels}}
     return [

@@ -9,19 +9,23 @@ from learner.reliability import MODEL
 
 
 def vote_weights(labels: Sequence[Label], cap: float) -> list[float]:
-    """What each vote weighs: its own weight, but nobody has more than the share `cap` of all people's.
+    """What each vote weighs: its own weight, but nobody has more than the share `cap` of all people's, nor of
+    all that people did.
 
     With fewer than 1 / cap raters, all have the same share. What models weigh is `learner.reliability`'s.
     """
-    totals: dict[str, float] = {}
+    totals: dict[bool, dict[str, float]] = {True: {}, False: {}}
     for label in labels:
         if label.source != MODEL:
-            totals[label.rater] = totals.get(label.rater, 0.0) + label.weight
-    limit = vote_limit(list(totals.values()), cap) if totals else 0.0
-    return [
-        label.weight if label.source == MODEL else label.weight * min(1.0, limit / totals[label.rater])
-        for label in labels
-    ]
+            of_kind = totals[label.kind == "signal"]
+            of_kind[label.rater] = of_kind.get(label.rater, 0.0) + label.weight
+    limits = {did: vote_limit(list(found.values()), cap) if found else 0.0 for did, found in totals.items()}
+
+    def share(label: Label) -> float:
+        did = label.kind == "signal"
+        return 1.0 if label.source == MODEL else min(1.0, limits[did] / totals[did][label.rater])
+
+    return [label.weight * share(label) for label in labels]
 
 
 def vote_limit(totals: Sequence[float], cap: float) -> float:

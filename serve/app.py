@@ -114,7 +114,8 @@ _PAGE_FILES = (
     *("votes.js", "style.css"),
     *("operate.js", "decisions.js", "standing.js", "steering.js", "operate.css"),
 )
-# The widget is a module for pages of any origin; it has no secret, and votes need a token.
+_WIDGET_FILES = ("feedback.js", "signals.js")
+# The widget is two modules for pages of any origin; they have no secret, and votes need a token.
 _WIDGET_HEADERS = {
     "access-control-allow-origin": "*",
     "cross-origin-resource-policy": "cross-origin",
@@ -186,7 +187,8 @@ def create_app(
     route("/operate", _page("operate.html"), methods=_READ)
     for file in _PAGE_FILES:
         route(f"/{file}", _page(file), methods=_READ)
-    route("/feedback.js", _page("feedback.js", _WIDGET_HEADERS), methods=_READ)
+    for file in _WIDGET_FILES:
+        route(f"/{file}", _page(file, _WIDGET_HEADERS), methods=_READ)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)

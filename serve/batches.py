@@ -17,15 +17,13 @@ def is_batch(raw: bytes, content_type: str) -> bool:
     kind = media_type(content_type)
     if kind in JSON_LINES:
         return True
-    if kind == _PLAIN:
-        return False
-    if not is_json(content_type):
+    if kind != _PLAIN and not is_json(content_type):
         raise _unsupported(content_type)
     return raw.lstrip()[:1] == b"["
 
 
 def check_plain_text(content_type: str, token: str | None) -> None:
-    """Plain text is for a page that leaves (`navigator.sendBeacon`), and then the body brings a token.
+    """Plain text is for a page that leaves (`navigator.sendBeacon`), and then each vote brings a token.
 
     Otherwise any web page could send votes in the name of whoever looks at it. Raises UnsupportedMediaType.
     """

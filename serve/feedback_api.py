@@ -76,7 +76,11 @@ class FeedbackApi:
         if batches.is_batch(raw, content_type):
             items = batches.split(raw, content_type)
             await self._take_votes(sender, len(items))
-            return await self._idempotency.once(sender.scope, key, raw, lambda: self._batch(items, sender))
+
+            def batch() -> Awaitable[Reply]:
+                return self._batch(items, content_type, sender)
+
+            return await self._idempotency.once(sender.scope, key, raw, batch)
         body = parse_object(raw)
         await self._take_votes(sender, 1)
         vote, event, since = self._checked(body, self._rules(sender), sender)
@@ -99,13 +103,13 @@ class FeedbackApi:
 
     # ---- batches
 
-    async def _batch(self, raw_items: list[Any], sender: Sender) -> Reply:
+    async def _batch(self, raw_items: list[Any], content_type: str, sender: Sender) -> Reply:
         rules = self._rules(sender)
         items: list[_Item] = []
         for part in batches.slices(raw_items, SLICE):
             if items:
                 await asyncio.sleep(0)
-            items += [self._take(raw, rules, sender) for raw in part]
+            items += [self._take(raw, content_type, rules, sender) for raw in part]
         try:
             await self._claim(items, raw_items, sender)
             kept = [(item.event, item.since) for item in items if item.event is not None]
@@ -125,9 +129,10 @@ class FeedbackApi:
         }
         return Reply(207, body)
 
-    def _take(self, raw: Any, rules: Rules, sender: Sender) -> _Item:
+    def _take(self, raw: Any, content_type: str, rules: Rules, sender: Sender) -> _Item:
         try:
             vote, event, since = self._checked(batches.parsed(raw), rules, sender)
+            batches.check_plain_text(content_type, vote.token)
         except ApiError as error:
             return _Item(error=error)
         if vote.dry_run:
@@ -240,7 +245,7 @@ def _result(index: int, item: _Item) -> Json:
 def _param(body: object, completion_id: str) -> str:
     """The field in which a vote names a completion."""
     assert isinstance(body, dict)
-    for field in ("completion_id", "a", "b"):
+    for field in ("completion_id", "regeneration_of", "a", "b"):
         if body.get(field) == completion_id:
             return field
     return "groups" if "groups" in body else "targets"

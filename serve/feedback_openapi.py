@@ -9,7 +9,9 @@ from serve.batches import MAX_ITEMS
 from serve.fields import MAX_ID_CHARS
 from serve.receipt_api import MAX_PAGE
 from serve.requests import MAX_USER_CHARS
-from serve.votes import MAX_CHOICE, MAX_COMMENT_CHARS, MAX_RANKED, MAX_TEXT_CHARS, REASONS, SOURCES
+from serve.signals import REGENERATED
+from serve.targets import FIELDS, MAX_CHOICE
+from serve.votes import MAX_COMMENT_CHARS, MAX_RANKED, MAX_TEXT_CHARS, REASONS, SOURCES
 
 Schema = dict[str, Any]
 
@@ -103,6 +105,38 @@ def _vote(word: str, required: list[str], fields: Schema) -> Schema:
     return _object(["kind", *required], {"kind": {"const": word}, **fields, **common})
 
 
+def _signals() -> list[Schema]:
+    """The ways to tell what somebody did."""
+    name = _text(64, pattern=_PRINTABLE, description="What happened, as copied, regenerated or dwell.")
+    happened: Schema = {
+        "name": name,
+        "value": {
+            "type": ["boolean", "number"],
+            "description": "true (when absent) or false: whether it happened; or how much, as seconds.",
+        },
+        "shown": {"const": True},
+    }
+    unseen: Schema = {
+        "name": name,
+        "value": {"enum": [False, 0]},
+        "shown": {"const": False, "description": "It was not shown: nothing follows from that."},
+    }
+    both: Schema = {
+        "name": {"const": REGENERATED},
+        "completion_id": _COMPLETION_ID,
+        "regeneration_of": _COMPLETION_ID
+        | {"description": "The answer that completion_id's was to replace."},
+        "kept": {"enum": ["new", "old"], "description": "Which of both the person went on with."},
+    }
+    alone: Schema = {"regeneration_of": _NULL, "kept": _NULL}
+    others: Schema = dict.fromkeys((*FIELDS[1:], "value", "shown"), _NULL)
+    return [
+        *_kind("signal", ["name"], happened | alone),
+        *_kind("signal", ["name", "shown"], unseen | alone),
+        _vote("signal", ["name", "completion_id", "regeneration_of"], both | others),
+    ]
+
+
 VOTE: Schema = {
     "anyOf": [
         *_kind("thumbs", ["value"], {"value": {"enum": ["up", "down", True, False, 1, 0]}}),
@@ -145,6 +179,7 @@ VOTE: Schema = {
                 "direction": _DIRECTION,
             },
         ),
+        *_signals(),
     ]
 }
 _ACCEPTED: Schema = {

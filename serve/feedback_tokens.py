@@ -63,11 +63,14 @@ def presented(headers: Mapping[str, str]) -> str | None:
 
 
 def found(raw: bytes) -> str | None:
-    """The token that a vote brings in its body: `navigator.sendBeacon` can set no headers."""
+    """The token that a vote brings in its body, or the first vote of an array: `navigator.sendBeacon` can set
+    no headers."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
+    if isinstance(body, list) and body:
+        body = body[0]
     token = body.get("token") if isinstance(body, dict) else None
     return token if isinstance(token, str) else None
 

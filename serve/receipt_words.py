@@ -9,11 +9,20 @@ Row = dict[str, Any]
 _REASONS = {
     "judging": "Its rater is one of those whose votes measure new versions instead of training them.",
     "waiting": "It waits: its rater is new, or sent many at once, or came with others upon one answer.",
-    "kept": "It is kept; the learner does not learn from this kind of vote, or from what it is about, yet.",
+    "kept": "It is kept, and teaches nothing: it is about a whole conversation, or a text that was not kept.",
     "erased": "A user whom it concerns was erased; no update uses it any more.",
     "evicted": "Newer votes have taken its place in what the learner remembers.",
     "discarded": "What it is about is no longer in the log, or did not come within a day of the vote.",
 }
+
+_KEPT = {
+    "comment": "It is kept for people to read; the learner does not learn from words alone.",
+    "metric": "It is kept, and teaches nothing: it has no range, its name is that of no objective, or it is "
+    "about a whole conversation.",
+    "signal": "It is kept, and teaches nothing: its name has no meaning here, signals of this name were not "
+    "shown to agree with votes, nobody was shown the answer, or the votes of its rater measure new versions.",
+}
+"""Why a vote of a kind is kept and no more, where `_REASONS` is not what there is to say."""
 
 _IN_FORCE = ("live", "canary")
 """Statuses of a version that users meet, the better one first."""
@@ -78,14 +87,21 @@ def _status(vote: Row, uses: Sequence[Row], policy: Row | None) -> tuple[str, st
     if policy is not None and in_force(policy):
         return policy["status"], None
     if state in _REASONS and (state != "evicted" or policy is None):
-        return state, _REASONS[state]
+        return state, _reason(vote, state)
     if policy is not None:
         return "rolled_back" if policy["status"] == "rolled_back" else "shaped", None
     if any(use["state"] == "training" for use in uses):
         return "used", None
+    if vote["kind"] == "comment":  # no update needs to say so
+        return "kept", _KEPT["comment"]
     if all(vote["answers"]):
-        return "joined", "The next update of the reward model will look at it."
+        return "joined", "The next update of the reward model will look whether it can learn from it."
     return "accepted", "The completion that it is about has not been seen yet."
+
+
+def _reason(vote: Row, state: str) -> str:
+    """Why a vote comes no further than a state, by its kind."""
+    return _KEPT.get(vote["kind"], _REASONS[state]) if state == "kept" else _REASONS[state]
 
 
 def _complaint(vote: Row) -> str | None:

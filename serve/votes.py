@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from feedback.directions import HOW, direction_of
-from feedback.events import EPISODE, EXTERNAL, Source, VoteKind
+from feedback.events import Source, VoteKind
 from serve import fields
 from serve.errors import BadRequest
 from serve.fields import MAX_ID_CHARS
 from serve.requests import MAX_USER_CHARS
+from serve.signals import read_signal
+from serve.targets import Place, all_targets, one_target, target_list
 
 Json = dict[str, Any]
-Place = tuple[str, int]
 
 KINDS: tuple[VoteKind, ...] = get_args(VoteKind)
 SOURCES: frozenset[Source] = frozenset(get_args(Source))
@@ -39,7 +40,6 @@ REASONS = (
 MAX_TEXT_CHARS = 100_000
 MAX_COMMENT_CHARS = 10_000
 MAX_RANKED = 16
-MAX_CHOICE = 1023
 FUTURE_SECONDS = 300.0  # how far a client's clock may be ahead
 PAST_SECONDS = 90 * 24 * 3600.0
 
@@ -80,7 +80,7 @@ _SERVERS = frozenset(
 _PREFERENCE = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
 _PREFERRED = frozenset(_PREFERENCE)
 _DIRECTIONS = frozenset({"higher", "lower"})
-_TARGET = frozenset({"completion_id", "choice", "external_id", "episode_id"})
+_NAMED = ("metric", "signal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Vote:
     """A vote that passed the checks. `event` holds what goes into its event as the client said it."""
 
     kind: str
-    identity: str  # the kind as part of the vote's id: a metric's has its name
+    identity: str  # the kind as part of the vote's id: a metric's and a signal's have their names
     places: list[Place]
     event: Json
     user: str | None
@@ -135,7 +135,7 @@ def parse_vote(body: object, rules: Rules) -> Vote:
     _read_common(body, event, rules)
     return Vote(
         kind,
-        f"metric:{said['name']}" if kind == "metric" else kind,
+        f"{kind}:{said['name']}" if kind in _NAMED else kind,
         places,
         event,
         user or None,
@@ -200,98 +200,13 @@ def _refuse_unknown(body: Json, kind: str, allowed: frozenset[str]) -> None:
     )
 
 
-# ---- what a vote is about
-
-
-def _one_target(body: Json, whole: bool = True) -> tuple[list[Json], list[Place]]:
-    """The one target of a vote: by a field of its own or by a list `targets` with one entry."""
-    listed = body.get("targets")
-    if listed is None:
-        # by far the most common: a completion id and nothing else
-        completion_id = body.get("completion_id")
-        others = "external_id" in body or "episode_id" in body
-        if completion_id and type(completion_id) is str and not others:
-            choice = _choice(body, "") if "choice" in body else 0
-            return [{"completion_id": completion_id, "choice": choice}], [(completion_id, choice)]
-        target, place = _target(body, "", whole)
-        return [target], [place]
-    for field in ("completion_id", "external_id", "episode_id", "choice"):
-        if body.get(field) is not None:
-            raise BadRequest(f"Send either targets or {field}, not both.", param="targets")
-    return _target_list(listed, 1, 1, whole)
-
-
-def _target_list(listed: object, least: int, most: int, whole: bool) -> tuple[list[Json], list[Place]]:
-    if type(listed) is not list:
-        fields.wrong_type("targets", "a list of objects")
-    if not least <= len(listed) <= most:
-        raise BadRequest(f"This kind of vote has {least} target(s).", param="targets")
-    return _all_targets(listed, "targets", whole)
-
-
-def _all_targets(listed: list[Any], field: str, whole: bool) -> tuple[list[Json], list[Place]]:
-    targets, places = [], []
-    for i, item in enumerate(listed):
-        at = f"{field}[{i}]"
-        if type(item) is str:
-            item = {"completion_id": item}
-        if type(item) is not dict:
-            fields.wrong_type(at, "an object like {'completion_id': 'chatcmpl-..', 'choice': 0}")
-        if not item.keys() <= _TARGET:
-            unknown = min(item.keys() - _TARGET)
-            raise BadRequest(
-                f"{at} has no field {unknown!r:.80}.", param=f"{at}.{unknown[:80]}", code="unknown_field"
-            )
-        target, place = _target(item, at + ".", whole)
-        if place in places:
-            raise BadRequest(f"{at} names an answer that is there already.", param=at)
-        targets.append(target)
-        places.append(place)
-    return targets, places
-
-
-def _target(body: Json, at: str, whole: bool) -> tuple[Json, Place]:
-    """A target from the fields of an object. `whole`: whether the vote may be about a whole episode."""
-    completion_id = fields.name(body, "completion_id", MAX_ID_CHARS, at)
-    external_id = fields.name(body, "external_id", MAX_ID_CHARS, at)
-    episode_id = fields.name(body, "episode_id", MAX_ID_CHARS, at)
-    if (completion_id is not None) + (external_id is not None) + (episode_id is not None) > 1:
-        raise BadRequest(
-            "Name one target: completion_id, external_id or episode_id.", param=at + "completion_id"
-        )
-    if episode_id is not None:
-        if not whole:
-            raise BadRequest(
-                "This kind of vote is about answers, not about an episode.", param=at + "episode_id"
-            )
-        if body.get("choice") is not None:
-            raise BadRequest("An episode has no choices.", param=at + "choice")
-        return {"completion_id": "", "choice": 0, "episode_id": episode_id}, (EPISODE + episode_id, 0)
-    choice = _choice(body, at)
-    if external_id is not None:
-        target = {"completion_id": "", "choice": choice, "external_id": external_id}
-        return target, (EXTERNAL + external_id, choice)
-    if completion_id is None:
-        fields.missing(at + "completion_id", "name what the vote is about")
-    return {"completion_id": completion_id, "choice": choice}, (completion_id, choice)
-
-
-def _choice(body: Json, at: str) -> int:
-    choice = body.get("choice")
-    if choice is None:
-        return 0
-    if type(choice) is not int or not 0 <= choice <= MAX_CHOICE:
-        raise BadRequest(f"{at}choice must be an integer from 0 to {MAX_CHOICE}.", param=at + "choice")
-    return choice
-
-
 # ---- the kinds
 
 Read = tuple[list[Json], list[Place], Json]
 
 
 def _thumbs(body: Json) -> Read:
-    targets, places = _one_target(body)
+    targets, places = one_target(body)
     value = body.get("value")
     if value is None:
         fields.missing("value", "send 'up' or 'down'")
@@ -303,7 +218,7 @@ def _thumbs(body: Json) -> Read:
 
 
 def _rating(body: Json) -> Read:
-    targets, places = _one_target(body)
+    targets, places = one_target(body)
     low, high = fields.span(body, "scale") or (1.0, 5.0)
     amount = fields.number(body, "value")
     if amount is None:
@@ -327,7 +242,7 @@ def _comparison(body: Json) -> Read:
     else:
         if body.get("a") is not None or body.get("b") is not None:
             raise BadRequest("Send either targets or a and b, not both.", param="targets")
-        targets, places = _target_list(listed, 2, 2, whole=False)
+        targets, places = target_list(listed, 2, 2, whole=False)
     preferred = fields.one_of(body, "preferred", _PREFERRED)
     if preferred is None:
         fields.missing("preferred", "send 'a', 'b', 'tie' or 'both_bad'")
@@ -351,7 +266,7 @@ def _ranking(body: Json) -> Read:
     flat = [item for group in groups for item in group]
     if not 2 <= len(flat) <= MAX_RANKED:
         raise BadRequest(f"A ranking has 2 to {MAX_RANKED} answers, not {len(flat)}.", param="groups")
-    targets, places = _all_targets(flat, "groups", whole=False)
+    targets, places = all_targets(flat, "groups", whole=False)
     indices, start = [], 0
     for group in groups:
         indices.append(list(range(start, start + len(group))))
@@ -360,7 +275,7 @@ def _ranking(body: Json) -> Read:
 
 
 def _correction(body: Json) -> Read:
-    targets, places = _one_target(body, whole=False)
+    targets, places = one_target(body, whole=False)
     text = fields.string(body, "text", MAX_TEXT_CHARS)
     if text is None:
         fields.missing("text", "send what the answer should have been")
@@ -368,7 +283,7 @@ def _correction(body: Json) -> Read:
 
 
 def _comment(body: Json) -> Read:
-    targets, places = _one_target(body)
+    targets, places = one_target(body)
     text = fields.string(body, "text", MAX_COMMENT_CHARS)
     if text is None:
         fields.missing("text")
@@ -376,7 +291,7 @@ def _comment(body: Json) -> Read:
 
 
 def _metric(body: Json) -> Read:
-    targets, places = _one_target(body)
+    targets, places = one_target(body)
     name = fields.name(body, "name", 64)
     if name is None:
         fields.missing("name", "say which outcome was measured")
@@ -407,4 +322,5 @@ _READERS: dict[str, tuple[_Reader, frozenset[str]]] = {
     "correction": (_correction, _COMMON | _ONE | {"text"}),
     "comment": (_comment, (_COMMON | _WHOLE | {"text"}) - {"comment"}),
     "metric": (_metric, _COMMON | _WHOLE | {"name", "value", "range", "direction"}),
+    "signal": (read_signal, _COMMON | _WHOLE | {"name", "value", "shown", "regeneration_of", "kept"}),
 }

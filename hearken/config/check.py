@@ -8,6 +8,7 @@ from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from learner import optimisers
+from learner.meanings import BadMeanings, read_meanings
 
 
 def problems(config: Config) -> list[str]:
@@ -23,10 +24,11 @@ def problems(config: Config) -> list[str]:
             config.build(table)
         except UsageError as error:
             found.append(str(error))
-    try:
-        check_optimiser(config)
-    except UsageError as error:
-        found.append(str(error))
+    for check in (check_optimiser, check_signals):
+        try:
+            check(config)
+        except UsageError as error:
+            found.append(str(error))
     return list(dict.fromkeys(found))
 
 
@@ -43,3 +45,12 @@ def check_optimiser(config: Config) -> None:
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2]
         raise UsageError(f"{given.origin}: {said}")
+
+
+def check_signals(config: Config) -> None:
+    """Read the signals file, where there is one. Raises UsageError for what it cannot mean."""
+    given = config.get("learner.signals")
+    try:
+        read_meanings(given.value)
+    except BadMeanings as error:
+        raise UsageError(f"{given.origin}: {error}") from error

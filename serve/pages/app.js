@@ -1,11 +1,12 @@
 // The chat page: asks, shows answers while they come, lets people judge them.
 
 import { events, inWords, post, whenKeyEnds } from "./api.js";
-import { add, clear, keep, load, messages } from "./conversation.js";
+import { add, clear, drop, keep, load, messages } from "./conversation.js";
 import { copyButton } from "./copying.js";
-import { announce, byId, element, icon, randomName } from "./dom.js";
+import { announce, byId, element, icon, iconButton, randomName } from "./dom.js";
 import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
 import { show } from "./markdown.js";
+import { did, shown } from "./signals.js";
 import "./theme.js";
 import { thumbs, Vote } from "./votes.js";
 
@@ -21,6 +22,7 @@ const state = {
   unfinished: null, // the turn that is being written
   ballot: null, // the ballot that keys vote on
 };
+const MAY_HAPPEN = ["copied", "regenerated"];
 
 function storedUser() {
   const made = "browser-" + randomName();
@@ -73,7 +75,7 @@ function showQuestion(text) {
 }
 
 function ask(text) {
-  for (const button of log.querySelectorAll(".trouble button")) button.remove(); // too late to try those again
+  for (const button of log.querySelectorAll(".trouble button, .again-answer")) button.remove(); // too late for those
   showQuestion(text);
   following = true;
   answer(text);
@@ -130,7 +132,7 @@ function writing(place) {
 }
 
 async function chat(place, asked, signal) {
-  const turn = { question: asked, id: null, content: "", reasoning: "", stopped: false, vote: null };
+  const turn = { question: asked, id: null, token: null, content: "", reasoning: "", stopped: false, vote: null };
   const write = writing(place);
   place.className = "turn writing";
   place.setAttribute("aria-busy", "true");
@@ -140,6 +142,7 @@ async function chat(place, asked, signal) {
   try {
     for await (const event of events(await post("/v1/chat/completions", { ...request(asked), stream: true }, signal))) {
       turn.id = event.id;
+      turn.token ??= event.hearken?.feedback_token ?? null;
       const delta = event.choices[0]?.delta ?? {};
       turn.reasoning += delta.reasoning ?? "";
       turn.content += delta.content ?? "";
@@ -159,7 +162,10 @@ async function chat(place, asked, signal) {
     place.append(unanswered(place, asked, failure));
     return;
   }
-  if (turn.content) add(turn);
+  if (turn.content) {
+    add(turn);
+    shown(about(turn), MAY_HAPPEN);
+  }
   finishChat(place, turn);
   announce(turn.stopped ? "Stopped." : turn.content);
 }
@@ -173,8 +179,27 @@ function finishChat(place, turn) {
     keep();
   });
   const actions = element("div", { className: "actions", role: "group", "aria-label": "Rate this answer" });
-  actions.append(...vote.buttons, copyButton(() => turn.content), vote.line);
+  const copied = () => did(about(turn), "copied");
+  place.addEventListener("copy", copied); // a part of it, marked by hand
+  const again = iconButton("again", "Answer again", () => answerAgain(place, turn));
+  again.classList.add("again-answer");
+  actions.append(...vote.buttons, copyButton(() => turn.content, copied), again, vote.line);
   place.append(actions);
+}
+
+// The answer of a turn, for telling what is done with it.
+function about(turn) {
+  return { url: "/v1/feedback", id: turn.id, token: turn.token };
+}
+
+// Another answer in the place of the newest one.
+function answerAgain(place, turn) {
+  if (state.running) return;
+  did(about(turn), "regenerated");
+  drop(turn);
+  place.remove();
+  following = true;
+  answer(turn.question);
 }
 
 // Two answers, side by side
@@ -280,6 +305,7 @@ function markSide(card, chosen, passed) {
 // What was said before the page was loaded anew.
 function restore() {
   for (const turn of load()) {
+    for (const button of log.querySelectorAll(".again-answer")) button.remove();
     showQuestion(turn.question);
     const place = element("div", { className: "turn" });
     log.append(place);
@@ -292,10 +318,12 @@ function restore() {
   follow();
 }
 
-// An answer that is being written is kept as far as it got.
-addEventListener("pagehide", () => {
-  if (state.unfinished?.content) keep({ ...state.unfinished, stopped: true });
-});
+// An answer that is being written is kept as far as it got. Its stream may break off before the page is hidden.
+for (const leaving of ["beforeunload", "pagehide"]) {
+  addEventListener(leaving, () => {
+    if (state.unfinished?.content) keep({ ...state.unfinished, stopped: true });
+  });
+}
 
 // The frame: composer and modes
 

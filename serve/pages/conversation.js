@@ -1,7 +1,8 @@
 // The conversation, kept in its tab over reloads. A tab that is closed forgets it, as it forgets its key.
 //
-// A turn is a question and what was answered: {question, id, content, reasoning, stopped, vote}, or for two answers
-// {question, answers: {a: {id, content, reasoning}, b: ..}, vote}. vote: {value, id} of the vote in force, or null.
+// A turn is a question and what was answered: {question, id, token, content, reasoning, stopped, vote}, or for two
+// answers {question, answers: {a: {id, content, reasoning}, b: ..}, vote}. vote: {value, id} of the vote in force, or
+// null; token: with which it can be told what is done with the answer.
 
 const STORE = "hearken.conversation";
 
@@ -23,6 +24,11 @@ function reply(turn) {
 
 export function add(turn) {
   turns.push(turn);
+  keep();
+}
+
+export function drop(turn) {
+  turns = turns.filter((each) => each !== turn);
   keep();
 }
 

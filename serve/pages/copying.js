@@ -27,10 +27,11 @@ function copyBySelection(text) {
   return copied;
 }
 
-// read: gives the text when the button is pressed.
-export function copyButton(read) {
+// read: gives the text when the button is pressed. done: called when it was copied.
+export function copyButton(read, done) {
   const button = iconButton("copy", "Copy", async () => {
     const copied = await copy(read());
+    if (copied) done();
     button.replaceChildren(icon(copied ? "check" : "alert"));
     button.title = copied ? "Copied" : "This could not be copied";
     announce(button.title + ".");

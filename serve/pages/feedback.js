@@ -5,12 +5,17 @@
 //
 // completion, token  from the answer that the page shows; the token allows votes on that answer, for a while
 // answer             the text; without it no correction is offered
+// signals            comma-separated names of what the page tells of by element.did("accepted"); what did not happen
+//                    until the page is left is told as well, for that tells something, too
+// watch              CSS selector of the element with the answer: when somebody copies from it, that is "copied"
 // reasons            comma-separated words to choose from after a thumb down
 // choice             index of the choice, 0 unless the request asked for several
 // base               where hearken is; where this script came from unless told otherwise
 //
 // Every stored vote is told by an event "hearken-feedback" with {id, kind, value} as its detail. Texts for people
 // are in HearkenFeedback.words. Colours: --hearken-accent, --hearken-line, --hearken-surface, --hearken-text.
+
+import { did, flush, shown } from "./signals.js";
 
 // A constructed sheet, because many pages forbid inline styles.
 const SHEET = new CSSStyleSheet();
@@ -70,7 +75,7 @@ export function difference(before, after) {
 }
 
 export class HearkenFeedback extends HTMLElement {
-  static observedAttributes = ["completion", "choice", "answer", "reasons"];
+  static observedAttributes = ["completion", "choice", "answer", "reasons", "token", "signals"];
   static words = {
     group: "Rate this answer",
     up: "Good answer",
@@ -95,14 +100,43 @@ export class HearkenFeedback extends HTMLElement {
     this.#root.addEventListener("keydown", (event) => this.#close(event));
   }
 
+  #copied = (event) => {
+    const watched = this.getAttribute("watch");
+    if (watched && event.target.closest?.(watched)) this.did("copied");
+  };
+
   connectedCallback() {
+    document.addEventListener("copy", this.#copied);
     this.#draw();
+    this.#show();
+  }
+
+  disconnectedCallback() {
+    document.removeEventListener("copy", this.#copied);
+    flush();
+  }
+
+  // Tells what the reader did with the answer, when the page is left.
+  did(name) {
+    did(this.#answer(), name);
+  }
+
+  #answer() {
+    const choice = Number(this.getAttribute("choice") ?? 0);
+    return { url: this.#url("").href, id: this.getAttribute("completion"), choice, token: this.getAttribute("token") };
+  }
+
+  #show() {
+    const names = (this.getAttribute("signals") ?? "").split(",").map((name) => name.trim()).filter(Boolean);
+    if (this.hasAttribute("watch")) names.push("copied");
+    if (this.getAttribute("completion")) shown(this.#answer(), names);
   }
 
   attributeChangedCallback(name, before, after) {
     if (!this.isConnected || before === after) return;
     if (name === "completion" || name === "choice") this.#vote = null; // another answer
-    this.#draw();
+    if (name !== "token" && name !== "signals") this.#draw();
+    this.#show();
   }
 
   #draw() {
@@ -216,6 +250,11 @@ export class HearkenFeedback extends HTMLElement {
     return true;
   }
 
+  #url(path) {
+    const base = this.getAttribute("base") ?? new URL(".", import.meta.url).href;
+    return new URL("v1/feedback" + path, base.endsWith("/") ? base : base + "/");
+  }
+
   // The answer's JSON, or false when the vote was not stored; people are told either way.
   async #request(method, path, body, thanks) {
     const buttons = this.#root.querySelectorAll("button");
@@ -223,10 +262,8 @@ export class HearkenFeedback extends HTMLElement {
     const focused = this.#root.activeElement;
     enabled.forEach((button) => (button.disabled = true));
     try {
-      const base = this.getAttribute("base") ?? new URL(".", import.meta.url).href;
       const headers = { "content-type": "application/json", authorization: "Bearer " + this.getAttribute("token") };
-      const url = new URL("v1/feedback" + path, base.endsWith("/") ? base : base + "/");
-      const answer = await fetch(url, { method, headers, body: body && JSON.stringify(body), credentials: "omit" });
+      const answer = await fetch(this.#url(path), { method, headers, body: body && JSON.stringify(body), credentials: "omit" });
       if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.error?.message ?? answer.status);
       this.#at("status").textContent = thanks;
       return answer.status === 204 ? {} : await answer.json();

@@ -50,6 +50,7 @@ SAID: dict[str, dict[str, Any]] = {
     "correction": {"label": "corrected", "text": "It should say this.", "value": 0.5},
     "comment": {"label": "commented", "text": "hm", "value": 0.5},
     "metric": {"label": "measured", "name": "clicks", "amount": 3.0, "value": 0.5},
+    "signal": {"label": "yes", "name": "copied", "amount": 1.0, "value": 0.5, "shown": True},
 }
 
 

@@ -355,6 +355,8 @@ def any_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog
 
 def vote(number: int, at: float, kind: str = "thumbs") -> Entry:
     event: Feedback = thumb(f"c{number}", 1.0, 1).model_copy(update={"event_id": f"fb-{number}", "at": at})
+    if kind == "signal":
+        event = event.model_copy(update={"kind": kind, "name": "copied", "label": "yes", "amount": 1.0})
     if kind == "retraction":
         event = event.model_copy(update={"kind": "retraction", "label": "retracted", "retracts": "thumbs"})
     assert event.targets == [Target(completion_id=f"c{number}")]
@@ -375,6 +377,7 @@ def written(log: EventLog, now: float) -> None:
         vote(2, now - 40),
         vote(3, now - 30),
         vote(1, now, "retraction"),
+        vote(4, now - 25, "signal"),  # which is no vote
     ]
     entries += [
         Entry(FEEDBACK, "u", b"{"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from feedback.join import Answer, Label
+from learner.objectives import Deed
 
 PROMPT = (3, 4, 5)
 
@@ -22,3 +23,13 @@ def vote(
     """A vote of any kind."""
     known = {"revision": 1, "tenant": "t", "at": 0.0, "label": "", "source": "end_user"} | said
     return Label(event_id=event_id, kind=kind, rater=rater, value=value, answers=answers, **known)
+
+
+def deed(
+    name: str, event_id: str, value: float, answers: tuple[Answer, ...], rater: str, **said: Any
+) -> Deed:
+    """What somebody did, or did not do."""
+    known = {"revision": 1, "tenant": "t", "at": 0.0, "label": "", "source": "end_user"} | said
+    return Deed(
+        event_id=event_id, kind="signal", name=name, rater=rater, value=value, answers=answers, **known
+    )

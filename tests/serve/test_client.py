@@ -17,6 +17,8 @@ from hearken.client import (
     metric,
     ranking,
     rating,
+    regenerated,
+    signal,
     thumbs,
 )
 from tests.serve.conftest import Gateway, Start
@@ -43,6 +45,9 @@ def every_kind(ids: list[str]) -> list[Vote]:
         correction(ids[0], "Better.", user="ada"),
         comment(ids[0], "Good point.", user="ada"),
         metric({"episode_id": "talk-1"}, "resolved", True, user="ada"),
+        signal(ids[0], "copied", False, user="ada"),
+        signal(ids[1], "copied", shown=False, user="ada"),
+        regenerated(ids[1], ids[0], "old", user="ada"),
     ]
 
 
@@ -52,7 +57,7 @@ def test_every_kind_is_understood(client: FeedbackClient, gateway: Gateway, ids:
     stored = gateway.votes()
     assert [receipt["id"] for receipt in receipts] == [vote.event_id for vote in stored]
     assert [vote.kind for vote in stored] == [vote["kind"] for vote in votes]
-    assert [vote.value for vote in stored] == [0.0, 0.75, 0.0, 0.5, 0.5, 0.5, 1.0]
+    assert [vote.value for vote in stored] == [0.0, 0.75, 0.0, 0.5, 0.5, 0.5, 1.0, 0.5, 0.5, 0.0]
 
 
 def test_many_votes_are_answered_in_order(client: FeedbackClient, gateway: Gateway, ids: list[str]) -> None:

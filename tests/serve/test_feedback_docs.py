@@ -1,4 +1,4 @@
-"""docs/feedback.md: every request that it shows works as it says, and its tables are the real ones."""
+"""docs/feedback.md and docs/signals.md: every request that they show works; the tables are the real ones."""
 
 import re
 import shlex
@@ -12,10 +12,12 @@ from serve.votes import KINDS, REASONS
 from tests.serve.conftest import Gateway
 from tests.serve.test_receipts import Releases, receipt
 
-PAGE = (Path(__file__).parents[2] / "docs/feedback.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "feedback.md").read_text()
 EXAMPLES = [
     re.sub(r"\s*\\\n\s*", " ", found)
-    for found in re.findall(r"^    (curl .*(?:\n      +\S.*)*)", PAGE, re.MULTILINE)
+    for page in (PAGE, (DOCS / "signals.md").read_text())
+    for found in re.findall(r"^    (curl .*(?:\n      +\S.*)*)", page, re.MULTILINE)
 ]
 
 

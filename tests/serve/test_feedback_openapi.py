@@ -9,17 +9,31 @@ from serve.errors import BadRequest
 from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS, VOTE
 from serve.votes import KINDS, REASONS, SOURCES, Rules, parse_vote
 from tests.serve.conftest import Gateway
-from tests.serve.test_vote_kinds import COMMENT, CORRECTION, METRIC, PAIR, RANKING, RATING, THUMBS
+from tests.serve.test_vote_kinds import (
+    AGAIN,
+    COMMENT,
+    CORRECTION,
+    METRIC,
+    PAIR,
+    RANKING,
+    RATING,
+    SIGNAL,
+    THUMBS,
+)
 
 RULES = Rules(now=0.0, reasons=frozenset(REASONS), sources=SOURCES)
-GOOD: list[dict[str, Any]] = [COMMENT, CORRECTION, METRIC, PAIR, RANKING, RATING, THUMBS]
+GOOD: list[dict[str, Any]] = [
+    COMMENT, CORRECTION, METRIC, PAIR, RANKING, RATING, THUMBS, SIGNAL,
+    SIGNAL | {"value": 12.5}, SIGNAL | {"shown": False}, AGAIN, AGAIN | {"kept": "old"},
+]  # fmt: skip
+NAMES = [f"{i}-{body['kind']}" for i, body in enumerate(GOOD)]
 
 
 def is_described(body: object) -> bool:
     return bool(jsonschema.Draft202012Validator(VOTE).is_valid(body))
 
 
-@pytest.mark.parametrize("body", GOOD, ids=[str(body["kind"]) for body in GOOD])
+@pytest.mark.parametrize("body", GOOD, ids=NAMES)
 def test_what_is_taken_is_described(body: dict[str, Any]) -> None:
     assert is_described(body)
     for field, value in (
@@ -49,7 +63,7 @@ def test_what_is_taken_is_described(body: dict[str, Any]) -> None:
         assert is_described(changed) == taken, changed
 
 
-@pytest.mark.parametrize("body", GOOD, ids=[str(body["kind"]) for body in GOOD])
+@pytest.mark.parametrize("body", GOOD, ids=NAMES)
 @pytest.mark.parametrize("value", [None, "café", "a\x7f", ""], ids=["null", "café", "control", "empty"])
 def test_a_field_is_described_as_it_is_taken(body: dict[str, Any], value: str | None) -> None:
     fields = {name for each in VOTE["anyOf"] for name in each["properties"]}

@@ -194,6 +194,39 @@ def test_plain_text_needs_a_token_in_the_body(gateway: Gateway) -> None:
     assert answer.status_code == 415
 
 
+def test_a_page_that_leaves_sends_several_answers_signals_at_once(start: Start, tmp_path: Path) -> None:
+    """`navigator.sendBeacon` sends plain text, each signal with its own answer's token."""
+    shop = Guarded(start, tmp_path)
+    gateway, answers = shop.gateway, [shop.chat("ada"), shop.chat("bob")]
+    signals = [
+        {
+            "kind": "signal",
+            "name": "copied",
+            "completion_id": answer["id"],
+            "value": i == 0,
+            "token": answer["hearken"]["feedback_token"],
+        }
+        for i, answer in enumerate(answers)
+    ]
+    bare = {name: value for name, value in signals[0].items() if name != "token"}
+    foreign = signals[0] | {"completion_id": answers[1]["id"]}
+    sent = httpx.post(
+        gateway.url + "/v1/feedback",
+        content=orjson.dumps([*signals, bare, foreign]),
+        headers={"content-type": "text/plain;charset=UTF-8"},
+    )
+    assert [each["status"] for each in sent.json()["results"]] == [202, 202, 415, 403]
+    told = {event.targets[0].completion_id: (event.rater, event.label) for event in gateway.votes()}
+    assert told == {
+        answers[0]["id"]: (gateway.signer.pseudonym("shop", "ada"), "yes"),
+        answers[1]["id"]: (gateway.signer.pseudonym("shop", "bob"), "no"),
+    }
+    without = httpx.post(
+        gateway.url + "/v1/feedback", content=orjson.dumps([bare]), headers={"content-type": "text/plain"}
+    )
+    assert without.status_code == 401
+
+
 def test_votes_with_a_token_are_few_and_small(start: Start, tmp_path: Path) -> None:
     shop = Guarded(start, tmp_path)
     first, second = shop.chat("ada"), shop.chat("ada")

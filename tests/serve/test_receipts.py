@@ -127,6 +127,7 @@ def test_a_receipt_before_the_completion_and_of_nothing(gateway: Gateway) -> Non
 def test_votes_that_teach_nothing_say_why(gateway: Gateway) -> None:
     completion_id = gateway.chat().json()["id"]
     comment = post(gateway, {"kind": "comment", "completion_id": completion_id, "text": "hm"})
+    assert receipt(gateway, comment)["status"] == "kept"  # and promises nothing before an update either
     other = post(gateway, thumbs(completion_id))
     beyond = post(gateway, thumbs(completion_id, choice=7))
     said, vote, _ = gateway.votes()
@@ -134,6 +135,18 @@ def test_votes_that_teach_nothing_say_why(gateway: Gateway) -> None:
     assert "not learn" in str(receipt(gateway, comment, "kept")["reason"])
     assert "measure" in str(receipt(gateway, other, "judging")["reason"])
     assert "no choice 7" in str(receipt(gateway, beyond, "discarded")["reason"])
+
+
+def test_a_signal_says_whether_it_teaches(gateway: Gateway) -> None:
+    completion_id = gateway.chat(user="ada").json()["id"]
+    signal = {"kind": "signal", "name": "copied", "completion_id": completion_id, "user": "ada"}
+    event_id = post(gateway, signal)
+    (event,) = gateway.votes()
+    assert "whether" in str(receipt(gateway, event_id, "joined")["reason"])
+    update(gateway.log, 1, (event_id, event.revision, "kept"))
+    assert "not shown to agree with votes" in str(receipt(gateway, event_id, "kept")["sentence"])
+    update(gateway.log, 2, (event_id, event.revision, "training"))
+    assert str(receipt(gateway, event_id, "used")["sentence"]).startswith("Your signal taught")
 
 
 def test_a_vote_that_the_learner_could_not_join_is_discarded(gateway: Gateway) -> None:

@@ -22,6 +22,8 @@ RANKING = {"kind": "ranking", "groups": [[IDS[2]], [IDS[0], IDS[1]]], "user": "a
 CORRECTION = {"kind": "correction", "text": "It is on its way.", **ONE}
 COMMENT = {"kind": "comment", "text": "Too cold.", **ONE}
 METRIC = {"kind": "metric", "name": "resolved", "value": 3, **ONE}
+SIGNAL = {"kind": "signal", "name": "copied", **ONE}
+AGAIN = {"kind": "signal", "name": "regenerated", "regeneration_of": IDS[1], **ONE}
 PAIR = {"kind": "comparison", "a": IDS[0], "b": IDS[1], "preferred": "a", "user": "ada"}
 THUMBS = {"kind": "thumbs", "value": "up", **ONE}
 
@@ -81,6 +83,31 @@ def test_corrections_comments_and_metrics(gateway: Gateway) -> None:
     assert clicks.event_id != event.event_id  # another outcome of the same answer
 
 
+def test_signals(gateway: Gateway) -> None:
+    event = logged(gateway, SIGNAL)
+    assert (event.name, event.label, event.amount, event.shown) == ("copied", "yes", 1.0, True)
+    for value, label, amount in ((True, "yes", 1.0), (False, "no", 0.0), (12.5, "amount", 12.5)):
+        again = logged(gateway, SIGNAL | {"value": value})
+        assert (again.event_id, again.label, again.amount) == (event.event_id, label, amount)
+        assert again.value == 0.5  # what is good the learner finds out
+    unseen = logged(gateway, SIGNAL | {"shown": False})
+    assert (unseen.label, unseen.shown, unseen.amount) == ("not_shown", False, None)
+    assert logged(gateway, SIGNAL | {"name": "edited"}).event_id != event.event_id
+    episode = logged(gateway, {"kind": "signal", "name": "resolved", "episode_id": "chat-1"})
+    assert episode.targets[0].place == ("episode:chat-1", 0)
+
+
+def test_a_regenerated_answer_is_linked_to_the_one_before(gateway: Gateway) -> None:
+    event = logged(gateway, AGAIN)
+    assert [target.completion_id for target in event.targets] == [IDS[0], IDS[1]]  # the new one first
+    assert (event.label, event.value) == ("regenerated", 0.5)
+    for kept, value in (("new", 1.0), ("old", 0.0)):
+        known = logged(gateway, AGAIN | {"kept": kept})  # the same signal, once it is known
+        assert (known.event_id, known.label, known.value) == (event.event_id, f"kept_{kept}", value)
+    foreign = send(gateway, AGAIN | {"regeneration_of": "chatcmpl-nobodys"})
+    assert (foreign.status_code, foreign.json()["error"]["param"]) == (404, "regeneration_of")
+
+
 def test_targets_of_the_teams_own(gateway: Gateway) -> None:
     own = {"kind": "thumbs", "value": "up", "user": "ada"}
     event = logged(gateway, own | {"external_id": "msg-1", "choice": 1})
@@ -135,6 +162,17 @@ TOO_LONG: dict[str, Any] = COMMENT | {"text": "x" * 10_001}
 @pytest.mark.parametrize(
     ("body", "param"),
     [
+        (SIGNAL | {"name": None}, "name"),
+        (SIGNAL | {"value": "much"}, "value"),
+        (SIGNAL | {"shown": 1}, "shown"),
+        (SIGNAL | {"shown": False, "value": True}, "shown"),
+        (SIGNAL | {"kept": "new"}, "kept"),
+        (SIGNAL | {"regeneration_of": IDS[1]}, "regeneration_of"),
+        (AGAIN | {"regeneration_of": IDS[0]}, "regeneration_of"),
+        (AGAIN | {"completion_id": None}, "completion_id"),
+        (AGAIN | {"kept": "both"}, "kept"),
+        (AGAIN | {"choice": 1}, "choice"),
+        (AGAIN | {"value": True}, "value"),
         (RATING | {"value": 6}, "value"),
         (RATING | {"value": True}, "value"),
         (RATING | {"value": "4"}, "value"),
