@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deploy.bucket import Bucket, Object, Taken
 from deploy.copies import Copies
 from deploy.manifest import Manifest
 from deploy.registry import (
@@ -34,6 +33,7 @@ from deploy.registry import (
     seq_of,
     unknown,
 )
+from deploy.s3 import Bucket, Object, Taken
 from feedback.files import replace_durably
 
 CLAIMS = "claims/"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from deploy.bucket import Bucket, Missing
 from deploy.registry import (
     COLLECTED,
     MANIFEST,
@@ -27,6 +26,7 @@ from deploy.registry import (
     check_digest,
     check_file_names,
 )
+from deploy.s3 import Bucket, Missing
 from feedback.files import fsync
 
 _DRAFT = ".draft-"

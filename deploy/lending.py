@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from pathlib import Path
 
-from deploy.bucket import Bucket, Taken
 from deploy.bucket_registry import BucketRegistry
 from deploy.engine import EngineDown, EngineError
 from deploy.fetcher import Fetcher
 from deploy.registry import MANIFEST, Registry, RegistryAway, RegistryError, file_digest
+from deploy.s3 import Bucket, Taken
 
 ROLLOUTS = "rollouts/"
 """Where such adapters lie in the bucket. What a killed learner left there is garbage after an hour."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bucket import Bucket, Taken, split_url
 from deploy.bucket_registry import BucketRegistry
 from deploy.registries import check_place, open_registry
 from deploy.registry import (
@@ -24,6 +23,7 @@ from deploy.registry import (
     file_digest,
     seq_of,
 )
+from deploy.s3 import Bucket, Taken, split_url
 from tests.deploy.builders import publish, safetensors
 from tests.s3 import Line, S3Server, bucket_url, client, line_to, s3_server
 
