@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deploy.bucket import Bucket, Object, Taken
 from deploy.copies import Copies
 from deploy.manifest import Manifest
 from deploy.registry import Registry, Stored
 from deploy.registry_errors import RegistryAway, RegistryError, UnknownVersion, unknown
 from deploy.registry_files import COLLECTED, MANIFEST, check_digest, parse_manifest
+from deploy.s3 import Bucket, Object, Taken
 from deploy.versions import in_order, is_version, seq_of
 from feedback.files import replace_durably
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from deploy.bucket import Bucket, Missing
 from deploy.registry_errors import Collected, RegistryAway, RegistryError, UnknownVersion
 from deploy.registry_files import COLLECTED, MANIFEST, check_digest, check_file_names
+from deploy.s3 import Bucket, Missing
 from feedback.files import fsync
 
 _DRAFT = ".draft-"

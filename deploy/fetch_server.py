@@ -34,7 +34,7 @@ MAX_BYTES = 10_000
 
 _SILENT_SECONDS = 30.0
 _THREADS = 4
-_ROLLOUT = re.compile(r"rollout-\d{1,12}-[0-9a-f]{8}")
+_ROLLOUT = re.compile(r"rollout-[0-9]{1,12}-[0-9a-f]{8}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Answer = tuple[int, dict[str, str]]
@@ -62,13 +62,12 @@ class Fetching:
         try:
             asked = json.loads(body)
             name, digest = asked["name"], asked["manifest"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             name = digest = None
         known = isinstance(name, str) and (is_version(name) or _ROLLOUT.fullmatch(name))
         if not known or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            return 400, {
-                "message": 'write {"name": an adapter\'s name, "manifest": the sha256 of its manifest}'
-            }
+            right = 'write {"name": an adapter\'s name, "manifest": the sha256 of its manifest}'
+            return 400, {"message": right}
         try:
             return 200, {"path": str(self._job(name, digest).result(self._patience_seconds))}
         except TimeoutError:
@@ -124,9 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
         """What is fetched is told by others."""
 
     def do_GET(self) -> None:
-        self._say(
-            200 if self.path == "/health" else 404, {"message": "ok" if self.path == "/health" else "no"}
-        )
+        if self.path == "/health":
+            self._say(200, {"message": "ok"})
+        else:
+            self._say(404, {"message": "there is only /health to look at"})
 
     def do_POST(self) -> None:
         self._say(*self._answer())

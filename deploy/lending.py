@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from pathlib import Path
 
-from deploy.bucket import Bucket, Taken
 from deploy.bucket_registry import BucketRegistry
 from deploy.engine import EngineDown, EngineError
 from deploy.fetcher import Fetcher
 from deploy.registry import Registry
 from deploy.registry_errors import RegistryAway, RegistryError
 from deploy.registry_files import MANIFEST, file_digest
+from deploy.s3 import Bucket, Taken
 
 ROLLOUTS = "rollouts/"
 """Where such adapters lie in the bucket. What a killed learner left there is garbage after an hour."""

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deploy.bucket import Bucket, Wait, split_url
 from deploy.bucket_registry import COPIES, BucketRegistry
 from deploy.registry import Registry
+from deploy.s3 import Bucket, Wait, split_url
 
 S3 = "s3://"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from prometheus_client import start_http_server
 
-from deploy.bucket import Wait
 from deploy.engine import EngineClient
 from deploy.registries import open_registry
 from deploy.registry import Registry
 from deploy.registry_errors import RegistryAway
+from deploy.s3 import Wait
 from deploy.thoughts import thoughts_of
 from feedback.opening import open_log
 from feedback.vault_keys import VaultUnavailable
@@ -51,7 +51,7 @@ class Patience:
 
 
 def registry_of(settings: LearnerSettings, wait: Wait | None = None) -> Registry:
-    """The registry of a service. wait: what is done while it is away, see `deploy.bucket.Bucket`."""
+    """The registry of a service. wait: what is done while it is away, see `deploy.s3.Bucket`."""
     return open_registry(settings.data, settings.registry, copies=settings.registry_copies, wait=wait)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bucket import Bucket, Taken, split_url
 from deploy.bucket_registry import BucketRegistry
 from deploy.registries import check_place, open_registry
 from deploy.registry_errors import Collected, RegistryAway, RegistryError, UnknownVersion
 from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS, file_digest
+from deploy.s3 import Bucket, Taken, split_url
 from deploy.versions import seq_of
 from tests.deploy.builders import publish, safetensors
 from tests.s3 import Line, S3Server, bucket_url, client, line_to, s3_server

@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.bucket import Bucket
 from deploy.bucket_registry import BucketRegistry
 from deploy.engine import EngineClient, EngineDown
 from deploy.engine_key import VARIABLE
@@ -26,6 +25,7 @@ from deploy.parity import ParityLimits
 from deploy.registry_errors import RegistryAway
 from deploy.registry_files import MANIFEST, WEIGHTS
 from deploy.releases import Candidate, entry
+from deploy.s3 import Bucket
 from learner.rollouts import RolloutSampler
 from tests.deploy.builders import adapter_folder, publish, safetensors
 from tests.deploy.fake_engine import FakeEngine
@@ -299,7 +299,8 @@ def test_who_asks_wrongly_is_told_what_is_right(machines: list[Machine], bucket_
             answer = http.post(PATH, json=wrong)
             assert answer.status_code == 400
             assert answer.json()["message"].startswith(("write {", "a request has"))
-        assert http.post(PATH, content=b"{").status_code == 400
+        for broken in (b"{", b"[" * 9_000, b"\xff"):
+            assert http.post(PATH, content=broken).status_code == 400
         assert http.post("/v1/other", json=asked).status_code == 404
         missing = http.post(PATH, json=asked)
         assert (missing.status_code, "policy-1-00000000" in missing.text) == (422, True)
