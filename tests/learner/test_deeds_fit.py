@@ -10,6 +10,7 @@ import torch
 
 from bench._turning import Crowd, Life, worth
 from feedback.labels import Label
+from learner.ages import ages_of
 from learner.features import AnswerFeatures
 from learner.likelihoods import Parameters, Votes
 from learner.model import SharedModel
@@ -68,6 +69,14 @@ def test_what_people_do_takes_no_weight_from_what_they_say() -> None:
     assert weights[:20] == vote_weights(votes, 0.2) == [1.0] * 20
     mine = sum(weights[20:1020])
     assert mine == pytest.approx(0.2 * sum(weights[20:]))
+
+
+def test_what_people_do_ages_no_votes_and_has_an_age_in_votes() -> None:
+    votes = [vote("thumbs", f"v{i}", 1.0, ANSWERS[:1], f"rater-{i}") for i in range(10)]
+    flood = [deed("copied", f"d{i}", 1.0, ANSWERS[:1], f"rater-{i % 10}") for i in range(100)]
+    ages = ages_of([*votes[:6], *flood, *votes[6:]], 0.2)
+    assert [*ages[:6], *ages[-4:]] == ages_of(votes, 0.2) == [9.0 - i for i in range(10)]
+    assert set(ages[6:-4]) == {4.0}
 
 
 # ---- a learner
