@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deploy.bucket_registry import BucketRegistry
 from deploy.collecting import needed, spare
-from deploy.leases import held
+from deploy.leases import read
 from deploy.registries import open_registry
 from deploy.registry import Registry, Stored
 from deploy.registry_errors import RegistryAway, RegistryError
@@ -117,9 +117,14 @@ def _needed(service: ServiceSettings) -> dict[str, str]:
     with reading(open_service_log(service.folder, service.kafka)) as log:
         history = read_history(log, 1, PATIENCE_SECONDS)
     with closing(open_shared(service.folder, service.redis)) as shared:
-        leased = held(shared)
+        leases = read(shared)
+    if leases is None:
+        raise UsageError(
+            "the shared store does not answer, so it is not known what gateways use; nothing is deleted",
+            code=1,
+        )
     try:
-        return needed(history, leased or ())
+        return needed(history, {version for lease in leases for version in lease.versions})
     except ValueError as error:
         raise UsageError(f"{error}; nothing is deleted. Is it the service's log?", code=1) from error
 

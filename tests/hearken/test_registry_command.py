@@ -1,13 +1,16 @@
 """`hearken registry`: what there is, and what would be deleted and is, by the log of a service."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.leases import KEY, Lease
 from deploy.registry import Registry
 from deploy.registry_files import WEIGHTS
+from feedback.opening import open_shared
 from hearken.cli import main
 from tests.deploy.builders import publish
 from tests.deploy.test_bucket_registry import another, keys, write
@@ -78,6 +81,20 @@ def test_a_log_without_a_decision_deletes_nothing(world: World, capsys: pytest.C
     said = told(capsys, "gc", "--data", str(world.folder), *rules, code=1)
     assert "there is no decision in this log" in said
     assert world.registry.versions() == [version]
+
+
+def test_what_gateways_use_stays_and_nothing_goes_while_that_is_not_known(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial, spare = begun(world)
+    command = ("gc", "--data", str(world.folder), "--newest", "0", "--younger", "0s", "--delete")
+    with closing(open_shared(world.folder, None)) as shared:
+        lease = Lease(versions=frozenset({spare}), epoch=1)
+        shared.put(KEY + "gateway", lease.model_dump_json().encode(), 60)
+        assert as_json(capsys, *command)["kept"][spare] == "a gateway uses it"
+        shared.put(KEY + "gateway", b"{", 60)
+    assert "it is not known what gateways use; nothing is deleted" in told(capsys, *command, code=1)
+    assert world.registry.versions() == [spare, trial]
 
 
 def test_a_bucket_is_collected_with_what_lies_about_in_it(
