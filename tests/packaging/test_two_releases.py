@@ -41,6 +41,7 @@ HEALTHY = {
     "hearken_ppo_skipped_updates_total": ({"instance": "l"}, "9x{n}"),
     "hearken_learner_votes_lost_total": ({"instance": "l"}, "9x{n}"),
     "hearken_learner_vault_lost": ({"instance": "l0"}, "0x{n}"),
+    "hearken_registry_away": ({"instance": "c0"}, "0x{n}"),
     "hearken_controller_leads": ({"instance": "c0"}, "1x{n}"),
     "hearken_release_stage": ({"stage": "canary", "instance": "c"}, "1x{n}"),
     "hearken_canary_pairs": ({"instance": "c"}, "0+1x{n}"),
