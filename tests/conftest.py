@@ -53,7 +53,7 @@ def _server_of(file: str) -> str:
 
 
 STARTS = re.compile(
-    r"pytest\.mark\.(engine|kafka|redis|browser)\b|\b(Gateway|World|FakeVllm|FakeEngine|subprocess)\b"
+    r"pytest\.mark\.(engine|kafka|redis|browser)\b|\b(Gateway|World|FakeVllm|FakeEngine|S3Server|subprocess)\b"
     r"|\b(Learner|SharedModel|random_model|tiny_model|importorskip|helm|hadolint|promtool)\b"
 )
 """What the text of a test file has where its tests start a server or a process, or make a model."""
