@@ -107,14 +107,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench ages", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 on; a minute of CPU each")
     arguments = parser.parse_args(argv)
-    from bench._seeds import random_model, worst
+    from bench._seeds import each_seed, worst
 
-    with random_model() as (folder, model):
-        rows = []
-        for seed in range(arguments.seeds):
-            rows.append(measure(folder, model, seed))
-            told = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items())
-            print(f"seed {seed}: {told}", flush=True)
+    rows = each_seed(arguments.seeds, measure)
     found = worst(rows, ("accuracy", "never_accuracy", "honest_weight"))
     for name in ("sybils_change", "crowd_change"):
         found[name] = max((row[name] for row in rows), key=abs)

@@ -181,14 +181,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench signals", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 on")
     arguments = parser.parse_args(argv)
-    from bench._seeds import random_model, worst
+    from bench._seeds import each_seed, worst
 
-    with random_model() as (folder, model):
-        rows = []
-        for seed in range(arguments.seeds):
-            rows.append(measure(folder, model, seed))
-            told = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items())
-            print(f"seed {seed}: {told}", flush=True)
+    rows = each_seed(arguments.seeds, measure)
     most = {"noise_signal_cost", "lying_signal_weight", "turned_signal_weight", "votes"}
     found = worst(rows, rows[0].keys() - most)
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))

@@ -58,7 +58,7 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         secrets = load_secrets(settings.webhook_secret_file) if settings.webhooks else ()
         shared = open_shared(settings.data, settings.redis)
         ends.callback(shared.close)
-        registry = open_registry(settings.data, settings.registry, copies=settings.registry_copies)
+        registry = open_registry(settings.data, settings.registry, settings.registry_copies)
         clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
         own, port = _own_name(settings.data), settings.fetch_port
         fleet = Fleet(clients, registry, settings.parity_limits, own, fetch_port=port)

@@ -1,12 +1,30 @@
 """Which registry a service has: a folder, or a bucket."""
 
 from pathlib import Path
+from typing import Annotated
 
-from deploy.bucket_registry import COPIES, BucketRegistry
+from deploy.bucket_registry import BucketRegistry
 from deploy.registry import Registry
 from deploy.s3 import Bucket, Wait, split_url
 
 S3 = "s3://"
+
+RegistryPlace = Annotated[
+    str | None,
+    "folder of the adapters, or s3://BUCKET/PREFIX (docs/registry.md); without it `adapters` in the data "
+    "folder",
+]
+FetchPort = Annotated[
+    int | None,
+    "with a bucket: port of the `hearken fetch` that runs beside each engine and brings it adapters; "
+    "without it engines read the copies on this machine",
+]
+RegistryCopies = Annotated[
+    int,
+    "with a bucket: how many adapters stay copied on a machine's disk, those that were asked for last; "
+    "at least as many as engines keep (engine.max_cpu_loras), which read them again",
+]
+"""Fields of the settings of whoever uses a registry."""
 
 
 def check_place(place: str | None) -> None:
@@ -42,9 +60,7 @@ def folder_of(data: Path, place: str | None) -> Path | None:
     return None if is_bucket(place) else Path(place).expanduser().resolve()
 
 
-def open_registry(
-    data: Path, place: str | None, *, copies: int = COPIES, wait: Wait | None = None
-) -> Registry:
+def open_registry(data: Path, place: str | None, copies: int, *, wait: Wait | None = None) -> Registry:
     """The registry at `place`; without it the folder `adapters` of a service's data folder.
 
     copies, wait: of a bucket, see `BucketRegistry` and `Bucket`. No server is asked yet.

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from deploy.bucket_registry import COPIES
 from deploy.evidence import AWFUL, EvidenceRules
 from deploy.gate import GateLimits
 from deploy.guardrails import MAX_EXPOSED, GuardrailLimits
 from deploy.parity import ParityLimits
-from deploy.registries import check_registry
+from deploy.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
 from deploy.release import PROMOTION_WEIGHT, ReleaseRules, Rung
 
 
@@ -32,21 +33,9 @@ class ControllerSettings:
         "URL of the Redis server in which gateways hold their leases and controllers agree on who leads; "
         "without it a local file, and one controller",
     ] = None
-    registry: Annotated[
-        str | None,
-        "folder of the adapters, or s3://BUCKET/PREFIX (docs/registry.md); without it `adapters` in the data "
-        "folder",
-    ] = None
-    fetch_port: Annotated[
-        int | None,
-        "with a bucket: port of the `hearken fetch` that runs beside each engine and brings it adapters; "
-        "without it engines read the copies on this machine",
-    ] = None
-    registry_copies: Annotated[
-        int,
-        "with a bucket: how many adapters stay copied on a machine's disk, those that were asked for last; "
-        "at least as many as engines keep (engine.max_cpu_loras), which read them again",
-    ] = 32
+    registry: RegistryPlace = None
+    fetch_port: FetchPort = None
+    registry_copies: RegistryCopies = COPIES
     ladder: Annotated[
         tuple[tuple[float, float], ...],
         "steps of a canary, rising: [share of users, least seconds]; a candidate is promoted "

@@ -181,7 +181,9 @@ def _line(each: Replayed) -> str:
 def _registry(service: ServiceSettings) -> Registry | None:
     """The registry of a service or of a copy, None where a copy has none."""
     folder = folder_of(service.folder, service.registry)
-    return open_registry(service.folder, service.registry) if folder is None or folder.is_dir() else None
+    if folder is not None and not folder.is_dir():
+        return None
+    return open_registry(service.folder, service.registry, service.registry_copies)
 
 
 @contextmanager

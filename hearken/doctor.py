@@ -224,7 +224,7 @@ def _registry(service: Service) -> Iterator[Finding]:
     try:
         check_registry(told.registry, told.fetch_port)
         with tempfile.TemporaryDirectory() as scratch:
-            versions = open_registry(Path(scratch), told.registry).versions()
+            versions = open_registry(Path(scratch), told.registry, told.registry_copies).versions()
         yield Finding("registry", "ok", f"{len(versions)} versions in {told.registry}")
     except (UsageError, RegistryAway) as error:
         yield Finding(

@@ -13,6 +13,7 @@ from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.roles import learner_settings, log_to_stderr
+from hearken.telling import columns
 
 if TYPE_CHECKING:
     from learner.dry_run import Outcome
@@ -71,9 +72,7 @@ def as_row(outcome: "Outcome") -> dict[str, Any]:
 
 def table(found: Sequence["Outcome"]) -> list[str]:
     """Outcomes as lines of columns, and each one's sentence below."""
-    rows = [HEAD, *(_cells(outcome) for outcome in found)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = columns([HEAD, *(_cells(outcome) for outcome in found)])
     sentences = [
         f"{each.optimiser}, by {each.usable} of {each.votes} votes that train: "
         f"{'' if each.gate else 'not compared, '}{each.sentence}"

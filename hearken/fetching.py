@@ -33,7 +33,7 @@ def run(place: str | None, folder: Path, host: str, port: int, copies: int) -> i
     log_to_stderr()
     folder = folder.expanduser().resolve()
     try:
-        registry = open_registry(folder, place, copies=copies)
+        registry = open_registry(folder, place, copies)
     except OSError as error:
         raise UsageError(f"folder {folder} cannot be written: {error.strerror}", code=1) from error
     assert isinstance(registry, BucketRegistry)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.bucket_registry import COPIES
 from deploy.manifest import GateNumbers, Manifest
 from deploy.registries import open_registry
 from deploy.registry import Registry
@@ -35,6 +36,7 @@ class SftSettings:
     training: FineTuningSettings
     kafka: str | None = None
     registry: str | None = None
+    registry_copies: int = COPIES
     rank: int | None = None
     base_bits: int = 16
     layout: str = "auto"
@@ -42,7 +44,7 @@ class SftSettings:
 
 def run(settings: SftSettings) -> int:
     """Train, publish, and say what came of it. Raises `UsageError`."""
-    registry = open_registry(settings.data, settings.registry)
+    registry = open_registry(settings.data, settings.registry, settings.registry_copies)
     try:
         _check_is_new(settings, registry)
     except RegistryAway as error:

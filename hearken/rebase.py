@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import release
+from deploy.bucket_registry import COPIES
 from deploy.manifest import Manifest
 from deploy.registries import open_registry
 from deploy.registry_errors import RegistryAway, RegistryError
@@ -45,6 +46,7 @@ class RebaseSettings:
     data: Path
     kafka: str | None = None
     registry: str | None = None
+    registry_copies: int = COPIES
     float32: bool = False
 
 
@@ -60,7 +62,7 @@ def run(settings: RebaseSettings) -> int:
         try:
             history = read_history(log, wait_seconds=PATIENCE_SECONDS)
             state = _ready(history)
-            registry = open_registry(data, settings.registry)
+            registry = open_registry(data, settings.registry, settings.registry_copies)
             try:
                 manifest = registry.verify(state.table.live)
                 adapter = registry.path(manifest.version)

@@ -135,7 +135,7 @@ class _Told:
     def __init__(self, service: ServiceSettings) -> None:
         check_service(service.folder)
         check_registry(service.registry, service.fetch_port)
-        self._registry = open_registry(service.folder, service.registry)
+        self._registry = open_registry(service.folder, service.registry, service.registry_copies)
 
     def __enter__(self) -> Registry:
         return self._registry

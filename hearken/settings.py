@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from deploy.registries import check_registry
+from deploy.bucket_registry import COPIES
+from deploy.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
 from hearken.paces import Pace
 
 MemoryCheck = Literal["refuse", "warn", "off"]
@@ -38,21 +39,9 @@ class ServiceSettings:
         "embedded log is used",
     ] = None
     redis: Annotated[str | None, "URL of a Redis server; without it a local file does its work"] = None
-    registry: Annotated[
-        str | None,
-        "folder of the adapters, or s3://BUCKET/PREFIX (docs/registry.md); without it `adapters` in the data "
-        "folder",
-    ] = None
-    fetch_port: Annotated[
-        int | None,
-        "with a bucket: port of the `hearken fetch` that runs beside each engine and brings it adapters; "
-        "without it engines read the copies on this machine",
-    ] = None
-    registry_copies: Annotated[
-        int,
-        "with a bucket: how many adapters stay copied on a machine's disk, those that were asked for last; "
-        "at least as many as engines keep (engine.max_cpu_loras), which read them again",
-    ] = 32
+    registry: RegistryPlace = None
+    fetch_port: FetchPort = None
+    registry_copies: RegistryCopies = COPIES
     pace: Annotated[
         Pace, "how fast releases go: seconds and small samples (demo), or hours and large ones (normal)"
     ] = "normal"

@@ -13,13 +13,14 @@ from typing import Any
 from feedback.events import COMPLETIONS, FEEDBACK
 from feedback.join import Joiner
 from feedback.join_file import FileJoins, make_tables
-from feedback.log import EventLog, LogError
+from feedback.log import EventLog
 from feedback.opened import Opener
-from feedback.opening import open_log, open_sealer
+from feedback.opening import open_sealer
 from feedback.replay import replay
 from feedback.sealing import Sealer
-from hearken.checks import check_service
 from hearken.errors import UsageError
+from hearken.operate import open_service_log, reading
+from hearken.telling import columns
 from learner.believing import beliefs
 from learner.deeds import meaning_of
 from learner.labels import LabelStore
@@ -60,16 +61,12 @@ class Trial:
 def run(file: Path, data: Path, kafka: str | None, kept: int, *, as_json: bool) -> int:
     """Print what `file` makes of the log. kept: how many events, and votes, are looked at, as the learner
     remembers them. Raises UsageError."""
-    check_service(data)
     try:
         meanings = read_meanings(file)
     except BadMeanings as error:
         raise UsageError(str(error)) from error
-    try:
-        with closing(open_log(data, kafka, "operator")) as log, closing(open_sealer(data)) as sealer:
-            found = trial(log, sealer, meanings, kept)
-    except LogError as error:
-        raise UsageError(f"the log cannot be read: {error}", code=1) from error
+    with reading(open_service_log(data, kafka)) as log, closing(open_sealer(data)) as sealer:
+        found = trial(log, sealer, meanings, kept)
     print(json.dumps(_as_json(found)) if as_json else "\n".join(lines(found)))
     return 0
 
@@ -116,7 +113,8 @@ def lines(found: Trial) -> list[str]:
     """For people."""
     if not found.rows and not found.silent and not found.unshown:
         return ["There are no signals in the log: send votes of the kind signal (docs/signals.md)."]
-    told = table([HEAD, *(_cells(row) for row in found.rows)]) if found.rows else []
+    table = columns([HEAD, *(_cells(row) for row in found.rows)]) if found.rows else []
+    told = [line.rstrip() for line in table]
     always = [row.name for row in found.rows if row.happened in (0.0, 1.0)]
     if always:
         told += [
@@ -143,11 +141,3 @@ def _cells(row: Row) -> tuple[str, ...]:
     agreement = f"{row.agreement:+.2f} +- {row.error:.2f}" if row.beside_votes else "-"
     numbers = (str(row.events), f"{row.happened:.0%}", str(row.beside_votes), agreement, f"{row.weight:.2f}")
     return (row.name, row.direction, *numbers)
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines of columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]

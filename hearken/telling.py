@@ -1,9 +1,17 @@
-"""`hearken status` in lines that people read."""
+"""Lines that people read: those of `hearken status`, and tables."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 Told = dict[str, Any]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of as many cells each, as lines of columns."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(cells) for cells in padded]
 
 
 def describe(told: Told) -> list[str]:

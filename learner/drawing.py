@@ -1,8 +1,9 @@
 """Drawing prompts from the log and answers from the engine."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 
@@ -180,17 +181,11 @@ class Drawing:
 
         Raises as `of_policy`.
         """
-        parts, batch = self._parts, f"anchor {self._parts.place.rollouts}"
-
-        def draw(missing: list[list[int]]) -> list[Sample]:
-            if version == BASE:
-                return self._draw(BASE, missing, batch, longest)
-            with parts.sampler.serving(parts.model.save_policy, parts.place.rollouts) as name:
-                return self._draw(name, missing, batch, longest)
-
-        return parts.journal.once(
-            f"{batch} {version}", prompts, lambda: self._rest_drawn(version, prompts, longest, draw)
-        )
+        parts = self._parts
+        serving: AbstractContextManager[str] = nullcontext(BASE)
+        if version != BASE:
+            serving = parts.sampler.serving(parts.model.save_policy, parts.place.rollouts)
+        return self._answers_of(version, f"anchor {parts.place.rollouts}", prompts, longest, serving)
 
     def of_live(self, prompts: list[list[int]], longest: int) -> list[Sample]:
         """Answers of live to the prompts of the newest batch: what users got, and the rest drawn. Raises as
@@ -198,29 +193,31 @@ class Drawing:
         return self._of_live(prompts, longest, self._parts.place.rollouts)
 
     def _of_live(self, prompts: list[list[int]], longest: int, number: int) -> list[Sample]:
-        batch, live = f"live {number}", self._parts.place.live
+        live = self._parts.place.live
+        return self._answers_of(live, f"live {number}", prompts, longest, nullcontext(live))
 
-        def draw(missing: list[list[int]]) -> list[Sample]:
-            return self._draw(live, missing, batch, longest)
-
-        return self._parts.journal.once(
-            f"{batch} {live}", prompts, lambda: self._rest_drawn(live, prompts, longest, draw)
-        )
-
-    def _rest_drawn(
+    def _answers_of(
         self,
         version: str,
+        batch: str,
         prompts: list[list[int]],
         longest: int,
-        draw: Callable[[list[list[int]]], list[Sample]],
+        serving: AbstractContextManager[str],
     ) -> list[Sample]:
-        """An answer of a version to each prompt: one that a user got, or one of those that `draw` gives to
-        the prompts that are left."""
-        users_got = self._users_got(version, prompts, longest)
-        known = [users_got[key].pop() if users_got[key] else None for key in map(tuple, prompts)]
-        missing = [prompt for prompt, answer in zip(prompts, known, strict=True) if answer is None]
-        drawn = iter(draw(missing) if missing else [])
-        return [next(drawn) if answer is None else _as_rollout(answer, longest) for answer in known]
+        """An answer of a version to each prompt: one that a user got, or else one that the engine is asked
+        for within `serving`, which gives the name that the version has there."""
+
+        def draw() -> list[Sample]:
+            users_got = self._users_got(version, prompts, longest)
+            known = [users_got[key].pop() if users_got[key] else None for key in map(tuple, prompts)]
+            missing = [prompt for prompt, answer in zip(prompts, known, strict=True) if answer is None]
+            drawn: Iterator[Sample] = iter(())
+            if missing:
+                with serving as name:
+                    drawn = iter(self._draw(name, missing, batch, longest))
+            return [next(drawn) if answer is None else _as_rollout(answer, longest) for answer in known]
+
+        return self._parts.journal.once(f"{batch} {version}", prompts, draw)
 
     def _users_got(
         self, version: str, prompts: Sequence[Sequence[int]], longest: int

@@ -20,13 +20,13 @@ import torch
 
 from deploy.engine import EngineClient, PromptsRefused
 from deploy.manifest import GateNumbers
-from deploy.registries import open_registry
 from deploy.thoughts import thoughts_of
 from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
 from feedback.log import Cursor, Entry, EventLog, Place, Record
 from feedback.opening import open_log
 from learner.examples import is_pair, pairs
 from learner.loop import Learner
+from learner.main import registry_of
 from learner.metrics import LearnerMetrics
 from learner.model import LIVE, POLICY, SharedModel
 from learner.offering import Comparison
@@ -239,9 +239,7 @@ def outcomes(settings: LearnerSettings, optimisers: Sequence[str]) -> Iterator[O
             own = dataclasses.replace(
                 settings, data=_folder(settings, Path(scratch) / str(number)), optimiser=name
             )
-            copies = settings.registry_copies
-            registry = open_registry(settings.data, settings.registry, copies=copies)
-            model = SharedModel.of(own)
+            registry, model = registry_of(settings), SharedModel.of(own)
             dry = DryRun(own, seen, engine, registry, model, LearnerMetrics())
             with closing(dry.memory):
                 yield dry.run()

@@ -52,7 +52,7 @@ class Patience:
 
 def registry_of(settings: LearnerSettings, wait: Wait | None = None) -> Registry:
     """The registry of a service. wait: what is done while it is away, see `deploy.s3.Bucket`."""
-    return open_registry(settings.data, settings.registry, copies=settings.registry_copies, wait=wait)
+    return open_registry(settings.data, settings.registry, settings.registry_copies, wait=wait)
 
 
 def with_rank(settings: LearnerSettings, wait: Wait | None = None) -> LearnerSettings:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from deploy.bucket_registry import COPIES
 from deploy.gate import GateLimits
 from deploy.guards import GuardLimits
-from deploy.registries import check_registry
+from deploy.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
 from learner.optimisers import check_name
 from learner.self_check import SelfCheckLimits
 from learner.trust import TrustRules
@@ -264,21 +265,9 @@ class LearnerSettings:
         "HOST:PORT[,HOST:PORT...] of Kafka, or a file of client settings (docs/kafka.md); without it the "
         "embedded log is used",
     ] = None
-    registry: Annotated[
-        str | None,
-        "folder of the adapters, or s3://BUCKET/PREFIX (docs/registry.md); without it `adapters` in the data "
-        "folder",
-    ] = None
-    fetch_port: Annotated[
-        int | None,
-        "with a bucket: port of the `hearken fetch` that runs beside each engine and brings it adapters; "
-        "without it engines read the copies on this machine",
-    ] = None
-    registry_copies: Annotated[
-        int,
-        "with a bucket: how many adapters stay copied on a machine's disk, those that were asked for last; "
-        "at least as many as engines keep (engine.max_cpu_loras), which read them again",
-    ] = 32
+    registry: RegistryPlace = None
+    fetch_port: FetchPort = None
+    registry_copies: RegistryCopies = COPIES
     seed: Annotated[int, "seed of everything random"] = 0
     threads: Annotated[int | None, "torch's CPU threads; without it torch's own choice"] = None
     products: Annotated[

@@ -162,3 +162,11 @@ def line_to(server: S3Server, most: int | None = None, most_sent: int | None = N
     finally:
         line.close()
         line.go_on()
+
+
+@contextmanager
+def clients_on_a_line(server: S3Server, most: int | None = None) -> Iterator[Line]:
+    """A line to a server that new clients of this process go through, for the length of the block."""
+    with line_to(server, most) as line, pytest.MonkeyPatch.context() as told:
+        told.setenv("AWS_ENDPOINT_URL_S3", line.url)
+        yield line

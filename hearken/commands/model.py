@@ -49,6 +49,7 @@ def _rebase(arguments: argparse.Namespace) -> int:
             data=service.folder,
             kafka=service.kafka,
             registry=service.registry,
+            registry_copies=service.registry_copies,
             float32=arguments.float32,
         )
     )
@@ -87,6 +88,7 @@ def _sft(arguments: argparse.Namespace) -> int:
             training=training,
             kafka=service.kafka,
             registry=service.registry,
+            registry_copies=service.registry_copies,
             rank=rank,
             base_bits=bits,
         )

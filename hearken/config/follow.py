@@ -51,7 +51,7 @@ def published_rank(service: ServiceSettings) -> int:
     if folder is not None and not folder.is_dir():
         return 0
     try:
-        return open_registry(service.folder, service.registry).rank(0)
+        return open_registry(service.folder, service.registry, service.registry_copies).rank(0)
     except RegistryAway as error:
         raise UsageError(f"how large adapters are is not known: {error}", code=1) from error
 

@@ -17,7 +17,7 @@ from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS, file_digest
 from deploy.s3 import Bucket, Taken, split_url
 from deploy.versions import seq_of
 from tests.deploy.builders import publish, safetensors
-from tests.s3 import Line, S3Server, bucket_url, client, line_to, s3_server
+from tests.s3 import Line, S3Server, bucket_url, client, clients_on_a_line, line_to, s3_server
 
 __all__ = ["bucket_url", "s3_server"]
 
@@ -221,8 +221,7 @@ def test_while_the_server_is_away_what_is_copied_can_be_used(
     bucket_url: str, s3_server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with pytest.MonkeyPatch.context() as told, line_to(s3_server) as line:
-        told.setenv("AWS_ENDPOINT_URL_S3", line.url)
+    with clients_on_a_line(s3_server) as line:
         reader = another(bucket_url, tmp_path / "reader")
         known, read, other = (publish(reader, tmp_path, content) for content in (b"one", b"two", b"three"))
         digest = reader.manifest_digest(known.version)
@@ -243,8 +242,7 @@ def test_while_the_server_is_away_what_is_copied_can_be_used(
 def test_who_waits_goes_on_when_the_server_is_back(bucket_url: str, s3_server: S3Server) -> None:
     waited: list[RegistryAway] = []
 
-    with pytest.MonkeyPatch.context() as told, line_to(s3_server) as first:
-        told.setenv("AWS_ENDPOINT_URL_S3", first.url)
+    with clients_on_a_line(s3_server) as first:
         Bucket(bucket_url).put("a", b"1")
         first.close()  # nobody is reached any more
 

@@ -31,7 +31,7 @@ from tests.deploy.builders import adapter_folder, publish, safetensors
 from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.test_bucket_registry import LARGE, another, copied, keys, write
 from tests.deploy.world import MakeWorld
-from tests.s3 import S3Server, bucket_url, line_to, s3_server
+from tests.s3 import S3Server, bucket_url, clients_on_a_line, line_to, s3_server
 from tests.servers import free_port, listens
 
 __all__ = ["bucket_url", "s3_server"]
@@ -178,13 +178,17 @@ def test_files_that_are_not_the_manifests_reach_no_engine(
     assert machine.engine.loads == []
 
 
+def impatient(url: str, folder: Path) -> BucketRegistry:
+    """A registry that asks its bucket again at once after it was away."""
+    return BucketRegistry(Bucket(url, rest_seconds=0.0), folder / "copies")
+
+
 def test_what_serves_goes_on_while_the_registry_is_away(
     bucket_url: str, machines: list[Machine], port: int, s3_server: S3Server, tmp_path: Path
 ) -> None:
     """Also on an engine that is started anew, for its machine has the files."""
     machine = machines[0]
-    with line_to(s3_server) as line, pytest.MonkeyPatch.context() as told:
-        told.setenv("AWS_ENDPOINT_URL_S3", line.url)
+    with clients_on_a_line(s3_server) as line:
         registry = another(bucket_url, tmp_path / "controller")
         old, new = (publish(registry, tmp_path, content).version for content in (b"one", b"two"))
         machine.start()
@@ -208,9 +212,8 @@ def test_what_serves_goes_on_while_the_registry_is_away(
 def test_a_candidate_waits_for_the_registry_and_is_not_refused(
     make_world: MakeWorld, bucket_url: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
-    with line_to(s3_server) as line, pytest.MonkeyPatch.context() as told:
-        told.setenv("AWS_ENDPOINT_URL_S3", line.url)
-        registry = BucketRegistry(Bucket(bucket_url, rest_seconds=0.0), tmp_path / "copies")
+    with clients_on_a_line(s3_server) as line:
+        registry = impatient(bucket_url, tmp_path)
         world = make_world(registry=registry)
         away = world.metrics.registry.get_sample_value
         world.tick()
@@ -242,9 +245,8 @@ def test_a_candidate_waits_for_the_registry_and_is_not_refused(
 def test_a_new_service_waits_for_a_registry_that_may_have_a_version_0(
     make_world: MakeWorld, bucket_url: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
-    with line_to(s3_server) as line, pytest.MonkeyPatch.context() as told:
-        told.setenv("AWS_ENDPOINT_URL_S3", line.url)
-        registry = BucketRegistry(Bucket(bucket_url, rest_seconds=0.0), tmp_path / "copies")
+    with clients_on_a_line(s3_server) as line:
+        registry = impatient(bucket_url, tmp_path)
         first = publish(registry, tmp_path, b"zero", after_seq=-1)
         line.close()
         world = make_world(registry=registry)

@@ -12,7 +12,7 @@ from learner.metrics import LearnerMetrics
 from learner.settings import LearnerSettings
 from tests.deploy.builders import publish
 from tests.deploy.test_bucket_registry import another
-from tests.s3 import S3Server, bucket_url, line_to, s3_server
+from tests.s3 import S3Server, bucket_url, clients_on_a_line, s3_server
 
 __all__ = ["bucket_url", "s3_server"]
 
@@ -36,8 +36,7 @@ def test_a_learner_goes_on_when_the_registry_is_back(
             line.open()
             return False
 
-    with line_to(s3_server) as line, pytest.MonkeyPatch.context() as told:
-        told.setenv("AWS_ENDPOINT_URL_S3", line.url)
+    with clients_on_a_line(s3_server) as line:
         line.close()
         found = with_rank(settings(tmp_path / "learner", bucket_url), Patience(Reopening(), metrics))
     assert found.rank == 16
@@ -48,8 +47,7 @@ def test_a_learner_that_waits_ends_when_it_is_told_to(
 ) -> None:
     stop = threading.Event()
     stop.set()
-    with line_to(s3_server) as line, pytest.MonkeyPatch.context() as told:
-        told.setenv("AWS_ENDPOINT_URL_S3", line.url)
+    with clients_on_a_line(s3_server) as line:
         line.close()
         registry = registry_of(settings(tmp_path, bucket_url), Patience(stop, LearnerMetrics()))
         with pytest.raises(RegistryAway):
