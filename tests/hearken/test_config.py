@@ -325,6 +325,8 @@ def test_what_nobody_set_follows_the_model(
         x for x in shown.splitlines() if x.startswith("rank =")
     )
     assert followed(tmp_path, "", cuda=True).build("engine").max_model_len == min(limit, 32768)
+    assert config.get("gateway.default_max_tokens").value == min(1024, context)
+    assert followed(tmp_path, "", cuda=True).get("gateway.default_max_tokens").value is None
     text = "[learner]\nrank = 20\nppo.learning_rate = 1e-4\n[engine]\nlongest_context = 300\n"
     asked = followed(tmp_path, text)
     assert (asked.get("learner.rank").value, asked.get("learner.ppo.learning_rate").value) == (20, 1e-4)
