@@ -1,8 +1,9 @@
 """How learning goes, in a sentence with numbers, and what a person should do about it. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from deploy.opinions import Estimate, Opinion
 
@@ -19,7 +20,8 @@ ENDED: Mapping[str | None, str] = {
 }
 
 
-class Votes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Votes:
     """How many votes came since a Unix time. complete: False where there may be more."""
 
     count: int

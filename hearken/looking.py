@@ -1,6 +1,7 @@
 """What the log says of how learning goes, in words, for whoever looks from the command line."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from deploy.opinions import of_decisions, of_trial
@@ -24,7 +25,7 @@ def learning(
     opinions = of_decisions(history.decisions)
     newest = of_trial(told, now) or (opinions[-1] if opinions else None)
     words = in_words(votes, told, newest)
-    return words | {"votes": votes._asdict()}
+    return words | {"votes": asdict(votes)}
 
 
 def count_votes(log: EventLog, history: History, since: float, now: float, patience_seconds: float) -> Votes:

@@ -8,6 +8,7 @@ come first. What was read once is kept.
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from deploy.opinions import of_decisions, of_trial
@@ -61,7 +62,7 @@ class Learning:
         return {
             "object": "learning",
             **in_words(votes, state, newest, decides=decides),
-            "votes": votes._asdict(),
+            "votes": asdict(votes),
             "opinions": [each.told() for each in opinions],
             "steps": await self._steps(),
         }
