@@ -38,7 +38,7 @@ SERVICES: dict[str, Any] = compose()["services"]
 
 
 def target(name: str) -> str:
-    """The Dockerfile's target that a service of ours runs: that of its own build, or of who builds its image."""
+    """The Dockerfile's target that a service of ours runs: of its own build, or of who builds its image."""
     image = SERVICES[name]["image"]
     (built,) = (
         each["build"]["target"] for each in SERVICES.values() if each["image"] == image and "build" in each
