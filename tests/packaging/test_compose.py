@@ -108,7 +108,7 @@ def test_our_programs_find_the_others() -> None:
 
 
 def test_the_engine_is_started_as_the_programs_expect_it() -> None:
-    share = 0.55
+    share = 0.30
     options = EngineOptions(
         model=Path("/model"), port=8000, cuda=True, host="0.0.0.0", lora_rank=16, memory_share=share
     )

@@ -255,6 +255,7 @@ LANGUAGES: dict[str, Callable[[str], object]] = {
     "json": json.loads,
     "yaml": yaml.safe_load,
     "html": check_html,
+    "jsx": check_html,  # its elements: nothing here reads the rest
     "properties": check_properties,
     "mermaid": lambda text: None,  # tests/learner/test_table.py holds it against the table
     "text": lambda text: None,  # what programs print, and where files lie
