@@ -1,6 +1,7 @@
 """The documentation as a site: all pages are in it, its links lead somewhere, and it asks nobody else."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,10 +64,29 @@ class _Loads(HTMLParser):
             self.found.append(found.get(name) or "")
 
 
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+def build(top: Path, into: Path) -> "subprocess.CompletedProcess[str]":
+    """Build the site of a copy of the repository's pages. Not --quiet: with it MkDocs counts no warnings."""
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(into)]
+    return subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["[x](settings.md#no-such-heading)", "[x](no-such-page.md)", "[x](/metrics)"]
+)
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path, wrong: str) -> None:
+    for name in ("docs", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs/index.md").open("a") as page:
+        page.write(f"\n{wrong}\n")
+    built = build(tmp_path, tmp_path / "site")
+    assert built.returncode == 1
+    assert "Aborted with 1 warnings in strict mode" in built.stdout + built.stderr
+
+
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    built = build(ROOT, tmp_path)
     assert built.returncode == 0, built.stdout + built.stderr
     files = sorted(tmp_path.rglob("*.html"))
     assert len(files) > len(list(pages(CONFIG["nav"])))
