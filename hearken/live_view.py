@@ -65,7 +65,7 @@ def _follow(source: Source, live: Live, every_seconds: float, stopping: threadin
             seen = _look(source)
         except Away as why:
             trouble = str(why)
-        if seen is not None and live.is_started and live.console.is_terminal:
+        if seen is not None and live.console.is_terminal:
             live.update(render(seen, trouble), refresh=True)
         elif seen is not None:
             live.console.print(render(seen, trouble))
