@@ -109,12 +109,8 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-_PAGE_FILES = (
-    *("app.js", "api.js", "conversation.js", "copying.js", "dom.js", "key.js", "markdown.js", "theme.js"),
-    *("votes.js", "style.css"),
-    *("operate.js", "decisions.js", "standing.js", "steering.js", "operate.css"),
-)
 _WIDGET_FILES = ("feedback.js", "signals.js")
+_PAGE_FILES = sorted({f.name for f in _PAGES.iterdir() if f.suffix in (".js", ".css")} - {*_WIDGET_FILES})
 # The widget is two modules for pages of any origin; they have no secret, and votes need a token.
 _WIDGET_HEADERS = {
     "access-control-allow-origin": "*",
@@ -173,6 +169,7 @@ def create_app(
     route("/v1/policies/{version}/feedback", gateway.policy_feedback, methods=["GET"])
     app.add_route("/v1/imports", gateway.imports, methods=["POST"])
     route("/v1/releases", gateway.releases, methods=["GET"])
+    route("/v1/learning", gateway.learning, methods=["GET"])
     route("/v1/releases/actions", gateway.release_action, methods=["POST"])
     for path in ("/v1/users", "/v1/users/{user:name}"):
         route(path, gateway.show_user, methods=["GET"])
@@ -275,7 +272,7 @@ class Gateway:
             self._take_votes,
         )
         self._receipt_api = ReceiptApi(self._receipts, self._recorder, signer)
-        self._releases = ReleasesApi(events, shared)
+        self._releases = ReleasesApi(events, shared, self._receipts)
         self._imports = Imports(
             import_command, settings.data, signer, events, shared, settings.redact, settings.max_import_bytes
         )
@@ -555,6 +552,11 @@ class Gateway:
         """GET /v1/releases: where releases stand, why, and the decisions, for an operator."""
         await self._enter(request, "operate")
         return json_response(await self._releases.show(request.query_params))
+
+    async def learning(self, request: Request) -> Response:
+        """GET /v1/learning: how learning goes, in words and in numbers, for an operator."""
+        await self._enter(request, "operate")
+        return json_response(await self._releases.learning())
 
     async def release_action(self, request: Request) -> Response:
         """POST /v1/releases/actions: what an operator asks the release controller for."""

@@ -1,4 +1,5 @@
-"""GET /v1/releases, and POST /v1/releases/actions: an operator looks at releases, and steers them.
+"""GET /v1/releases and /v1/learning, and POST /v1/releases/actions: an operator looks at releases and at
+learning, and steers.
 
 A gateway decides nothing: what is asked for is a command in the log, which the release controller answers.
 """
@@ -24,9 +25,11 @@ from feedback.shared import SharedStore
 from serve.bodies import parse_object
 from serve.caller import Caller
 from serve.cors import is_of_another_page
-from serve.decisions import Decisions
+from serve.decisions import KEPT, Decisions
 from serve.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable
 from serve.idempotency import Reply, check_header
+from serve.learning import Learning
+from serve.receipts import Receipts
 from serve.releases_openapi import ACTION, MAX_PAGE, MAX_WAIT_SECONDS, PAGE, WAIT_SECONDS, WITH_VERSION
 from serve.schema import check
 
@@ -42,10 +45,11 @@ SEEN_SECONDS = 5.0
 class ReleasesApi:
     """Answers from the log and from what controller and gateways tell in the shared store."""
 
-    def __init__(self, events: EventLog, shared: SharedStore) -> None:
+    def __init__(self, events: EventLog, shared: SharedStore, receipts: Receipts) -> None:
         self._events = events
         self._shared = shared
         self._decisions = Decisions(events)
+        self._learning = Learning(events, receipts)
 
     async def show(self, query: Mapping[str, str]) -> Json:
         """Where releases stand, why, and a page of decisions, the newest last.
@@ -73,6 +77,20 @@ class ReleasesApi:
             "told_at": None if notice is None else notice.at,
             "history": {"object": "list", "data": page[-limit:], "has_more": len(page) > limit},
         }
+
+    async def learning(self) -> Json:
+        """How learning goes in words, what users said of versions, and the learner's steps as series.
+
+        Raises Unavailable.
+        """
+        try:
+            _, state, decisions = await self._decisions.look(KEPT, None)
+            notice = await asyncio.to_thread(read_notice, self._shared)
+            if notice is not None:
+                state["evidence"] = notice.evidence
+            return await self._learning.told(state, decisions, decides=notice is not None)
+        except LogError as error:
+            raise _log_away("read") from error
 
     async def act(
         self, raw: bytes, query: Mapping[str, str], key: str | None, tenant: str, who: str
