@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 import orjson
-from fastapi import Request
+from starlette.requests import Request
 
 from serve.errors import BadRequest, BodyTooLarge
+from serve.media import check_json
 
 _MAX_LEVELS = 100
 """Of a body; far more than chats need. What reads and writes JSON here and in vLLM ends at some 250."""
@@ -15,6 +16,12 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 """An escape in a JSON string: both halves of a character, one half by itself (the group), or another."""
+
+
+async def read_json(request: Request, limit: int) -> bytes:
+    """A whole body that says that it is JSON. Raises UnsupportedMediaType, and as `read_body`."""
+    check_json(request.headers.get("content-type", ""))
+    return await read_body(request, limit)
 
 
 async def read_body(request: Request, limit: int) -> bytes:

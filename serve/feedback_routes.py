@@ -1,0 +1,69 @@
+"""POST of votes, in this service's own shape and in TensorZero's."""
+
+from dataclasses import replace
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serve.addresses import Addresses
+from serve.bodies import parse_object, read_body, read_json
+from serve.entrance import Entrance
+from serve.errors import json_response
+from serve.feedback_api import FeedbackApi
+from serve.feedback_tokens import found
+from serve.privacy import Privacy
+from serve.routing import at
+from serve.senders import Senders
+from serve.tensorzero import translate
+from serve.voters import Sender
+
+
+class FeedbackRoutes:
+    """Takes votes. max_body_bytes: of who has a key; token_vote_bytes: of who has none."""
+
+    def __init__(
+        self,
+        senders: Senders,
+        entrance: Entrance,
+        addresses: Addresses,
+        privacy: Privacy,
+        feedback: FeedbackApi,
+        max_body_bytes: int,
+        token_vote_bytes: int,
+    ) -> None:
+        self._senders = senders
+        self._entrance = entrance
+        self._addresses = addresses
+        self._privacy = privacy
+        self._feedback = feedback
+        self._max_body_bytes = max_body_bytes
+        self._token_vote_bytes = token_vote_bytes
+
+    @property
+    def routes(self) -> list[Route]:
+        return [at("/v1/feedback", self.post, "POST"), at("/feedback", self.post_tensorzero, "POST")]
+
+    async def post(self, request: Request) -> Response:
+        """POST /v1/feedback: a vote (202) or a batch of them (207), answered when it is durable."""
+        since = self._privacy.instant()
+        sender = await self._senders.known(request)
+        by_key = sender is not None and sender.grant is None
+        raw = await read_body(request, self._max_body_bytes if by_key else self._token_vote_bytes)
+        if sender is None:
+            sender = await self._senders.granted(request, found(raw))
+        content_type = request.headers.get("content-type", "")
+        key = request.headers.get("idempotency-key")
+        reply = await self._feedback.post(raw, content_type, key, replace(sender, since=since))
+        return json_response(reply.body, reply.status)
+
+    async def post_tensorzero(self, request: Request) -> Response:
+        """POST /feedback, in the shape of TensorZero's API."""
+        since = self._privacy.instant()
+        caller = await self._entrance.enter(request, "feedback")
+        vote = orjson.dumps(translate(parse_object(await read_json(request, self._max_body_bytes))))
+        key = request.headers.get("idempotency-key")
+        sender = Sender(self._addresses.of(request), caller, since=since)
+        reply = await self._feedback.post(vote, "application/json", key, sender)
+        return json_response({"feedback_id": reply.body["id"]})
