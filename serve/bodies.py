@@ -51,7 +51,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
             raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
-    if _is_deeper(body, _MAX_LEVELS):
+    nested = raw.count(b"{") + raw.count(b"[") > _MAX_LEVELS  # else it cannot be deeper
+    if nested and _is_deeper(body, _MAX_LEVELS):
         raise BadRequest(f"The body is nested more than {_MAX_LEVELS} levels deep.", code="invalid_json")
     return body
 
@@ -65,8 +66,10 @@ def _is_deeper(value: Any, levels: int) -> bool:
     """Whether a JSON value has lists and objects inside each other more than so many levels deep."""
     level = [value]
     for _ in range(levels):
-        inside = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [child for children in inside for child in children if isinstance(child, dict | list)]
+        inside: list[Any] = []
+        for each in level:
+            inside += each.values() if type(each) is dict else each
+        level = [child for child in inside if type(child) is dict or type(child) is list]
         if not level:
             return False
     return True

@@ -20,8 +20,9 @@ from serve.idempotency import Claim, Idempotency, Reply, check_header
 from serve.privacy import Privacy
 from serve.receipts import Receipts
 from serve.recording import Recorder
+from serve.thumbs import as_json, read_vote, thumb_of
 from serve.voters import Sender, Voters
-from serve.votes import Rules, Vote, parse_vote
+from serve.votes import Rules, Vote
 
 Json = dict[str, Any]
 
@@ -81,7 +82,7 @@ class FeedbackApi:
                 return self._batch(items, content_type, sender)
 
             return await self._idempotency.once(sender.scope, key, raw, batch)
-        body = parse_object(raw)
+        body = thumb_of(raw) or parse_object(raw)
         await self._take_votes(sender, 1)
         vote, event, since = self._checked(body, self._rules(sender), sender)
         batches.check_plain_text(content_type, vote.token)
@@ -93,7 +94,7 @@ class FeedbackApi:
                     "The header Idempotency-Key and the field idempotency_key differ; send one of them.",
                     param="idempotency_key",
                 )
-            key, raw = vote.key, _canonical(body)
+            key, raw = vote.key, _canonical(as_json(body))
         return await self._idempotency.once(sender.scope, key, raw, lambda: self._one(event, since))
 
     async def _one(self, event: Json, since: int) -> Reply:
@@ -145,7 +146,7 @@ class FeedbackApi:
         for item, raw in zip(items, raw_items, strict=True):
             if item.vote is None or item.vote.key is None or item.event is None:
                 continue
-            canonical = _canonical(batches.parsed(raw))
+            canonical = _canonical(as_json(batches.parsed(raw)))
             try:
                 claim = await self._idempotency.claim(sender.scope, item.vote.key, canonical)
             except ApiError as error:
@@ -172,12 +173,12 @@ class FeedbackApi:
 
     def _checked(self, body: object, rules: Rules, sender: Sender) -> tuple[Vote, Json, int]:
         """A vote, its event, and the instant at which it began."""
-        vote = parse_vote(body, rules)
+        vote = read_vote(body, rules)
         for completion_id in vote.completion_ids:
             if not self._signer.is_ours(completion_id):
                 raise NotFound(
                     f"There is no completion {completion_id!r}.",
-                    param=_param(body, completion_id),
+                    param=_param(as_json(body), completion_id),
                     code="completion_not_found",
                 )
         tenant, rater, key_id, since = self._voters.voter(vote, sender)
