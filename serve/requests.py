@@ -233,14 +233,18 @@ def _check_tool_choice(body: dict[str, Any]) -> None:
 
 def sampling_of(body: dict[str, Any], max_tokens: float | None) -> Sampling:
     """The distribution that a checked request asks for."""
-    strict = any(tool["function"].get("strict") for tool in body.get("tools") or [])
+    tools = body.get("tools")
+    strict = bool(tools) and any(tool["function"].get("strict") for tool in tools)
+    neutral = _NEUTRAL.keys().isdisjoint(body) or all(
+        body[field] in _NEUTRAL[field] for field in _NEUTRAL.keys() & body
+    )
     return Sampling(
         temperature=_or(body.get("temperature"), 1.0),
         top_p=_or(body.get("top_p"), 1.0),
         top_k=int(body.get("top_k") or 0),
         max_tokens=None if max_tokens is None else int(max_tokens),
         seed=None if body.get("seed") is None else int(body["seed"]),
-        penalties=strict or any(body[field] not in _NEUTRAL[field] for field in _NEUTRAL.keys() & body),
+        penalties=strict or not neutral,
     )
 
 
