@@ -26,18 +26,21 @@ async def read_json(request: Request, limit: int) -> bytes:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body; raises BodyTooLarge as soon as it is known to exceed `limit` bytes."""
-    too_large = BodyTooLarge(f"The request body exceeds {limit} bytes.", code="request_too_large")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+        raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise too_large
+            raise _too_large(limit)
         parts.append(part)
     return b"".join(parts)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body exceeds {limit} bytes.", code="request_too_large")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:

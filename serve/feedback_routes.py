@@ -1,7 +1,5 @@
 """POST of votes, in this service's own shape and in TensorZero's."""
 
-from dataclasses import replace
-
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,8 +9,9 @@ from serve.addresses import Addresses
 from serve.bodies import parse_object, read_body, read_json
 from serve.entrance import Entrance
 from serve.errors import json_response
-from serve.feedback_api import FeedbackApi
+from serve.feedback_api import FeedbackApi, Posted
 from serve.feedback_tokens import found
+from serve.media import media_type
 from serve.privacy import Privacy
 from serve.routing import at
 from serve.senders import Senders
@@ -48,14 +47,13 @@ class FeedbackRoutes:
     async def post(self, request: Request) -> Response:
         """POST /v1/feedback: a vote (202) or a batch of them (207), answered when it is durable."""
         since = self._privacy.instant()
-        sender = await self._senders.known(request)
+        sender = await self._senders.known(request, since)
         by_key = sender is not None and sender.grant is None
         raw = await read_body(request, self._max_body_bytes if by_key else self._token_vote_bytes)
         if sender is None:
-            sender = await self._senders.granted(request, found(raw))
-        content_type = request.headers.get("content-type", "")
-        key = request.headers.get("idempotency-key")
-        reply = await self._feedback.post(raw, content_type, key, replace(sender, since=since))
+            sender = await self._senders.granted(request, found(raw), since)
+        kind = media_type(request.headers.get("content-type", ""))
+        reply = await self._feedback.post(Posted(raw, kind, _key(request), sender))
         return json_response(reply.body, reply.status)
 
     async def post_tensorzero(self, request: Request) -> Response:
@@ -63,7 +61,10 @@ class FeedbackRoutes:
         since = self._privacy.instant()
         caller = await self._entrance.enter(request, "feedback")
         vote = orjson.dumps(translate(parse_object(await read_json(request, self._max_body_bytes))))
-        key = request.headers.get("idempotency-key")
         sender = Sender(self._addresses.of(request), caller, since=since)
-        reply = await self._feedback.post(vote, "application/json", key, sender)
+        reply = await self._feedback.post(Posted(vote, "application/json", _key(request), sender))
         return json_response({"feedback_id": reply.body["id"]})
+
+
+def _key(request: Request) -> str | None:
+    return request.headers.get("idempotency-key")

@@ -233,7 +233,7 @@ def _check_tool_choice(body: dict[str, Any]) -> None:
 
 def sampling_of(body: dict[str, Any], max_tokens: float | None) -> Sampling:
     """The distribution that a checked request asks for."""
-    tools = body.get("tools")
+    tools = body.get("tools") or ()
     strict = bool(tools) and any(tool["function"].get("strict") for tool in tools)
     neutral = _NEUTRAL.keys().isdisjoint(body) or all(
         body[field] in _NEUTRAL[field] for field in _NEUTRAL.keys() & body

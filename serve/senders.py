@@ -40,23 +40,25 @@ class Senders:
         self._cors_origins = cors_origins
         self._token_votes_per_minute = token_votes_per_minute
 
-    async def known(self, request: Request) -> Sender | None:
+    async def known(self, request: Request, since: int = 0) -> Sender | None:
         """Who votes: by a feedback token, or by what access says. Raises Unauthorized, Forbidden, 429.
 
+        since: the instant at which the request began, as erasures count time.
         None: a request that shows neither key nor token, where one is needed. An open service knows nobody,
         but a page of another origin is not to vote in the name of whoever looks at it.
         """
         token = presented(request.headers)
         if token is not None:
-            return await self.granted(request, token)
+            return await self.granted(request, token, since)
         if self._access.is_open:
             if is_of_another_page(request.headers, self._cors_origins):
                 return None
         elif not {"authorization", "x-api-key"}.intersection(request.headers):
             return None
-        return Sender(self._addresses.of(request), await self._entrance.enter(request, "feedback"))
+        caller = await self._entrance.enter(request, "feedback")
+        return Sender(self._addresses.of(request), caller, since=since)
 
-    async def granted(self, request: Request, token: str | None) -> Sender:
+    async def granted(self, request: Request, token: str | None, since: int = 0) -> Sender:
         """The sender who has a token. Raises Unauthorized when there is none of ours, or 429."""
         if token is None:
             self._access.caller(request, "feedback")  # which refuses, but in an open service
@@ -67,7 +69,7 @@ class Senders:
             )
         grant = self._tokens.check(token, time.time())
         await self._metering.admit_user(BROWSER, grant.rater)
-        return Sender(self._addresses.of(request), grant=grant)
+        return Sender(self._addresses.of(request), grant=grant, since=since)
 
     async def take_votes(self, sender: Sender, votes: int) -> None:
         """Count votes, before they are checked, for the key or token they come with. Raises 429, 413."""

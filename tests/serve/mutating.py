@@ -80,9 +80,23 @@ def at(value: Any, way: Way) -> Any:
     return value
 
 
+def tweaked(value: Any) -> st.SearchStrategy[Any]:
+    """What is nearly the same: by a character, by one, by its type."""
+    if isinstance(value, str):
+        return st.sampled_from([value + "\n", "\n" + value, value + "٣", value[:-1], value.upper(), [value]])
+    if isinstance(value, int | float):
+        return st.sampled_from([value + 1, value - 1, -value, float(value), str(value), bool(value)])
+    if isinstance(value, list):
+        return st.sampled_from([value * 70, value[:-1], dict.fromkeys(map(str, value)), None])
+    if isinstance(value, dict):
+        renamed = [{key + end: each for key, each in value.items()} for end in ("\n", "٣", "s" * 64)]
+        return st.sampled_from([*renamed, list(value.items()), [value], None])
+    return st.sampled_from([False, 0, "", "null", [], {}])
+
+
 @st.composite
 def changed(draw: st.DrawFn, bodies: list[Any]) -> Any:
-    """A body with up to three changes: values replaced, lent from elsewhere, taken away, added or doubled."""
+    """A body with up to three changes: values tweaked, replaced, lent from elsewhere, taken away or added."""
     body = copy.deepcopy(draw(st.sampled_from(bodies)))
     for _ in range(draw(st.integers(0, 3))):
         known = ways(body)
@@ -90,8 +104,10 @@ def changed(draw: st.DrawFn, bodies: list[Any]) -> Any:
             break
         way = draw(st.sampled_from(known))
         around, last = at(body, way[:-1]), way[-1]
-        change = draw(st.sampled_from(["replace", "replace", "lend", "remove", "add"]))
-        if change == "replace":
+        change = draw(st.sampled_from(["tweak", "tweak", "replace", "lend", "remove", "add"]))
+        if change == "tweak":
+            around[last] = draw(tweaked(around[last]))
+        elif change == "replace":
             around[last] = draw(VALUES)
         elif change == "lend":
             around[last] = copy.deepcopy(at(body, draw(st.sampled_from(known))))
