@@ -1,7 +1,7 @@
 """Bodies of requests with something changed in them, for tests that compare two ways to check them."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -80,18 +80,30 @@ def at(value: Any, way: Way) -> Any:
     return value
 
 
-def tweaked(value: Any) -> st.SearchStrategy[Any]:
+def near(value: Any) -> list[Any]:
     """What is nearly the same: by a character, by one, by its type."""
     if isinstance(value, str):
-        return st.sampled_from([value + "\n", "\n" + value, value + "٣", value[:-1], value.upper(), [value]])
+        return [value + "\n", "\n" + value, value + "٣", value[:-1], value.upper(), [value], {value: value}]
     if isinstance(value, int | float):
-        return st.sampled_from([value + 1, value - 1, -value, float(value), str(value), bool(value)])
+        return [value + 1, value - 1, -value, float(value), value + 0.5, str(value), bool(value), int(value)]
     if isinstance(value, list):
-        return st.sampled_from([value * 70, value[:-1], dict.fromkeys(map(str, value)), None])
+        return [value * 70, [*value, *value[:1]], value[:-1], dict.fromkeys(map(str, value)), None]
     if isinstance(value, dict):
         renamed = [{key + end: each for key, each in value.items()} for end in ("\n", "٣", "s" * 64)]
-        return st.sampled_from([*renamed, list(value.items()), [value], None])
-    return st.sampled_from([False, 0, "", "null", [], {}])
+        return [*renamed, value | {"one more": "1"}, [list(pair) for pair in value.items()], [value], None]
+    return [False, 0, "", "null", [], {}]
+
+
+def neighbours(body: Any) -> Iterator[Any]:
+    """A body with each one value changed to what is near, taken away, or of another type."""
+    for way in ways(body):
+        for each in (*near(at(body, way)), None, True, 0, 1, 2.0, -1.5, "", "x", [], {}, ["x"], {"x": 1}):
+            other = copy.deepcopy(body)
+            at(other, way[:-1])[way[-1]] = each
+            yield other
+        other = copy.deepcopy(body)
+        del at(other, way[:-1])[way[-1]]
+        yield other
 
 
 @st.composite
@@ -106,7 +118,7 @@ def changed(draw: st.DrawFn, bodies: list[Any]) -> Any:
         around, last = at(body, way[:-1]), way[-1]
         change = draw(st.sampled_from(["tweak", "tweak", "replace", "lend", "remove", "add"]))
         if change == "tweak":
-            around[last] = draw(tweaked(around[last]))
+            around[last] = draw(st.sampled_from(near(around[last])))
         elif change == "replace":
             around[last] = draw(VALUES)
         elif change == "lend":

@@ -17,7 +17,7 @@ from serve.responses_schema import RESPONSE
 from serve.schema import Schema, check, find_fault
 from serve.schema_types import EXACT, passes
 from serve.tokenizing import TOKENIZE
-from tests.serve.mutating import MANY, changed, outcome
+from tests.serve.mutating import MANY, changed, neighbours, outcome
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}, "strict": None}}
@@ -73,7 +73,31 @@ CHATS: list[Any] = [
         "store": True,
         "unknown": {"a": [1]},
     },
+    {
+        "model": "hearken",
+        "messages": [{"role": "user", "content": "hi"}],
+        "n": 128,
+        "temperature": 2,
+        "top_p": 1,
+        "frequency_penalty": -2,
+        "presence_penalty": 2,
+        "min_p": 0,
+        "seed": 0,
+        "top_logprobs": 0,
+        "logprobs": True,
+        "max_tokens": 1,
+        "repetition_penalty": 0.1,
+        "stop": ["a"] * 64,
+        "user": "a" * 512,
+        "safety_identifier": "😀" * 512,
+        "cache_salt": "a" * 128,
+        "logit_bias": {"123456789": 100, "1": -100},
+        "length_penalty": -10,
+        "metadata": {"k" * 63 + str(i): "v" * 512 for i in range(10)},
+        "tools": [{"type": "function", "function": {"name": "f" * 64}}],
+    },
 ]
+"""The last one is at its limits."""
 RESPONSES: list[Any] = [
     {"model": "hearken", "input": "hi", "instructions": "be kind", "truncation": "disabled"},
     {
@@ -116,8 +140,11 @@ SCHEMAS: dict[str, tuple[Schema, list[Any]]] = {
     "MESSAGE": (MESSAGE, MESSAGES),
     "COUNT": (COUNT, MESSAGES),
     "ACTION": (ACTION, [{"action": "pin", "version": "base", "reason": "it is better"}]),
-    "METADATA_CHANGE": (METADATA_CHANGE, [{"metadata": {"a": "b", "c": "d"}}, {"metadata": None}]),
-    "LIST_QUERY": (LIST_QUERY, [{"limit": 20, "order": "asc", "after": "x", "model": "m"}]),
+    "METADATA_CHANGE": (
+        METADATA_CHANGE,
+        [{"metadata": dict.fromkeys("abcdefghijklmnop", "b")}, {"metadata": None}],
+    ),
+    "LIST_QUERY": (LIST_QUERY, [{"limit": 100, "order": "asc", "after": "x" * 128, "model": "m"}]),
 }
 each_schema = pytest.mark.parametrize("name", SCHEMAS)
 
@@ -142,20 +169,25 @@ def test_what_is_in_order_is_seen_at_once(name: str) -> None:
 
 
 @each_schema
-def test_types_and_schemas_take_the_same_bodies(name: str) -> None:
-    schema, bodies = SCHEMAS[name]
+def test_types_and_schemas_take_the_same_bodies_with_one_change(name: str) -> None:
+    for body in (near for each in SCHEMAS[name][1] for near in neighbours(each)):
+        compare(name, body)
 
-    @MANY
-    @given(changed(bodies))
-    def compare(body: Any) -> None:
-        fault = outcome(lambda: find_fault(body, schema))
-        if passes(body, schema):
-            assert fault == "None", "a type is laxer than its schema"
-        else:
-            assert fault != "None" or in_doubt(name, body), "a type is stricter than it has to be"
-        assert outcome(lambda: check(body, schema)) == fault
 
-    compare()
+@each_schema
+def test_types_and_schemas_take_the_same_bodies_with_several(name: str) -> None:
+    MANY(given(changed(SCHEMAS[name][1]))(lambda body: compare(name, body)))()
+
+
+def compare(name: str, body: Any) -> None:
+    """Check a body by its type and by its schema."""
+    schema = SCHEMAS[name][0]
+    fault = outcome(lambda: find_fault(body, schema))
+    if passes(body, schema):
+        assert fault == "None", f"the type is laxer than its schema: {body}"
+    else:
+        assert fault != "None" or in_doubt(name, body), f"the type is stricter than it has to be: {body}"
+    assert outcome(lambda: check(body, schema)) == fault
 
 
 @pytest.mark.parametrize("body", [{"n": 2.0}, {"seed": EXACT + 1}, {"seed": -(2**63)}, {"top_k": 2**64 - 1}])

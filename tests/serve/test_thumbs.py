@@ -4,21 +4,35 @@ import time
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serve.batches import parsed, split
 from serve.bodies import parse_object
 from serve.errors import BadRequest
+from serve.requests import MAX_USER_CHARS
+from serve.targets import MAX_CHOICE
 from serve.thumbs import Thumb, as_json, read_vote, thumb_of
-from serve.votes import REASONS, Rules, parse_vote
-from tests.serve.mutating import MANY, outcome, torn
+from serve.votes import (
+    MAX_COMMENT_CHARS,
+    MAX_KEY_CHARS,
+    MAX_TOKEN_CHARS,
+    REASONS,
+    Rules,
+    parse_vote,
+)
+from tests.serve.mutating import MANY, neighbours, outcome, torn
 
 THUMB = {"kind": "thumbs", "completion_id": "chatcmpl-1", "value": "up"}
 FAST: list[Any] = [
     THUMB,
     THUMB | {"value": False, "choice": 3, "user": "", "source": "app", "metadata": {"a": "b"}},
     THUMB | {"comment": "good", "idempotency_key": "k", "token": "t", "dry_run": True, "source": None},
+    # at their limits
+    THUMB | {"choice": MAX_CHOICE, "user": "😀" * MAX_USER_CHARS, "comment": "c" * MAX_COMMENT_CHARS},
+    THUMB | {"choice": 0, "metadata": {f"{i:064}": "v" * 512 for i in range(16)}},
+    THUMB | {"idempotency_key": "k" * MAX_KEY_CHARS, "token": "t" * MAX_TOKEN_CHARS},
 ]
 OTHERS: list[Any] = [
     THUMB | {"tags": ["a"], "reasons": ["style"], "weight": 0.5},
@@ -39,6 +53,14 @@ def test_thumbs_of_the_usual_fields_are_read_fast() -> None:
 
 def test_a_batch_with_another_vote_is_read_as_json() -> None:
     assert split(orjson.dumps(VOTES), "application/json") == VOTES
+
+
+@pytest.mark.parametrize("rules", RULES, ids=["usual", "app", "operator"])
+def test_a_vote_with_one_change_is_what_it_is_field_by_field(rules: Rules) -> None:
+    for body in (near for vote in VOTES for near in neighbours(vote)):
+        raw = orjson.dumps(body)
+        fast = outcome(lambda raw=raw: read_vote(thumb_of(raw) or parse_object(raw), rules))
+        assert fast == outcome(lambda body=body: parse_vote(body, rules)), body
 
 
 @MANY
