@@ -110,17 +110,16 @@ def _string(schema: Schema) -> Type:
 
 
 def _number(schema: Schema, kind: str) -> Type:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if kind == "integer":
-        low = -EXACT if low is None else max(low, -EXACT)
-        high = EXACT if high is None else min(high, EXACT)
-        return Annotated[int, Meta(ge=low, le=high)]
-    above = schema.get("exclusiveMinimum")
-    if above is None:
+    low, high, above = schema.get("minimum"), schema.get("maximum"), schema.get("exclusiveMinimum")
+    if above is not None:
+        if low is not None or kind == "integer":
+            raise Unsupported
+        return Annotated[float, Meta(gt=above, le=high)]
+    if kind == "number":
         return Annotated[float, Meta(ge=low, le=high)]
-    if low is not None:
-        raise Unsupported
-    return Annotated[float, Meta(gt=above, le=high)]
+    low = -EXACT if low is None else max(low, -EXACT)
+    high = EXACT if high is None else min(high, EXACT)
+    return Annotated[int, Meta(ge=low, le=high)]
 
 
 def _object(schema: Schema) -> Type:
@@ -138,13 +137,14 @@ def _object(schema: Schema) -> Type:
 
 def _record(schema: Schema, tag: str | None = None, word: str | None = None) -> Type:
     """A struct for an object with properties; of a union, the one whose `tag` is a `word`."""
+    properties, required = schema["properties"], schema.get("required", ())
     others = schema.get("additionalProperties", True)
-    if isinstance(others, dict) or "maxProperties" in schema or "propertyNames" in schema:
+    counted = "maxProperties" in schema or "propertyNames" in schema
+    if counted or isinstance(others, dict) or not properties.keys() >= set(required):
         raise Unsupported
-    required = schema["required"]
     fields: list[tuple[str, Type] | tuple[str, Type, None]] = []
     names: dict[str, str] = {}
-    for name, each in schema["properties"].items():
+    for name, each in properties.items():
         if name == tag:
             continue
         field = f"field{len(names)}"
@@ -171,7 +171,9 @@ def _tagged(alternatives: list[Schema]) -> list[Type]:
         raise Unsupported
     found: dict[str, Type] = {}
     for each in alternatives:
-        for word in each["properties"][tag]["enum"]:
+        for word in each["properties"][tag].get("enum", (None,)):
+            if not isinstance(word, str):
+                raise Unsupported
             if word not in found:
                 found[word] = _record(each, tag, word)
     return list(found.values())
