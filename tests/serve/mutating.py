@@ -90,7 +90,8 @@ def near(value: Any) -> list[Any]:
         return [value * 70, [*value, *value[:1]], value[:-1], dict.fromkeys(map(str, value)), None]
     if isinstance(value, dict):
         renamed = [{key + end: each for key, each in value.items()} for end in ("\n", "٣", "s" * 64)]
-        return [*renamed, value | {"one more": "1"}, [list(pair) for pair in value.items()], [value], None]
+        added = [value | {"one more": "1"}, value | {"": "1"}]
+        return [*renamed, *added, [list(pair) for pair in value.items()], [value], None]
     return [False, 0, "", "null", [], {}]
 
 
