@@ -88,14 +88,14 @@ class ReleasesApi:
             state |= {"evidence": notice.evidence, "guardrails": notice.guardrails}
             why = notice.why
         page = [told(decision) for decision in decisions]
-        told_of = {
+        body = {
             "object": "release",
             "state": state,
             "why": why,
             "told_at": None if notice is None else notice.at,
             "history": {"object": "list", "data": page[-limit:], "has_more": len(page) > limit},
         }
-        return json_response(told_of)
+        return json_response(body)
 
     async def act(self, request: Request) -> Response:
         """POST /v1/releases/actions: ask the controller for something, and wait for its decision, and until
