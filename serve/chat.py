@@ -26,7 +26,7 @@ from serve.leases import Leases
 from serve.metrics import Metrics
 from serve.recording import Recorder
 from serve.requests import ChatRequest
-from serve.stored_api import StoredApi
+from serve.stored_answers import StoredAnswers
 from serve.tokenizing import PATH as TOKENIZE_PATH
 from serve.upstream import CHAT_PATH, Upstream, UpstreamError
 from serve.watching import Engine
@@ -45,7 +45,7 @@ class Chat:
         blame: Blame,
         recorder: Recorder,
         leases: Leases,
-        stored: StoredApi,
+        stored: StoredAnswers,
         conversations: Conversations,
         metrics: Metrics,
     ) -> None:
@@ -60,10 +60,6 @@ class Chat:
         self._stored = stored
         self._conversations = conversations
         self._metrics = metrics
-
-    def pseudonym(self, caller: Caller, user: str | None, address: str) -> str:
-        """The name under which a user is logged; users without a name are told apart by their address."""
-        return self._signer.pseudonym(caller.tenant, user or f"anonymous-{address}")
 
     async def route(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Route:
         """Where a request goes: as its conversation did, or under the table in force.
