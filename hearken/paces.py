@@ -23,6 +23,8 @@ PACES: Mapping[Pace, Mapping[str, Any]] = {
         "controller.voters_tolerance": 0.5,
         "controller.tolerance": 0.1,
         "controller.max_seconds": 120.0,
+        "controller.shadow_share": 0.5,
+        "controller.shadow_seconds": 20.0,
         "controller.holdback_weight": 0.1,
         "controller.holdback_min_seconds": 15.0,
         "controller.holdback_max_seconds": 60.0,

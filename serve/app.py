@@ -308,6 +308,7 @@ class Gateway:
             for task in self._background:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
+            await self._chat.close()
             self._receipts.close()
             self._conversations.close()
             await asyncio.to_thread(self._imports.close)

@@ -73,6 +73,7 @@ class Service:
             window_seconds=0.01,
             voters_tolerance=0.5,  # they vote by chance, whatever they think
             holdback_min_seconds=0,
+            shadow_prompts=0,
             parity_tolerance_nats=1e-3,
             # An engine that shares two cores with everything here is no judge of how fast a policy answers,
             # and these people like an answer without words.
