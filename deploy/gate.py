@@ -98,7 +98,7 @@ def _problem(numbers: GateNumbers, limits: GateLimits) -> str | None:
             f"the win rate is {numbers.win_rate:.3f} and may be as low as {numbers.win_rate_low:.3f}; "
             f"it has to be above {limits.win_rate_low:.3f}"
         )
-    return _length_problem(numbers, limits) or _guard_problem(numbers) or _veto(numbers)
+    return _length_problem(numbers, limits) or _veto(numbers) or _guard_problem(numbers)
 
 
 def _veto(numbers: GateNumbers) -> str | None:

@@ -31,6 +31,10 @@ PACES: Mapping[Pace, Mapping[str, Any]] = {
         "controller.anchor_seconds": 120.0,
         "controller.drain_seconds": 30.0,
         "gateway.conversation_seconds": 60.0,
+        # A small desk has few questions: those who ask alike may get the same answer, or one of one word.
+        "learner.answers.same_rise": 1.0,
+        "learner.answers.one_word_rise": 1.0,
+        "controller.answers.one_word_rise": 1.0,
         "learner.min_labels": 150,
         "learner.labels_per_update": 50,
         "learner.rollouts_per_step": 64,

@@ -100,6 +100,7 @@ class Service:
             kl_budget_nats=20,
             kl_publish_nats=20,
             self_check=None,  # its limits are for larger batches; tests/learner/test_refusing.py is about it
+            answers=None,  # these people like an answer of no word at all
             ppo=PPOSettings(learning_rate=6e-3, warmup_steps=1, critic_warmup_steps=0, kl_step_nats=1),
         )
         model = SharedModel(settings.model, rank=settings.rank)

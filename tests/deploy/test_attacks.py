@@ -900,8 +900,8 @@ LATE = ("5% errors", "twice as slow", "twice as long", "all empty")
 def test_a_canary_that_turns_bad_after_ten_thousand_users_is_back_in_a_minute_whoever_dies(
     make_world: MakeWorld, fault: str
 ) -> None:
-    """A busy service: a hundred users of each bucket a second. Each decision is the last thing that one of the
-    controllers does: who comes after it goes on."""
+    """A busy service: a hundred users of each bucket a second. A controller dies with each of its decisions,
+    and who comes after it goes on."""
     world = make_world(
         ladder=((0.5, 0),), max_seconds=10_000, harm_bound=1e9, promote_bound=1e9, exposure_budget=10**6
     )
