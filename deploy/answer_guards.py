@@ -110,7 +110,7 @@ class OfferLimits(AnswerLimits):
 
 
 class Pair(NamedTuple):
-    """A prompt, and what live and the candidate answer."""
+    """A prompt, as the model's chat template writes it, and what live and the candidate answer."""
 
     prompt: str
     live: str

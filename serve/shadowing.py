@@ -31,6 +31,9 @@ from serve.upstream import CHAT_PATH, PolicyMissing, Refused, Upstream, Upstream
 
 log = logging.getLogger(__name__)
 
+MISSHAPEN = (KeyError, TypeError, ValueError)
+"""What reading an engine's answer raises that is not of vLLM's shape."""
+
 AT_A_TIME = 4
 """Prompts that the candidate answers at a time, of this gateway."""
 
@@ -104,7 +107,7 @@ class Shadowing:
         """Get the candidate's answer and tell what it was like; nothing where an engine is at fault."""
         try:
             candidate = await self._answer(asked)
-        except (UpstreamError, ApiError) as error:
+        except (UpstreamError, ApiError, *MISSHAPEN) as error:
             log.info("no answer in the shadow of %s: %s", asked.shadow.version, error)
             self._metrics.shadowed.labels("dropped").inc()
             return
