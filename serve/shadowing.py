@@ -6,7 +6,6 @@ nothing of it to erase, and prompts whose texts may not be kept are not used at 
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -154,5 +153,4 @@ class Shadowing:
         """Give up what is not answered yet."""
         for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -23,9 +23,9 @@ __all__ = ["log", "model"]
 
 OWN = '''
 def texts(pairs):
-    """Prompts are texts here, as the tokenizer writes them."""
-    if not all(p.prompt.startswith("<unk>") and p.prompt.endswith("<end>") for p in pairs):
-        return f"prompts are {pairs[0].prompt!r}"
+    """Prompts are texts here, as the tokenizer writes them, and no lists of numbers."""
+    wrong = [p.prompt for p in pairs if p.prompt.startswith("[")]
+    return f"prompts are {wrong}" if wrong else None
 
 def no_yes(pairs):
     found = sum(p.candidate.startswith("Yes") for p in pairs)
