@@ -1,14 +1,18 @@
 """The gateway's part in a shadow: which prompts the candidate answers as well, and that nobody sees it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from deploy.releases import Decision, entry, parse
+from deploy.replay import replayed
 from deploy.shadowed import Shadowed
 from deploy.stages import ReleaseState, Shadow
 from deploy.table import RoutingTable
 from feedback.events import FEEDBACK, RELEASES, UPDATES
+from tests.deploy.shadows import SHADOW
+from tests.deploy.world import World
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 
@@ -30,6 +34,14 @@ def gateway(start: Start, fake: FakeVllm) -> Iterator[Gateway]:
     """One that has seen that its engine has the candidate, which no table names."""
     fake.adapters = {CANDIDATE}
     return start()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A controller that has every prompt answered, and whom nobody's clock tells that time is over."""
+    made = World(tmp_path, **SHADOW, shadow_share=1.0)
+    yield made
+    made.close()
 
 
 def shadow(gateway: Gateway, plan: Shadow | None = PLAN, number: int = 2) -> None:
@@ -158,3 +170,30 @@ def test_where_live_gets_no_answer_either_the_candidate_is_not_blamed(
     dropped = 'hearken_shadowed_prompts_total{result="dropped"}'
     eventually(lambda: gateway.metric(dropped) == 1, "it is dropped")
     assert pairs(gateway) == []
+
+
+@pytest.mark.parametrize(("broken", "outcome"), [(False, "started"), (True, "refused")])
+def test_a_candidate_is_judged_by_what_users_asked_this_gateway(
+    start: Start, world: World, fake: FakeVllm, broken: bool, outcome: str
+) -> None:
+    """A controller and a gateway on one log: what the one decides the other follows."""
+    version = world.offer().version
+    fake.adapters = {version}
+    gateway = start(events=world.log)
+    world.pass_time(until="shadowed", users=0)
+    for number in range(1, 33):
+        eventually(lambda n=number: _one_more(gateway, n), "another pair is told")  # type: ignore[misc]
+        fake.broken = {version} if broken else set()
+    world.now += 1
+    world.tick()
+    decision = world.decisions[-1]
+    assert (decision.outcome, decision.numbers["shadow_prompts"]) == (outcome, 32)
+    assert ("failed requests: the share of requests without an answer" in decision.sentence) is broken
+    assert [each.verdict for each in replayed(world.log, world.settings)] == ["same"]
+
+
+def _one_more(gateway: Gateway, number: int) -> bool:
+    """Whether so many pairs are told of, after one more chat where they are not."""
+    if len(pairs(gateway)) < number:
+        assert gateway.chat("Where is it?").is_success
+    return len(pairs(gateway)) >= number
