@@ -41,7 +41,7 @@ def vetoes(checks: Sequence[str], pairs: Sequence[Pair], seconds: float) -> list
 
 def veto(path: str, pairs: Sequence[Pair], seconds: float) -> str | None:
     """Why one check is against a candidate, None where it is not. Never raises for what the check does."""
-    command = [sys.executable, "-m", "deploy.own_checks", path]
+    command = [sys.executable, "-P", "-m", "deploy.own_checks", path]  # -P: no package of the working folder
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
     try:
         done = subprocess.run(
@@ -62,7 +62,7 @@ def veto(path: str, pairs: Sequence[Pair], seconds: float) -> str | None:
 
 def _read(printed: str, code: int) -> str | None:
     try:
-        why = json.loads(printed)["veto"]
+        why = json.loads(printed.strip().rpartition("\n")[2])["veto"]  # what it printed itself comes before
     except (ValueError, KeyError, TypeError):
         return f"its process ended with {code} and without a verdict"
     return None if why is None else " ".join(str(why).split())[:REASON_CHARACTERS]

@@ -14,6 +14,7 @@ from deploy.settings import ControllerSettings
 from deploy.shadow_metrics import ShadowMetrics
 from deploy.shadowed import Shadows
 from deploy.stages import ReleaseState, Step
+from deploy.tending import ENGINE_SECONDS
 from feedback.events import BASE
 from feedback.log import EventLog
 
@@ -32,6 +33,7 @@ class Starting:
         self._log, self._registry, self._fleet = log, registry, fleet
         self._settings, self._metrics = settings, metrics
         self._rules = settings.release_rules
+        self._prepared_at = float("-inf")
 
     def due(self, state: ReleaseState, shadows: Shadows, now: float) -> Step | None:
         """The next step of the candidate that waits; None where there is none, or it is not its turn.
@@ -40,6 +42,8 @@ class Starting:
         """
         version = state.waiting
         if version is None or not release.may_start(state, self._rules, now):
+            return None
+        if self._is_shadowed(state, shadows, now):
             return None
         misfit = self._misfit(state, version)
         if misfit is not None:
@@ -66,8 +70,6 @@ class Starting:
             return self._start(state, parity, length, now)
         if state.shadow is None:
             return shadow.begin(state, rules, limits, now, length)
-        if not shadow.is_over(state.shadow, len(shadows.pairs), rules, now):
-            return None
         found = shadow.judge(state.shadow, shadows.pairs, limits, self._settings.guardrails)
         self._metrics.show(found.guards)
         if found.problem is not None:
@@ -75,6 +77,18 @@ class Starting:
         start = self._start(state, parity, length, now)
         sentence = f"{start.sentence} {found.told}." if found.told else start.sentence
         return replace(start, sentence=sentence, numbers=start.numbers | found.numbers)
+
+    def _is_shadowed(self, state: ReleaseState, shadows: Shadows, now: float) -> bool:
+        """Whether a shadow goes on. Engines that were restarted meanwhile get its candidate again."""
+        current = state.shadow
+        if current is None or current.live != state.table.live:
+            return False
+        if shadow.is_over(current, len(shadows.pairs), self._rules, now):
+            return False
+        if abs(now - self._prepared_at) >= ENGINE_SECONDS:
+            self._prepared_at = now
+            self._fleet.prepare(current.version, now)
+        return True
 
     def _start(self, state: ReleaseState, parity: Parity, length: float | None, now: float) -> Step:
         cursor = self._log.end(TOPICS, wait_seconds=self._settings.poll_seconds)

@@ -19,6 +19,9 @@ def fine(pairs):
     print("all is well")
     assert [p.prompt for p in pairs] == ["Where is it?", "When?"] and pairs[0].candidate.endswith("你好.")
 
+def loud(pairs):
+    os.system("echo here I am")
+
 def against(pairs):
     return f"{sum('ever' in p.candidate for p in pairs)} of {len(pairs)}\\n say never"
 
@@ -55,6 +58,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("path", "why"),
     [
         ("somebodys_checks:fine", None),
+        ("somebodys_checks:loud", None),
         ("somebodys_checks:against", "1 of 2 say never"),
         ("somebodys_checks:raises", "it raised KeyError: 'no such'"),
         ("somebodys_checks:exits", "its process ended with 3 and without a verdict"),

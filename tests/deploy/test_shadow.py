@@ -208,6 +208,19 @@ def test_a_shadow_survives_its_controller_and_ends_with_its_candidate(make_world
     assert world.state.table.canary == newer.version
 
 
+def test_an_engine_that_restarts_in_a_shadow_gets_the_candidate_again(make_world: MakeWorld) -> None:
+    world = make_world(**SHADOW)
+    manifest = world.offer()
+    world.pass_time(until="shadowed", users=0)
+    world.engines[0].stop()
+    world.engines[0].start()
+    for _ in range(5):
+        world.now += 1
+        world.tick()
+    assert world.state.shadow is not None
+    assert manifest.version in world.engines[0].loaded
+
+
 def test_without_a_shadow_all_is_as_before(make_world: MakeWorld) -> None:
     world = make_world(shadow_prompts=0)
     world.offer()
