@@ -1,7 +1,7 @@
 """Judging releases again: the log, read once more by the settings that decisions recorded, gives the same.
 
 What an operator, an engine or a manifest decided does not follow from completions and votes, and is not
-judged again; what votes said when an operator promoted is.
+judged again; what votes said when an operator promoted is, and so is what came of a candidate's shadow.
 """
 
 import math
