@@ -77,6 +77,7 @@ class Generation:
         self.transcript = transcript
         self.unfinished: str | None = "abort"
         self.ttft_seconds: float | None = None
+        self.seconds = 0.0  # that it took; 0 as long as it is not finished
         self._presentation = presentation
         self._copies = asked.copies
         self._thinks = False
@@ -104,7 +105,7 @@ class Generation:
         """Keep a whole answer; what the client sees of it."""
         self._prepare(answer)
         self.transcript.add(answer)
-        self.unfinished = None
+        self.finish()
         return self._presentation.whole(answer)
 
     def _prepare(self, answer: Json) -> None:
@@ -149,6 +150,11 @@ class Generation:
             self._thinks = self._thinks or bool(part.get("reasoning")) or _lost_a_mark(choice, part)
             if self._thinks and part.get("content"):
                 part["content"] = without_marks(part["content"])
+
+    def finish(self) -> None:
+        """The engine has sent all of it."""
+        self.unfinished = None
+        self.seconds = time.perf_counter() - self._started
 
     def completion(self) -> Completion:
         """The event, as far as the generation has come."""

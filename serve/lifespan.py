@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 
 from serve.background import Background
 from serve.health_api import HealthApi
@@ -14,17 +14,18 @@ from serve.wiring import Gate, Model, Records
 
 def lifespan_of(
     background: Background, gate: Gate, records: Records, model: Model, imports: Imports, health: HealthApi
-) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """Starlette's lifespan: runs the background tasks while the application serves, then closes services."""
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The application's lifespan: runs background tasks while it serves, then closes services."""
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await model.upstream.open()
         await asyncio.to_thread(health.look_at_vault)
         try:
             async with background.running(_work(gate, records, model)):
                 yield
         finally:
+            await model.chat.close()
             records.receipts.close()
             model.conversations.close()
             await asyncio.to_thread(imports.close)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast
 
 import uvicorn
-from starlette.applications import Starlette
+from fastapi import FastAPI
 
 from serve.protocol import BoundedProtocol, Edge
 
@@ -18,7 +18,7 @@ _KEPT_FILES = 256
 """Open files that connections must leave: the log, the stores, the engines' connections."""
 
 
-def server(app: Starlette, host: str, port: int, drain_seconds: float) -> uvicorn.Server:
+def server(app: FastAPI, host: str, port: int, drain_seconds: float) -> uvicorn.Server:
     """A server of an application that `create_app` made."""
     edge: Edge = app.state.edge
     config = uvicorn.Config(

@@ -53,6 +53,8 @@ OTHERS: dict[str, Any] = {
     "learner.optimiser": "somebodys.package:Way",
     "learner.base_bits": 8,
     "learner.gate_scales": (1.0, 0.9),
+    "learner.answers": None,
+    "learner.answers.checks": ("somebodys.package:check",),
     "learner.guards": None,
     "learner.guards.demonstration_perplexity": 1.2,
     "learner.guards.second_domain_perplexity": 1.2,
