@@ -3,15 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -64,6 +62,9 @@ from serve.metering import Metering
 from serve.metrics import Metrics
 from serve.observing import Observe
 from serve.openapi import document
+from serve.page_files import PAGES
+from serve.preference_store import PreferenceStore
+from serve.preferences_api import Preferences
 from serve.privacy import Privacy
 from serve.protocol import Edge
 from serve.receipt_api import ReceiptApi
@@ -99,29 +100,6 @@ log = logging.getLogger(__name__)
 
 RelayLag = Callable[[], tuple[int, float]]
 
-_PAGES = Path(__file__).parent / "pages"
-_PAGE_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
-_PAGE_FILES = (
-    *("app.js", "api.js", "conversation.js", "copying.js", "dom.js", "key.js", "markdown.js", "theme.js"),
-    *("votes.js", "style.css"),
-    *("operate.js", "decisions.js", "standing.js", "steering.js", "operate.css"),
-)
-_WIDGET_FILES = ("feedback.js", "signals.js")
-# The widget is two modules for pages of any origin; they have no secret, and votes need a token.
-_WIDGET_HEADERS = {
-    "access-control-allow-origin": "*",
-    "cross-origin-resource-policy": "cross-origin",
-    "x-content-type-options": "nosniff",
-    "cache-control": "public, max-age=3600",
-}
 _READ = ["GET", "HEAD"]  # load balancers look with HEAD
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -174,6 +152,7 @@ def create_app(
     app.add_route("/v1/imports", gateway.imports, methods=["POST"])
     route("/v1/releases", gateway.releases, methods=["GET"])
     route("/v1/releases/actions", gateway.release_action, methods=["POST"])
+    app.add_route("/v1/users/{user:name}/preferences", gateway.preferences, methods=["GET", "PUT", "DELETE"])
     for path in ("/v1/users", "/v1/users/{user:name}"):
         route(path, gateway.show_user, methods=["GET"])
         route(path, gateway.erase_user, methods=["DELETE"])
@@ -183,12 +162,8 @@ def create_app(
     route("/livez", gateway.livez, methods=_READ)
     route("/readyz", gateway.readyz, methods=_READ)
     route("/metrics", gateway.show_metrics, methods=_READ)
-    route("/", _page("index.html"), methods=_READ)
-    route("/operate", _page("operate.html"), methods=_READ)
-    for file in _PAGE_FILES:
-        route(f"/{file}", _page(file), methods=_READ)
-    for file in _WIDGET_FILES:
-        route(f"/{file}", _page(file, _WIDGET_HEADERS), methods=_READ)
+    for path, page in PAGES.items():
+        route(path, page, methods=_READ)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
@@ -263,7 +238,9 @@ class Gateway:
         self._comparisons = Comparisons(self._chat, signer)
         self._tokens = Tokens(signer, self._access.still_trusts)
         self._receipts = Receipts(events, ReceiptStore(settings.data / "receipts.db"))
-        self._users = Users(signer, sealer, self._recorder, self._receipts, stored)
+        lists = PreferenceStore(settings.data / "vault", sealer)
+        self._preferences = Preferences(signer, privacy, lists, settings.preference_bounds, self.metrics)
+        self._users = Users(signer, sealer, self._recorder, self._receipts, stored, lists)
         self._feedback = FeedbackApi(
             signer,
             Voters(signer, self._tokens),
@@ -273,6 +250,7 @@ class Gateway:
             self._receipts,
             settings.feedback_reasons or REASONS,
             self._take_votes,
+            self._preferences,
         )
         self._receipt_api = ReceiptApi(self._receipts, self._recorder, signer)
         self._releases = ReleasesApi(events, shared)
@@ -399,6 +377,7 @@ class Gateway:
     ) -> Response:
         check_blind(asked, caller)
         user = await self._user(request, caller, asked.user)
+        asked = await self._preferred(asked, user, caller)
         route = await self._chat.route(asked, user, caller, since)
         _show_operator(request, caller, route)
         token = self._token(request, caller, since, route.user, route.completion_id)
@@ -444,6 +423,7 @@ class Gateway:
     ) -> tuple[Comparison, dict[str, object]]:
         check_blind(asked, caller)
         user = await self._user(request, caller, asked.user)
+        asked = await self._preferred(asked, user, caller)
         async with while_present(request.receive):
             compared = await self._comparisons.compare(asked, user, caller, since)
         return compared, self._token(request, caller, since, user, compared.a["id"], compared.b["id"])
@@ -544,6 +524,26 @@ class Gateway:
         """GET /v1/users/{user}: what is kept of a user, for an operator."""
         caller = await self._enter(request, "operate")
         return json_response(await self._users.show(user, request.query_params, caller))
+
+    async def preferences(self, request: Request) -> Response:
+        """GET, PUT and DELETE /v1/users/{user}/preferences: what a user asked for in every answer."""
+        user, query, method = request.path_params["user"], request.query_params, request.method
+        if method != "PUT" and not request.scope["raw_path"].endswith(b"/preferences"):
+            named = self.show_user if method == "GET" else self.erase_user
+            return await named(request, user + "/preferences")  # a name that ends so, its slash quoted
+        since = self._privacy.instant()
+        caller = await self._enter(request, "chat")
+        if method == "PUT":
+            raw = await self._json(request)
+            return json_response(await self._preferences.put(user, query, raw, caller, since))
+        work = self._preferences.show if method == "GET" else self._preferences.forget
+        return json_response(await work(user, query, caller))
+
+    async def _preferred(self, asked: ChatRequest, user: str, caller: Caller) -> ChatRequest:
+        """The request under what its user asked for; one that names no user is as it was."""
+        if not (asked.user and asked.wants_preferences):
+            return asked
+        return replace(asked, preferences=await self._preferences.of(caller.tenant, user))
 
     async def imports(self, request: Request) -> Response:
         """POST /v1/imports: judged examples of a file, for an operator."""
@@ -675,13 +675,6 @@ def _show_operator(request: Request, caller: Caller, route: Route) -> None:
         headers = visit_of(request.scope).headers
         headers["x-hearken-arm"] = route.arm
         headers["x-hearken-policy-version"] = route.version
-
-
-def _page(name: str, headers: Mapping[str, str] = _PAGE_HEADERS) -> Callable[[], Awaitable[Response]]:
-    async def page() -> Response:
-        return FileResponse(_PAGES / name, headers=headers)
-
-    return page
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

@@ -61,6 +61,11 @@ class TextRequest(ChatRequest):
         return False
 
     @property
+    def wants_preferences(self) -> bool:
+        """A text has no system message in which they could stand."""
+        return False
+
+    @property
     def only_echoes(self) -> bool:
         """Whether nothing is to be sampled: the logprobs of the prompt are what is wanted."""
         return self.sampling.max_tokens == 0

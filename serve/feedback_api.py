@@ -16,7 +16,9 @@ from feedback.vault_keys import VaultUnavailable
 from serve import batches
 from serve.bodies import parse_object
 from serve.errors import ApiError, BadRequest, NotFound, Unavailable
+from serve.from_now_on import Wish, refuse_in_batch, wish_of
 from serve.idempotency import Claim, Idempotency, Reply, check_header
+from serve.preferences_api import Preferences
 from serve.privacy import Privacy
 from serve.receipts import Receipts
 from serve.recording import Recorder
@@ -55,6 +57,7 @@ class FeedbackApi:
         receipts: Receipts,
         reasons: tuple[str, ...],
         take_votes: Callable[[Sender, int], Awaitable[None]],
+        preferences: Preferences,
     ) -> None:
         self._signer = signer
         self._voters = voters
@@ -64,6 +67,7 @@ class FeedbackApi:
         self._receipts = receipts
         self._reasons = frozenset(reasons)
         self._take_votes = take_votes  # counts so many against the sender's quota, or raises
+        self._preferences = preferences
 
     async def post(self, raw: bytes, content_type: str, key: str | None, sender: Sender) -> Reply:
         """Take one vote (202) or a batch of them (207 with an answer for each, in order).
@@ -85,6 +89,7 @@ class FeedbackApi:
         await self._take_votes(sender, 1)
         vote, event, since = self._checked(body, self._rules(sender), sender)
         batches.check_plain_text(content_type, vote.token)
+        wish = wish_of(vote, sender) if vote.from_now_on else None
         if vote.dry_run:
             return Reply(200, _would_be(event))
         if vote.key is not None:
@@ -94,12 +99,16 @@ class FeedbackApi:
                     param="idempotency_key",
                 )
             key, raw = vote.key, _canonical(body)
-        return await self._idempotency.once(sender.scope, key, raw, lambda: self._one(event, since))
+        return await self._idempotency.once(sender.scope, key, raw, lambda: self._one(event, since, wish))
 
-    async def _one(self, event: Json, since: int) -> Reply:
+    async def _one(self, event: Json, since: int, wish: Wish | None) -> Reply:
+        # What is remembered twice is there once: a vote that fails now can be sent again.
+        if wish is not None:
+            await self._preferences.add(wish.user, wish.text, wish.field, wish.caller, since)
         entries = await self._entries([(self._privacy.vote(event), since)])
         await self._append(entries, Counter({(event["kind"], event["label"]): 1}))
-        return Reply(202, {"id": event["event_id"], "status": "accepted"})
+        remembered = {} if wish is None else {"remembered": True}
+        return Reply(202, {"id": event["event_id"], "status": "accepted", **remembered})
 
     # ---- batches
 
@@ -133,6 +142,8 @@ class FeedbackApi:
         try:
             vote, event, since = self._checked(batches.parsed(raw), rules, sender)
             batches.check_plain_text(content_type, vote.token)
+            if vote.from_now_on:
+                refuse_in_batch()
         except ApiError as error:
             return _Item(error=error)
         if vote.dry_run:

@@ -55,6 +55,7 @@ _COMMON = frozenset(
         "weight",
         "occurred_at",
         "dry_run",
+        "from_now_on",
         "idempotency_key",
         "token",
     ]
@@ -104,6 +105,7 @@ class Vote:
     key: str | None
     token: str | None
     dry_run: bool
+    from_now_on: bool  # its comment is to be one of the user's preferences
 
     @property
     def completion_ids(self) -> list[str]:
@@ -142,6 +144,7 @@ def parse_vote(body: object, rules: Rules) -> Vote:
         fields.string(body, "idempotency_key", 255),
         fields.string(body, "token", 4096),
         fields.flag(body, "dry_run"),
+        fields.flag(body, "from_now_on"),
     )
 
 
