@@ -62,7 +62,7 @@ class TextRequest(ChatRequest):
 
     @property
     def wants_preferences(self) -> bool:
-        """A text has no system message in which they could stand."""
+        """A text has no message of its user in which they could stand."""
         return False
 
     @property

@@ -1,7 +1,8 @@
 """What a person asked for in every answer: which entries are taken, and how they enter the person's prompts.
 
-They enter as the end of the system message, so they reach every API's chats and stand where models look for
-standing instructions. What a product says in its own system message comes first and counts more.
+They enter as the end of the person's newest message. There they have the weight of the person's own words and
+no more, so nobody overrules a product's system message by them. Small models, too, do what stands beside a
+question, and pass over what a system message says (`python -m bench preferences`).
 """
 
 import unicodedata
@@ -16,27 +17,30 @@ Json = dict[str, Any]
 PREFERENCES: Schema = record(["entries"], entries=list_of(STRING), consent=or_null(FLAG))
 """The body of PUT /v1/users/{user}/preferences."""
 
-_ALONE = "The user you talk to asked for this. Do it in every answer:"
-_BESIDE = (
-    "The user you talk to asked for this. Do it in every answer, as far as what is said above allows it:"
-)
-_SYSTEM = ("system", "developer")
+_ENDS = ".!?…。！？"
+
+
+def spoken(entries: Sequence[str]) -> str:
+    """A list as its user would say it beside a question."""
+    ended = [entry if entry.endswith(tuple(_ENDS)) else f"{entry}." for entry in entries]
+    return f"(In every answer: {' '.join(ended)})"
 
 
 def with_preferences(messages: list[Json], entries: Sequence[str]) -> list[Json]:
-    """The messages of a chat under a person's preferences; `messages` stay as they are."""
-    if not entries:
+    """The messages of a chat under a person's preferences; `messages` stay as they are.
+
+    A chat in which nobody asks anything is left as it is.
+    """
+    places = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    if not entries or not places:
         return messages
-    listed = "\n".join(f"- {entry}" for entry in entries)
-    first = messages[0]
-    if first["role"] not in _SYSTEM:
-        return [{"role": "system", "content": f"{_ALONE}\n{listed}"}, *messages]
-    content, added = first["content"], f"{_BESIDE}\n{listed}"
+    newest, added = messages[places[-1]], spoken(entries)
+    content = newest["content"]
     if isinstance(content, str):
-        content = f"{content}\n\n{added}" if content.strip() else f"{_ALONE}\n{listed}"
+        content = f"{content}\n\n{added}"
     else:
         content = [*content, {"type": "text", "text": f"\n\n{added}"}]
-    return [first | {"content": content}, *messages[1:]]
+    return [*messages[: places[-1]], newest | {"content": content}, *messages[places[-1] + 1 :]]
 
 
 def checked(entries: Sequence[str], most: int, chars: int, field: str = "entries") -> tuple[str, ...]:

@@ -21,9 +21,8 @@ def remember(page: Page, wish: str) -> None:
     page.get_by_role("button", name="Remember").click()
 
 
-def system(fake: FakeVllm) -> str:
-    first = fake.requests[-1]["messages"][0]
-    return str(first["content"]) if first["role"] == "system" else ""
+def asked(fake: FakeVllm) -> str:
+    return str(fake.requests[-1]["messages"][-1]["content"])
 
 
 def test_a_sentence_holds_from_the_next_answer_on_until_it_is_forgotten(
@@ -31,7 +30,7 @@ def test_a_sentence_holds_from_the_next_answer_on_until_it_is_forgotten(
 ) -> None:
     ask(page, "hi")
     expect(page.get_by_label("Good answer")).to_have_count(1)
-    assert system(fake) == ""
+    assert asked(fake) == "hi"
     opened(page)
     expect(page.get_by_text("You have not asked for anything yet.")).to_be_visible()
     remember(page, WISH)
@@ -42,7 +41,7 @@ def test_a_sentence_holds_from_the_next_answer_on_until_it_is_forgotten(
     page.get_by_role("button", name="Close").click()
     ask(page, "and?")
     expect(page.get_by_label("Good answer")).to_have_count(2)
-    assert system(fake).endswith(f"- {WISH}\n- Be kind.")
+    assert asked(fake) == f"and?\n\n(In every answer: {WISH} Be kind.)"
     page.reload()
     opened(page)
     page.get_by_role("button", name=f"Forget: {WISH}").click()
@@ -52,7 +51,7 @@ def test_a_sentence_holds_from_the_next_answer_on_until_it_is_forgotten(
     page.keyboard.press("Escape")
     ask(page, "and now?")
     expect(page.get_by_label("Good answer")).to_have_count(3)
-    assert system(fake) == ""
+    assert asked(fake) == "and now?"
 
 
 def test_keys_that_vote_are_letters_in_the_panel(page: Page, gateway: Gateway) -> None:

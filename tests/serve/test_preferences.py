@@ -60,7 +60,7 @@ def test_the_next_answer_of_this_user_and_of_nobody_else(gateway: Gateway, fake:
     assert WISH not in prompt(fake)
     assert put(gateway, "ada", WISH).json()["entries"] == [WISH]
     gateway.chat(user="ada")
-    assert f"- {WISH}" in prompt(fake).splitlines()
+    assert prompt(fake) == f"hi\n\n(In every answer: {WISH})"
     for others in ({"user": "bob"}, {"user": "Ada"}, {}):
         gateway.chat(**others)
         assert fake.requests[-1]["messages"] == [{"role": "user", "content": "hi"}]
@@ -108,9 +108,8 @@ def test_every_api_of_chats_has_them_and_the_log_has_what_the_engine_got(
         gateway.http.post(url, json=body).raise_for_status()
         assert len(fake.requests) > before
         for request in fake.requests[before:]:
-            assert request["messages"][0]["role"] == "system", url
-            assert WISH in request["messages"][0]["content"], url
-            assert request["messages"][1:] == [message], url
+            (told,) = request["messages"]
+            assert told == {"role": "user", "content": f"hi\n\n(In every answer: {WISH})"}, url
     logged = [completion.messages for completion in gateway.completions()]
     assert logged == [fake.requests[-1]["messages"]] * 7  # a comparison has two
     gateway.http.post("/v1/completions", json={"model": "hearken", "prompt": "hi", "user": "ada"})
@@ -153,35 +152,35 @@ def test_a_request_may_leave_them_out(gateway: Gateway, fake: FakeVllm) -> None:
 USER = {"role": "user", "content": "hi"}
 
 
-def test_a_product_says_its_own_first() -> None:
-    for role in ("system", "developer"):
-        (first, second) = with_preferences([{"role": role, "content": "Sell parcels."}, USER], ["Be brief."])
-        assert first["role"] == role
-        assert first["content"].startswith("Sell parcels.\n\n")
-        assert first["content"].endswith("\n- Be brief.")
-        assert second is USER
-    parts = [{"type": "text", "text": "Sell parcels."}]
-    (first, _) = with_preferences([{"role": "system", "content": parts}, USER], ["Be brief."])
-    assert first["content"][0] == parts[0]
-    assert first["content"][1]["text"].endswith("\n- Be brief.")
-    assert parts == [{"type": "text", "text": "Sell parcels."}]
+SAID = {"role": "assistant", "content": "yes"}
+SYSTEM = {"role": "system", "content": "Sell parcels."}
+TOOL = {"role": "tool", "content": "42", "tool_call_id": "a"}
 
 
-OTHERS = [{"role": "assistant", "content": "yes"}, {"role": "system", "content": "s"}]
+def test_they_stand_in_the_users_newest_words_and_nowhere_else() -> None:
+    messages = [SYSTEM, USER, SAID, {"role": "user", "content": "and?"}, TOOL]
+    made = with_preferences(messages, ["Be brief", "Be kind."])
+    assert made[3] == {"role": "user", "content": "and?\n\n(In every answer: Be brief. Be kind.)"}
+    assert made[:3] + made[4:] == messages[:3] + messages[4:]
+    parts = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    (told,) = with_preferences([{"role": "user", "content": parts}], ["Be brief."])
+    assert told["content"][:2] == parts
+    assert told["content"][2]["text"].endswith("\n(In every answer: Be brief.)")
+    assert len(parts) == 2
+    assert with_preferences([SYSTEM, SAID], ["Be brief."]) == [SYSTEM, SAID]
 
 
-@given(st.lists(st.sampled_from([USER, *OTHERS]), min_size=1), st.lists(st.text(), max_size=4))
+@given(st.lists(st.sampled_from([USER, SAID, SYSTEM, TOOL]), min_size=1), st.lists(st.text(), max_size=4))
 def test_no_list_changes_another_message(messages: list[dict[str, Any]], texts: list[str]) -> None:
     before = [dict(message) for message in messages]
     made = with_preferences(messages, texts)
     assert messages == before
-    if not texts:
-        assert made is messages
-        return
-    assert made[0]["role"] == "system"
-    tail = messages[1:] if messages[0]["role"] == "system" else messages
-    assert made[1:] == tail
-    assert all(f"- {text}" in made[0]["content"] for text in texts)
+    assert len(made) == len(messages)
+    changed = [i for i, pair in enumerate(zip(messages, made, strict=True)) if pair[0] != pair[1]]
+    asked = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    assert changed == (asked[-1:] if texts else [])
+    for text in texts if asked else ():
+        assert text in made[asked[-1]]["content"]
 
 
 # ---- what is taken
@@ -256,7 +255,7 @@ def test_another_gateway_knows_of_a_change_at_once(start: Start, fake: FakeVllm)
         put(one, "ada", f"Wish {number}.")
         for gateway in (other, one):
             gateway.chat(user="ada")
-            assert f"- Wish {number}." in prompt(fake)
+            assert prompt(fake) == f"hi\n\n(In every answer: Wish {number}.)"
     other.http.delete(path("ada"))
     one.chat(user="ada")
     assert "Wish" not in prompt(fake)
