@@ -225,6 +225,7 @@ _RECEIPT: Schema = {
         "targets": {"type": "array", "items": {"type": "object"}},
         "updates": {"type": "array", "items": {"type": "object"}},
         "policies": {"type": "array", "items": {"type": "object"}},
+        "comment": {"type": ["object", "null"], "description": "What became of the vote's words."},
     },
 }
 _PAGE: Schema = {

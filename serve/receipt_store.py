@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
 _SWEEP_EVERY = 50_000  # records
-_LAYOUT = 4  # a file of another layout is folded anew, but one of 2 or 3 is taken on
+_LAYOUT = 5  # a file of another layout is folded anew, but one of 2, 3 or 4 is taken on
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -59,18 +59,22 @@ ALTER TABLE versions ADD COLUMN parent TEXT;
 CREATE INDEX by_rater ON votes (tenant, rater, kind)
 """
 _NEW_IN_4 = "ALTER TABLE live ADD COLUMN fence INTEGER NOT NULL DEFAULT 0"
-_STEPS = {0: (_SCHEMA, _NEW_IN_3, _NEW_IN_4), 2: (_NEW_IN_3, _NEW_IN_4), 3: (_NEW_IN_4,), _LAYOUT: ()}
+_NEW_IN_5 = "ALTER TABLE votes ADD COLUMN refused TEXT"
+_ADDED = (_NEW_IN_3, _NEW_IN_4, _NEW_IN_5)
+_STEPS = {0: (_SCHEMA, *_ADDED), 2: _ADDED, 3: _ADDED[1:], 4: _ADDED[2:], _LAYOUT: ()}
 """What makes a file of each layout one of the newest."""
 
 # A retraction is a revision too; what it takes back keeps its kind and targets.
 _VOTE = """
 INSERT INTO votes
-    (id, tenant, rater, kind, source, revision, first_at, at, revisions, retracted, targets, key_id)
-VALUES (:id, :tenant, :rater, :kind, :source, :revision, :at, :at, 1, :retracted, :targets, :key_id)
+    (id, tenant, rater, kind, source, revision, first_at, at, revisions, retracted, targets, key_id, refused)
+VALUES
+    (:id, :tenant, :rater, :kind, :source, :revision, :at, :at, 1, :retracted, :targets, :key_id, :refused)
 ON CONFLICT (id) DO UPDATE SET
     revisions = revisions + 1, first_at = min(first_at, excluded.first_at), kind = excluded.kind,
     source = excluded.source, revision = excluded.revision, at = excluded.at,
-    retracted = excluded.retracted, targets = excluded.targets, key_id = excluded.key_id
+    retracted = excluded.retracted, targets = excluded.targets, key_id = excluded.key_id,
+    refused = excluded.refused
 WHERE excluded.revision > revision
 """
 _COMPLETION = """
@@ -319,6 +323,7 @@ def _vote_row(event: Row) -> Row:
         "retracted": retracted,
         "targets": orjson.dumps(event["targets"]),
         "key_id": str(event.get("key_id", "")),
+        "refused": event.get("refused"),
     }
 
 
