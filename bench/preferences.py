@@ -11,7 +11,8 @@ questions, greedily. Each wish has a check that a program can make of the answer
 - `seconds_to_effect`: from the PUT to the end of the first answer under it, the longest of all; at most 60.
 - `erased_unchanged`: the share of answers after the list was erased that are those before it was there.
 
-`--in system` measures the alternative that was not taken: the same words in a system message.
+`--in system` measures the place that was not taken, a system message with the same words; `--in question`
+what the model does when people say it themselves in each question, which is as much as any way can reach.
 """
 
 import argparse
@@ -108,17 +109,20 @@ class Told(NamedTuple):
     seconds: float
 
 
-def tell(service: Service, number: int, wish: Wish, in_system: bool) -> Told:
+def said(place: str, wish: Wish, question: str) -> list[dict[str, str]]:
+    """The messages of somebody who says it themselves."""
+    if place == "question":
+        return [{"role": "user", "content": f"{question} {wish.text}"}]
+    return [{"role": "system", "content": spoken([wish.text])}, {"role": "user", "content": question}]
+
+
+def tell(service: Service, number: int, wish: Wish, place: str) -> Told:
     """What one person gets before, under and after a wish, and what another one gets meanwhile."""
     user, other = f"person-{number}", f"other-{number}"
     before = [service.ask(user, question) for question in QUESTIONS]
     asked = time.perf_counter()
-    if in_system:
-        system = {"role": "system", "content": spoken([wish.text])}
-        under = [
-            service.ask(user, "", messages=[system, {"role": "user", "content": question}])
-            for question in QUESTIONS
-        ]
+    if place != "message":
+        under = [service.ask(user, "", messages=said(place, wish, question)) for question in QUESTIONS]
         return Told(wish, before, under, before, before, 0.0)
     service.wants(user, wish.text)
     first = service.ask(user, QUESTIONS[0])
@@ -152,7 +156,7 @@ def main(argv: list[str]) -> int:
     """Run it and print what was found."""
     parser = argparse.ArgumentParser(prog="python -m bench preferences", description=__doc__)
     parser.add_argument("--model", type=Path, help="a model's folder; SmolLM2, or the tiny model without it")
-    parser.add_argument("--in", dest="place", choices=("message", "system"), default="message")
+    parser.add_argument("--in", dest="place", choices=("message", "system", "question"), default="message")
     parser.add_argument("--at-once", type=int, default=4, help="people who ask at the same time")
     arguments = parser.parse_args(argv)
     model = arguments.model or (default_folder() if is_there(default_folder()) else ensure_tiny())
@@ -165,8 +169,7 @@ def main(argv: list[str]) -> int:
     ):
         service = Service(front.url)
         told = [
-            pool.submit(tell, service, number, wish, arguments.place == "system")
-            for number, wish in enumerate(WISHES)
+            pool.submit(tell, service, number, wish, arguments.place) for number, wish in enumerate(WISHES)
         ]
         found = [each.result() for each in told]
     for each in found:

@@ -142,18 +142,21 @@ class PreferenceStore:
     @contextmanager
     def _alone(self) -> Iterator[sqlite3.Connection]:
         """The file, with no other process reading or writing it; a change that others are told of."""
-        with self._opened() as db:
+        with self._opened(make=self._look() is None) as db:
             db.execute("BEGIN EXCLUSIVE")  # closing ends a transaction that was not committed
             self._ring()
             yield db
             db.execute("COMMIT")
 
     @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The file, opened for one operation: reads are remembered, and changes are rare."""
+    def _opened(self, *, make: bool = False) -> Iterator[sqlite3.Connection]:
+        """The file, opened for one operation: reads are remembered, and changes are rare.
+
+        make: there may be none yet. Else one that is not there was lost, and nobody's list is empty for that.
+        """
         try:
             path = self._folder / _FILE
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o600))
             with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
                 # As in the vault: its folder may be on a network's volume, where a write-ahead log cannot be.
                 db.execute("PRAGMA journal_mode=TRUNCATE")

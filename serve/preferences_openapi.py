@@ -10,6 +10,14 @@ Json = dict[str, Any]
 
 _COUNT: Json = {"type": "integer", "minimum": 0}
 
+_USER: Json = {"in": "path", "name": "user", "required": True, "schema": {"type": "string"}}
+_NAME: Json = {
+    "in": "query",
+    "name": "name",
+    "description": "The user, where no path can have the name: `user` is empty then.",
+    "schema": {"type": "string"},
+}
+
 PREFERENCE_SCHEMAS: Json = {
     "Preferences": of(
         object=const("preferences"),
@@ -21,7 +29,7 @@ PREFERENCE_SCHEMAS: Json = {
 
 PREFERENCE_PATHS: Json = {
     "/v1/users/{user}/preferences": {
-        "parameters": [{"in": "path", "name": "user", "required": True, "schema": {"type": "string"}}],
+        "parameters": [_USER, _NAME],
         "get": operation("getPreferences", "What a user asked for in every answer", "Preferences", [404]),
         "put": with_body(
             operation("setPreferences", "Replace what a user asked for", "Preferences", [404, 409]),

@@ -398,6 +398,21 @@ def test_a_change_that_is_refused_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadRequest):
         store.change("acme", "ada", key, refuse)
     assert store.read("acme", "ada") == ("a",)
+
+
+def test_a_file_that_is_gone_is_no_empty_list(tmp_path: Path) -> None:
+    sealer = sealer_of(tmp_path)
+    store = PreferenceStore(tmp_path / "vault", sealer)
+    key = sealer.keys({"acme/ada": None}).result()["acme/ada"]
+    assert key is not None
+    store.change("acme", "ada", key, lambda _: ("a",))
+    assert store.read("acme", "ada") == ("a",)
+    (tmp_path / "vault" / "preferences.db").unlink()
+    for each in (store, PreferenceStore(tmp_path / "vault", sealer)):
+        with pytest.raises(StoreUnavailable, match="No such file"):
+            each.read("acme", "ada")
+        with pytest.raises(StoreUnavailable, match="No such file"):
+            each.change("acme", "ada", key, lambda _: ("b",))
     (tmp_path / "vault" / "preferences.changes").unlink()
     with pytest.raises(StoreUnavailable, match="gone"):
         store.read("acme", "ada")
