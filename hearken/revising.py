@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -171,7 +171,7 @@ class Revising:
         said = {"kind": "retraction", "label": "retracted", "retracts": "correction", "refused": reason}
         return Made(self._event(vote, said))
 
-    def _event(self, vote: Feedback, said: dict[str, object]) -> Feedback:
+    def _event(self, vote: Feedback, said: Mapping[str, object]) -> Feedback:
         event = {
             "event_id": revision_id(vote.tenant, vote.rater, vote.event_id),
             "at": time.time(),
@@ -184,7 +184,7 @@ class Revising:
             "key_id": vote.key_id,
             "revises": vote.event_id,
         }
-        return Feedback.model_validate(event | said)
+        return Feedback.model_validate({**event, **said})
 
     def _write(self, found: Sequence[Made], since: int) -> None:
         """Log what became of comments. Texts of anybody who was erased since the turn began are left out."""
