@@ -220,4 +220,6 @@ class Feedback(Event):
     presented: list[int] | None = None  # indices into targets in the order in which the rater saw them
     shown: bool | None = None  # of a signal: whether the rater saw what it is about
     retracts: VoteKind | None = None
+    revises: str | None = None  # the comment of which this was made (see `revisions`)
+    refused: str | None = None  # why nothing was
     key_id: str = ""  # of the API key that sent it, or whose answer's token did; "": of an open service

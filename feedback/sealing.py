@@ -136,7 +136,11 @@ class Sealer:
         key = self._vault.key(holder)
         if key is None or (since is not None and self._vault.is_erased(owner, since)):
             return None
-        return self._closed(key, _of_file(owner), texts)
+        return self.seal_texts_with(tenant, user, texts, key)
+
+    def seal_texts_with(self, tenant: str, user: str, texts: list[Any], key: UserKey) -> str:
+        """Texts of a user for a file, sealed with a key of `keys`; `open_texts` opens them."""
+        return self._closed(key, _of_file(f"{tenant}/{user}"), texts)
 
     def _closed(self, key: UserKey, bound_to: bytes, texts: object) -> str:
         plain = zlib.compress(orjson.dumps(texts, default=_plain), level=1)

@@ -182,21 +182,30 @@ class OpenAIJudge(PairJudge):
     def prefers(self, messages: Messages, first: str, second: str) -> float:
         """See `PairJudge.prefers`."""
         listed = "\n".join(f"- {principle}" for principle in self.principles)
-        conversation = shown([{"role": str(m["role"]), "content": _text(m.get("content"))} for m in messages])
-        question = _QUESTION.format(conversation=conversation, first=first, second=second)
+        question = _QUESTION.format(conversation=in_words(messages), first=first, second=second)
+        told = _INSTRUCTION.format(principles=listed)
+        return _chance(self.chat(told, question, self.settings.max_tokens, logprobs=True))
+
+    def chat(
+        self, instruction: str, question: str, max_tokens: int, *, logprobs: bool = False
+    ) -> Mapping[str, Any]:
+        """The server's choice of an answer, greedily. Raises `CannotJudge` and `JudgeAway`.
+
+        logprobs: those of its tokens are wanted, where the server gives any.
+        """
         body = {
             "model": self.settings.model,
             "messages": [
-                {"role": "system", "content": _INSTRUCTION.format(principles=listed)},
+                {"role": "system", "content": instruction},
                 {"role": "user", "content": question},
             ],
             "temperature": 0,
-            "max_tokens": self.settings.max_tokens,
+            "max_tokens": max_tokens,
         }
-        return _chance(self._ask(body))
+        return self._ask(body, logprobs=logprobs)
 
-    def _ask(self, body: dict[str, Any]) -> Mapping[str, Any]:
-        asked_logprobs = self._asks_logprobs
+    def _ask(self, body: dict[str, Any], *, logprobs: bool) -> Mapping[str, Any]:
+        asked_logprobs = logprobs and self._asks_logprobs
         answer = self._post(body | _LOGPROBS if asked_logprobs else body)
         if asked_logprobs and answer.status_code in _REFUSALS:
             answer = self._post(body)
@@ -217,6 +226,11 @@ class OpenAIJudge(PairJudge):
             return self._http.post("/chat/completions", json=body)
         except httpx.HTTPError as error:
             raise JudgeAway(f"{self.settings.url} does not answer: {error}") from error
+
+
+def in_words(messages: Messages) -> str:
+    """A conversation as a judge reads it."""
+    return shown([{"role": str(m["role"]), "content": _text(m.get("content"))} for m in messages])
 
 
 def _text(content: object) -> str:

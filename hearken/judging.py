@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
 from feedback.files import replace_durably
@@ -36,8 +37,9 @@ REFUSED, ALONE = "the judge cannot judge them", "the other answer did not come i
 
 @dataclass(slots=True)
 class Progress:
-    """What became of the pairs: judged, and skipped by reason."""
+    """What became of the pairs: judged, and skipped by reason. what: what is counted."""
 
+    what: str = "pairs judged"
     judged: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -51,7 +53,7 @@ class Progress:
 
     def lines(self) -> list[str]:
         """For people."""
-        told = [f"{self.judged} pairs judged"]
+        told = [f"{self.judged} {self.what}"]
         return told + [f"{count} skipped: {why}" for why, count in self.skipped.most_common()]
 
 
@@ -192,12 +194,21 @@ def run(settings: JudgeSettings, *, once: bool) -> int:
         signer = Signer(load_secret(settings.data / "secret"))
         state = settings.data / f"judge-{signer.sign('judge', settings.name)[:8]}.json"
         judging = Judging(log, open_sealer(settings.data), signer, judge, state)
-        return _follow(judging, stop, once=once)
+        return follow(judging, stop, logger, once=once)
     finally:
         log.close()
 
 
-def _follow(judging: Judging, stop: threading.Event, *, once: bool) -> int:
+class Worker(Protocol):
+    """What works off a log. `turn`: as `Judging.turn`."""
+
+    progress: Progress
+
+    def turn(self, wait_seconds: float) -> int: ...
+
+
+def follow(judging: Worker, stop: threading.Event, logger: logging.Logger, *, once: bool) -> int:
+    """Work until told to stop, or with `once` up to the log's end; the exit status."""
     told = 0
     while not stop.is_set():
         try:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +17,7 @@ from serve.entrance import Entrance
 from serve.errors import json_response
 from serve.feedback_tokens import HEADER, Tokens
 from serve.generation import Route
+from serve.preferences_api import Preferences
 from serve.privacy import Privacy
 from serve.requests import ChatRequest
 from serve.streaming import EventStream, while_present
@@ -41,6 +43,7 @@ class Answering:
         self,
         entrance: Entrance,
         privacy: Privacy,
+        preferences: Preferences,
         chat: Chat,
         tokens: Tokens,
         max_body_bytes: int,
@@ -48,6 +51,7 @@ class Answering:
     ) -> None:
         self._entrance = entrance
         self._privacy = privacy
+        self._preferences = preferences
         self._chat = chat
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
@@ -63,7 +67,8 @@ class Answering:
         self, incoming: Incoming, asked: ChatRequest, make_door: Callable[[str, Json], Door] = ChatDoor
     ) -> Response:
         """The answer, streamed or whole. `make_door`: of the completion's id and its feedback token."""
-        route = await self._route(incoming, asked)
+        user, asked = await self.for_user(incoming, asked)
+        route = await self._chat.route(asked, user, incoming.caller, incoming.since)
         _show_operator(incoming, route)
         door = make_door(route.completion_id, self.token(incoming, route.user, route.completion_id))
         if asked.stream:
@@ -79,20 +84,20 @@ class Answering:
         async with while_present(incoming.request.receive):
             return await self._chat.tokenized(question, asked, route)
 
-    async def user(self, incoming: Incoming, asked: ChatRequest) -> str:
-        """The pseudonym of the user to be answered. Raises BadRequest for what they may not see, 429."""
+    async def for_user(self, incoming: Incoming, asked: ChatRequest) -> tuple[str, ChatRequest]:
+        """The pseudonym of the user to be answered, and the request under what that user asked for; one that
+        names no user is as it was. Raises BadRequest for what they may not see, 429."""
         check_blind(asked, incoming.caller)
-        return await self._entrance.user(incoming.request, incoming.caller, asked.user)
+        user = await self._entrance.user(incoming.request, incoming.caller, asked.user)
+        if not (asked.user and asked.wants_preferences):
+            return user, asked
+        return user, replace(asked, preferences=await self._preferences.of(incoming.caller.tenant, user))
 
     def token(self, incoming: Incoming, user: str, *ids: str) -> dict[str, object]:
         """The token to vote on answers with: in a header of the answer, and for its body."""
         token, expires_at = self._tokens.issue(incoming.caller, user, list(ids), time.time(), incoming.since)
         visit_of(incoming.request.scope).headers[HEADER] = token
         return {"feedback_token": token, "feedback_token_expires_at": expires_at}
-
-    async def _route(self, incoming: Incoming, asked: ChatRequest) -> Route:
-        user = await self.user(incoming, asked)
-        return await self._chat.route(asked, user, incoming.caller, incoming.since)
 
 
 def _show_operator(incoming: Incoming, route: Route) -> None:

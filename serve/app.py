@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from feedback.ids import Signer
 from feedback.log import EventLog
@@ -29,6 +29,7 @@ from serve.models_api import ModelsApi
 from serve.observing import Observe
 from serve.openapi import openapi_route
 from serve.page_routes import page_routes
+from serve.preferences_routes import PreferencesRoutes
 from serve.protocol import Edge
 from serve.receipt_api import ReceiptApi
 from serve.releases_api import ReleasesApi
@@ -69,13 +70,15 @@ def create_app(
         gate.access, background, model.fleet, model.follower, records.sealer, events, relay_lag, metrics
     )
     limit, entrance = settings.max_body_bytes, gate.entrance
-    routes = [
+    users = Users(signer, records.sealer, records.recorder, records.receipts, stored, records.lists, entrance)
+    routes: list[BaseRoute] = [
         *_answers(settings, signer, gate, records, model),
         *StoredApi(records.answers, entrance, limit).routes,
         *_votes(settings, signer, shared, gate, records),
         import_route(imports, entrance),
         *ReleasesApi(events, shared, records.receipts, entrance, gate.addresses, limit).routes,
-        *Users(signer, records.sealer, records.recorder, records.receipts, stored, entrance).routes,
+        *PreferencesRoutes(records.preferences, users, entrance, records.privacy, limit).routes,
+        *users.routes,
         *ModelsApi(gate.access, settings.model_name, settings.max_model_len, settings.suggestions).routes,
         openapi_route(settings.model_name),
         *health.routes,
@@ -105,8 +108,9 @@ def _answers(
     """The routes that answer with generated text."""
     name, limit = settings.model_name, settings.max_body_bytes
     check = partial(check_chat, model_name=name, default_max_tokens=settings.default_max_tokens)
+    alive = settings.keep_alive_seconds
     answering = Answering(
-        gate.entrance, records.privacy, model.chat, gate.tokens, limit, settings.keep_alive_seconds
+        gate.entrance, records.privacy, records.preferences, model.chat, gate.tokens, limit, alive
     )
     stored = StoredResponses(records.answers)
     return [
@@ -129,6 +133,7 @@ def _votes(
         records.receipts,
         settings.feedback_reasons or REASONS,
         gate.senders.take_votes,
+        records.preferences,
     )
     routes = FeedbackRoutes(
         gate.senders,

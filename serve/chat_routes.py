@@ -72,7 +72,7 @@ class ChatRoutes:
         return json_response(await self._answering.tokenized(incoming, question, asked))
 
     async def _compare(self, incoming: Incoming, asked: ChatRequest) -> tuple[Comparison, dict[str, object]]:
-        user = await self._answering.user(incoming, asked)
+        user, asked = await self._answering.for_user(incoming, asked)
         async with while_present(incoming.request.receive):
             compared = await self._comparisons.compare(asked, user, incoming.caller, incoming.since)
         return compared, self._answering.token(incoming, user, compared.a["id"], compared.b["id"])

@@ -59,6 +59,11 @@ class TextRequest(ChatRequest, frozen=True):
         return False
 
     @property
+    def wants_preferences(self) -> bool:
+        """A text has no message of its user in which they could stand."""
+        return False
+
+    @property
     def only_echoes(self) -> bool:
         """Whether nothing is to be sampled: the logprobs of the prompt are what is wanted."""
         return self.sampling.max_tokens == 0

@@ -1,6 +1,7 @@
 """Exceptions of handlers and of the framework as answers, in the shape of the route's API."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -53,7 +54,7 @@ def _methods(request: Request) -> set[str]:
     return found
 
 
-HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     ApiError: _on_api_error,
     HTTPException: _on_http_exception,
     ClientDisconnect: _on_client_gone,

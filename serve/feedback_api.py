@@ -17,7 +17,9 @@ from feedback.vault_keys import VaultUnavailable
 from serve import batches
 from serve.bodies import parse_object
 from serve.errors import ApiError, BadRequest, NotFound, Unavailable
+from serve.from_now_on import Wish, refuse_in_batch, wish_of
 from serve.idempotency import Claim, Idempotency, Reply, check_header
+from serve.preferences_api import Preferences
 from serve.privacy import Privacy
 from serve.receipts import Receipts
 from serve.recording import Recorder
@@ -47,6 +49,7 @@ class Ballot:
 
     sent: Any  # a line (bytes) until it is parsed, a `Thumb` or JSON
     vote: Vote | None = None
+    wish: Wish | None = None  # what is to hold for its user from now on
     event: Json | None = None  # to be logged, not sealed yet; None for what is not
     since: int = 0  # when it began (see `Voter`)
     claim: Claim | None = None
@@ -68,6 +71,7 @@ class FeedbackApi:
         receipts: Receipts,
         reasons: tuple[str, ...],
         take_votes: Callable[[Sender, int], Awaitable[None]],
+        preferences: Preferences,
     ) -> None:
         self._signer = signer
         self._voters = voters
@@ -77,6 +81,7 @@ class FeedbackApi:
         self._receipts = receipts
         self._reasons = frozenset(reasons)
         self._take_votes = take_votes  # counts so many against the sender's quota, or raises
+        self._preferences = preferences
 
     async def post(self, posted: Posted) -> Reply:
         """Take one vote (202) or a batch of them (207 with an answer for each, in order).
@@ -91,6 +96,8 @@ class FeedbackApi:
         ballot = Ballot(thumb_of(posted.raw) or parse_object(posted.raw))
         await self._take_votes(posted.sender, 1)
         vote = self._check(ballot, posted, self._rules(posted.sender))
+        if vote.from_now_on:
+            ballot.wish = wish_of(vote, posted.sender)
         key, raw = posted.key, posted.raw
         if vote.key is not None and not vote.dry_run:
             if key is not None and key != vote.key:
@@ -104,8 +111,12 @@ class FeedbackApi:
         return await self._idempotency.once(posted.sender.scope, key, raw, partial(self._one, ballot))
 
     async def _one(self, ballot: Ballot) -> Reply:
-        await self._log([ballot])
         assert ballot.answer is not None
+        if ballot.wish is not None and ballot.event is not None:
+            # Before the vote, which can be sent again when it fails: what is remembered twice is there once.
+            await self._preferences.add(ballot.wish, ballot.since)
+            ballot.answer["remembered"] = True
+        await self._log([ballot])
         return Reply(ballot.status, ballot.answer)
 
     # ---- batches
@@ -142,7 +153,8 @@ class FeedbackApi:
     def _check_or_refuse(self, ballot: Ballot, posted: Posted, rules: Rules) -> None:
         try:
             ballot.sent = batches.parsed(ballot.sent)
-            self._check(ballot, posted, rules)
+            if self._check(ballot, posted, rules).from_now_on:
+                refuse_in_batch()
         except ApiError as error:
             ballot.error = error
 

@@ -82,6 +82,7 @@ _COMMON: Schema = {
         "description": "Unix seconds, or ISO 8601 with its offset: at most 90 days ago, 5 minutes ahead.",
     },
     "dry_run": {"type": "boolean"},
+    "from_now_on": {"type": "boolean", "description": "The comment is one of the user's preferences, too."},
     "idempotency_key": _text(255),
     "token": _text(4096, description="A feedback token, in place of a key."),
 }
@@ -185,7 +186,7 @@ VOTE: Schema = {
 _ACCEPTED: Schema = {
     "type": "object",
     "required": ["id", "status"],
-    "properties": {"id": {"type": "string"}, "status": {"const": "accepted"}},
+    "properties": {"id": {"type": "string"}, "status": {"const": "accepted"}, "remembered": {"const": True}},
 }
 _RESULT: Schema = {
     "type": "object",
@@ -224,6 +225,7 @@ _RECEIPT: Schema = {
         "targets": {"type": "array", "items": {"type": "object"}},
         "updates": {"type": "array", "items": {"type": "object"}},
         "policies": {"type": "array", "items": {"type": "object"}},
+        "comment": {"type": ["object", "null"], "description": "What became of the vote's words."},
     },
 }
 _PAGE: Schema = {

@@ -175,7 +175,7 @@ class Generation:
             role=route.role,
             comparison_id=route.comparison_id,
             table_epoch=route.epoch,
-            messages=self.asked.messages,
+            messages=self.asked.prompted,
             prompt_token_ids=self.transcript.prompt_token_ids,
             choices=self.transcript.choices(self.unfinished),
             sampling=sampling,

@@ -90,7 +90,7 @@ MESSAGE: Schema = record(
     metadata=or_null(record([], user_id=USER)),
     mcp_servers=or_null(list_of(FREE) | {"maxItems": 0}),
     container=NULL,
-    hearken=or_null(record([], consent=or_null(FLAG))),
+    hearken=or_null(record([], consent=or_null(FLAG), preferences=or_null(FLAG))),
 )
 
 _INSTEAD = {

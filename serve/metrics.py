@@ -110,6 +110,11 @@ class Metrics:
             "Turns whose conversation could not be looked up or remembered, as the store was away",
             registry=r,
         )
+        self.preferences_unavailable = Counter(
+            "hearken_preferences_unavailable_total",
+            "Chats answered without their user's preferences, which could not be read",
+            registry=r,
+        )
         self.keys_stale = Gauge(
             "hearken_keys_stale",
             "1 while the key file cannot be used and older keys are in force",

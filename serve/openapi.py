@@ -14,6 +14,7 @@ from serve.errors import json_response
 from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
 from serve.import_openapi import IMPORT_PATHS, IMPORT_SCHEMAS
 from serve.openapi_words import answered, named, operation, post
+from serve.preferences_openapi import PREFERENCE_PATHS, PREFERENCE_SCHEMAS
 from serve.releases_openapi import RELEASE_PATHS, RELEASE_SCHEMAS
 from serve.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
 from serve.response_schemas import RESPONSES
@@ -28,6 +29,7 @@ _BY: Json = {
     "schema": {"type": "string", "enum": ["name", "pseudonym"]},
 }
 _NAME: Json = {"type": "string", "minLength": 1}
+_SCHEMAS = RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS
 
 
 def openapi_route(model_name: str) -> Route:
@@ -105,6 +107,7 @@ def document(model_name: str) -> Json:
             **FEEDBACK_PATHS,
             **IMPORT_PATHS,
             **RELEASE_PATHS,
+            **PREFERENCE_PATHS,
             "/v1/models": {"get": operation("listModels", "The one model", "ModelList", [])},
             "/v1/models/{model}": {
                 "parameters": [
@@ -126,7 +129,7 @@ def document(model_name: str) -> Json:
             "/readyz": {"get": _health("Whether an engine can serve everyone")},
         },
         "components": {
-            "schemas": RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS,
+            "schemas": _SCHEMAS | PREFERENCE_SCHEMAS,
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},

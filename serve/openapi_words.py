@@ -11,7 +11,8 @@ _WORDS = {
     401: "No API key, or one that is not in force.",
     403: "The key does not have the scope that is needed.",
     404: "There is no such thing.",
-    409: "It is the name of one user and the pseudonym of another; `by` says which is meant.",
+    409: "It is the name of one user and the pseudonym of another; `by` says which is meant. Or the user was "
+    "erased while the request was under way.",
     413: "The body is too large.",
     415: "The body does not say that it is JSON.",
     421: "The Host header is no name of this service.",
@@ -59,6 +60,11 @@ def operation(
         "responses": {"200": answered("The answer.", answer), **_errors(*errors)},
     }
     return made if parameters is None else made | {"parameters": parameters}
+
+
+def with_body(operation: Json, body: Json) -> Json:
+    """The operation, with a body of JSON."""
+    return operation | {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}
 
 
 def answered(description: str, schema: str) -> Json:

@@ -10,7 +10,7 @@ from feedback.events import Choice, Completion
 from feedback.ids import Signer
 from feedback.redaction import Redactor, redact_all
 from feedback.sealing import Keys, Sealer
-from feedback.vault_keys import VaultUnavailable
+from feedback.vault_keys import UserKey, VaultUnavailable
 from serve.stored import Stored
 
 Json = dict[str, Any]
@@ -80,6 +80,18 @@ class Privacy:
                 known = wanted.get(owner)
                 wanted[owner] = since if known is None else min(since, known)
         return await asyncio.wrap_future(self._sealer.keys(wanted)) if wanted else {}
+
+    async def key(self, tenant: str, user: str, since: int) -> UserKey | None:
+        """The key for what began at an instant; None when the user was erased since.
+
+        Raises VaultUnavailable.
+        """
+        owner = f"{tenant}/{user}"
+        return (await asyncio.wrap_future(self._sealer.keys({owner: since})))[owner]
+
+    def text(self, text: str) -> str:
+        """What may be kept of a text, to be sealed."""
+        return text if self._redact is None else self._redact(text)
 
     def sealed_vote(self, vote: Json, keys: Keys) -> Json:
         """The JSON of the event to log. `keys`: as `keys` gave them, of this vote and others."""

@@ -2,6 +2,7 @@
 
 import time
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,7 +14,7 @@ from serve.access import Access
 from serve.caller import Caller
 from serve.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable, json_response
 from serve.receipt_store import Row
-from serve.receipts import Receipts, retraction
+from serve.receipts import Receipts
 from serve.recording import Recorder
 from serve.routing import at
 from serve.senders import Senders
@@ -127,3 +128,24 @@ def _may_see(vote: Row, sender: Sender) -> bool:
 
 def _unavailable(message: str) -> ApiError:
     return Unavailable(message, code="log_unavailable")
+
+
+def retraction(vote: Row, revision: int, at: float) -> tuple[bytes, str]:
+    """The event that takes a vote back, and the key under which the vote lies in the log."""
+    event = {
+        "schema_version": 1,
+        "event_id": vote["id"],
+        "at": at,
+        "tenant": vote["tenant"],
+        "revision": max(revision, vote["revision"] + 1),
+        "rater": vote["rater"],
+        "key_id": vote["key_id"],
+        "kind": "retraction",
+        "retracts": vote["kind"],
+        "targets": [target.model_dump(exclude_none=True) for target in vote["targets"]],
+        "value": 0.5,
+        "label": "retracted",
+        "source": vote["source"],
+        "metadata": {},
+    }
+    return orjson.dumps(event), vote["rater"]

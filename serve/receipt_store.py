@@ -21,58 +21,26 @@ from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, UPDATES, Target
 from feedback.log import Record
 from feedback.sqlite_file import connect
 from feedback.usage import parse as parse_usage
+from serve.receipt_layout import LAYOUT, STEPS
 
 log = logging.getLogger(__name__)
 
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
 _SWEEP_EVERY = 50_000  # records
-_LAYOUT = 5  # a file of another layout is folded anew, but one of 2 to 4 is taken on
 _BUSY_SECONDS = 5.0
-
-_SCHEMA = """
-CREATE TABLE place (topic TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE votes (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, rater TEXT NOT NULL,
-    kind TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL, first_at REAL NOT NULL,
-    at REAL NOT NULL, revisions INTEGER NOT NULL, retracted INTEGER NOT NULL, targets BLOB NOT NULL);
-CREATE TABLE uses (
-    id TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER, revision INTEGER NOT NULL, state TEXT NOT NULL,
-    PRIMARY KEY (id, since)) WITHOUT ROWID;
-CREATE INDEX uses_by_update ON uses (state, since);
-CREATE TABLE updates (number INTEGER PRIMARY KEY, at REAL NOT NULL);
-CREATE TABLE completions (
-    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, version TEXT NOT NULL, arm TEXT NOT NULL, role TEXT NOT NULL,
-    prompt_hash TEXT, choices INTEGER NOT NULL, at REAL NOT NULL, external_id TEXT, episode_id TEXT,
-    user TEXT NOT NULL);
-CREATE INDEX by_user ON completions (tenant, user);
-CREATE INDEX by_external ON completions (tenant, external_id) WHERE external_id IS NOT NULL;
-CREATE INDEX by_episode ON completions (tenant, episode_id) WHERE episode_id IS NOT NULL;
-CREATE TABLE versions (
-    version TEXT PRIMARY KEY, updates INTEGER, at REAL NOT NULL,
-    status TEXT NOT NULL, status_at REAL NOT NULL);
-CREATE TABLE live (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT NOT NULL, number INTEGER NOT NULL);
-"""
-_NEW_IN_3 = """
-ALTER TABLE votes ADD COLUMN key_id TEXT NOT NULL DEFAULT '';
-ALTER TABLE versions ADD COLUMN parent TEXT;
-CREATE INDEX by_rater ON votes (tenant, rater, kind)
-"""
-_NEW_IN_4 = "ALTER TABLE live ADD COLUMN fence INTEGER NOT NULL DEFAULT 0"
-_NEW_IN_5 = "CREATE INDEX by_time ON votes (first_at)"
-_PARTS = {0: _SCHEMA, 2: _NEW_IN_3, 3: _NEW_IN_4, 4: _NEW_IN_5}
-_STEPS = {old: [part for at, part in _PARTS.items() if at >= old] for old in (*_PARTS, _LAYOUT)}
-"""What makes a file of each layout one of the newest."""
 
 # A retraction is a revision too; what it takes back keeps its kind and targets.
 _VOTE = """
 INSERT INTO votes
-    (id, tenant, rater, kind, source, revision, first_at, at, revisions, retracted, targets, key_id)
-VALUES (:id, :tenant, :rater, :kind, :source, :revision, :at, :at, 1, :retracted, :targets, :key_id)
+    (id, tenant, rater, kind, source, revision, first_at, at, revisions, retracted, targets, key_id, refused)
+VALUES
+    (:id, :tenant, :rater, :kind, :source, :revision, :at, :at, 1, :retracted, :targets, :key_id, :refused)
 ON CONFLICT (id) DO UPDATE SET
     revisions = revisions + 1, first_at = min(first_at, excluded.first_at), kind = excluded.kind,
     source = excluded.source, revision = excluded.revision, at = excluded.at,
-    retracted = excluded.retracted, targets = excluded.targets, key_id = excluded.key_id
+    retracted = excluded.retracted, targets = excluded.targets, key_id = excluded.key_id,
+    refused = excluded.refused
 WHERE excluded.revision > revision
 """
 _COMPLETION = """
@@ -284,12 +252,12 @@ def _ready(db: sqlite3.Connection) -> sqlite3.Connection:
     """An open file with its tables. Raises DatabaseError when it is of another layout."""
     with _transaction(db):
         (layout,) = db.execute("PRAGMA user_version").fetchone()
-        if layout not in _STEPS:
+        if layout not in STEPS:
             db.close()
-            raise sqlite3.DatabaseError(f"layout {layout}, {_LAYOUT} is needed")
-        for statement in ";".join(_STEPS[layout]).split(";"):
+            raise sqlite3.DatabaseError(f"layout {layout}, {LAYOUT} is needed")
+        for statement in ";".join(STEPS[layout]).split(";"):
             db.execute(statement)
-        db.execute(f"PRAGMA user_version = {_LAYOUT}")
+        db.execute(f"PRAGMA user_version = {LAYOUT}")
     return db
 
 
@@ -328,6 +296,7 @@ def _vote_row(event: Row) -> Row:
         "retracted": retracted,
         "targets": orjson.dumps(event["targets"]),
         "key_id": str(event.get("key_id", "")),
+        "refused": event.get("refused"),
     }
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from feedback.revisions import REFUSED
+
 Row = dict[str, Any]
 
 _REASONS = {
@@ -59,6 +61,15 @@ def standing(vote: Row, uses: Sequence[Row], versions: Sequence[Row]) -> Standin
     policy = _best(versions)
     status, reason = _status(vote, uses, policy)
     return Standing(status, reason, policy, reason or _sentence(vote, status, policy))
+
+
+def standing_of_comment(made: Row, uses: Sequence[Row], versions: Sequence[Row]) -> Standing:
+    """What became of a comment, by what was made of it; uses, versions: of that."""
+    if made["refused"]:
+        why = f"Nothing is learned from it: {REFUSED.get(made['refused'], 'the reason is not known here')}."
+        return Standing("refused", why, None, why)
+    came = standing(made, uses, versions)
+    return came._replace(sentence=f"The answer was revised as the comment asks. {came.sentence}")
 
 
 def in_force(version: Row) -> bool:

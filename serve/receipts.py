@@ -17,8 +17,9 @@ import orjson
 
 from feedback.events import Feedback, Target
 from feedback.log import Entry, EventLog, LogError, LogUnavailable, reached
+from feedback.revisions import revision_id
 from serve.receipt_store import TOPICS, ReceiptStore, Row
-from serve.receipt_words import in_force, standing
+from serve.receipt_words import Standing, in_force, standing, standing_of_comment
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,7 @@ class Receipts:
             "targets": list(event.targets),
             "answers": [[] for _ in event.targets],
             "key_id": event.key_id,
+            "refused": None,
         }
 
     async def receipt(self, vote: Row, *, operator: bool) -> Json:
@@ -169,12 +171,11 @@ class Receipts:
         return await asyncio.to_thread(self._receipt, vote, operator)
 
     def _receipt(self, vote: Row, operator: bool) -> Json:
-        uses = self.store.uses(vote["id"])
-        versions: list[Row] = []
-        for use in uses:
-            if use["state"] == "training":
-                versions += self.store.versions(use["since"], use["until"], _VERSIONS)
+        uses, versions = self._used(vote)
         came = standing(vote, uses, versions)
+        comment = self._commented(vote)
+        if vote["kind"] == "comment" and comment is not None and not vote["retracted"]:
+            came = comment
         return {
             "id": vote["id"],
             "object": "feedback.receipt",
@@ -192,7 +193,22 @@ class Receipts:
             ],
             "updates": [_use(use, vote["revision"]) for use in uses],
             "policies": [_policy(row) for row in _named(versions)],
+            "comment": None if comment is None else {"status": comment.status, "sentence": comment.sentence},
         }
+
+    def _used(self, vote: Row) -> tuple[list[Row], list[Row]]:
+        """What updates did with a vote, and the versions that it shaped, each oldest first."""
+        uses = self.store.uses(vote["id"])
+        versions: list[Row] = []
+        for use in uses:
+            if use["state"] == "training":
+                versions += self.store.versions(use["since"], use["until"], _VERSIONS)
+        return uses, versions
+
+    def _commented(self, vote: Row) -> Standing | None:
+        """What became of a vote's words, None where nothing did, or not yet."""
+        made = self.store.vote(revision_id(vote["tenant"], vote["rater"], vote["id"]))
+        return None if made is None else standing_of_comment(made, *self._used(made))
 
     async def shaped(self, version: str, tenant: str | None, after: str, limit: int) -> Json | None:
         """The votes that shaped a version, one page of them; None when there is no such version."""
@@ -285,24 +301,3 @@ def _use(use: Row, revision: int) -> Json:
         "at": use["at"],
         "superseded": use["revision"] < revision,
     }
-
-
-def retraction(vote: Row, revision: int, at: float) -> tuple[bytes, str]:
-    """The event that takes a vote back, and the key under which the vote lies in the log."""
-    event = {
-        "schema_version": 1,
-        "event_id": vote["id"],
-        "at": at,
-        "tenant": vote["tenant"],
-        "revision": max(revision, vote["revision"] + 1),
-        "rater": vote["rater"],
-        "key_id": vote["key_id"],
-        "kind": "retraction",
-        "retracts": vote["kind"],
-        "targets": [target.model_dump(exclude_none=True) for target in vote["targets"]],
-        "value": 0.5,
-        "label": "retracted",
-        "source": vote["source"],
-        "metadata": {},
-    }
-    return orjson.dumps(event), vote["rater"]

@@ -11,6 +11,7 @@ from serve.affinity import of_chat
 from serve.errors import BadRequest, NotFound
 from serve.grammars import check_grammars
 from serve.naming import names_of
+from serve.preferences import with_preferences
 from serve.request_schemas import CHAT, MAX_USER_CHARS
 from serve.schema import check
 from serve.upstream import CHAT_PATH
@@ -64,6 +65,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     external_id: str | None = None  # the team's own names for the completion and the conversation
     episode_id: str | None = None
     consent: bool | None = None  # to keep the texts and learn from them; None: what the tenant's default is
+    preferences: tuple[str, ...] = ()  # what its user asked for in every answer
     id_prefix: str = PREFIX  # of the answer's id
     kept_with: dict[str, Any] | None = None  # what a stored answer has besides; None: what a chat's has
 
@@ -79,6 +81,16 @@ class ChatRequest(msgspec.Struct, frozen=True):
     def messages(self) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = self.body["messages"]
         return messages
+
+    @property
+    def prompted(self) -> list[dict[str, Any]]:
+        """The messages that the engine gets: the client's, under its user's preferences."""
+        return with_preferences(self.messages, self.preferences)
+
+    @property
+    def wants_preferences(self) -> bool:
+        """Whether its user's preferences are to count: they do unless the request says otherwise."""
+        return (self.body.get("hearken") or {}).get("preferences") is not False
 
     @property
     def copies(self) -> int:
@@ -164,6 +176,8 @@ def upstream_body(
 def passed_on(asked: ChatRequest, version: str, cache_salt: str, seed: int | None) -> dict[str, Any]:
     """The fields of a request that vLLM gets, asking a policy version for its tokens' ids."""
     passed = {key: value for key, value in asked.body.items() if key not in _NOT_PASSED}
+    if asked.preferences:
+        passed["messages"] = asked.prompted
     passed["model"] = version
     passed["cache_salt"] = cache_salt
     passed["return_token_ids"] = True

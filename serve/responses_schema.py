@@ -88,7 +88,7 @@ RESPONSE: Schema = record(
     conversation=NULL,
     prompt=NULL,
     context_management=NULL,
-    hearken=or_null(record([], consent=or_null(FLAG))),
+    hearken=or_null(record([], consent=or_null(FLAG), preferences=or_null(FLAG))),
 )
 
 _INSTEAD = {

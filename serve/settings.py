@@ -107,6 +107,10 @@ class GatewaySettings:
         "newest answers of each tenant by which its conversations are recognised, some 250 bytes each; the "
         "oldest are forgotten first",
     ] = 200_000
+    preference_entries: Annotated[
+        int, "sentences that a user may ask for in every answer (docs/privacy.md); 0: none are kept or used"
+    ] = 10
+    preference_chars: Annotated[int, "characters that each of these sentences may have"] = 200
     suggestions: Annotated[
         tuple[str, ...], "questions that the chat page offers; `hearken up` has some that suit its model"
     ] = ()
@@ -166,6 +170,8 @@ class GatewaySettings:
             )
         if self.conversation_answers < 1:
             raise ValueError(f"conversation_answers is {self.conversation_answers}; it must be at least 1")
+        if self.preference_entries < 0 or self.preference_chars < 1:
+            raise ValueError("preference_entries must be 0 (none) or more, preference_chars at least 1")
         if self.retention_days < 0:
             raise ValueError(f"retention_days is {self.retention_days}; it must be 0 (for ever) or more")
         if self.stored_days <= 0:
@@ -177,6 +183,11 @@ class GatewaySettings:
                 raise ValueError(f"feedback reason {reason!r} must have 1 to 64 printable characters")
         if self.drain_seconds < 0:
             raise ValueError(f"drain_seconds is {self.drain_seconds}; it must be 0 or more")
+
+    @property
+    def preference_bounds(self) -> tuple[int, int]:
+        """Entries that a user may have, and characters of an entry."""
+        return self.preference_entries, self.preference_chars
 
     @property
     def key_file(self) -> Path:

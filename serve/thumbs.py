@@ -90,4 +90,4 @@ def _vote(thumb: Thumb, rules: Rules) -> Vote | None:
         event["comment"] = thumb.comment
     places = [(completion_id, choice)]
     user, key, token = thumb.user or None, thumb.idempotency_key or None, thumb.token or None
-    return Vote("thumbs", "thumbs", places, event, user, key, token, bool(thumb.dry_run))
+    return Vote("thumbs", "thumbs", places, event, user, key, token, bool(thumb.dry_run), from_now_on=False)

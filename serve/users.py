@@ -18,6 +18,7 @@ from feedback.vault_keys import KeyState
 from serve.entrance import Entrance
 from serve.errors import BadRequest, Conflict, NotFound, Unavailable, json_response
 from serve.generation import Json
+from serve.preference_store import PreferenceStore
 from serve.receipts import Receipts
 from serve.recording import Recorder
 from serve.routing import at
@@ -42,13 +43,15 @@ class Kept:
     pseudonym: str
     key: KeyState
     stored: int
+    preferences: int
     events: Json
 
     @property
     def is_known(self) -> bool:
         """Whether anything was ever written of them."""
         had_key = self.key.has_key or self.key.erased_at is not None
-        return had_key or self.stored > 0 or bool(self.events["completions"] or self.events["votes"])
+        kept = self.stored + self.preferences > 0
+        return had_key or kept or bool(self.events["completions"] or self.events["votes"])
 
 
 class Users:
@@ -61,10 +64,12 @@ class Users:
         recorder: Recorder,
         receipts: Receipts,
         stored: StoredCompletions,
+        preferences: PreferenceStore,
         entrance: Entrance,
     ) -> None:
         self._entrance = entrance
         self._stored = stored
+        self._preferences = preferences
         self._receipts = receipts
         self._signer = signer
         self._sealer = sealer
@@ -100,8 +105,10 @@ class Users:
             names = await self._pseudonyms(_named(request), request.query_params, tenant)
             had_texts = await asyncio.to_thread(self._sealer.erase, tenant, *names)
             stored = [await asyncio.to_thread(self._stored.erase, tenant, name) for name in names]
+            preferences = [await asyncio.to_thread(self._preferences.erase, tenant, name) for name in names]
             kept = [await self._kept(tenant, name) for name in names]
-            known = [each.pseudonym for each, gone in zip(kept, stored, strict=True) if each.is_known or gone]
+            gone = [sum(counts) for counts in zip(stored, preferences, strict=True)]
+            known = [each.pseudonym for each, had in zip(kept, gone, strict=True) if each.is_known or had]
             for name in known:
                 await self._recorder.note(entry(Erasure.of(tenant, name)))
             shaped, descended = await self._receipts.shaped_by(tenant, known)
@@ -114,6 +121,7 @@ class Users:
             "deleted": bool(known),
             "had_texts": had_texts,
             "stored_completions": sum(stored),
+            "preferences": sum(preferences),
             "policy_versions": shaped,  # that were trained on the user before
             "descendants": descended,  # that began from one of these
         }
@@ -150,7 +158,8 @@ class Users:
     async def _kept(self, tenant: str, pseudonym: str) -> Kept:
         key = await asyncio.to_thread(self._sealer.state, tenant, pseudonym)
         stored = await asyncio.to_thread(self._stored.count, tenant, pseudonym)
-        return Kept(pseudonym, key, stored, await self._receipts.about(tenant, pseudonym))
+        preferences = await asyncio.to_thread(self._preferences.count, tenant, pseudonym)
+        return Kept(pseudonym, key, stored, preferences, await self._receipts.about(tenant, pseudonym))
 
 
 def _named(request: Request) -> str:
@@ -179,6 +188,7 @@ def _shown(kept: list[Kept]) -> Json:
         "completions": _together(completions),
         "votes": {**_together(list(votes.values())), "kinds": votes},
         "stored_completions": sum(each.stored for each in known),
+        "preferences": sum(each.preferences for each in known),
     }
 
 

@@ -47,20 +47,10 @@ FUTURE_SECONDS = 300.0  # how far a client's clock may be ahead
 PAST_SECONDS = 90 * 24 * 3600.0
 
 _COMMON = frozenset(
-    [
-        "kind",
-        "user",
-        "metadata",
-        "reasons",
-        "tags",
-        "comment",
-        "source",
-        "weight",
-        "occurred_at",
-        "dry_run",
-        "idempotency_key",
-        "token",
-    ]
+    (
+        *("kind", "user", "metadata", "reasons", "tags", "comment"),
+        *("source", "weight", "occurred_at", "dry_run", "from_now_on", "idempotency_key", "token"),
+    )
 )
 _ONE = frozenset({"completion_id", "choice", "external_id", "targets"})
 _WHOLE = _ONE | {"episode_id"}
@@ -106,6 +96,7 @@ class Vote(msgspec.Struct):
     key: str | None
     token: str | None
     dry_run: bool
+    from_now_on: bool  # its comment is to be one of the user's preferences
 
     @property
     def completion_ids(self) -> list[str]:
@@ -144,6 +135,7 @@ def parse_vote(body: object, rules: Rules) -> Vote:
         fields.string(body, "idempotency_key", MAX_KEY_CHARS),
         fields.string(body, "token", MAX_TOKEN_CHARS),
         fields.flag(body, "dry_run"),
+        fields.flag(body, "from_now_on"),
     )
 
 

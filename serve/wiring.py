@@ -21,6 +21,8 @@ from serve.leases import Leases
 from serve.marks import open_marks
 from serve.metering import Metering
 from serve.metrics import Metrics
+from serve.preference_store import PreferenceStore
+from serve.preferences_api import Preferences
 from serve.privacy import Privacy
 from serve.receipt_store import ReceiptStore
 from serve.receipts import Receipts
@@ -74,6 +76,8 @@ class Records:
     recorder: Recorder
     receipts: Receipts
     answers: StoredAnswers
+    lists: PreferenceStore
+    preferences: Preferences
 
 
 def open_records(
@@ -89,7 +93,10 @@ def open_records(
     privacy = Privacy(signer, sealer, load_redactor(settings.redact))
     recorder = Recorder(events, privacy, metrics, gate.metering.charge)
     receipts = Receipts(events, ReceiptStore(settings.data / "receipts.db"))
-    return Records(sealer, privacy, recorder, receipts, StoredAnswers(stored, privacy))
+    lists = PreferenceStore(settings.data / "vault", sealer)
+    preferences = Preferences(signer, privacy, lists, settings.preference_bounds, metrics)
+    answers = StoredAnswers(stored, privacy)
+    return Records(sealer, privacy, recorder, receipts, answers, lists, preferences)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,13 @@ JUDGE = {
     "--name": "judge.name",
 }
 
+REVISE = {
+    **_SERVICE,
+    "--url": "revise.url",
+    "--model": "revise.model",
+    "--key-file": "revise.key_file",
+}
+
 
 def _gateway(arguments: argparse.Namespace) -> int:
     from hearken import flags, roles
@@ -82,14 +89,20 @@ def _learner(arguments: argparse.Namespace) -> int:
     return roles.run_learner(flags.configured(arguments, LEARNER))
 
 
-def _add_judge(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--once", action="store_true", help="judge what is in the log now, and end")
+def _add_once(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--once", action="store_true", help="work off what is in the log now, and end")
 
 
 def _judge(arguments: argparse.Namespace) -> int:
     from hearken import flags, roles
 
     return roles.run_judge(flags.configured(arguments, JUDGE), once=arguments.once)
+
+
+def _revise(arguments: argparse.Namespace) -> int:
+    from hearken import flags, roles
+
+    return roles.run_reviser(flags.configured(arguments, REVISE), once=arguments.once)
 
 
 COMMANDS = (
@@ -101,5 +114,6 @@ COMMANDS = (
         CONTROLLER,
     ),
     Command("learner", "run the learner: reward model, PPO and candidates", _learner, LEARNER),
-    Command("judge", "let a model vote on the pairs of answers in the log", _judge, JUDGE, _add_judge),
+    Command("judge", "let a model vote on the pairs of answers in the log", _judge, JUDGE, _add_once),
+    Command("revise", "let a model revise answers as comments ask", _revise, REVISE, _add_once),
 )

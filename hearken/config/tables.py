@@ -17,7 +17,7 @@ class Tables:
     """
 
     classes: Mapping[str, type]
-    roles: tuple[str, ...] = ("gateway", "controller", "learner", "sft", "judge")
+    roles: tuple[str, ...] = ("gateway", "controller", "learner", "sft", "judge", "revise")
     renamed: Mapping[str, str] = field(default_factory=lambda: {"learner.engine": "service.engines"})
 
     @functools.cached_property
@@ -47,6 +47,7 @@ def tables() -> Tables:
     """Those of hearken."""
     from deploy.settings import ControllerSettings
     from hearken.ai_judge import JudgeSettings
+    from hearken.reviser import ReviseSettings
     from hearken.settings import DemoSettings, EngineSettings, ServiceSettings
     from learner.settings import FineTuningSettings, LearnerSettings
     from serve.settings import GatewaySettings
@@ -61,5 +62,6 @@ def tables() -> Tables:
             "demo": DemoSettings,
             "sft": FineTuningSettings,
             "judge": JudgeSettings,
+            "revise": ReviseSettings,
         }
     )

@@ -26,6 +26,10 @@ export function post(path, body, signal, more = {}) {
   return request(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
+export function put(path, body) {
+  return request(path, { method: "PUT", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+}
+
 export function remove(path) {
   return request(path, { method: "DELETE", headers: {} });
 }

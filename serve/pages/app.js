@@ -6,6 +6,7 @@ import { copyButton } from "./copying.js";
 import { announce, byId, element, icon, iconButton, randomName } from "./dom.js";
 import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
 import { show } from "./markdown.js";
+import { offerPreferences } from "./preferences.js";
 import { did, shown } from "./signals.js";
 import "./theme.js";
 import { thumbs, Vote } from "./votes.js";
@@ -407,6 +408,7 @@ byId("mode-compare").addEventListener("click", () => setMode(true));
 whenKeyEnds(() => askForKey("Your key is no longer accepted. Enter another one to go on.", enter));
 refreshSend();
 restore();
+offerPreferences(state.user);
 
 // Questions that suit the model, as whoever runs the service set them.
 function suggest(questions) {

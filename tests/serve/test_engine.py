@@ -214,3 +214,21 @@ def test_a_default_limit_ends_an_answer_and_leaves_long_prompts_alone(engine: En
         words = (context - 10 - counted("")) // word
         usage = gateway.chat(" ".join(["kettle"] * words), ignore_eos=True).raise_for_status().json()["usage"]
         assert usage["completion_tokens"] == context - usage["prompt_tokens"] < 40
+
+
+def test_the_log_has_the_prompt_with_what_its_user_asked_for(real: Gateway, engine: Engine) -> None:
+    wish = {"entries": ["Answer in two sentences at most."]}
+    real.http.put("/v1/users/ada/preferences", json=wish).raise_for_status()
+    asked = {"model": "hearken", "messages": MESSAGES, "max_tokens": 12}
+    without, under = (
+        real.completion(real.http.post("/v1/chat/completions", json=asked | more).json()["id"])
+        for more in ({"user": "bob"}, {"user": "ada"})
+    )
+    real.http.delete("/v1/users/ada/preferences").raise_for_status()
+    for event in (without, under):
+        told = {"model": "hearken", "messages": event.messages}
+        assert event.prompt_token_ids == real.http.post("/tokenize", json=told).json()["tokens"]
+        assert_exact(event, engine)
+    assert without.messages == MESSAGES
+    assert "two sentences" in under.messages[0]["content"]
+    assert len(under.prompt_token_ids) > len(without.prompt_token_ids)

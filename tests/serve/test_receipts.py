@@ -13,9 +13,10 @@ from deploy.releases import Candidate, Decision
 from deploy.releases import entry as release_entry
 from deploy.stages import Outcome, ReleaseState, Stage
 from deploy.table import RoutingTable
-from feedback.events import RELEASES
+from feedback.events import FEEDBACK, RELEASES, Feedback
 from feedback.ids import Signer
 from feedback.log import Entry, EventLog
+from feedback.revisions import revision_id
 from feedback.sqlite_log import SqliteLog
 from feedback.usage import State, usage_events
 from feedback.usage import entry as usage_entry
@@ -135,6 +136,34 @@ def test_votes_that_teach_nothing_say_why(gateway: Gateway) -> None:
     assert "not learn" in str(receipt(gateway, comment, "kept")["reason"])
     assert "measure" in str(receipt(gateway, other, "judging")["reason"])
     assert "no choice 7" in str(receipt(gateway, beyond, "discarded")["reason"])
+
+
+def revise(gateway: Gateway, vote: Feedback, **said: object) -> str:
+    """Log what a reviser made of a vote's words, as `hearken revise` does; its id."""
+    event_id = revision_id(vote.tenant, vote.rater, vote.event_id)
+    changes = {"event_id": event_id, "revision": vote.revision + 1, "revises": vote.event_id, "text": None}
+    made = vote.model_copy(update=changes | {"source": "app", **said})
+    gateway.log.append([Entry(FEEDBACK, vote.rater, made.model_dump_json().encode())]).result()
+    return event_id
+
+
+def test_a_comment_says_what_became_of_it(gateway: Gateway) -> None:
+    completion_id = gateway.chat().json()["id"]
+    comment = post(gateway, {"kind": "comment", "completion_id": completion_id, "text": "Too long."})
+    down = post(gateway, thumbs(completion_id, value="down", comment="Too long."))
+    assert receipt(gateway, comment)["comment"] is None
+    said, vote = gateway.votes()
+    refused = {"kind": "retraction", "retracts": "correction", "label": "retracted", "refused": "brought_in"}
+    revise(gateway, said, **refused)
+    told = receipt(gateway, comment, "refused")
+    assert "only the comment says" in str(told["sentence"])
+    assert told["comment"] == {"status": "refused", "sentence": told["sentence"]}
+    made = revise(gateway, vote, kind="correction", label="corrected")
+    update(gateway.log, 1, (made, vote.revision + 1, "training"), (down, vote.revision, "training"))
+    told = receipt(gateway, down, "used")
+    assert str(told["sentence"]).startswith("Your thumb taught")
+    assert told["comment"]["status"] == "used"  # type: ignore[index]
+    assert "revised as the comment asks. Your correction taught" in str(told["comment"])
 
 
 def test_a_signal_says_whether_it_teaches(gateway: Gateway) -> None:
@@ -402,7 +431,8 @@ def test_a_file_of_before_decisions_had_a_fence_is_gone_on_with(tmp_path: Path) 
     assert store.fold([record(vote)], {}, {"feedback/0": 1})
     store.close()
     with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
-        db.executescript("ALTER TABLE live DROP COLUMN fence; DROP INDEX by_time; PRAGMA user_version = 3")
+        db.executescript("ALTER TABLE live DROP COLUMN fence; ALTER TABLE votes DROP COLUMN refused")
+        db.executescript("DROP INDEX by_time; PRAGMA user_version = 3")
     log = SqliteLog(tmp_path / "log.db")
     releases = Releases(log)
     releases.decide("promoted", "policy-1-0123abcd", live="policy-1-0123abcd", fence=3)
@@ -432,4 +462,18 @@ def test_a_file_of_before_votes_had_a_key_is_gone_on_with(tmp_path: Path) -> Non
     found = store.vote(new.event_id)
     assert found is not None
     assert found["key_id"] == "key-1"
+    store.close()
+
+
+def test_a_file_of_before_comments_were_revised_is_gone_on_with(tmp_path: Path) -> None:
+    store = ReceiptStore(tmp_path / "receipts.db")
+    old = thumb("chatcmpl-1", 1.0, 1)
+    assert store.fold([record(old)], {}, {"feedback/0": 1})
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
+        db.executescript("ALTER TABLE votes DROP COLUMN refused; DROP INDEX by_time; PRAGMA user_version = 4")
+    store = ReceiptStore(tmp_path / "receipts.db")
+    found = store.vote(old.event_id)
+    assert found is not None
+    assert found["refused"] is None
     store.close()

@@ -78,6 +78,7 @@ def test_a_misspelt_name_is_not_found_and_nothing_is_claimed(gateway: Gateway) -
             "deleted": False,
             "had_texts": False,
             "stored_completions": 0,
+            "preferences": 0,
             "policy_versions": [],
             "descendants": [],
         }
