@@ -88,6 +88,7 @@ from serve.streaming import EventStream, while_present
 from serve.tensorzero import translate
 from serve.tokenizing import PATH as TOKENIZE_PATH
 from serve.tokenizing import parse_tokenize, question_of
+from serve.tracing import Tracing
 from serve.upstream import Upstream
 from serve.users import Users
 from serve.visit import visit_of
@@ -143,13 +144,14 @@ def create_app(
     stored: StoredCompletions,
     relay_lag: RelayLag | None = None,
     import_command: Sequence[str] | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The gateway on a log, its stores and a signer, which stay the caller's to close.
 
     `relay_lag` tells how many events wait for Kafka and the age of the oldest in seconds. `import_command`
-    starts the process in which imports are worked off; without it there are none.
+    starts the process in which imports are worked off; without it there are none. `tracing` is told of chats.
     """
-    gateway = Gateway(settings, events, shared, signer, stored, relay_lag, import_command)
+    gateway = Gateway(settings, events, shared, signer, stored, relay_lag, import_command, tracing)
     app = FastAPI(
         lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -211,6 +213,7 @@ class Gateway:
         stored: StoredCompletions,
         relay_lag: RelayLag | None,
         import_command: Sequence[str] | None,
+        tracing: Tracing | None,
     ) -> None:
         self.metrics = Metrics()
         self._background: list[asyncio.Task[None]] = []
@@ -230,7 +233,7 @@ class Gateway:
         self._metering = Metering(_windows(settings, self.metrics), self.metrics)
         self._sealer = sealer = open_sealer(settings.data)
         self._privacy = privacy = Privacy(signer, sealer, load_redactor(settings.redact))
-        self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge)
+        self._recorder = Recorder(events, privacy, self.metrics, self._metering.charge, tracing)
         self._leases = Leases(shared, settings.conversation_seconds)
         self._stored = StoredApi(stored, privacy)
         self._responses = StoredResponses(self._stored)

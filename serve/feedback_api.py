@@ -98,7 +98,7 @@ class FeedbackApi:
 
     async def _one(self, event: Json, since: int) -> Reply:
         entries = await self._entries([(self._privacy.vote(event), since)])
-        await self._append(entries, Counter({(event["kind"], event["label"]): 1}))
+        await self._append(entries, [event])
         return Reply(202, {"id": event["event_id"], "status": "accepted"})
 
     # ---- batches
@@ -114,8 +114,7 @@ class FeedbackApi:
             await self._claim(items, raw_items, sender)
             kept = [(item.event, item.since) for item in items if item.event is not None]
             if kept:
-                counts = Counter((event["kind"], event["label"]) for event, _ in kept)
-                await self._append(await self._entries(kept), counts)
+                await self._append(await self._entries(kept), [event for event, _ in kept])
         except BaseException:
             await asyncio.shield(self._settle(items, done=False))
             raise
@@ -209,12 +208,14 @@ class FeedbackApi:
             ]
         return entries
 
-    async def _append(self, entries: list[Entry], counts: Counter[tuple[str, str]]) -> None:
+    async def _append(self, entries: list[Entry], events: list[Json]) -> None:
+        counts = Counter((event["kind"], event["label"]) for event in events)
         try:
             await self._recorder.votes(entries, counts)
         except LogUnavailable as error:
             raise _log_away() from error
         self._receipts.took(entries)
+        self._recorder.traced(events)
 
 
 _NOT_SHOWN = ("at", "revision", "event_id", "key_id")
