@@ -109,8 +109,8 @@ class Hearken:
         http_client: httpx.Client | None = None,
     ) -> None:
         self._url, self._headers = access(base_url, api_key)
-        self._own = None if http_client is not None else httpx.Client()
-        self._http = http_client or self._own or httpx.Client()
+        self._http = http_client or httpx.Client()
+        self._is_own = http_client is None
         self._retries = retries
         self._timeout = timeout
 
@@ -124,8 +124,8 @@ class Hearken:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._own is not None:
-            self._own.close()
+        if self._is_own:
+            self._http.close()
 
     def feedback(
         self, answer: object, *, choice: int | None = None, user: str | None = None
@@ -207,8 +207,8 @@ class AsyncHearken:
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         self._url, self._headers = access(base_url, api_key)
-        self._own = None if http_client is not None else httpx.AsyncClient()
-        self._http = http_client or self._own or httpx.AsyncClient()
+        self._http = http_client or httpx.AsyncClient()
+        self._is_own = http_client is None
         self._retries = retries
         self._timeout = timeout
 
@@ -222,8 +222,8 @@ class AsyncHearken:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._own is not None:
-            await self._own.aclose()
+        if self._is_own:
+            await self._http.aclose()
 
     def feedback(
         self, answer: object, *, choice: int | None = None, user: str | None = None

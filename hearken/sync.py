@@ -99,9 +99,9 @@ def look(settings: SyncSettings, reading: Reading, client: Hearken, state: SyncS
             "--accept-removals",
             code=1,
         )
-    _take_back(found, client, state)
-    sent = _send(found, reading.url, client, state, skipped)
     state.keep(found.seen)
+    _take_back(found, client, state)
+    sent = _send(found, client, state, skipped)
     state.forget_before(now - LONGEST_SECONDS)
     return Looked(sent, len(given) - found.older - len(found.send), len(found.back), skipped)
 
@@ -141,12 +141,12 @@ def _take_back(found: Plan, client: Hearken, state: SyncState) -> None:
         state.keep([replace(sent, vote="", digest="", revision=sent.revision + 1, missed=0)])
 
 
-def _send(found: Plan, origin: str, client: Hearken, state: SyncState, skipped: Counter[str]) -> int:
+def _send(found: Plan, client: Hearken, state: SyncState, skipped: Counter[str]) -> int:
     """Send votes, a request's worth at a time, and remember each that was taken. How many were."""
     count = 0
     for start in range(0, len(found.send), MOST_VOTES):
         piece = found.send[start : start + MOST_VOTES]
-        votes = [{**one.vote, "idempotency_key": _key(origin, one, known)} for one, known in piece]
+        votes = [{**one.vote, "idempotency_key": _key(state.nonce, one, known)} for one, known in piece]
         kept = []
         for (one, known), result in zip(piece, client.send_many(votes), strict=True):
             if "error" in result:
@@ -159,10 +159,10 @@ def _send(found: Plan, origin: str, client: Hearken, state: SyncState, skipped: 
     return count
 
 
-def _key(origin: str, one: Given, known: Sent | None) -> str:
+def _key(nonce: str, one: Given, known: Sent | None) -> str:
     """The idempotency key of a change: the same when it is sent again, another for every other change."""
     revision = 0 if known is None else known.revision
-    said = f"{origin}\0{one.slot}\0{revision}\0{one.digest}"
+    said = f"{nonce}\0{one.slot}\0{revision}\0{one.digest}"
     return "sync-" + hashlib.sha256(said.encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ looks in a row missed it.
 """
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -15,7 +16,7 @@ from feedback.sqlite_file import connect
 from hearken.errors import UsageError
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS origin (url TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS origin (url TEXT NOT NULL, nonce TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS slots (
     slot TEXT PRIMARY KEY, item TEXT NOT NULL, at REAL NOT NULL, digest TEXT NOT NULL, vote TEXT NOT NULL,
     revision INTEGER NOT NULL, missed INTEGER NOT NULL
@@ -44,7 +45,10 @@ class Sent:
 
 
 class SyncState:
-    """The file; every change is durable when its method returns."""
+    """The file; every change is durable when its method returns.
+
+    nonce: its own; a new file's idempotency keys are new, for what was said before is not known to it.
+    """
 
     def __init__(self, path: Path, origin: str) -> None:
         """Open it, or make it. origin: where the votes come from.
@@ -54,17 +58,19 @@ class SyncState:
         try:
             self._db = connect(path, synchronous="FULL", busy_seconds=5.0)
             self._db.executescript(_TABLES)
-            found = self._db.execute("SELECT url FROM origin").fetchone()
+            found = self._db.execute("SELECT url, nonce FROM origin").fetchone()
             if found is None:
-                self._db.execute("INSERT INTO origin VALUES (?)", (origin,))
+                found = (origin, secrets.token_hex(8))
+                self._db.execute("INSERT INTO origin VALUES (?, ?)", found)
         except (sqlite3.Error, OSError) as error:
             raise UsageError(f"{path} cannot be a sync's memory: {error}; name another --state") from error
-        if found is not None and found[0] != origin:
+        if found[0] != origin:
             self._db.close()
             raise UsageError(
                 f"{path} remembers what was taken from {found[0]}, and not from {origin}; give each a "
                 "--state of its own"
             )
+        self.nonce: str = found[1]
 
     def close(self) -> None:
         """Let go of the file."""

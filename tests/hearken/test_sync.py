@@ -2,6 +2,9 @@
 
 import base64
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -187,6 +190,55 @@ def test_thumbs_of_open_webui_come_once_and_follow_changes(
     changed = gateway.votes()[2:]
     assert [vote.label for vote in changed] == ["down", "up"]
     assert {vote.event_id for vote in changed} == {first[0].event_id}
+
+
+def test_a_memory_that_lags_behind_repeats_nothing(
+    tmp_path: Path, elsewhere: Elsewhere, gateway: Gateway
+) -> None:
+    file = tmp_path / "state/open-webui.db"
+    sync(tmp_path, "open-webui")
+    before = file.read_bytes()
+    elsewhere.webui[0]["data"]["rating"] = -1
+    sync(tmp_path, "open-webui")
+    file.write_bytes(before)  # as if the command had been killed before it noted what it sent
+    sync(tmp_path, "open-webui")
+    assert [vote.label for vote in gateway.votes()] == ["up", "down", "down"]
+    elsewhere.webui[0]["data"]["rating"] = 1
+    file.unlink()  # what it knew is lost: then all is said again, as it is now
+    sync(tmp_path, "open-webui")
+    assert [vote.label for vote in gateway.votes()[3:]] == ["up", "down"]
+    assert len({vote.event_id for vote in gateway.votes()}) == 2
+
+
+def test_what_was_missed_once_and_comes_back_changed_is_sent_once(
+    tmp_path: Path, elsewhere: Elsewhere, gateway: Gateway
+) -> None:
+    sync(tmp_path, "open-webui")
+    row = elsewhere.webui.pop(0)
+    sync(tmp_path, "open-webui")
+    row["data"]["rating"] = -1
+    elsewhere.webui.append(row)
+    for _ in range(3):
+        sync(tmp_path, "open-webui")
+    assert [vote.label for vote in gateway.votes()] == ["up", "down", "down"]
+
+
+def test_with_every_it_looks_again_also_after_a_failure(
+    tmp_path: Path, elsewhere: Elsewhere, gateway: Gateway
+) -> None:
+    command = [sys.executable, "-m", "hearken", "sync", "open-webui", "--every", "1s", "--state"]
+    with subprocess.Popen(
+        [*command, tmp_path / "state.db"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stderr is not None
+        eventually(lambda: len(gateway.votes()) == 2, "the first look")
+        elsewhere.broken = 503
+        assert "the next look is in 1 s" in process.stderr.readline()
+        elsewhere.webui[0]["data"]["rating"] = -1
+        elsewhere.broken = None
+        eventually(lambda: len(gateway.votes()) == 3, "a look after the failure")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
 
 
 def test_what_is_removed_there_is_taken_back_here(
