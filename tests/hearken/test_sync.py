@@ -183,9 +183,9 @@ def test_thumbs_of_open_webui_come_once_and_follow_changes(
     assert "0 votes sent, 0 taken back, 2 unchanged" in capsys.readouterr().out
     assert len(gateway.votes()) == 2
 
-    elsewhere.webui[0]["data"] = {"rating": -1}
+    original, elsewhere.webui[0]["data"] = elsewhere.webui[0]["data"], {"rating": -1}
     assert sync(tmp_path, "open-webui") == 0
-    elsewhere.webui[0]["data"] = {"rating": 1}
+    elsewhere.webui[0]["data"] = original
     assert sync(tmp_path, "open-webui") == 0
     changed = gateway.votes()[2:]
     assert [vote.label for vote in changed] == ["down", "up"]
