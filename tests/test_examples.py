@@ -61,7 +61,7 @@ def test_a_products_thumb_is_a_vote_of_its_user_on_the_answer(gateway: Gateway) 
     assert (vote.kind, vote.label) == ("thumbs", "down")
     assert vote.rater == answer.user == gateway.signer.pseudonym("default", "ada")
     assert [target.completion_id for target in vote.targets] == [answer.completion_id]
-    assert vote.reasons == ("incomplete",)
+    assert vote.reasons == ["incomplete"]
     told = printed.splitlines()[-1].removeprefix(f"durable as {vote.event_id}. ")
     assert told in (NOT_SEEN, WAITS)
 
