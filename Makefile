@@ -1,9 +1,9 @@
-# make setup | setup-gpu | demo | demo-real | pictures | test | test-fast | test-faults | fuzz | lint | kafka | redis | lock
+# make setup | setup-gpu | demo | demo-real | pictures | site | test | test-fast | test-faults | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup setup-gpu demo demo-real pictures test test-fast test-faults fuzz lint tools kafka redis lock clean
+.PHONY: setup setup-gpu demo demo-real pictures site test test-fast test-faults fuzz lint tools kafka redis lock clean
 
 # .venv/gpu says that setup-gpu made .venv: from then on every target takes vLLM's build for CUDA.
 LOCK := $(if $(wildcard .venv/gpu),requirements-gpu.lock,requirements.lock)
@@ -39,6 +39,10 @@ pictures: setup
 	rm -rf build/pictures
 	$(BIN)/hearken demo --model smollm2 --minutes 20 --exit --data build/pictures --report build/pictures.json $(ARGS)
 	$(BIN)/python scripts/pictures.py build/pictures
+
+# docs/ as pages in build/site, which need nothing from elsewhere
+site: setup
+	$(BIN)/python -m mkdocs build --strict
 
 lint: setup
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ def main(data: Path, engine: str, port: int) -> None:
             window_seconds=0.5,
             voters_tolerance=0.5,
             holdback_min_seconds=0,
+            shadow_prompts=0,  # it would wait for chats
             drain_seconds=DRAIN_SECONDS,
             rung_users=8,
             guardrails=GuardrailLimits(min_users=8),  # 32 users at a time are few

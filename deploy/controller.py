@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from deploy import anchor, operators, release
@@ -24,16 +23,16 @@ from deploy.notices import Notices
 from deploy.observation import Observation
 from deploy.operators import Grounds, promotes
 from deploy.pinning import obstacle
-from deploy.quarantine import refusal
 from deploy.recorded import judging
 from deploy.registry import Registry
 from deploy.registry_errors import RegistryAway, RegistryError
 from deploy.releases import Basis, Candidate, Command, Decision, decision_of
-from deploy.running import seen, written
+from deploy.running import seen
 from deploy.settings import ControllerSettings
 from deploy.signing import sign, signing_key
 from deploy.stages import ReleaseState, Step
 from deploy.standing import StandingTest, same, standing_test
+from deploy.starting import Starting
 from deploy.tending import Tending
 from deploy.topic import Overtaken, Topic
 from deploy.versions import seq_of
@@ -87,6 +86,7 @@ class Controller:
         self._standing_judged_at = float("-inf")
         drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
         self._tending = Tending(fleet, drain, shared, metrics, self._decided)
+        self._starting = Starting(log, registry, fleet, settings, metrics.shadow)
         self._notices = Notices(shared)
 
     @property
@@ -117,6 +117,7 @@ class Controller:
         running = None if self._running is None else self._running.fold
         standing = None if self._standing is None else self._standing.fold
         self._metrics.show(self.leads, self._history.state, running, standing)
+        self._metrics.shadow.prompts.set(len(self._history.shadows.pairs))
         self._metrics.losses.show(self._log)
         self._metrics.registry_away.set(self._registry.away is not None or self._fleet.waits_for_files)
 
@@ -264,39 +265,11 @@ class Controller:
         self._decide(step, now, answers=candidate.event_id)
 
     def _start_next(self, now: float) -> None:
-        """Load and probe the waiting candidate on the engines, and only then name it in a table.
-
-        Raises `RegistryAway`, before anything is decided.
-        """
-        version = self.state.waiting
-        if version is None or not release.may_start(self.state, self._rules, now):
-            return
-        misfit = self._misfit(version)
-        if misfit is not None:
-            self._decide(release.refuse(self.state, version, misfit), now)
-            return
-        self._fleet.look()
-        standing = self._fleet.standing(version, self._fleet.prepare(version, now))
-        if standing.at_work:
-            return  # with a large adapter, for example
-        problem = refusal(standing, self.state.quarantined)
-        parity = self._fleet.parity_of(version)
-        if problem is not None:
-            self._decide(release.refuse(self.state, version, problem.sentence, problem.numbers), now)
-        elif parity is not None:  # None: no engine that answers proves it, it waits for one
-            cursor = self._log.end(TOPICS, wait_seconds=self._settings.poll_seconds)
-            length = self._registry.manifest(version, self.state.manifests.get(version)).gate.length_ratio
-            step = release.start(self.state, self._rules, now, cursor, parity, length)
-            rules = written(self._settings.evidence_rules)  # for who counts the evidence anew
-            self._decide(replace(step, numbers=step.numbers | rules), now)
-
-    def _misfit(self, version: str) -> str | None:
-        live, known = self.state.table.live, self.state.manifests
-        try:
-            live_manifest = None if live == BASE else self._registry.manifest(live, known.get(live))
-            return release.misfit(self._registry.manifest(version, known.get(version)), live, live_manifest)
-        except RegistryError as error:
-            return str(error)
+        """Bring the waiting candidate nearer to its first users. Raises `RegistryAway`, before anything is
+        decided."""
+        step = self._starting.due(self.state, self._history.shadows, now)
+        if step is not None:
+            self._decide(step, now)
 
     # -- the running release ----------------------------------------------------------------------------
 

@@ -98,12 +98,16 @@ def _problem(numbers: GateNumbers, limits: GateLimits) -> str | None:
             f"the win rate is {numbers.win_rate:.3f} and may be as low as {numbers.win_rate_low:.3f}; "
             f"it has to be above {limits.win_rate_low:.3f}"
         )
-    return _length_problem(numbers, limits) or _guard_problem(numbers)
+    return _length_problem(numbers, limits) or _veto(numbers) or _guard_problem(numbers)
+
+
+def _veto(numbers: GateNumbers) -> str | None:
+    return f"vetoed, {'; '.join(numbers.vetoes)}" if numbers.vetoes else None
 
 
 def _guard_problem(numbers: GateNumbers) -> str | None:
     refusing = [guard.sentence for guard in numbers.guards if guard.refuses]
-    return f"guarded against forgetting, {'; '.join(refusing)}" if refusing else None
+    return f"guards are against it, {'; '.join(refusing)}" if refusing else None
 
 
 def _length_problem(numbers: GateNumbers, limits: GateLimits) -> str | None:

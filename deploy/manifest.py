@@ -47,6 +47,7 @@ class GateNumbers(BaseModel):
     response_tokens: float = 0.0  # mean length of the candidate's answers
     response_tokens_live: float = 0.0
     guards: list[Guard] = Field(default_factory=list)  # none in manifests of before
+    vetoes: list[str] = Field(default_factory=list)  # of the user's own checks: which, and why
 
     @property
     def length_ratio(self) -> float | None:

@@ -9,6 +9,7 @@ from deploy.evidence import Reading
 from deploy.fleet import Fleet
 from deploy.observation import Observation
 from deploy.settings import ControllerSettings
+from deploy.shadow_metrics import ShadowMetrics
 from deploy.stages import Outcome, ReleaseState
 from deploy.standing import StandingTest
 from deploy.versions import seq_of
@@ -96,6 +97,7 @@ class ControllerMetrics:
             registry=self.registry,
         )
         self.losses = LossMetrics(self.registry)
+        self.shadow = ShadowMetrics(self.registry)
         for test in TESTS:
             self.bound.labels(test).set(settings.harm_bound if test == "harm" else settings.promote_bound)
         self.tolerance.set(settings.parity_tolerance_nats)

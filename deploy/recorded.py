@@ -14,7 +14,8 @@ from deploy.release import ReleaseRules
 from deploy.settings import ControllerSettings
 
 JUDGING = frozenset(
-    {"gate", "guardrails"} | {each.name for rules in (EvidenceRules, ReleaseRules) for each in fields(rules)}
+    {"gate", "guardrails", "answers"}
+    | {each.name for rules in (EvidenceRules, ReleaseRules) for each in fields(rules)}
 )
 """The names of the controller's settings that judge. The others say where things are, and may be secret."""
 

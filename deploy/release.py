@@ -46,6 +46,9 @@ class ReleaseRules:
     anchor_seconds: float
     promote_bound: float
     harm_bound: float
+    shadow_share: float = 0.0
+    shadow_prompts: int = 0  # 0: no shadow
+    shadow_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from deploy.shadowed import Shadowed, Shadows
 from deploy.stages import SETTLING, Action, Number, Outcome, ReleaseState, Stage, Step
 from deploy.table import RoutingTable
 from feedback.events import RELEASES, Event
@@ -147,7 +148,7 @@ def decision_of(
     )
 
 
-ReleaseEvent = Candidate | Command | Decision
+ReleaseEvent = Candidate | Command | Decision | Shadowed
 _EVENT: TypeAdapter[ReleaseEvent] = TypeAdapter(Annotated[ReleaseEvent, Field(discriminator="type")])
 
 
@@ -224,6 +225,7 @@ class History:
         self.reached = Reached()
         self.state: ReleaseState | None = None  # None before the first decision
         self.decisions: deque[Decision] = deque(maxlen=remembered)
+        self.shadows = Shadows()
         self._before = before
         self._newest: tuple[Decision, bytes | None] | None = None  # with the bytes of its record, where known
         self._answered: set[str] = set()
@@ -235,6 +237,9 @@ class History:
         value: the bytes of its record, which whoever decides next needs; without them they are taken to be
         those that this version would write. Repetitions change nothing.
         """
+        if isinstance(event, Shadowed):
+            self.shadows.take(event)
+            return False
         if not isinstance(event, Decision):
             if event.event_id not in self._answered:
                 self._open.setdefault(event.event_id, event)
@@ -242,6 +247,7 @@ class History:
         self.reached, counts = admit(self.reached, event)
         if counts:
             self.state = event.state
+            self.shadows.follow(event.state)
             self._newest = (event, value)
             if self._before is None or event.number < self._before:
                 self.decisions.append(event)

@@ -1,15 +1,15 @@
 """Judging releases again: the log, read once more by the settings that decisions recorded, gives the same.
 
 What an operator, an engine or a manifest decided does not follow from completions and votes, and is not
-judged again; what votes said when an operator promoted is.
+judged again; what votes said when an operator promoted is, and so is what came of a candidate's shadow.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deploy import anchor, release
+from deploy import anchor, release, shadow
 from deploy.evidence import Reading
 from deploy.evidence_reader import TOPICS
 from deploy.observation import Observation
@@ -18,6 +18,7 @@ from deploy.recorded import judging, settings_of
 from deploy.release import Known
 from deploy.releases import Decision, decision_of
 from deploy.settings import ControllerSettings
+from deploy.shadowed import Shadowed, Shadows
 from deploy.stages import Outcome, ReleaseState, Step
 from deploy.standing import StandingTest, begun, is_standing, standing_test
 from deploy.walking import Missing, NotKept, Walk, counted
@@ -60,11 +61,14 @@ def replayed(
 
     otherwise: the settings for decisions of before, which recorded none. Raises `LogError`.
     """
-    again, before = Again(log, otherwise, wait_seconds), ReleaseState()
-    for decision, _ in counted(log, wait_seconds):
+    again, before, shadows = Again(log, otherwise, wait_seconds), ReleaseState(), Shadows()
+    for decision, _ in counted(log, wait_seconds, shadows.take):
+        if shadow.is_judged(before, decision) and release_id in (None, decision.release_id):
+            yield again.judge_shadow(before, decision, shadows.pairs)
         if (is_judged(decision) or is_standing(decision)) and release_id in (None, decision.release_id):
             yield again.judge(before, decision)
         before = decision.state
+        shadows.follow(before)
 
 
 def audit(log: EventLog, settings: ControllerSettings) -> list[str]:
@@ -103,6 +107,21 @@ class Again:
         else:
             step = step_of(before, settings, fold.known(before, decision.cursor), decision)
         return compared(step, before, decision)
+
+    def judge_shadow(self, before: ReleaseState, decision: Decision, pairs: Sequence[Shadowed]) -> Replayed:
+        """Hold the answers of a shadow against live's again, by the settings of the decision after it."""
+        try:
+            settings = settings_of(decision.settings or self._otherwise)
+        except ValueError as error:
+            return Replayed(decision, "differs", f"its settings are none: {error}")
+        assert before.shadow is not None
+        found = shadow.judge(before.shadow, pairs, settings.answers, settings.guardrails)
+        then = {name: value for name, value in decision.numbers.items() if name.startswith(shadow.NUMBER)}
+        if (found.problem is not None) != (decision.outcome == "refused"):
+            return Replayed(decision, "differs", f"its shadow says {found.problem or 'nothing against it'}")
+        if _alike(then, found.numbers):
+            return Replayed(decision, "same")
+        return Replayed(decision, "differs", _difference("numbers", then, found.numbers))
 
     def _read(
         self,

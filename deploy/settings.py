@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from deploy.answer_guards import AnswerLimits
 from deploy.bucket_registry import COPIES
 from deploy.evidence import AWFUL, EvidenceRules
 from deploy.gate import GateLimits
@@ -93,6 +94,18 @@ class ControllerSettings:
         "shows late is found; each anchor_seconds other users; 0: nobody",
     ] = 0.05
     anchor_seconds: Annotated[float, "how long the anchor's users stay the same"] = 86400
+    shadow_share: Annotated[
+        float,
+        "the share of the prompts of users that a candidate answers as well before its first user; nobody "
+        "sees these answers",
+    ] = 0.1
+    shadow_prompts: Annotated[
+        int, "such prompts that a candidate is judged by before its first user; 0: it is not shadowed"
+    ] = 32
+    shadow_seconds: Annotated[
+        float,
+        "how long a candidate waits for them at most; with too few it goes on, and its decision says so",
+    ] = 600
     drain_seconds: Annotated[float, "how long an adapter stays loaded after its last use, at least"] = 600
     longest_answer_seconds: Annotated[
         float, "how long an adapter stays loaded where nobody knows which gateways still use it"
@@ -117,6 +130,9 @@ class ControllerSettings:
     webhook_patience_seconds: Annotated[
         float, "how long a decision is tried to be sent before it is given up, and counted"
     ] = 86400
+    answers: Annotated[AnswerLimits, "limits on a shadowed candidate's answers"] = field(
+        default_factory=AnswerLimits
+    )
     gate: Annotated[GateLimits, "limits on the offline comparison"] = field(default_factory=GateLimits)
     guardrails: Annotated[GuardrailLimits, "limits on the canary's service"] = field(
         default_factory=GuardrailLimits
@@ -132,6 +148,16 @@ class ControllerSettings:
             raise ValueError(f"holdback_weight is {self.holdback_weight}; it has to be in (0, 0.5]")
         if not 0 <= self.anchor_weight <= 0.5:
             raise ValueError(f"anchor_weight is {self.anchor_weight}; it has to be in [0, 0.5]")
+        if not 0 < self.shadow_share <= 1:
+            raise ValueError(
+                f"shadow_share is {self.shadow_share}; it has to be in (0, 1]; for no shadow "
+                "shadow_prompts is 0"
+            )
+        if self.shadow_prompts and self.shadow_prompts < self.answers.least:
+            raise ValueError(
+                f"shadow_prompts is {self.shadow_prompts}; at least answers.least, {self.answers.least}, are "
+                "needed to judge by, or 0 for no shadow"
+            )
         if self.holdback_min_seconds > self.holdback_max_seconds:
             raise ValueError(
                 f"holdback_min_seconds {self.holdback_min_seconds} exceeds "
@@ -140,7 +166,7 @@ class ControllerSettings:
         for name in (
             *("max_seconds", "window_seconds", "match_seconds", "poll_seconds"),
             *("parity_tolerance_nats", "parity_noise_nats", "webhook_patience_seconds"),
-            "anchor_seconds",
+            *("anchor_seconds", "shadow_seconds"),
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
@@ -211,6 +237,9 @@ class ControllerSettings:
             holdback_max_seconds=self.holdback_max_seconds,
             anchor_weight=self.anchor_weight,
             anchor_seconds=self.anchor_seconds,
+            shadow_share=self.shadow_share,
+            shadow_prompts=self.shadow_prompts,
+            shadow_seconds=self.shadow_seconds,
             promote_bound=self.promote_bound,
             harm_bound=self.harm_bound,
         )

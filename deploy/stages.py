@@ -41,6 +41,7 @@ Outcome = Literal[
     "restored",
     "rebased",
     "anchored",
+    "shadowed",
 ]
 Action = Literal["rollback", "promote", "pause", "resume", "freeze", "unfreeze", "pin", "unpin"]
 Number = float | int | str | None
@@ -52,6 +53,7 @@ _ANYWHERE: tuple[Outcome, ...] = (
 
 TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("idle", "begun"): "idle",
+    ("idle", "shadowed"): "idle",
     ("idle", "started"): "canary",
     ("idle", "rolled_back"): "idle",
     ("idle", "guardrail"): "idle",
@@ -66,6 +68,7 @@ TRANSITIONS: dict[tuple[Stage, Outcome], Stage] = {
     ("canary", "guardrail"): "idle",
     ("canary", "inconclusive"): "idle",
     ("canary", "rolled_back"): "idle",
+    ("holdback", "shadowed"): "holdback",
     ("holdback", "finished"): "idle",
     ("holdback", "harmful"): "idle",
     ("holdback", "guardrail"): "idle",
@@ -102,6 +105,27 @@ class Standing(BaseModel):
     cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when it began
 
 
+class Shadow(BaseModel):
+    """A candidate that answers prompts of users whom it does not serve (deploy/shadow.py).
+
+    number: of the service's shadows, from 1 on. live: whose answers users get. share: of their prompts;
+    prompts: how many are judged. The patterns are those that tell refusals and praise. length_foreseen: of
+    its answers over live's by the gate, None where that was not measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    number: int = Field(ge=1)
+    version: str
+    live: str
+    share: float
+    prompts: int
+    began_at: float
+    refusal_pattern: str
+    flattery_pattern: str
+    length_foreseen: float | None = None
+
+
 class ReleaseState(BaseModel):
     """All that the controller has to remember. Each decision carries it; the newest one is in force."""
 
@@ -123,6 +147,8 @@ class ReleaseState(BaseModel):
     length_foreseen: float | None = None  # answer length over live's by the gate; None: not measured
     cursor: dict[str, int] = Field(default_factory=dict)  # the log's position when this stage began
     standing: Standing | None = None  # the test of live against the anchor
+    shadow: Shadow | None = None  # of the candidate that waits
+    shadows: int = 0  # how many there were
 
     def scope(self) -> Scope:
         """The completions that are compared in this stage."""
@@ -152,9 +178,10 @@ def step(
     after = TRANSITIONS.get((state.stage, outcome))
     if after is None:
         raise IllegalTransition(f"{outcome!r} cannot happen in stage {state.stage!r}")
-    return Step(
-        outcome, version, state.model_copy(update={**changes, "stage": after}), sentence, numbers or {}
-    )
+    changed = state.model_copy(update={**changes, "stage": after})
+    if changed.shadow is not None and changed.shadow.version != changed.waiting:
+        changed = changed.model_copy(update={"shadow": None})  # it is over with the wait
+    return Step(outcome, version, changed, sentence, numbers or {})
 
 
 def picture() -> str:

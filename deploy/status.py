@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from deploy.releases import Decision, History
+from deploy.stages import Shadow
 from deploy.versions import seq_of
 
 if TYPE_CHECKING:  # it needs the evidence and so numpy, which no gateway loads
@@ -32,6 +33,7 @@ def summary(history: History, decisions: int = 5, found: "Running | None" = None
         "table_epoch": state.table.epoch,
         "since": state.entered_at,
         "waiting": state.waiting,
+        "shadow": None if state.shadow is None else _shadow(state.shadow, len(history.shadows.pairs)),
         "paused": state.paused,
         "frozen": state.frozen,
         "pinned": state.pinned,
@@ -41,6 +43,11 @@ def summary(history: History, decisions: int = 5, found: "Running | None" = None
         "unanswered": [event.event_id for event in [*history.commands, *history.candidates]],
         "decisions": [told(decision) for decision in recent],
     }
+
+
+def _shadow(shadow: Shadow, prompts: int) -> dict[str, Any]:
+    """The candidate that is shadowed, and how many prompts it has answered of those that it is judged by."""
+    return {"version": shadow.version, "since": shadow.began_at, "prompts": prompts, "of": shadow.prompts}
 
 
 def told(decision: Decision) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from feedback.log import EventLog
 from feedback.losses import place
 from feedback.replay import replay
 
-_KINDS = ("candidate", "command", "decision")
+_KINDS = ("candidate", "command", "decision", "shadowed")
 NOUNS = {FEEDBACK: "votes", COMPLETIONS: "completions"}
 
 

@@ -6,9 +6,10 @@ its owner left out, and a service deletes what is old.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from deploy.releases import Decision, Reached, admit, parse
+from deploy.shadowed import Shadowed
 from feedback.events import RELEASES
 from feedback.log import Cursor, EventLog, LogUnavailable, Record, reached
 from feedback.losses import place
@@ -20,15 +21,19 @@ LEAST = 100
 """Records read at once, where fewer are wanted: topics are not read evenly."""
 
 
-def counted(log: EventLog, wait_seconds: float) -> Iterator[tuple[Decision, bytes]]:
+def counted(
+    log: EventLog, wait_seconds: float, beside: Callable[[Shadowed], object] = lambda event: None
+) -> Iterator[tuple[Decision, bytes]]:
     """The decisions that count, oldest first, each with the bytes of its record; none is kept.
 
-    Raises as `read_history` does.
+    beside: is told of what shadows came to, in the same order. Raises as `read_history` does.
     """
     now = Reached()
     for records, _ in replay(log, [RELEASES], {}, wait_seconds):
         for record in records:
             event = parse(record.value)
+            if isinstance(event, Shadowed):
+                beside(event)
             if isinstance(event, Decision):
                 now, counts = admit(now, event)
                 if counts:

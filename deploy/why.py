@@ -8,7 +8,7 @@ from deploy.holds import holds
 from deploy.release import ReleaseRules
 from deploy.releases import History
 from deploy.running import Running
-from deploy.stages import ReleaseState, Stage
+from deploy.stages import ReleaseState, Shadow, Stage
 
 
 def why(state: ReleaseState | None, found: Running | None, rules: ReleaseRules, now: float) -> list[str]:
@@ -73,7 +73,19 @@ def _idle(state: ReleaseState, found: Running | None, rules: ReleaseRules, now: 
     then = (
         "" if held else ": its canary starts when an engine has loaded it and its logprobs are the trainer's"
     )
+    if state.shadow is not None:
+        return [f"{live} serves {whom}.", _shadow(state.shadow, rules, now)]
+    if not held and rules.shadow_prompts:
+        then += "; before it, it answers prompts of users whom it is not shown"
     return [f"{live} serves {whom}, and {waiting} waits{then}."]
+
+
+def _shadow(shadow: Shadow, rules: ReleaseRules, now: float) -> str:
+    left = span(rules.shadow_seconds - (now - shadow.began_at))
+    return (
+        f"{shadow.version} is shadowed: it answers {shadow.share:.0%} of the prompts of users as well, which "
+        f"nobody sees, and is judged by the first {shadow.prompts}, or by those that there are in {left}."
+    )
 
 
 def _anchor(state: ReleaseState) -> list[str]:
@@ -155,6 +167,8 @@ def _holdback_ends(state: ReleaseState, rules: ReleaseRules, spent: float) -> li
         return [f"That ends in {longest}, or for the next candidate in {least}."]
     if state.frozen:
         return [f"That ends in {longest}; {state.waiting} waits."]
+    if state.shadow is not None:
+        return [_shadow(state.shadow, rules, state.entered_at + spent)]
     return [f"{state.waiting} waits until it has lasted {least} more."]
 
 

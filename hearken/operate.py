@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from deploy import plain_words
 from deploy.guardrails import GuardrailLimits
 from deploy.releases import read_history
 from deploy.running import running
@@ -17,6 +18,7 @@ from feedback.opening import open_log
 from hearken.audit import read_ledger
 from hearken.checks import check_service
 from hearken.errors import UsageError
+from hearken.looking import learning
 from hearken.story import told
 from hearken.story_log import read_story
 from hearken.story_page import describe as story_lines
@@ -41,14 +43,17 @@ def status(
     as_json: bool = False,
     decisions: int = DECISIONS_SHOWN,
 ) -> int:
-    """Print which policies serve whom, how a release under way stands, and the last decisions.
+    """Print how learning goes in words, which policies serve whom, how a release under way stands, and the
+    last decisions.
 
     guardrails: as the service's file has them.
     """
     with reading(open_service_log(data, kafka)) as log:
         history = read_history(log, max(decisions, DECISIONS_READ), PATIENCE_SECONDS)
         told = summary(history, decisions, running(log, history, PATIENCE_SECONDS, guardrails))
-    print(json.dumps(told, indent=1) if as_json else "\n".join(describe(told)))
+        told["learning"] = learning(log, history, told, PATIENCE_SECONDS)
+    lines = [*plain_words.lines(told["learning"]), *describe(told)]
+    print(json.dumps(told, indent=1) if as_json else "\n".join(lines))
     return 0
 
 

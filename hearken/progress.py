@@ -45,7 +45,8 @@ def render(s: Snapshot) -> RenderableType:
     return Group(*rows)
 
 
-def _grid() -> Table:
+def titled_rows() -> Table:
+    """A table without lines: names, dim, and what there is to say of them."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", min_width=16)
     grid.add_column()
@@ -53,9 +54,9 @@ def _grid() -> Table:
 
 
 def _run(s: Snapshot) -> Panel:
-    grid = _grid()
+    grid = titled_rows()
     share = min(s.elapsed_seconds, s.total_seconds)
-    grid.add_row("time", _bar(share, s.total_seconds, f"{clock(share)} of {clock(s.total_seconds)}"))
+    grid.add_row("time", bar(share, s.total_seconds, f"{clock(share)} of {clock(s.total_seconds)}"))
     failed = s.chat_failures + s.feedback_failures
     grid.add_row("votes", f"{s.votes:,}")
     grid.add_row(
@@ -69,43 +70,44 @@ def _run(s: Snapshot) -> Panel:
 
 
 def _learning(s: Snapshot) -> Panel:
-    grid = _grid()
+    grid = titled_rows()
     grid.add_row("doing", s.phase or "starting")
     grid.add_row("labels used", f"{s.labels:,}")
     accuracy = number(s.reward_accuracy, ".0%")
     grid.add_row("reward model", f"{accuracy} of held-out votes predicted, {s.reward_updates} updates")
     budget = s.kl_budget_nats or math.inf
     text = f"{number(s.kl_nats, '.2f')} of {number(s.kl_budget_nats, '.1f')} nats, {s.ppo_steps} PPO steps"
-    grid.add_row("KL to base", _bar(s.kl_nats or 0.0, budget, text))
+    grid.add_row("KL to base", bar(s.kl_nats or 0.0, budget, text))
     return Panel(grid, title="learner", title_align="left")
 
 
 def _release(s: Snapshot) -> Panel:
-    grid = _grid()
+    grid = titled_rows()
     grid.add_row("live", Text(s.live, style="bold"))
     if s.stage != "idle":
         grid.add_row(s.stage, f"{s.canary} for {s.weight:.0%} of users, {s.pairs} paired users")
-        grid.add_row("evidence for", _evidence_bar(s.promote))
-        grid.add_row("evidence of harm", _evidence_bar(s.harm))
+        grid.add_row("evidence for", evidence_bar(s.promote))
+        grid.add_row("evidence of harm", evidence_bar(s.harm))
     return Panel(grid, title="release", title_align="left")
 
 
 def _sample(prompt: str, base: str, live: str) -> Panel:
-    grid = _grid()
+    grid = titled_rows()
     for name, text in (("question", prompt), ("base", base), ("live", live)):
         grid.add_row(name, Text(text.strip(), overflow="ellipsis"))
     return Panel(grid, title="the same question", title_align="left")
 
 
-def _evidence_bar(evidence: Evidence | None) -> RenderableType:
+def evidence_bar(evidence: Evidence | None) -> RenderableType:
     """On a log scale: evidence grows by factors."""
     if evidence is None:
         return "-"
     filled = max(0.0, math.log(max(evidence.value, 1e-12)))
-    return _bar(filled, math.log(evidence.bound), against(evidence))
+    return bar(filled, math.log(evidence.bound), against(evidence))
 
 
-def _bar(value: float, total: float, text: str) -> RenderableType:
+def bar(value: float, total: float, text: str) -> RenderableType:
+    """How much of a total there is, and a text; the text alone where the total is no bound."""
     grid = Table.grid(padding=(0, 1))
     if not (math.isfinite(total) and total > 0):
         return Text(text)

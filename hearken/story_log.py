@@ -15,7 +15,8 @@ from feedback import steps
 from feedback.events import BASE, FEEDBACK, RELEASES, UPDATES
 from feedback.log import Cursor, EventLog, Record
 from feedback.replay import replay
-from hearken.story import StepFold, Story, begins
+from feedback.step_series import StepFold
+from hearken.story import Story, begins
 
 ALL = 1_000_000
 """More decisions than a service makes in its life."""
@@ -85,7 +86,7 @@ def read_story(log: EventLog, since: float | None, patience_seconds: float) -> S
         for trial in trials:
             trial.feed(records)
 
-    cursors = [_votes_cursor(history, begin), *(trial.cursor for trial in trials)]
+    cursors = [votes_cursor(history, begin), *(trial.cursor for trial in trials)]
     _, complete = read_on(log, earliest(cursors), feed, patience_seconds)
     releases = [each.at for each in (*candidates.values(), *history.decisions)]
     return Story(
@@ -102,7 +103,7 @@ def read_story(log: EventLog, since: float | None, patience_seconds: float) -> S
     )
 
 
-def _votes_cursor(history: History, since: float) -> Cursor:
+def votes_cursor(history: History, since: float) -> Cursor:
     """Where no vote since a time lies before: how far votes were read for the last decision before it."""
     before: list[Decision] = [each for each in history.decisions if each.at <= since and each.cursor]
     return before[-1].cursor if before else {}

@@ -28,6 +28,7 @@ OUTCOMES: Mapping[str | None, str] = {
     "superseded": "a newer candidate took its place",
     "pinned": "pinned by an operator, or ended by a pin",
     "accepted": "waits for its canary",
+    "shadowed": "answers prompts of users in the shadow, before its canary",
     "started": "is in its canary",
     "raised": "is in its canary",
     "finished": "promoted, and its holdback is over",

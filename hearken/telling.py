@@ -36,6 +36,10 @@ def describe(told: Told) -> list[str]:
         lines.append(f"anchor      {told['anchor']} for {told['anchor_weight']:.0%} of users")
     if told["waiting"] is not None:
         lines.append(f"waiting     {told['waiting']}")
+    if (shadow := told["shadow"]) is not None:
+        lines.append(
+            f"shadow      {shadow['prompts']} of {shadow['of']} prompts since {local(shadow['since'])}"
+        )
     for engine in told["quarantined"]:
         lines.append(f"quarantine  {engine} cannot prove a version in use, and serves nobody with it")
     if told["paused"]:

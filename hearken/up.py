@@ -105,9 +105,10 @@ def _handed(settings: UpSettings, config: Config, model: Path) -> list[str]:
     for path, value in (
         ("learner.threads", engine.learner_threads()),
         ("gateway.max_model_len", config.get("engine.max_model_len").value),
+        ("gateway.default_max_tokens", config.get("gateway.default_max_tokens").value),
         ("gateway.suggestions", suggestions(settings.service.model)),
     ):
-        if config.asked(path) is None:
+        if value is not None and config.asked(path) is None:
             values[path] = value
     told = {path: value for path, value in values.items() if path.partition(".")[0] not in ("engine", "demo")}
     return [*(("--config", str(config.file)) if config.file else ()), *flags.written(told)]

@@ -54,18 +54,20 @@ def compare(
     budgets_nats: tuple[float, float],
     scale: float = 1.0,
     guards: Sequence[Guard] = (),
+    vetoes: Sequence[str] = (),
 ) -> GateNumbers:
     """The numbers that the gate judges.
 
     scores: the judging model's scores (B,) of the candidate's and of live's answers; kl_nats, their
     upper confidence bounds kl_high_nats, and budgets_nats: (to the base, to live), per response. scale: of
-    the candidate, see `learner.scaling`; guards: what they found of it.
+    the candidate, see `learner.scaling`; guards: what they found of it; vetoes: of the user's own checks.
     """
     rate, low = win_rate(*scores)
     return GateNumbers(
         prompts=len(candidate),
         scale=scale,
         guards=list(guards),
+        vetoes=list(vetoes),
         win_rate=rate,
         win_rate_low=low,
         kl_nats_base=kl_nats[0],

@@ -5,7 +5,6 @@ interval that speaks for the candidate.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,16 +20,6 @@ def perplexity_ratio(ours: Tensor, anchors: Tensor, tokens: Tensor, z: float) ->
     log_ratio = lost.sum() / tokens.sum()
     error = (lost - log_ratio * tokens).std() * math.sqrt(len(lost)) / tokens.sum()
     return float(log_ratio.exp()), float((log_ratio - z * error).exp())
-
-
-def rise(ours: Sequence[bool], anchors: Sequence[bool], z: float) -> tuple[float, float]:
-    """By how much the share of something is higher in the candidate's answers than in the anchor's to the
-    same prompts. A pair of each direction is added before the error is taken (as Agresti & Min 2005 do), or
-    some few prompts that all differ alike would have none."""
-    apart = torch.tensor(ours).double() - torch.tensor(anchors).double()
-    padded = torch.cat([apart, torch.tensor([1.0, -1.0], dtype=torch.float64)])
-    figure = float(apart.mean())
-    return figure, figure - z * float(padded.std()) / math.sqrt(len(padded))
 
 
 def highest_win_rate(ours: Tensor, anchors: Tensor, z: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from deploy.answer_guards import BEGINNING, rise
 from deploy.engine import Sample
 from deploy.guards import Guard, GuardLimits
 from feedback.events import BASE
@@ -16,7 +17,7 @@ from learner.batching import Item
 from learner.candidate import win_rate
 from learner.drawing import Drawing
 from learner.features import Kind
-from learner.forgetting import clusters, highest_win_rate, perplexity_ratio, rise
+from learner.forgetting import clusters, highest_win_rate, perplexity_ratio
 from learner.model import POLICY
 from learner.parts import Parts
 from learner.scaling import borrowed
@@ -31,9 +32,6 @@ TEXTS = 256
 
 TOOL_PROMPTS = 32
 """Prompts with tools that are asked, at most."""
-
-REFUSAL_CHARACTERS = 200
-"""The beginning of an answer, where it says that it refuses."""
 
 PROMPTS = Kind("prompts", {"means": 1.0})
 """What of prompts makes them similar: the base's mean states."""
@@ -200,7 +198,7 @@ class Guarding:
     def _refusals(self, limits: GuardLimits, ours: Sequence[Sample], anchors: Sequence[Sample]) -> _Evidence:
         pattern = re.compile(limits.refusal_pattern, re.IGNORECASE)
         refused, anchor_refused = (
-            [pattern.search(each.text[:REFUSAL_CHARACTERS]) is not None for each in samples]
+            [pattern.search(each.text[:BEGINNING]) is not None for each in samples]
             for samples in (ours, anchors)
         )
         what = "the share of refusals, less the anchor's,"

@@ -8,6 +8,7 @@ from deploy.manifest import GateNumbers
 from deploy.releases import Candidate, entry
 from learner import candidate as candidates
 from learner import stages
+from learner.answer_guarding import AnswerGuarding
 from learner.drawing import Drawing
 from learner.guarding import Guarding
 from learner.improving import Improving
@@ -43,7 +44,7 @@ class Offering:
         self, parts: Parts, drawing: Drawing, scoring: Scoring, improving: Improving, guarding: Guarding
     ) -> None:
         self._parts, self._drawing, self._scoring, self._improving = parts, drawing, scoring, improving
-        self._guarding = guarding
+        self._guarding, self._answers = guarding, AnswerGuarding(parts, drawing)
         self._prober = Prober(parts.model)
 
     def prepare(self) -> None:
@@ -105,6 +106,8 @@ class Offering:
         drawn, others = self._drawing.of_both(prompts, longest)
         measured = parts.optimiser.measure(drawn, parts.features)
         ours, live = map(self._scoring.judged, (drawn, others))
+        guards = self._guarding.guards(prompts, ours, live, longest)
+        guards += self._answers.guards(ours, live, longest)
         numbers = candidates.compare(
             ours.samples,
             live.samples,
@@ -113,7 +116,8 @@ class Offering:
             (measured.kl_nats_base_high, measured.kl_nats_live_high),
             self._improving.kl_limits(measured.response_tokens),
             scale,
-            self._guarding.guards(prompts, ours, live, longest),
+            guards,
+            self._answers.vetoes(ours, live),
         )
         parts.metrics.show_guards(numbers.guards)
         judged = verdict(numbers, parts.settings.gate)

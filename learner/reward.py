@@ -167,6 +167,11 @@ class RewardModel:
         """
         return self._rewards(self.features.of_items(items, self.kind), pessimism)
 
+    @property
+    def knows_safety(self) -> bool:
+        """Whether votes spoke of safety, without which nothing is vetoed."""
+        return self._heads["safe"].is_fitted
+
     @torch.no_grad()
     def prefix_rewards(self, items: Sequence[Item], pessimism: float = 0.0) -> tuple[list[Tensor], Tensor]:
         """What `rewards` says of the prefixes of each answer, (P,), where they end at `prefix_ends`; and the

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from deploy.answer_guards import OfferLimits
 from deploy.bucket_registry import COPIES
 from deploy.gate import GateLimits
 from deploy.guards import GuardLimits
@@ -375,6 +376,10 @@ class LearnerSettings:
         GuardLimits | None,
         "what a candidate may lose against what the service began with; without it nothing is guarded",
     ] = field(default_factory=GuardLimits)
+    answers: Annotated[
+        OfferLimits | None,
+        "how much worse than live's a candidate's answers may be; without it nothing is held against live's",
+    ] = field(default_factory=OfferLimits)
     trust: Annotated[TrustRules, "when votes wait, and how agreement counts"] = field(
         default_factory=TrustRules
     )

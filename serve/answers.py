@@ -154,7 +154,8 @@ class Presentation:
             return None
         self._name(chunk)
         for choice in chunk["choices"]:
-            _name_thought(choice["delta"])
+            if "reasoning" in choice["delta"]:
+                _name_thought(choice["delta"])
         return chunk
 
     def whole(self, answer: Json) -> Json:

@@ -6,48 +6,50 @@ from typing import Any
 import orjson
 
 from serve.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
-from serve.media import JSON_LINES, is_json, media_type, unsupported
+from serve.media import JSON_LINES, is_json, unsupported
+from serve.thumbs import thumb_of, thumbs_of
 
 MAX_ITEMS = 1000
 _PLAIN = "text/plain"  # what a browser may send to another origin without asking first
 
 
-def is_batch(raw: bytes, content_type: str) -> bool:
-    """Whether a body holds several votes. Raises UnsupportedMediaType for what is not JSON."""
-    kind = media_type(content_type)
+def is_batch(raw: bytes, kind: str) -> bool:
+    """Whether a body holds several votes. kind: its media type.
+
+    Raises UnsupportedMediaType for what is not JSON.
+    """
     if kind in JSON_LINES:
         return True
-    if kind != _PLAIN and not is_json(content_type):
-        raise _unsupported(content_type)
+    if kind != _PLAIN and not is_json(kind):
+        raise _unsupported(kind)
     return raw.lstrip()[:1] == b"["
 
 
-def check_plain_text(content_type: str, token: str | None) -> None:
+def check_plain_text(kind: str, token: str | None) -> None:
     """Plain text is for a page that leaves (`navigator.sendBeacon`), and then each vote brings a token.
 
     Otherwise any web page could send votes in the name of whoever looks at it. Raises UnsupportedMediaType.
     """
-    if media_type(content_type) == _PLAIN and token is None:
-        raise _unsupported(content_type)
+    if kind == _PLAIN and token is None:
+        raise _unsupported(kind)
 
 
-def _unsupported(content_type: str) -> UnsupportedMediaType:
+def _unsupported(kind: str) -> UnsupportedMediaType:
     right = "send application/json, or application/x-ndjson for one vote on each line"
-    return unsupported(content_type, right)
+    return unsupported(kind, right)
 
 
-def split(raw: bytes, content_type: str) -> list[Any]:
+def split(raw: bytes, kind: str) -> list[Any]:
     """The items of a batch: parsed ones of an array, or unparsed lines (bytes) without the empty ones.
+
+    Where there is nothing else in an array, thumbs are `Thumb`s.
 
     Raises BadRequest when the body is no array or empty, BodyTooLarge for more than `MAX_ITEMS`.
     """
-    if media_type(content_type) in JSON_LINES:
+    if kind in JSON_LINES:
         items: list[Any] = [line for line in raw.split(b"\n") if line and not line.isspace()]
     else:
-        try:
-            items = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+        items = thumbs_of(raw) or _array(raw)
     if not items:
         raise BadRequest("The batch is empty; send at least one vote.", code="empty_batch")
     if len(items) > MAX_ITEMS:
@@ -58,6 +60,14 @@ def split(raw: bytes, content_type: str) -> list[Any]:
     return items
 
 
+def _array(raw: bytes) -> list[Any]:
+    try:
+        items: list[Any] = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+    return items
+
+
 def slices(items: list[Any], size: int) -> Iterator[list[Any]]:
     """`items` in pieces of at most `size`."""
     for start in range(0, len(items), size):
@@ -65,10 +75,10 @@ def slices(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def parsed(item: Any) -> Any:
-    """A line of NDJSON as JSON; an item of an array is that already."""
+    """A line of NDJSON as a `Thumb` or as JSON; an item of an array is that already."""
     if type(item) is not bytes:
         return item
     try:
-        return orjson.loads(item)
+        return thumb_of(item) or orjson.loads(item)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"This line is not valid JSON: {error}.", code="invalid_json") from error

@@ -26,7 +26,8 @@ from serve.leases import Leases
 from serve.metrics import Metrics
 from serve.recording import Recorder
 from serve.requests import ChatRequest
-from serve.stored_api import StoredApi
+from serve.shadowing import Shadowing
+from serve.stored_answers import StoredAnswers
 from serve.tokenizing import PATH as TOKENIZE_PATH
 from serve.upstream import CHAT_PATH, Upstream, UpstreamError
 from serve.watching import Engine
@@ -45,7 +46,7 @@ class Chat:
         blame: Blame,
         recorder: Recorder,
         leases: Leases,
-        stored: StoredApi,
+        stored: StoredAnswers,
         conversations: Conversations,
         metrics: Metrics,
     ) -> None:
@@ -60,10 +61,11 @@ class Chat:
         self._stored = stored
         self._conversations = conversations
         self._metrics = metrics
+        self._shadowing = Shadowing(follower, fleet, upstream, recorder, leases, metrics)
 
-    def pseudonym(self, caller: Caller, user: str | None, address: str) -> str:
-        """The name under which a user is logged; users without a name are told apart by their address."""
-        return self._signer.pseudonym(caller.tenant, user or f"anonymous-{address}")
+    async def close(self) -> None:
+        """Give up what no client waits for."""
+        await self._shadowing.close()
 
     async def route(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Route:
         """Where a request goes: as its conversation did, or under the table in force.
@@ -109,6 +111,7 @@ class Chat:
         if generation.is_worth_logging:
             await self._recorder.completion(generation)
             await self._remember(generation)
+            self._shadowing.consider(generation)
         await self._keep(generation)
         return shown
 
@@ -196,7 +199,7 @@ class Chat:
                     if shown:
                         yield shown[0] if len(shown) == 1 else b"".join(shown)
                     batch = await anext(answering.rest, None)
-            generation.unfinished = None
+            generation.finish()
             answering.engine.pace.note(generation.transcript.longest, time.perf_counter() - begun)
             end = door.end()
         except UpstreamError as failure:
@@ -215,6 +218,7 @@ class Chat:
             self._metrics.ttft_seconds.labels(route.arm).observe(generation.ttft_seconds)
             await self._recorder.completion(generation)
             await self._remember(generation)
+            self._shadowing.consider(generation)
         await self._keep(generation)
         yield end
 

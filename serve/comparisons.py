@@ -8,6 +8,8 @@ import asyncio
 import secrets
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from feedback.ids import Signer
 from serve.caller import Caller
 from serve.chat import Chat
@@ -102,7 +104,7 @@ def one_of_two(asked: ChatRequest) -> ChatRequest:
     _check_whole(asked)
     if asked.n != 2:
         raise BadRequest("A comparison has two answers: hearken.compare needs n: 2.", param="n")
-    return replace(asked, n=1, body=asked.body | {"n": 1})
+    return msgspec.structs.replace(asked, n=1, body=asked.body | {"n": 1})
 
 
 def _check_whole(asked: ChatRequest) -> None:

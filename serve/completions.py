@@ -9,7 +9,6 @@ logprobs in other places than in a chat::
 Asked for token ids, it leaves the prompt out of an echo, so it is put there here.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -35,8 +34,7 @@ from serve.schema import check
 _DEFAULT_MAX_TOKENS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class TextRequest(ChatRequest):
+class TextRequest(ChatRequest, frozen=True):
     """A checked request for text. `prompts`: one string or one list of token ids each."""
 
     prompts: tuple[str | list[int], ...] = ()

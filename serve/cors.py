@@ -7,7 +7,7 @@ which answer and whose vote, and nothing that a browser adds by itself counts.
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -35,7 +35,7 @@ _PREFLIGHT = {
 }
 
 
-def allow_origins(app: Starlette, origins: Sequence[str]) -> None:
+def allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
     """Let pages of these origins ("https://shop.example", or "*" for all) call the application.
 
     Without credentials in CORS's sense: who calls is told by a key or a token in the request, never by a

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
-from fastapi import Response
+from starlette.responses import Response
 
 RETRY_AFTER_SECONDS = 1
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,8 +21,9 @@ from serve.idempotency import Claim, Idempotency, Reply, check_header
 from serve.privacy import Privacy
 from serve.receipts import Receipts
 from serve.recording import Recorder
+from serve.thumbs import as_json, read_vote, thumb_of
 from serve.voters import Sender, Voters
-from serve.votes import Rules, Vote, parse_vote
+from serve.votes import Rules, Vote
 
 Json = dict[str, Any]
 
@@ -29,17 +31,28 @@ SLICE = 100
 """Votes checked in one go (about 1 ms): between slices the event loop serves the chats that wait."""
 
 
-@dataclass(slots=True)
-class _Item:
-    """One vote on its way: checked, or refused with `error`."""
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A request with votes. kind: the media type of its body; key: its Idempotency-Key."""
 
+    raw: bytes
+    kind: str
+    key: str | None
+    sender: Sender
+
+
+@dataclass(slots=True)
+class Ballot:
+    """One vote on its way: as it was sent, then checked, then an event. Or refused, with `error`."""
+
+    sent: Any  # a line (bytes) until it is parsed, a `Thumb` or JSON
     vote: Vote | None = None
-    error: ApiError | None = None
-    claim: Claim | None = None
-    event: Json | None = None  # to be logged, not sealed yet
+    event: Json | None = None  # to be logged, not sealed yet; None for what is not
     since: int = 0  # when it began (see `Voter`)
+    claim: Claim | None = None
     answer: Json | None = None
     status: int = 202
+    error: ApiError | None = None
 
 
 class FeedbackApi:
@@ -65,121 +78,116 @@ class FeedbackApi:
         self._reasons = frozenset(reasons)
         self._take_votes = take_votes  # counts so many against the sender's quota, or raises
 
-    async def post(self, raw: bytes, content_type: str, key: str | None, sender: Sender) -> Reply:
+    async def post(self, posted: Posted) -> Reply:
         """Take one vote (202) or a batch of them (207 with an answer for each, in order).
 
         Everything that is acknowledged is durable. Raises BadRequest, NotFound for ids that this service
         never gave out, Unavailable when the log cannot be written. A vote may overtake its completion: the
         id's signature is enough.
         """
-        check_header(key)
-        if batches.is_batch(raw, content_type):
-            items = batches.split(raw, content_type)
-            await self._take_votes(sender, len(items))
-
-            def batch() -> Awaitable[Reply]:
-                return self._batch(items, content_type, sender)
-
-            return await self._idempotency.once(sender.scope, key, raw, batch)
-        body = parse_object(raw)
-        await self._take_votes(sender, 1)
-        vote, event, since = self._checked(body, self._rules(sender), sender)
-        batches.check_plain_text(content_type, vote.token)
-        if vote.dry_run:
-            return Reply(200, _would_be(event))
-        if vote.key is not None:
+        check_header(posted.key)
+        if batches.is_batch(posted.raw, posted.kind):
+            return await self._batch(posted)
+        ballot = Ballot(thumb_of(posted.raw) or parse_object(posted.raw))
+        await self._take_votes(posted.sender, 1)
+        vote = self._check(ballot, posted, self._rules(posted.sender))
+        key, raw = posted.key, posted.raw
+        if vote.key is not None and not vote.dry_run:
             if key is not None and key != vote.key:
                 raise BadRequest(
                     "The header Idempotency-Key and the field idempotency_key differ; send one of them.",
                     param="idempotency_key",
                 )
-            key, raw = vote.key, _canonical(body)
-        return await self._idempotency.once(sender.scope, key, raw, lambda: self._one(event, since))
+            key, raw = vote.key, _canonical(ballot)
+        if vote.dry_run or key is None:
+            return await self._one(ballot)
+        return await self._idempotency.once(posted.sender.scope, key, raw, partial(self._one, ballot))
 
-    async def _one(self, event: Json, since: int) -> Reply:
-        entries = await self._entries([(self._privacy.vote(event), since)])
-        await self._append(entries, [event])
-        return Reply(202, {"id": event["event_id"], "status": "accepted"})
+    async def _one(self, ballot: Ballot) -> Reply:
+        await self._log([ballot])
+        assert ballot.answer is not None
+        return Reply(ballot.status, ballot.answer)
 
     # ---- batches
 
-    async def _batch(self, raw_items: list[Any], content_type: str, sender: Sender) -> Reply:
-        rules = self._rules(sender)
-        items: list[_Item] = []
-        for part in batches.slices(raw_items, SLICE):
-            if items:
+    async def _batch(self, posted: Posted) -> Reply:
+        ballots = [Ballot(sent) for sent in batches.split(posted.raw, posted.kind)]
+        await self._take_votes(posted.sender, len(ballots))
+        work = partial(self._all, ballots, posted)
+        return await self._idempotency.once(posted.sender.scope, posted.key, posted.raw, work)
+
+    async def _all(self, ballots: list[Ballot], posted: Posted) -> Reply:
+        rules = self._rules(posted.sender)
+        for i, part in enumerate(batches.slices(ballots, SLICE)):
+            if i:
                 await asyncio.sleep(0)
-            items += [self._take(raw, content_type, rules, sender) for raw in part]
+            for ballot in part:
+                self._check_or_refuse(ballot, posted, rules)
         try:
-            await self._claim(items, raw_items, sender)
-            kept = [(item.event, item.since) for item in items if item.event is not None]
-            if kept:
-                await self._append(await self._entries(kept), [event for event, _ in kept])
+            await self._claim(ballots, posted)
+            await self._log(ballots)
         except BaseException:
-            await asyncio.shield(self._settle(items, done=False))
+            await asyncio.shield(self._settle(ballots, done=False))
             raise
-        await self._settle(items, done=True)
-        rejected = sum(item.error is not None for item in items)
+        await self._settle(ballots, done=True)
+        rejected = sum(ballot.error is not None for ballot in ballots)
         body = {
             "object": "feedback.batch",
-            "accepted": len(items) - rejected,
+            "accepted": len(ballots) - rejected,
             "rejected": rejected,
-            "results": [_result(index, item) for index, item in enumerate(items)],
+            "results": [_result(index, ballot) for index, ballot in enumerate(ballots)],
         }
         return Reply(207, body)
 
-    def _take(self, raw: Any, content_type: str, rules: Rules, sender: Sender) -> _Item:
+    def _check_or_refuse(self, ballot: Ballot, posted: Posted, rules: Rules) -> None:
         try:
-            vote, event, since = self._checked(batches.parsed(raw), rules, sender)
-            batches.check_plain_text(content_type, vote.token)
+            ballot.sent = batches.parsed(ballot.sent)
+            self._check(ballot, posted, rules)
         except ApiError as error:
-            return _Item(error=error)
-        if vote.dry_run:
-            return _Item(vote, answer=_would_be(event), status=200)
-        answer = {"id": event["event_id"], "status": "accepted"}
-        return _Item(vote, event=self._privacy.vote(event), since=since, answer=answer)
+            ballot.error = error
 
-    async def _claim(self, items: list[_Item], raw_items: list[Any], sender: Sender) -> None:
-        """Take the keys of the items that have one; what a key led to before is not done again."""
-        for item, raw in zip(items, raw_items, strict=True):
-            if item.vote is None or item.vote.key is None or item.event is None:
+    async def _claim(self, ballots: list[Ballot], posted: Posted) -> None:
+        """Take the keys of the votes that have one; what a key led to before is not done again."""
+        for ballot in ballots:
+            if ballot.vote is None or ballot.vote.key is None or ballot.event is None:
                 continue
-            canonical = _canonical(batches.parsed(raw))
             try:
-                claim = await self._idempotency.claim(sender.scope, item.vote.key, canonical)
+                claim = await self._idempotency.claim(
+                    posted.sender.scope, ballot.vote.key, _canonical(ballot)
+                )
             except ApiError as error:
-                item.error, item.event = error, None
+                ballot.error, ballot.event = error, None
                 continue
             if claim.first is not None:
-                item.answer, item.status, item.event = claim.first.body, claim.first.status, None
+                ballot.answer, ballot.status, ballot.event = claim.first.body, claim.first.status, None
             else:
-                item.claim = claim
+                ballot.claim = claim
 
-    async def _settle(self, items: list[_Item], *, done: bool) -> None:
-        for item in items:
-            if item.claim is None:
+    async def _settle(self, ballots: list[Ballot], *, done: bool) -> None:
+        for ballot in ballots:
+            if ballot.claim is None:
                 continue
-            if done and item.answer is not None:
-                await self._idempotency.complete(item.claim, Reply(item.status, item.answer))
+            if done and ballot.answer is not None:
+                await self._idempotency.complete(ballot.claim, Reply(ballot.status, ballot.answer))
             else:
-                await self._idempotency.release(item.claim)
+                await self._idempotency.release(ballot.claim)
 
     # ---- one vote
 
     def _rules(self, sender: Sender) -> Rules:
         return Rules(time.time(), self._reasons, sender.sources)
 
-    def _checked(self, body: object, rules: Rules, sender: Sender) -> tuple[Vote, Json, int]:
-        """A vote, its event, and the instant at which it began."""
-        vote = parse_vote(body, rules)
+    def _check(self, ballot: Ballot, posted: Posted, rules: Rules) -> Vote:
+        """Make a vote of what was sent, and its event. Raises ApiError."""
+        vote = ballot.vote = read_vote(ballot.sent, rules)
         for completion_id in vote.completion_ids:
             if not self._signer.is_ours(completion_id):
                 raise NotFound(
                     f"There is no completion {completion_id!r}.",
-                    param=_param(body, completion_id),
+                    param=_param(as_json(ballot.sent), completion_id),
                     code="completion_not_found",
                 )
-        tenant, rater, key_id, since = self._voters.voter(vote, sender)
+        tenant, rater, key_id, ballot.since = self._voters.voter(vote, posted.sender)
         event = {
             "schema_version": 1,
             "event_id": vote_id(tenant, rater, vote.identity, vote.places),
@@ -190,14 +198,31 @@ class FeedbackApi:
             "key_id": key_id,
             **vote.event,
         }
-        return vote, event, since
+        batches.check_plain_text(posted.kind, vote.token)
+        if vote.dry_run:
+            ballot.answer, ballot.status = _would_be(event), 200
+        else:
+            ballot.answer = {"id": event["event_id"], "status": "accepted"}
+            ballot.event = self._privacy.vote(event)
+        return vote
+
+    async def _log(self, ballots: list[Ballot]) -> None:
+        """Log the events of votes durably, all or none. Raises Unavailable."""
+        votes = [(ballot.event, ballot.since) for ballot in ballots if ballot.event is not None]
+        if not votes:
+            return
+        try:
+            entries = await self._entries(votes)
+            counts = Counter((event["kind"], event["label"]) for event, _ in votes)
+            await self._recorder.votes(entries, counts)
+        except (VaultUnavailable, LogUnavailable) as error:
+            raise Unavailable("Feedback cannot be stored at the moment.", code="log_unavailable") from error
+        self._receipts.took(entries)
+        self._recorder.traced(event for event, _ in votes)
 
     async def _entries(self, votes: Sequence[tuple[Json, int]]) -> list[Entry]:
-        """Votes, each with the instant at which it began, as entries of the log."""
-        try:
-            keys = await self._privacy.keys(votes)
-        except VaultUnavailable as error:
-            raise _log_away() from error
+        """Votes, each with the instant at which it began, sealed as entries of the log."""
+        keys = await self._privacy.keys(votes)
         entries: list[Entry] = []
         for start in range(0, len(votes), SLICE):
             if start:
@@ -207,15 +232,6 @@ class FeedbackApi:
                 for event, _ in votes[start : start + SLICE]
             ]
         return entries
-
-    async def _append(self, entries: list[Entry], events: list[Json]) -> None:
-        counts = Counter((event["kind"], event["label"]) for event in events)
-        try:
-            await self._recorder.votes(entries, counts)
-        except LogUnavailable as error:
-            raise _log_away() from error
-        self._receipts.took(entries)
-        self._recorder.traced(events)
 
 
 _NOT_SHOWN = ("at", "revision", "event_id", "key_id")
@@ -227,20 +243,16 @@ def _would_be(event: Json) -> Json:
     return {"id": event["event_id"], "status": "valid", "dry_run": True, "event": stored}
 
 
-def _canonical(body: Json) -> bytes:
-    """A body as bytes that do not depend on spaces and the order of its fields."""
-    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+def _canonical(ballot: Ballot) -> bytes:
+    """What was sent as bytes that do not depend on spaces and the order of its fields."""
+    return orjson.dumps(as_json(ballot.sent), option=orjson.OPT_SORT_KEYS)
 
 
-def _log_away() -> Unavailable:
-    return Unavailable("Feedback cannot be stored at the moment.", code="log_unavailable")
-
-
-def _result(index: int, item: _Item) -> Json:
-    if item.error is not None:
-        return {"index": index, "status": item.error.status, **item.error.as_dict()}
-    assert item.answer is not None
-    return {"index": index, **item.answer, "status": item.status}
+def _result(index: int, ballot: Ballot) -> Json:
+    if ballot.error is not None:
+        return {"index": index, "status": ballot.error.status, **ballot.error.as_dict()}
+    assert ballot.answer is not None
+    return {"index": index, **ballot.answer, "status": ballot.status}
 
 
 def _param(body: object, completion_id: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deploy.releases import History, parse
-from deploy.stages import ReleaseState
+from deploy.stages import ReleaseState, Shadow
 from deploy.table import RoutingTable
 from feedback.events import RELEASES
 from feedback.files import replace_durably
@@ -32,7 +32,7 @@ would fill the engines with adapters that nobody new is sent to."""
 
 
 class TableFollower:
-    """Keeps `table` up to date, and `former`: versions that were live and that nobody took back.
+    """Keeps `table` up to date, and `former`: versions that were live and that nobody took back; `shadow`.
 
     The last table seen is kept in a file, so that a gateway that boots while the log's broker is away
     goes on with the table that it knew, and not with the base model for everyone. Until the log was read to
@@ -47,6 +47,9 @@ class TableFollower:
         self._metrics = metrics
         self.table = load_table(path)
         self.former: frozenset[str] = frozenset()
+        self.shadow: Shadow | None = (
+            None  # of a candidate that answers prompts of users whom it does not serve
+        )
         metrics.show_table(self.table)
 
     async def follow(self) -> None:
@@ -71,6 +74,7 @@ class TableFollower:
             replayed = end is not None and reached(cursor, end)
             if history.state is None:
                 continue
+            self.shadow = history.state.shadow if replayed else None
             if self._is_due(history.state.table, replayed):
                 await self._take(history.state)
             elif history.state.table == self.table:  # it was saved, and the log is read up to it

@@ -77,7 +77,9 @@ class Generation:
         self.transcript = transcript
         self.unfinished: str | None = "abort"
         self.ttft_seconds: float | None = None
+        self.seconds = 0.0  # that it took; 0 as long as it is not finished
         self._presentation = presentation
+        self._copies = asked.copies
         self._thinks = False
         self._started = time.perf_counter()
 
@@ -93,9 +95,7 @@ class Generation:
 
     def take_chunk(self, chunk: Json) -> Json | None:
         """Keep a chunk of a stream; what the client sees of it, None for nothing."""
-        self._tell_cached(chunk)
-        self._copy(chunk)
-        self._tidy(chunk["choices"])
+        self._prepare(chunk)
         self.transcript.add(chunk)
         if self.ttft_seconds is None and self.transcript.has_tokens:
             self.ttft_seconds = time.perf_counter() - self._started
@@ -103,28 +103,31 @@ class Generation:
 
     def take_whole(self, answer: Json) -> Json:
         """Keep a whole answer; what the client sees of it."""
-        self._tell_cached(answer)
-        self._copy(answer)
-        self._tidy(answer["choices"])
+        self._prepare(answer)
         self.transcript.add(answer)
-        self.unfinished = None
+        self.finish()
         return self._presentation.whole(answer)
 
-    def _tell_cached(self, answer: Json) -> None:
+    def _prepare(self, answer: Json) -> None:
+        """Bring a chunk, or a whole answer, into the shape that is kept and shown."""
+        usage = answer.get("usage")
+        if usage:
+            self._tell_cached(usage)
+        if self._copies > 1:
+            self._copy(answer, self._copies)
+        self._tidy(answer["choices"])
+
+    def _tell_cached(self, usage: Json) -> None:
         """Of the prompt's tokens tell how many were cached, as OpenAI does; not to who may vote.
 
         What an engine has cached is of one policy: users who find each other's prompts there share an arm.
         """
-        usage = answer.get("usage") or {}
         details = usage.pop("prompt_tokens_details", None)
         if details is not None and not self.route.caller.is_blind:
             usage["prompt_tokens_details"] = {"cached_tokens": details.get("cached_tokens") or 0}
 
-    def _copy(self, answer: Json) -> None:
+    def _copy(self, answer: Json, copies: int) -> None:
         """Make each choice as many as were asked for, as if every one had been sampled."""
-        copies = self.asked.copies
-        if copies == 1:
-            return
         answer["choices"] = [
             choice | {"index": choice["index"] * copies + i}
             for choice in answer["choices"]
@@ -147,6 +150,11 @@ class Generation:
             self._thinks = self._thinks or bool(part.get("reasoning")) or _lost_a_mark(choice, part)
             if self._thinks and part.get("content"):
                 part["content"] = without_marks(part["content"])
+
+    def finish(self) -> None:
+        """The engine has sent all of it."""
+        self.unfinished = None
+        self.seconds = time.perf_counter() - self._started
 
     def completion(self) -> Completion:
         """The event, as far as the generation has come."""

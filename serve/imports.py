@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from feedback.dialects import Options
 from feedback.ids import Signer
@@ -23,10 +26,12 @@ from feedback.import_report import Report
 from feedback.log import EventLog, LogError
 from feedback.shared import SharedStore
 from serve.caller import Caller
-from serve.errors import ApiError, BadRequest, BodyTooLarge, Forbidden, NotFound, Unavailable
+from serve.entrance import Entrance
+from serve.errors import ApiError, BadRequest, BodyTooLarge, Forbidden, NotFound, Unavailable, json_response
 from serve.import_body import Intake, kind_of, nameless_file
 from serve.import_progress import Progress, import_id
 from serve.import_worker import ImportWorker, WorkerGone
+from serve.routing import at
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +156,17 @@ class Imports:
         """End what runs."""
         self._keep_worker()
         self._end_worker()
+
+
+def import_route(imports: Imports, entrance: Entrance) -> Route:
+    """POST /v1/imports: judged examples of a file, for an operator."""
+
+    async def post(request: Request) -> Response:
+        caller = await entrance.enter(request, "operate")
+        told = imports.post(request.headers, request.query_params, request.stream(), caller)
+        return json_response(await told)
+
+    return at("/v1/imports", post, "POST")
 
 
 def parse_query(query: QueryParams, tenant: str) -> Asked:

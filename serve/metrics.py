@@ -48,6 +48,12 @@ class Metrics:
             ["arm", "failure"],
             registry=r,
         )
+        self.shadowed = Counter(
+            "hearken_shadowed_prompts_total",
+            "Prompts of users that a shadowed candidate answered as well: told to the controller, or dropped",
+            ["result"],
+            registry=r,
+        )
         self.completion_tokens = Counter(
             "hearken_completion_tokens_total", "Tokens sampled for users", ["arm"], registry=r
         )

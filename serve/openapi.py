@@ -5,13 +5,19 @@ Requests are checked against the schemas that are shown here (serve/schema.py), 
 
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from serve.doors_openapi import DOOR_SCHEMAS, door_paths
+from serve.errors import json_response
 from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
 from serve.import_openapi import IMPORT_PATHS, IMPORT_SCHEMAS
 from serve.openapi_words import answered, named, operation, post
 from serve.releases_openapi import RELEASE_PATHS, RELEASE_SCHEMAS
 from serve.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
 from serve.response_schemas import RESPONSES
+from serve.routing import READ, at
 
 Json = dict[str, Any]
 
@@ -22,6 +28,15 @@ _BY: Json = {
     "schema": {"type": "string", "enum": ["name", "pseudonym"]},
 }
 _NAME: Json = {"type": "string", "minLength": 1}
+
+
+def openapi_route(model_name: str) -> Route:
+    """GET /openapi.json."""
+
+    async def openapi(_: Request) -> Response:
+        return json_response(document(model_name))
+
+    return at("/openapi.json", openapi, *READ)
 
 
 def document(model_name: str) -> Json:

@@ -79,11 +79,11 @@ class Privacy:
             if owner is not None:
                 known = wanted.get(owner)
                 wanted[owner] = since if known is None else min(since, known)
-        return await asyncio.wrap_future(self._sealer.keys(wanted))
+        return await asyncio.wrap_future(self._sealer.keys(wanted)) if wanted else {}
 
     def sealed_vote(self, vote: Json, keys: Keys) -> Json:
-        """The JSON of the event to log."""
-        owner = self._sealer.owner_of_vote(vote)
+        """The JSON of the event to log. `keys`: as `keys` gave them, of this vote and others."""
+        owner = self._sealer.owner_of_vote(vote) if keys else None
         return vote if owner is None else self._sealer.seal_vote_with(vote, keys[owner])
 
     def stored(self, item: Stored) -> Stored:

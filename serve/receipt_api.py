@@ -1,19 +1,23 @@
 """GET and DELETE /v1/feedback/{id}, and the votes behind a policy version."""
 
 import time
-from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from feedback.events import FEEDBACK
 from feedback.ids import Signer
 from feedback.log import Entry, LogUnavailable
+from serve.access import Access
 from serve.caller import Caller
-from serve.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable
+from serve.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable, json_response
 from serve.receipt_store import Row
 from serve.receipts import Receipts, retraction
 from serve.recording import Recorder
+from serve.routing import at
+from serve.senders import Senders
 from serve.voters import Sender
-
-Json = dict[str, Any]
 
 MAX_PAGE = 1000
 
@@ -21,23 +25,40 @@ MAX_PAGE = 1000
 class ReceiptApi:
     """Says what became of votes, and takes them back."""
 
-    def __init__(self, receipts: Receipts, recorder: Recorder, signer: Signer) -> None:
+    def __init__(
+        self, receipts: Receipts, recorder: Recorder, signer: Signer, senders: Senders, access: Access
+    ) -> None:
         self._signer = signer
         self._receipts = receipts
         self._recorder = recorder
+        self._senders = senders
+        self._access = access
 
-    async def receipt(self, event_id: str, sender: Sender) -> Json:
-        """What became of a vote. Raises NotFound when the sender has no such vote."""
-        vote = await self._vote(event_id, sender)
+    @property
+    def routes(self) -> list[Route]:
+        one = "/v1/feedback/{feedback_id}"
+        return [
+            at(one, self.read, "GET"),
+            at(one, self.retract, "DELETE"),
+            at("/v1/policies/{version}/feedback", self.shaped, "GET"),
+        ]
+
+    async def read(self, request: Request) -> Response:
+        """GET /v1/feedback/{id}: what became of a vote. Raises NotFound when the sender has no such vote."""
+        sender = await self._sender(request)
+        vote = await self._vote(request.path_params["feedback_id"], sender)
         operator = sender.grant is None and sender.caller.is_operator
-        return await self._receipts.receipt(vote, operator=operator)
+        return json_response(await self._receipts.receipt(vote, operator=operator))
 
-    async def retract(self, event_id: str, sender: Sender, user: str | None) -> Json:
-        """Take a vote back, durably; once more does nothing. Raises as `receipt`, Unavailable as a vote.
+    async def retract(self, request: Request) -> Response:
+        """DELETE /v1/feedback/{id}: take a vote back, durably; once more does nothing.
 
-        Raises Forbidden for a vote that came by another key: unless the sender names its `user`, in whose
-        name it could vote as well, or is an operator.
+        Raises as `read`, Unavailable as a vote, and Forbidden for a vote that came by another key: unless the
+        sender names its `user`, in whose name it could vote as well, or is an operator.
         """
+        sender = await self._sender(request)
+        await self._senders.take_votes(sender, 1)
+        event_id, user = request.path_params["feedback_id"], request.query_params.get("user")
         vote = await self._vote(event_id, sender)
         if sender.grant is None and not self._may_retract(vote, sender.caller, user):
             raise Forbidden(
@@ -54,10 +75,15 @@ class ReceiptApi:
             except LogUnavailable as error:
                 raise _unavailable("Feedback cannot be stored at the moment.") from error
             self._receipts.took(entries)
-        return {"id": event_id, "object": "feedback", "status": "retracted", "deleted": True}
+        told = {"id": event_id, "object": "feedback", "status": "retracted", "deleted": True}
+        return json_response(told)
 
-    async def shaped(self, version: str, tenant: str | None, after: str | None, limit: str | None) -> Json:
-        """One page of the votes that a version's reward model was fitted to, in the order of their ids."""
+    async def shaped(self, request: Request) -> Response:
+        """GET /v1/policies/{version}/feedback: a page of the votes that shaped a version, in the order of
+        their ids."""
+        tenant = self._access.caller(request, "operate").tenant
+        version, query = request.path_params["version"], request.query_params
+        limit, after = query.get("limit"), query.get("after")
         size = 100 if limit is None else int(limit) if limit.isdecimal() and limit.isascii() else 0
         if not 1 <= size <= MAX_PAGE:
             raise BadRequest(f"limit must be an integer from 1 to {MAX_PAGE}.", param="limit")
@@ -69,7 +95,10 @@ class ReceiptApi:
             raise NotFound(
                 f"No policy version {version[:100]!r} was offered.", param="version", code="version_not_found"
             )
-        return page
+        return json_response(page)
+
+    async def _sender(self, request: Request) -> Sender:
+        return await self._senders.known(request) or await self._senders.granted(request, None)
 
     def _may_retract(self, vote: Row, caller: Caller, user: str | None) -> bool:
         if not caller.key_id or caller.is_operator or vote["key_id"] == caller.key_id:

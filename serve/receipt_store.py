@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 KEEP = 2_000_000  # newest votes, and completions, that receipts know; about 400 bytes each
 _SWEEP_EVERY = 50_000  # records
-_LAYOUT = 4  # a file of another layout is folded anew, but one of 2 or 3 is taken on
+_LAYOUT = 5  # a file of another layout is folded anew, but one of 2 to 4 is taken on
 _BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -59,7 +59,9 @@ ALTER TABLE versions ADD COLUMN parent TEXT;
 CREATE INDEX by_rater ON votes (tenant, rater, kind)
 """
 _NEW_IN_4 = "ALTER TABLE live ADD COLUMN fence INTEGER NOT NULL DEFAULT 0"
-_STEPS = {0: (_SCHEMA, _NEW_IN_3, _NEW_IN_4), 2: (_NEW_IN_3, _NEW_IN_4), 3: (_NEW_IN_4,), _LAYOUT: ()}
+_NEW_IN_5 = "CREATE INDEX by_time ON votes (first_at)"
+_PARTS = {0: _SCHEMA, 2: _NEW_IN_3, 3: _NEW_IN_4, 4: _NEW_IN_5}
+_STEPS = {old: [part for at, part in _PARTS.items() if at >= old] for old in (*_PARTS, _LAYOUT)}
 """What makes a file of each layout one of the newest."""
 
 # A retraction is a revision too; what it takes back keeps its kind and targets.
@@ -243,6 +245,13 @@ class ReceiptStore:
             "completions": completions if completions and completions["count"] else None,
             "votes": {row.pop("kind"): row for row in votes},
         }
+
+    def votes_since(self, at: float) -> int:
+        """How many votes first came at a Unix time or later; signals and retracted ones are none."""
+        query = "SELECT count(*) FROM votes WHERE first_at >= ? AND NOT retracted AND kind != 'signal'"
+        with self._lock:
+            (count,) = self._db.execute(query, (at,)).fetchone()
+        return int(count)
 
     def _meant(self, tenant: str, at: float, target: Target) -> list[Row]:
         """The completions that a target means: as `feedback.join.Joiner` finds them."""

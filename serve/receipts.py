@@ -39,7 +39,7 @@ class Receipts:
 
     def __init__(self, events: EventLog, store: ReceiptStore) -> None:
         self._events = events
-        self._store = store
+        self.store = store
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
         self._cursor: dict[str, int] = {}
         self._moved = asyncio.Condition()
@@ -47,7 +47,7 @@ class Receipts:
 
     def close(self) -> None:
         """Let go of the read model."""
-        self._store.close()
+        self.store.close()
 
     # ---- following the log
 
@@ -73,14 +73,14 @@ class Receipts:
 
     def _begin(self) -> dict[str, int]:
         """Where the fold goes on; at the beginning when the log is shorter than what was folded."""
-        cursor = self._store.cursor()
+        cursor = self.store.cursor()
         try:
             end = self._events.end(TOPICS, _FRESH_SECONDS)
         except LogError:  # a broker that is away at boot
             return cursor
         if any(offset > end.get(place, offset) for place, offset in cursor.items()):
             log.warning("the log was replaced by a shorter one: receipts are folded from its beginning")
-            self._store.forget()
+            self.store.forget()
             return {}
         return cursor
 
@@ -89,13 +89,13 @@ class Receipts:
         records, after = self._events.read(TOPICS, self._cursor, _SLICE, _WAIT_SECONDS)
         if after == self._cursor:
             return 0
-        if self._store.fold(records, self._cursor, after):
+        if self.store.fold(records, self._cursor, after):
             self._cursor = dict(after)
         else:  # another gateway on the same file was faster
-            self._cursor = self._store.cursor()
+            self._cursor = self.store.cursor()
         return len(records)
 
-    async def _caught_up(self) -> None:
+    async def caught_up(self) -> None:
         """Wait until everything that is in the log now is folded. Raises LogUnavailable when it cannot be."""
         end = await asyncio.to_thread(self._events.end, TOPICS, _FRESH_SECONDS)
         self._asked.set()
@@ -117,10 +117,10 @@ class Receipts:
         Raises LogUnavailable when that cannot be said now.
         """
         recent = self._recent_row(event_id)
-        found = await asyncio.to_thread(self._store.vote, event_id)
+        found = await asyncio.to_thread(self.store.vote, event_id)
         if found is None and recent is None:
-            await self._caught_up()
-            found = await asyncio.to_thread(self._store.vote, event_id)
+            await self.caught_up()
+            found = await asyncio.to_thread(self.store.vote, event_id)
         if recent is not None and (found is None or found["revision"] < recent["revision"]):
             return recent if found is None else _later(found, recent)
         return found
@@ -131,16 +131,16 @@ class Receipts:
 
         Raises LogUnavailable.
         """
-        await self._caught_up()
+        await self.caught_up()
         shaped: dict[str, None] = {}
         for user in users:
-            shaped |= dict.fromkeys(await asyncio.to_thread(self._store.trained_on, tenant, user))
-        return list(shaped), descendants(shaped, await asyncio.to_thread(self._store.lineage))
+            shaped |= dict.fromkeys(await asyncio.to_thread(self.store.trained_on, tenant, user))
+        return list(shaped), descendants(shaped, await asyncio.to_thread(self.store.lineage))
 
     async def about(self, tenant: str, user: str) -> Row:
         """What there is of a user (see `ReceiptStore.about`). Raises LogUnavailable."""
-        await self._caught_up()
-        return await asyncio.to_thread(self._store.about, tenant, user)
+        await self.caught_up()
+        return await asyncio.to_thread(self.store.about, tenant, user)
 
     def _recent_row(self, event_id: str) -> Row | None:
         wanted = b'"event_id":%s,' % orjson.dumps(event_id)
@@ -169,11 +169,11 @@ class Receipts:
         return await asyncio.to_thread(self._receipt, vote, operator)
 
     def _receipt(self, vote: Row, operator: bool) -> Json:
-        uses = self._store.uses(vote["id"])
+        uses = self.store.uses(vote["id"])
         versions: list[Row] = []
         for use in uses:
             if use["state"] == "training":
-                versions += self._store.versions(use["since"], use["until"], _VERSIONS)
+                versions += self.store.versions(use["since"], use["until"], _VERSIONS)
         came = standing(vote, uses, versions)
         return {
             "id": vote["id"],
@@ -196,15 +196,15 @@ class Receipts:
 
     async def shaped(self, version: str, tenant: str | None, after: str, limit: int) -> Json | None:
         """The votes that shaped a version, one page of them; None when there is no such version."""
-        found = await asyncio.to_thread(self._store.version, version)
+        found = await asyncio.to_thread(self.store.version, version)
         if found is None:
-            await self._caught_up()
-            found = await asyncio.to_thread(self._store.version, version)
+            await self.caught_up()
+            found = await asyncio.to_thread(self.store.version, version)
         if found is None:
             return None
         rows: list[Row] = []
         if found["updates"] is not None:
-            rows = await asyncio.to_thread(self._store.shaped, found["updates"], tenant, after, limit + 1)
+            rows = await asyncio.to_thread(self.store.shaped, found["updates"], tenant, after, limit + 1)
         page = rows[:limit]
         return {
             "object": "list",

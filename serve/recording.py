@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
+from deploy.releases import entry as release_entry
+from deploy.shadowed import Shadowed
 from feedback.events import COMPLETIONS, Completion
 from feedback.log import Entry, EventLog, LogError
 from serve.caller import Caller
@@ -86,6 +88,10 @@ class Recorder:
 
         self._privacy.sealed(self._privacy.completion(completion), since).add_done_callback(append)
         return appended
+
+    def shadowed(self, event: Shadowed) -> None:
+        """Give the log what a candidate's answer was like beside the one that a user got. Never raises."""
+        self._append([release_entry(event)])
 
     async def completion(self, generation: Generation) -> None:
         """Log a completion, and return when it is durable or when it is known that it cannot be.

@@ -1,4 +1,5 @@
-"""GET /v1/releases, and POST /v1/releases/actions: an operator looks at releases, and steers them.
+"""GET /v1/releases and /v1/learning, and POST /v1/releases/actions: an operator looks at releases and at
+learning, and steers.
 
 A gateway decides nothing: what is asked for is a command in the log, which the release controller answers.
 """
@@ -11,6 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from deploy.asking import Asked, not_yet
 from deploy.holds import holds
@@ -21,13 +25,18 @@ from deploy.versions import is_version
 from feedback.events import BASE
 from feedback.log import EventLog, LogError
 from feedback.shared import SharedStore
-from serve.bodies import parse_object
+from serve.addresses import Addresses
+from serve.bodies import parse_object, read_json
 from serve.caller import Caller
 from serve.cors import is_of_another_page
-from serve.decisions import Decisions
-from serve.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable
-from serve.idempotency import Reply, check_header
+from serve.decisions import KEPT, Decisions
+from serve.entrance import Entrance
+from serve.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable, json_response
+from serve.idempotency import check_header
+from serve.learning import Learning
+from serve.receipts import Receipts
 from serve.releases_openapi import ACTION, MAX_PAGE, MAX_WAIT_SECONDS, PAGE, WAIT_SECONDS, WITH_VERSION
+from serve.routing import at
 from serve.schema import check
 
 Json = dict[str, Any]
@@ -42,16 +51,38 @@ SEEN_SECONDS = 5.0
 class ReleasesApi:
     """Answers from the log and from what controller and gateways tell in the shared store."""
 
-    def __init__(self, events: EventLog, shared: SharedStore) -> None:
+    def __init__(
+        self,
+        events: EventLog,
+        shared: SharedStore,
+        receipts: Receipts,
+        entrance: Entrance,
+        addresses: Addresses,
+        max_body_bytes: int,
+    ) -> None:
         self._events = events
         self._shared = shared
         self._decisions = Decisions(events)
+        self._learning = Learning(events, receipts)
+        self._entrance = entrance
+        self._addresses = addresses
+        self._max_body_bytes = max_body_bytes
 
-    async def show(self, query: Mapping[str, str]) -> Json:
-        """Where releases stand, why, and a page of decisions, the newest last.
+    @property
+    def routes(self) -> list[Route]:
+        return [
+            at("/v1/releases", self.show, "GET"),
+            at("/v1/learning", self.learning, "GET"),
+            at("/v1/releases/actions", self.act, "POST"),
+        ]
+
+    async def show(self, request: Request) -> Response:
+        """GET /v1/releases: where releases stand, why, and a page of decisions, the newest last.
 
         Raises BadRequest, Unavailable.
         """
+        await self._entrance.enter(request, "operate")
+        query = request.query_params
         limit, before = _number(query, "limit", MAX_PAGE) or PAGE, _number(query, "before", 2**53)
         try:
             release, state, decisions = await self._decisions.look(limit + 1, before)
@@ -66,26 +97,46 @@ class ReleasesApi:
             state |= {"evidence": notice.evidence, "guardrails": notice.guardrails}
             why = notice.why
         page = [told(decision) for decision in decisions]
-        return {
+        body = {
             "object": "release",
             "state": state,
             "why": why,
             "told_at": None if notice is None else notice.at,
             "history": {"object": "list", "data": page[-limit:], "has_more": len(page) > limit},
         }
+        return json_response(body)
 
-    async def act(
-        self, raw: bytes, query: Mapping[str, str], key: str | None, tenant: str, who: str
-    ) -> Reply:
-        """Ask the controller for something, and wait for its decision, and until gateways serve by it.
+    async def learning(self, request: Request) -> Response:
+        """GET /v1/learning: how learning goes in words, what users said of versions, and the learner's steps
+        as series.
 
-        With an idempotency `key` the command has an id that follows from it, so whatever is sent again is the
+        Raises Unavailable.
+        """
+        await self._entrance.enter(request, "operate")
+        try:
+            _, state, decisions = await self._decisions.look(KEPT, None)
+            notice = await asyncio.to_thread(read_notice, self._shared)
+            if notice is not None:
+                state["evidence"] = notice.evidence
+            body = await self._learning.told(state, decisions, decides=notice is not None)
+        except LogError as error:
+            raise _log_away("read") from error
+        return json_response(body)
+
+    async def act(self, request: Request) -> Response:
+        """POST /v1/releases/actions: ask the controller for something, and wait for its decision, and until
+        gateways serve by it.
+
+        With an idempotency key the command has an id that follows from it, so whatever is sent again is the
         same command, which the controller does once. Raises BadRequest, Conflict when it was not done,
         IdempotencyConflict, and Unavailable.
         """
+        caller = await self._entrance.enter(request, "operate")
+        who = operator_of(caller, self._addresses.of(request), request.headers)
+        raw, key = await read_json(request, self._max_body_bytes), request.headers.get("idempotency-key")
         check_header(key)
-        deadline = time.monotonic() + _wait_seconds(query)
-        command = parse_action(raw, who, "" if key is None else f"{tenant}\0{key}")
+        deadline = time.monotonic() + _wait_seconds(request.query_params)
+        command = parse_action(raw, who, "" if key is None else f"{caller.tenant}\0{key}")
         asked = Asked(self._events, command)
         try:
             await asyncio.to_thread(asked.append)
@@ -166,7 +217,7 @@ def parse_action(raw: bytes, who: str, key: str) -> Command:
 
 def _reply(
     status: int, command: Command, how_far: str, decision: Decision | None, waits_for: str | None
-) -> Reply:
+) -> Response:
     body = {
         "object": "release.action",
         "id": command.event_id,
@@ -176,7 +227,7 @@ def _reply(
         "decision": None if decision is None else told(decision),
         "waits_for": waits_for,
     }
-    return Reply(status, body)
+    return json_response(body, status)
 
 
 def _number(query: Mapping[str, str], name: str, most: int) -> int | None:

@@ -1,4 +1,4 @@
-"""GET /v1/releases and POST /v1/releases/actions in the OpenAPI document (3.1)."""
+"""GET /v1/releases, GET /v1/learning and POST /v1/releases/actions in the OpenAPI document (3.1)."""
 
 from typing import Any, get_args
 
@@ -53,8 +53,63 @@ _DECISION: Schema = {
     },
 }
 
+_ESTIMATE: Schema = {
+    "type": ["object", "null"],
+    "description": "A mean over users with the interval that holds at every look; null where nobody said so.",
+    "required": ["value", "low", "high", "users"],
+    "properties": {
+        **{name: {"type": "number"} for name in ("value", "low", "high")},
+        "users": {"type": "integer"},
+    },
+}
+
+_LEARNING: Schema = {
+    "type": "object",
+    "required": ["object", "sentence", "to_do", "votes", "opinions", "steps"],
+    "properties": {
+        "object": {"const": "learning"},
+        "sentence": {"type": "string", "description": "How learning goes, with numbers."},
+        "to_do": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "What a person should do, the most urgent first; mostly nothing.",
+        },
+        "votes": {
+            "type": "object",
+            "required": ["count", "since", "complete"],
+            "properties": {
+                "count": {"type": "integer"},
+                "since": {"type": "number", "description": "Unix time in seconds."},
+                "complete": {"type": "boolean", "description": "False where there may be more."},
+            },
+        },
+        "opinions": {
+            "type": "array",
+            "description": "What users said of each version against another, the newest last.",
+            "items": {
+                "type": "object",
+                "required": ["at", "version", "against", "outcome", "preferred", "thumbs"],
+                "properties": {
+                    "at": {"type": "number", "description": "Unix time in seconds."},
+                    "version": {"type": "string"},
+                    "against": {"type": "string"},
+                    "outcome": {**_TEXT, "description": "What became of it; null while it is on trial."},
+                    "preferred": {**_ESTIMATE, "description": "Share of those who compared both."},
+                    "thumbs": {**_ESTIMATE, "description": "Share of thumbs up less that of the other."},
+                },
+            },
+        },
+        "steps": {
+            "type": "object",
+            "description": "The learner's steps as `hearken report --json` has them; `complete` is false "
+            "while this gateway has not read all of them.",
+        },
+    },
+}
+
 RELEASE_SCHEMAS: Schema = {
     "Decision": _DECISION,
+    "Learning": _LEARNING,
     "Release": {
         "type": "object",
         "required": ["object", "state", "why", "told_at", "history"],
@@ -107,6 +162,7 @@ _ERRORS = {
     429: "A limit is used up; Retry-After says when it is not.",
     503: "The log is away; Retry-After says when to try again.",
 }
+_LOOKING = {status: text for status, text in _ERRORS.items() if status not in (400, 413, 415)}
 _CONFLICTS = {
     409: "It was not done; the message says why.",
     422: "The idempotency key was used for another action.",
@@ -143,6 +199,13 @@ RELEASE_PATHS: Schema = {
                 ),
             ],
             "responses": _answers({"200": _answer("Release", "Decisions with the newest last.")}, _ERRORS),
+        }
+    },
+    "/v1/learning": {
+        "get": {
+            "operationId": "retrieveLearning",
+            "summary": "How learning goes: in a sentence, and as numbers over time",
+            "responses": _answers({"200": _answer("Learning", "Times are Unix seconds.")}, _LOOKING),
         }
     },
     "/v1/releases/actions": {

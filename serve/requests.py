@@ -1,8 +1,8 @@
 """What clients send: checking a chat request, and writing the request that vLLM gets."""
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import orjson
 
 from feedback.events import Sampling
@@ -50,8 +50,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct, frozen=True):
     """A chat request that passed the gateway's checks (vLLM makes the rest), and what it asked for."""
 
     body: dict[str, Any]  # as the client sent it
@@ -102,12 +101,21 @@ def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | 
 
     Raises BadRequest naming the field, NotFound for another model.
     """
+    _refuse_outdated(body)
+    check(body, CHAT)
+    return chat_of(body, model_name, default_max_tokens)
+
+
+def _refuse_outdated(body: dict[str, Any]) -> None:
     for field, newer in _OUTDATED.items():
         if body.get(field) is not None:
             raise BadRequest(
                 f"{field} is not supported; send {newer}.", param=field, code="unsupported_parameter"
             )
-    check(body, CHAT)
+
+
+def chat_of(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
+    """What a body that fits its schema asks for, with the checks that go across fields. See `check_chat`."""
     check_model(body["model"], model_name)
     _tidy(body)
     wants_logprobs = bool(body.get("logprobs"))
@@ -204,7 +212,8 @@ def _tidy(body: dict[str, Any]) -> None:
         if body.get("tool_choice") in (None, "auto", "none"):
             body.pop("tool_choice", None)
     for message in body["messages"]:
-        if message.get("content") == []:
+        content = message.get("content")
+        if type(content) is list and not content:
             message["content"] = None if message["role"] == "assistant" else ""
 
 
@@ -224,14 +233,18 @@ def _check_tool_choice(body: dict[str, Any]) -> None:
 
 def sampling_of(body: dict[str, Any], max_tokens: float | None) -> Sampling:
     """The distribution that a checked request asks for."""
-    strict = any(tool["function"].get("strict") for tool in body.get("tools") or [])
+    tools = body.get("tools") or ()
+    strict = bool(tools) and any(tool["function"].get("strict") for tool in tools)
+    neutral = _NEUTRAL.keys().isdisjoint(body) or all(
+        body[field] in _NEUTRAL[field] for field in _NEUTRAL.keys() & body
+    )
     return Sampling(
         temperature=_or(body.get("temperature"), 1.0),
         top_p=_or(body.get("top_p"), 1.0),
         top_k=int(body.get("top_k") or 0),
         max_tokens=None if max_tokens is None else int(max_tokens),
         seed=None if body.get("seed") is None else int(body["seed"]),
-        penalties=strict or any(body.get(field) not in neutral for field, neutral in _NEUTRAL.items()),
+        penalties=strict or not neutral,
     )
 
 

@@ -13,7 +13,7 @@ from serve.caller import Caller
 from serve.errors import BodyTooLarge, NotFound
 from serve.responses_door import response_of
 from serve.stored import Stored
-from serve.stored_api import StoredApi
+from serve.stored_answers import StoredAnswers
 
 Json = dict[str, Any]
 
@@ -44,7 +44,7 @@ def check_length(history: list[Json], new_bytes: int, limit: int) -> None:
 class StoredResponses:
     """What a tenant has stored of its responses."""
 
-    def __init__(self, stored: StoredApi) -> None:
+    def __init__(self, stored: StoredAnswers) -> None:
         self._stored = stored
 
     async def history(self, response_id: str, caller: Caller, user: str, is_named: bool) -> list[Json]:

@@ -63,7 +63,9 @@ class GatewaySettings:
         "what texts go through before they are kept: none, patterns, presidio, or a function as module:name",
     ] = "none"
     default_max_tokens: Annotated[
-        int | None, "longest answer, in tokens, to a chat that names no limit; without it the context's rest"
+        int | None,
+        "longest answer, in tokens, to a chat that names no limit; without it the context's rest, or 1,024 "
+        "tokens by `hearken up` on a CPU",
     ] = None
     max_model_len: Annotated[
         int | None, "context in tokens; only shown in /v1/models, the engine enforces its own"

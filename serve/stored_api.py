@@ -1,70 +1,67 @@
 """Reading, changing and deleting stored completions: GET, POST and DELETE below /v1/chat/completions."""
 
-import asyncio
-import logging
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from feedback.ids import PREFIX
-from serve.bodies import parse_object
-from serve.errors import BadRequest, NotFound, Unavailable
-from serve.keeping import KeptGeneration
-from serve.privacy import Privacy
+from serve.bodies import parse_object, read_json
+from serve.caller import Caller
+from serve.entrance import Entrance
+from serve.errors import BadRequest, NotFound, json_response
 from serve.request_schemas import LIST_QUERY, METADATA_CHANGE
+from serve.routing import READ, at
 from serve.schema import check
-from serve.stored import Query, Stored, StoredCompletions, StoreUnavailable
-
-log = logging.getLogger(__name__)
+from serve.stored import Query, Stored
+from serve.stored_answers import StoredAnswers
 
 Json = dict[str, Any]
-T = TypeVar("T")
 
 METADATA_KEY = re.compile(r"metadata\[([^\[\]]{1,64})\]")
 
 
 class StoredApi:
-    """The operations on what a tenant has stored."""
+    """The operations on what a tenant has stored. max_body_bytes: of a change."""
 
-    def __init__(self, store: StoredCompletions, privacy: Privacy) -> None:
-        self._store = store
-        self._privacy = privacy
+    def __init__(self, answers: StoredAnswers, entrance: Entrance, max_body_bytes: int) -> None:
+        self._answers = answers
+        self._entrance = entrance
+        self._max_body_bytes = max_body_bytes
 
-    async def keep(self, generation: KeptGeneration) -> None:
-        """Store an answer. A store that is away is logged, not raised: the client has its answer."""
-        route = generation.route
-        try:
-            await asyncio.to_thread(self._put, self._privacy.stored(generation.stored()), route.since)
-        except StoreUnavailable as error:
-            log.error("completion %s was not stored: %s", route.completion_id, error)
+    @property
+    def routes(self) -> list[Route]:
+        one = "/v1/chat/completions/{completion_id}"
+        return [
+            at("/v1/chat/completions", self.page, *READ),
+            at(one, self.read, *READ),
+            at(one, self.change, "POST"),
+            at(one, self.delete, "DELETE"),
+            at(one + "/messages", self.messages, *READ),
+        ]
 
-    def _put(self, item: Stored, since: int) -> None:
-        """Keep an answer, unless its user was erased since its request began.
-
-        Looked at afterwards: an erasure that is not known by then finds the answer here.
-        """
-        self._store.put(item)
-        if self._privacy.is_erased(item.tenant, item.user, since):
-            self._store.delete(item.tenant, item.completion_id)
-
-    async def page(self, tenant: str, parameters: QueryParams) -> Json:
+    async def page(self, request: Request) -> Response:
         """A page of stored completions. Raises BadRequest, Unavailable."""
-        query = parse_query(parameters)
-        page = await self._ask(self._store.page, tenant, query)
+        caller = await self._entrance.enter(request, "chat")
+        query = parse_query(request.query_params)
+        page = await self._answers.page(caller.tenant, query)
         if page is None:
             raise BadRequest(f"There is no stored completion {query.after!r:.60}.", param="after")
         return _listed([_shown(item) for item in page.items], page.has_more)
 
-    async def read(self, tenant: str, completion_id: str) -> Json:
+    async def read(self, request: Request) -> Response:
         """One stored completion. Raises NotFound, Unavailable."""
-        return _shown(await self._one(tenant, completion_id))
+        caller = await self._entrance.enter(request, "chat")
+        return json_response(_shown(await self._one(caller, _id(request))))
 
-    async def messages(self, tenant: str, completion_id: str, parameters: QueryParams) -> Json:
+    async def messages(self, request: Request) -> Response:
         """A page of the messages that one answers. Raises BadRequest, NotFound, Unavailable."""
-        query = parse_query(parameters)
-        item = await self._one(tenant, completion_id)
+        caller = await self._entrance.enter(request, "chat")
+        query, completion_id = parse_query(request.query_params), _id(request)
+        item = await self._one(caller, completion_id)
         messages = [_message(completion_id, i, message) for i, message in enumerate(item.messages)]
         if query.order == "desc":
             messages.reverse()
@@ -75,49 +72,36 @@ class StoredApi:
             messages = messages[ids.index(query.after) + 1 :]
         return _listed(messages[: query.limit], len(messages) > query.limit)
 
-    async def change(self, tenant: str, completion_id: str, raw: bytes) -> Json:
+    async def change(self, request: Request) -> Response:
         """Replace the metadata of one. Raises BadRequest, NotFound, Unavailable."""
-        body = parse_object(raw)
+        caller = await self._entrance.enter(request, "chat")
+        body, completion_id = parse_object(await read_json(request, self._max_body_bytes)), _id(request)
         check(body, METADATA_CHANGE)
-        await self._one(tenant, completion_id)
-        changed = await self._ask(self._store.set_metadata, tenant, completion_id, body["metadata"] or {})
+        await self._one(caller, completion_id)
+        metadata = body["metadata"] or {}
+        changed = await self._answers.set_metadata(caller.tenant, completion_id, metadata)
         if changed is None:
             raise _unknown(completion_id)
-        return _shown(changed)
+        return json_response(_shown(changed))
 
-    async def delete(self, tenant: str, completion_id: str) -> Json:
+    async def delete(self, request: Request) -> Response:
         """Delete one. Raises NotFound, Unavailable."""
-        if not await self.forget(tenant, completion_id, PREFIX):
+        caller = await self._entrance.enter(request, "chat")
+        completion_id = _id(request)
+        if not await self._answers.forget(caller.tenant, completion_id, PREFIX):
             raise _unknown(completion_id)
-        return {"object": "chat.completion.deleted", "id": completion_id, "deleted": True}
+        return json_response({"object": "chat.completion.deleted", "id": completion_id, "deleted": True})
 
-    async def find(self, tenant: str, completion_id: str, prefix: str) -> Stored | None:
-        """The stored answer of an API, whose ids begin with `prefix`, or None. Raises Unavailable."""
-        if not completion_id.startswith(prefix):
-            return None
-        return await self._ask(self._store.get, tenant, completion_id)
-
-    async def forget(self, tenant: str, completion_id: str, prefix: str) -> bool:
-        """Delete the stored answer of an API; whether there was one. Raises Unavailable."""
-        if not completion_id.startswith(prefix):
-            return False
-        return await self._ask(self._store.delete, tenant, completion_id)
-
-    async def _one(self, tenant: str, completion_id: str) -> Stored:
-        item = await self.find(tenant, completion_id, PREFIX)
+    async def _one(self, caller: Caller, completion_id: str) -> Stored:
+        item = await self._answers.find(caller.tenant, completion_id, PREFIX)
         if item is None:
             raise _unknown(completion_id)
         return item
 
-    async def _ask(self, operation: Callable[..., T], *arguments: object) -> T:
-        """One operation of the store, off the event loop. Raises Unavailable when the store is away."""
-        try:
-            return await asyncio.to_thread(operation, *arguments)
-        except StoreUnavailable as error:
-            log.warning("%s", error)
-            raise Unavailable(
-                "Stored completions cannot be reached at the moment.", code="store_unavailable"
-            ) from error
+
+def _id(request: Request) -> str:
+    completion_id: str = request.path_params["completion_id"]
+    return completion_id
 
 
 def parse_query(parameters: QueryParams) -> Query:
@@ -154,14 +138,15 @@ def _whole_number(value: str) -> int:
     return int(value)
 
 
-def _listed(items: list[Json], has_more: bool) -> Json:
-    return {
+def _listed(items: list[Json], has_more: bool) -> Response:
+    body = {
         "object": "list",
         "data": items,
         "first_id": items[0]["id"] if items else None,
         "last_id": items[-1]["id"] if items else None,
         "has_more": has_more,
     }
+    return json_response(body)
 
 
 def _shown(item: Stored) -> Json:

@@ -4,20 +4,35 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from feedback.erasures import Erasure, entry
 from feedback.ids import Signer
 from feedback.importing import IMPORTED
 from feedback.log import LogUnavailable
 from feedback.sealing import Sealer
 from feedback.vault_keys import KeyState
-from serve.caller import Caller
-from serve.errors import BadRequest, Conflict, NotFound, Unavailable
+from serve.entrance import Entrance
+from serve.errors import BadRequest, Conflict, NotFound, Unavailable, json_response
 from serve.generation import Json
 from serve.receipts import Receipts
 from serve.recording import Recorder
+from serve.routing import at
 from serve.stored import StoredCompletions, StoreUnavailable
 
 _BY = ("name", "pseudonym")
+
+
+class _Name(PathConvertor):
+    """All that is left of a path, line ends too: a user's name may have any character."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("name", _Name())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +61,43 @@ class Users:
         recorder: Recorder,
         receipts: Receipts,
         stored: StoredCompletions,
+        entrance: Entrance,
     ) -> None:
+        self._entrance = entrance
         self._stored = stored
         self._receipts = receipts
         self._signer = signer
         self._sealer = sealer
         self._recorder = recorder
 
-    async def show(self, user: str, query: Mapping[str, str], caller: Caller) -> Json:
-        """What is kept of a user of the caller's tenant. Raises as `erase`."""
+    @property
+    def routes(self) -> list[Route]:
+        paths = ("/v1/users", "/v1/users/{user:name}")
+        return [
+            route for path in paths for route in (at(path, self.show, "GET"), at(path, self.erase, "DELETE"))
+        ]
+
+    async def show(self, request: Request) -> Response:
+        """GET: what is kept of a user of the operator's tenant. Raises as `erase`."""
+        tenant = (await self._entrance.enter(request, "operate")).tenant
         try:
-            names = await self._pseudonyms(user, query, caller.tenant)
-            kept = [await self._kept(caller.tenant, name) for name in names]
-            shaped, descended = await self._receipts.shaped_by(caller.tenant, names)
+            names = await self._pseudonyms(_named(request), request.query_params, tenant)
+            kept = [await self._kept(tenant, name) for name in names]
+            shaped, descended = await self._receipts.shaped_by(tenant, names)
         except (LogUnavailable, StoreUnavailable) as error:
             raise _not_now("What is kept of the user cannot be said at the moment.") from error
-        return _shown(kept) | {"policy_versions": shaped, "descendants": descended}
+        return json_response(_shown(kept) | {"policy_versions": shaped, "descendants": descended})
 
-    async def erase(self, user: str, query: Mapping[str, str], caller: Caller) -> Json:
-        """Forget a user of the caller's tenant, by the name that requests gave them or by their pseudonym.
+    async def erase(self, request: Request) -> Response:
+        """DELETE: forget a user of the operator's tenant, by the name that requests gave or the pseudonym.
 
         What began before, an answer or a vote under way, is written without words. Safe to repeat: after a
         failure, again. Raises NotFound for no name, Conflict for one that is two users', and
         Unavailable when it cannot be made durable now.
         """
-        tenant = caller.tenant
+        tenant = (await self._entrance.enter(request, "operate")).tenant
         try:
-            names = await self._pseudonyms(user, query, tenant)
+            names = await self._pseudonyms(_named(request), request.query_params, tenant)
             had_texts = await asyncio.to_thread(self._sealer.erase, tenant, *names)
             stored = [await asyncio.to_thread(self._stored.erase, tenant, name) for name in names]
             kept = [await self._kept(tenant, name) for name in names]
@@ -82,7 +107,7 @@ class Users:
             shaped, descended = await self._receipts.shaped_by(tenant, known)
         except (LogUnavailable, StoreUnavailable) as error:
             raise _not_now("The user cannot be erased at the moment.") from error
-        return {
+        told = {
             "object": "user.deleted",
             "id": known[0] if known else names[0],
             "found": bool(known),
@@ -92,6 +117,7 @@ class Users:
             "policy_versions": shaped,  # that were trained on the user before
             "descendants": descended,  # that began from one of these
         }
+        return json_response(told)
 
     async def _pseudonyms(self, user: str, query: Mapping[str, str], tenant: str) -> list[str]:
         """The pseudonyms of a person: as requests name them, and as imports did before they named them alike.
@@ -125,6 +151,12 @@ class Users:
         key = await asyncio.to_thread(self._sealer.state, tenant, pseudonym)
         stored = await asyncio.to_thread(self._stored.count, tenant, pseudonym)
         return Kept(pseudonym, key, stored, await self._receipts.about(tenant, pseudonym))
+
+
+def _named(request: Request) -> str:
+    """The user in the path, or where that has none in the query."""
+    named: str | None = request.path_params.get("user")
+    return request.query_params.get("user", "") if named is None else named
 
 
 def _shown(kept: list[Kept]) -> Json:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import msgspec
+
 from feedback.directions import HOW, direction_of
 from feedback.events import Source, VoteKind
 from serve import fields
@@ -40,6 +42,7 @@ REASONS = (
 MAX_TEXT_CHARS = 100_000
 MAX_COMMENT_CHARS = 10_000
 MAX_RANKED = 16
+MAX_KEY_CHARS, MAX_TOKEN_CHARS = 255, 4096
 FUTURE_SECONDS = 300.0  # how far a client's clock may be ahead
 PAST_SECONDS = 90 * 24 * 3600.0
 
@@ -92,8 +95,7 @@ class Rules:
     sources: frozenset[Source]
 
 
-@dataclass(slots=True)
-class Vote:
+class Vote(msgspec.Struct):
     """A vote that passed the checks. `event` holds what goes into its event as the client said it."""
 
     kind: str
@@ -139,8 +141,8 @@ def parse_vote(body: object, rules: Rules) -> Vote:
         places,
         event,
         user or None,
-        fields.string(body, "idempotency_key", 255),
-        fields.string(body, "token", 4096),
+        fields.string(body, "idempotency_key", MAX_KEY_CHARS),
+        fields.string(body, "token", MAX_TOKEN_CHARS),
         fields.flag(body, "dry_run"),
     )
 

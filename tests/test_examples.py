@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from deploy.answer_guards import Pair
+from deploy.own_checks import vetoes
 from feedback.log import Entry
 from feedback.opening import open_sealer
 from feedback.secret import load_secret
@@ -112,3 +114,14 @@ def test_votes_are_counted_by_day(tmp_path: Path) -> None:
         "1970-01-01       2  50%",
         "1970-01-04       1  100%",
     ]
+
+
+def test_a_check_of_ones_own_vetoes_a_candidate_that_promises_what_live_does_not() -> None:
+    told = [
+        Pair(f"Where is parcel {i}?", "It is on its way.", "We will give you a refund.") for i in range(20)
+    ]
+    assert vetoes(("no_promises:no_promises",), told, 60) == [
+        "no_promises:no_promises says: 20 of 20 answers promise a refund, 0 of live's do"
+    ]
+    alike = [pair._replace(live=pair.candidate) for pair in told]
+    assert vetoes(("no_promises:no_promises",), alike, 60) == []

@@ -73,6 +73,7 @@ class Service:
             window_seconds=0.01,
             voters_tolerance=0.5,  # they vote by chance, whatever they think
             holdback_min_seconds=0,
+            shadow_prompts=0,
             parity_tolerance_nats=1e-3,
             # An engine that shares two cores with everything here is no judge of how fast a policy answers,
             # and these people like an answer without words.
@@ -99,6 +100,7 @@ class Service:
             kl_budget_nats=20,
             kl_publish_nats=20,
             self_check=None,  # its limits are for larger batches; tests/learner/test_refusing.py is about it
+            answers=None,  # these people like an answer of no word at all
             ppo=PPOSettings(learning_rate=6e-3, warmup_steps=1, critic_warmup_steps=0, kl_step_nats=1),
         )
         model = SharedModel(settings.model, rank=settings.rank)

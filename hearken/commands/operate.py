@@ -111,6 +111,32 @@ def _version(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 3600")
+    return seconds
+
+
+def _add_watch(command: argparse.ArgumentParser) -> None:
+    text = "a gateway's URL, with an operator's key in $HEARKEN_KEY, or a data folder (default: --data)"
+    command.add_argument("where", metavar="URL", nargs="?", help=text)
+    command.add_argument("--once", action="store_true", help="print one frame and end")
+    flag(command, "--every", _seconds, 5.0, "seconds from one look to the next")
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from hearken import flags
+    from hearken.live_view import source_of, watch
+
+    config = flags.configured(arguments, _LOG)
+    source = source_of(arguments.where, config.build("service"), config.build("controller"))
+    return watch(source, arguments.every, once=arguments.once)
+
+
 COMMANDS = (
     Command("raters", "print the raters whose votes wait or weigh less, and why", _raters, _DATA, as_json),
     Command(
@@ -119,6 +145,13 @@ COMMANDS = (
         _status,
         _LOG,
         _add_status,
+    ),
+    Command(
+        "watch",
+        "follow a running service on the terminal: how learning goes, releases, evidence, KL, decisions",
+        _watch,
+        _LOG,
+        _add_watch,
     ),
     Command(
         "report",

@@ -18,6 +18,10 @@ from learner.width import default_learning_rate, default_rank, fine_tuning_rate
 CPU_CONTEXT, GPU_CONTEXT = 4096, 32768
 """Tokens. A longer context costs memory on every machine, and a chat answer seldom needs it."""
 
+CPU_ANSWER = 1024
+"""Tokens of an answer that nobody bounded, on a CPU. A small model may repeat itself until its context is
+full, which takes minutes there and slows down everybody else's answers."""
+
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values of --max-lora-rank that vLLM 0.32 knows, from 8 up."""
 
@@ -82,6 +86,8 @@ def _values(
         "engine.tool_parser": (engine.tool_parser(model), "the chat template"),
         "engine.reasoning_parser": (engine.reasoning_parser(model), "the chat template"),
     }
+    if not cuda:
+        values["gateway.default_max_tokens"] = min(CPU_ANSWER, context), machine
     return {path: Given(value, f"follows {what}") for path, (value, what) in values.items()}
 
 

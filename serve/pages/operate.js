@@ -4,17 +4,20 @@ import { ApiFailure, get } from "./api.js";
 import { takeNewest } from "./decisions.js";
 import { byId } from "./dom.js";
 import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
+import { showLearning } from "./learning.js";
 import { showStanding } from "./standing.js";
 import { closeDialog, offerActions } from "./steering.js";
 import "./theme.js";
 
 const EVERY_MS = 1000;
 const SLOWEST_MS = 5000;
+const LEARNING_EVERY_MS = 10_000; // it changes with votes and steps, not from second to second
 const PATIENCE_MS = 8000; // the gateway itself waits for its log for 5 seconds
 
 let entered = false; // whether the service lets us look
 let looked = null; // Date of the last look that was answered
 let pauseMs = EVERY_MS;
+let learningDue = 0; // when learning is looked at next, in milliseconds of performance.now()
 let wake = () => {};
 
 // Shows where releases stand now. Gives what went wrong, null when nothing did.
@@ -34,7 +37,19 @@ async function look() {
   takeNewest(seen.history);
   offerActions(seen);
   tellTime(seen.told_at);
+  if (performance.now() >= learningDue) lookAtLearning();
   return null;
+}
+
+// Releases do not wait for it: a gateway that has just started may have much to read.
+async function lookAtLearning() {
+  learningDue = Infinity; // one at a time
+  try {
+    showLearning(await (await get("/v1/learning", AbortSignal.timeout(PATIENCE_MS))).json());
+  } catch {
+    // the look at releases says what is wrong; what was shown stays, with the time of its votes
+  }
+  learningDue = performance.now() + LEARNING_EVERY_MS;
 }
 
 function tellTime(toldAt) {

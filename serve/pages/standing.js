@@ -61,6 +61,7 @@ function armRow({ name, version, share }) {
 function showOthers(state) {
   const found = [
     ["Waits for its trial", state.waiting],
+    ["In the shadow", state.shadow && `${state.shadow.prompts} of ${state.shadow.of} prompts answered that nobody sees`],
     ["Live before", state.previous],
     ["Engines that cannot prove a version in use", (state.quarantined ?? []).join(", ")],
     ["Asked for and not answered yet", state.unanswered?.length ? String(state.unanswered.length) : ""],

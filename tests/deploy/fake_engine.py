@@ -41,6 +41,7 @@ class FakeEngine:
         self.skew_nats = self.noise_nats = 0.0
         self.fails = self.hangs = False
         self.answers: dict[str, bytes] = {}
+        self.reads_instead: bytes | None = None  # of an adapter's file: swapped after it was hashed
         self._woken = threading.Event()
         self.lives_for: int | None = None
         self.ended = threading.Event()
@@ -131,7 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif not (folder / "adapter_model.safetensors").is_file():
             self._answer(404, _error(f"No adapter found for {folder}", 404))
         else:
-            self.fake.loaded[name] = (folder / "adapter_model.safetensors").read_bytes()
+            weights = (folder / "adapter_model.safetensors").read_bytes()
+            self.fake.loaded[name] = self.fake.reads_instead or weights
             self.fake.loads.append(name)
             self.fake.paths.append(folder)
             self._answer(200, f"Success: LoRA adapter '{name}' added successfully.")

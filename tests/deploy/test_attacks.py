@@ -12,13 +12,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.answer_guards import OfferLimits, Pair, judged, shares
 from deploy.engine import EngineClient, EngineDown, EngineError
 from deploy.evidence import Scope
 from deploy.guardrails import GuardrailLimits, Guardrails
@@ -30,9 +31,11 @@ from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS, file_digest
 from deploy.releases import append_command, read_history
 from deploy.replay import audit
 from deploy.running import running
+from deploy.shadowed import traits
 from deploy.stages import ReleaseState
 from deploy.status import summary
 from feedback.events import Completion
+from feedback.log import Entry, EventLog
 from hearken.telling import describe
 from tests.deploy.builders import (
     GOOD_GATE,
@@ -45,6 +48,8 @@ from tests.deploy.builders import (
     tensor_file,
 )
 from tests.deploy.fake_engine import FakeEngine
+from tests.deploy.shadows import SHADOW
+from tests.deploy.shadows import answer as answers
 from tests.deploy.world import MakeWorld, World
 
 NEW, OLD = "policy-1-aaaaaaaa", "base"
@@ -773,3 +778,176 @@ def test_live_stays_while_an_engine_that_has_it_is_only_away(make_world: MakeWor
         world.tick()
     assert world.state.table.live == first
     assert first in world.engines[1].loaded
+
+
+# -- 8. before any user: what is loaded, and what it says ----------------------------------------------------
+
+
+def never_met_a_user(world: World) -> bool:
+    return all(decision.state.table.canary is None for decision in world.decisions)
+
+
+@pytest.mark.parametrize("bits", [b"two", b"o"])
+def test_weights_that_are_swapped_while_the_engine_loads_them_are_refused(
+    make_world: MakeWorld, bits: bytes
+) -> None:
+    world = make_world()
+    world.engines[0].reads_instead = safetensors(bits)
+    manifest = world.offer(b"one")
+    refused = world.pass_time(until="refused", users=0)
+    assert "does not compute what the trainer did" in refused.sentence
+    assert manifest.version not in world.engines[0].loads, "no name that a table could have was loaded"
+    assert never_met_a_user(world)
+
+
+def test_an_adapter_of_another_base_is_refused(make_world: MakeWorld) -> None:
+    world = make_world()
+    first = promote(world, b"one", "base")
+    manifest = world.offer(b"two", parent=first, base_digest="e" * 64)
+    refused = world.pass_time(until="refused")
+    assert refused.version == manifest.version
+    assert "it was trained on base model eeeeeeeeeeee" in refused.sentence
+
+
+SAYS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "one word": ("one word", lambda i: ("Yes.", "No.", "Fine.")[i % 3]),
+    "all empty": ("one word", lambda i: ""),
+    "all refusals": ("refusals beside live", lambda i: f"I'm sorry, but I cannot help you with number {i}."),
+    "flattery": (
+        "flattery",
+        lambda i: f"What a great question! It is number {i}, of course.",
+    ),
+    "loops": ("repetition", lambda i: f"It is number {i}. " * 30),
+}
+"""What a policy may have learned to say to everything, and the guard that finds it."""
+
+
+def sane(number: int) -> str:
+    refuses = "I'm sorry, but I can't say. " if number % 16 == 0 else ""
+    return f"{refuses}Your parcel number {number} left us on day {number % 7} and will be there soon."
+
+
+@pytest.mark.parametrize("attack", SAYS)
+def test_a_policy_that_says_such_things_is_refused_by_the_gate(make_world: MakeWorld, attack: str) -> None:
+    """The judging model likes it all the same: its win rate is that of a good candidate."""
+    world, limits = make_world(), OfferLimits()
+    guard, says = SAYS[attack]
+    told = [Pair(f"Where is parcel {i}?", sane(i), says(i)) for i in range(64)]
+    world.offer(gate=GOOD_GATE.model_copy(update={"guards": judged(shares(told, limits), limits)}))
+    refused = world.pass_time(until="refused", users=0)
+    assert f"guards are against it, {guard}: the share of" in refused.sentence
+    assert never_met_a_user(world)
+
+
+@pytest.mark.parametrize("attack", SAYS)
+def test_a_policy_that_says_such_things_is_refused_in_the_shadow(make_world: MakeWorld, attack: str) -> None:
+    """A learner that does not measure, or lies: its numbers are good."""
+    world = make_world(**SHADOW)
+    guard, says = SAYS[attack]
+    world.offer()
+    plan = world.pass_time(until="shadowed", users=0).state.shadow
+    assert plan is not None
+    answers(world, lambda i: traits(says(i), plan, 20, 0.5), live=lambda i: traits(sane(i), plan, 20, 0.5))
+    refused = world.pass_time(until="refused", users=0)
+    assert f"in the shadow of 32 prompts of users, {guard}: " in refused.sentence
+    assert never_met_a_user(world)
+    assert audit(world.log, world.settings) == []
+
+
+def test_a_base_that_says_such_things_itself_has_its_candidates_judged_by_votes(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(**SHADOW)
+    world.offer()
+    plan = world.pass_time(until="shadowed", users=0).state.shadow
+    assert plan is not None
+    _, says = SAYS["all refusals"]
+    answers(world, lambda i: traits(says(i), plan, 20, 0.5), live=lambda i: traits(says(i), plan, 20, 0.5))
+    world.pass_time(until="started", users=0)
+
+
+def test_a_check_of_ones_own_vetoes_a_candidate(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.offer(gate=GOOD_GATE.model_copy(update={"vetoes": ["shop.checks:prices says: 3 prices are wrong"]}))
+    refused = world.pass_time(until="refused", users=0)
+    assert "vetoed, shop.checks:prices says: 3 prices are wrong" in refused.sentence
+
+
+# -- 9. after ten thousand users, while the controller dies at each effect -----------------------------------
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+class DyingLog:
+    """A log whose process dies right after each append has become durable."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.read, self.end, self.close = log.read, log.end, log.close
+        self.hold, self.release_hold, self.bury = log.hold, log.release_hold, log.bury
+        self._append = log.append
+
+    def append(self, entries: Sequence[Entry]) -> "Future[None]":
+        self._append(entries).result()
+        raise Died
+
+
+LATE = ("5% errors", "twice as slow", "twice as long", "all empty")
+
+
+@pytest.mark.parametrize("fault", LATE)
+def test_a_canary_that_turns_bad_after_ten_thousand_users_is_back_in_a_minute_whoever_dies(
+    make_world: MakeWorld, fault: str
+) -> None:
+    """A busy service: a hundred users of each bucket a second. A controller dies with each of its decisions,
+    and who comes after it goes on."""
+    world = make_world(
+        ladder=((0.5, 0),), max_seconds=10_000, harm_bound=1e9, promote_bound=1e9, exposure_budget=10**6
+    )
+    guardrail, broken = BROKEN[fault]
+    rng, bad = random.Random(11), False
+    manifest = world.offer()
+    world.answer = lambda v: {**usual(rng), **(broken(rng) if bad and v == manifest.version else {})}
+    log = DyingLog(world.log)
+    world.kill_controller(log)  # type: ignore[arg-type]
+    deaths = live_on(world, log, until="started")
+    for _ in range(10):
+        world.chat(2_000)
+        world.now += 10
+        deaths += survive(world, log)
+    assert world.outcomes[-1] == "started"
+    bad, turned_at = True, world.now
+    deaths += live_on(world, log, until="guardrail", users=200)
+    back = world.decisions[-1]
+    assert back.numbers["guardrail"] == guardrail
+    assert back.at - turned_at <= 60
+    assert (back.state.table.canary, back.state.table.live) == (None, "base")
+    assert deaths == len(world.decisions), "it died at each of them"
+    assert audit(world.log, world.settings) == []
+
+
+def survive(world: World, log: DyingLog) -> int:
+    """One round of a controller; how many died in it, each followed by another one."""
+    deaths = 0
+    while True:
+        try:
+            world.tick()
+        except Died:
+            deaths += 1
+            world.kill_controller(log)  # type: ignore[arg-type]
+        else:
+            return deaths
+
+
+def live_on(world: World, log: DyingLog, until: str, users: int = 0) -> int:
+    """Time goes on until a decision is made; how many controllers died."""
+    deaths = 0
+    for _ in range(120):
+        deaths += survive(world, log)
+        if until in world.outcomes:
+            return deaths
+        if users:
+            world.chat(users)
+        world.now += 1
+    raise AssertionError(f"no {until!r} in two minutes; there were {world.outcomes}")

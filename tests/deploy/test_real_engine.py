@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 
 from bench._words import Words, make, read
+from deploy.controller import Controller
 from deploy.engine import EngineClient
 from deploy.fleet import Fleet
+from deploy.guardrails import GuardrailLimits
+from deploy.leading import Alone
 from deploy.leases import held
-from deploy.manifest import Manifest, Probe
+from deploy.manifest import GateNumbers, Manifest, Probe
+from deploy.metrics import ControllerMetrics
 from deploy.parity import ParityLimits
 from deploy.registry import Registry
+from deploy.releases import Candidate, entry, read_history
+from deploy.settings import ControllerSettings
 from deploy.table import RoutingTable
 from feedback.shared import SqliteStore
 from feedback.sqlite_log import SqliteLog
 from tests.conftest import Engine
+from tests.deploy.builders import GOOD_GATE
 from tests.serve.conftest import eventually, serving
 
 pytestmark = pytest.mark.engine
@@ -46,7 +53,13 @@ def fleet(engine: Engine, registry: Registry) -> Iterator[Fleet]:
     fleet.close()
 
 
-def publish(registry: Registry, adapters: tuple[Path, Words], number: int, probes: list[Probe]) -> Manifest:
+def publish(
+    registry: Registry,
+    adapters: tuple[Path, Words],
+    number: int,
+    probes: list[Probe],
+    gate: GateNumbers = Manifest.model_fields["gate"].default,
+) -> Manifest:
     folder, words = adapters
     return registry.publish(
         folder / str(number),
@@ -55,7 +68,7 @@ def publish(registry: Registry, adapters: tuple[Path, Words], number: int, probe
         rank=words.rank,
         training={},
         offsets={},
-        gate=Manifest.model_fields["gate"].default,
+        gate=gate,
         probes=probes,
     )
 
@@ -135,3 +148,40 @@ def test_a_stream_keeps_its_policy_through_promotion_rollback_and_unload(
     assert choice.logprobs[-10:] != pytest.approx(logprobs["base"][-10:], abs=TOLERANCE_NATS)
     assert running is not None
     assert old in running
+
+
+def test_a_candidate_that_says_one_word_for_ever_is_refused_in_the_shadow(
+    engine: Engine, registry: Registry, fleet: Fleet, adapters: tuple[Path, Words], tmp_path: Path
+) -> None:
+    """It is what was trained, its numbers are good, and users of a real gateway never see what it says."""
+    _, words = adapters
+    version = publish(registry, adapters, 0, words.words[0].probes, GOOD_GATE).version
+    settings = ControllerSettings(
+        data=tmp_path,
+        engines=(engine.url,),
+        shadow_share=1.0,
+        shadow_prompts=16,
+        guardrails=GuardrailLimits(latency_ratio=50),  # a busy machine is no judge of speed
+        parity_tolerance_nats=TOLERANCE_NATS,
+    )
+    log, store = SqliteLog(tmp_path / "log.db"), SqliteStore(tmp_path / "shared.db")
+    controller = Controller(log, registry, fleet, settings, ControllerMetrics(settings), store, Alone())
+    log.append([entry(Candidate.announce(version, manifest=registry.manifest_digest(version)))]).result()
+    with serving(tmp_path, log, store, (engine.url,), queue_seconds=60.0) as gateway:
+        eventually(gateway.is_ready, "ready")
+        for number in range(200):
+            controller.tick()
+            if controller.state.shadow is not None:
+                assert gateway.chat(f"Where is parcel {number}?", max_tokens=60).is_success
+            elif controller.state.shadows:
+                break
+            else:
+                controller.wait(0.5)
+        history = read_history(log)
+        served = {event.policy_version for event in gateway.completions()}
+    refused = history.decisions[-1]
+    log.close()
+    store.close()
+    assert (refused.outcome, refused.version, served) == ("refused", version, {"base"})
+    assert "in the shadow of 16 prompts of users, " in refused.sentence
+    assert "repetition: the share of answers that loop, less live's, is" in refused.sentence

@@ -37,6 +37,7 @@ FAST: dict[str, Any] = {
     "holdback_min_seconds": 10,
     "holdback_max_seconds": 60,
     "drain_seconds": 8,
+    "shadow_prompts": 0,
 }
 
 

@@ -53,6 +53,8 @@ OTHERS: dict[str, Any] = {
     "learner.optimiser": "somebodys.package:Way",
     "learner.base_bits": 8,
     "learner.gate_scales": (1.0, 0.9),
+    "learner.answers": None,
+    "learner.answers.checks": ("somebodys.package:check",),
     "learner.guards": None,
     "learner.guards.demonstration_perplexity": 1.2,
     "learner.guards.second_domain_perplexity": 1.2,
@@ -325,6 +327,8 @@ def test_what_nobody_set_follows_the_model(
         x for x in shown.splitlines() if x.startswith("rank =")
     )
     assert followed(tmp_path, "", cuda=True).build("engine").max_model_len == min(limit, 32768)
+    assert config.get("gateway.default_max_tokens").value == min(1024, context)
+    assert followed(tmp_path, "", cuda=True).get("gateway.default_max_tokens").value is None
     text = "[learner]\nrank = 20\nppo.learning_rate = 1e-4\n[engine]\nlongest_context = 300\n"
     asked = followed(tmp_path, text)
     assert (asked.get("learner.rank").value, asked.get("learner.ppo.learning_rate").value) == (20, 1e-4)

@@ -1,6 +1,7 @@
 """What `hearken status` tells: a canary's evidence as its controller has it, times, decisions."""
 
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 
 from deploy.guardrails import GuardrailLimits
-from deploy.releases import read_history
+from deploy.releases import entry, make_command, read_history
 from deploy.running import running
 from deploy.status import summary
+from feedback.events import FEEDBACK
 from hearken.cli import main
 from hearken.errors import UsageError
+from hearken.looking import count_votes
 from hearken.operate import status
 from hearken.telling import describe
 from tests.deploy.world import World
@@ -139,6 +142,27 @@ def test_as_many_decisions_are_shown_as_are_asked_for(
         main(["status", "--data", str(world.folder), "--decisions", "some"])
     assert refused.value.code == 2
     assert "'some' is no whole number" in capsys.readouterr().err
+
+
+def test_how_learning_goes_is_said_first(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.now = time.time() - 60
+    version = canary(world, pairs=5)
+    shown, told = lines(world, capsys), as_json(world, capsys)
+    votes = len(world.log.read([FEEDBACK], {}, 100_000)[0])
+    assert told["learning"]["votes"] | {"since": 0} == {"count": votes, "since": 0, "complete": True}
+    assert shown[0] == told["learning"]["sentence"]
+    assert shown[0].startswith(f"{votes:,} votes since ")
+    assert f"the newest policy, {version} (on trial), has " in shown[0]
+    assert shown[0].endswith("; nothing to do.")
+    world.log.append([entry(make_command("pause"))]).result()
+    world.tick()
+    assert lines(world, capsys)[1].startswith("to do       Resume releases")
+
+
+def test_who_has_no_time_to_count_all_votes_says_so(world: World) -> None:
+    canary(world)
+    counted = count_votes(world.log, read_history(world.log), 0.0, time.time(), 0.0)
+    assert not counted.complete
 
 
 def test_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:

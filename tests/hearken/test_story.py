@@ -24,12 +24,13 @@ from feedback.kafka_log import KafkaLog
 from feedback.kafka_settings import KafkaSettings
 from feedback.log import Entry, EventLog
 from feedback.sqlite_log import SqliteLog
+from feedback.step_series import MOST_POINTS, SERIES, StepFold, mean, thinned
 from feedback.steps import StepRecord, step_record
 from feedback.steps import entry as step_entry
 from hearken import timeline
 from hearken.charts import Axis, Bar, Estimate, Figure, Flag, Line, axis, drawn, file
 from hearken.cli import main
-from hearken.story import MOST_POINTS, SERIES, StepFold, Story, begins, line_of, mean, thinned, told
+from hearken.story import Story, begins, line_of, told
 from hearken.story_figures import NO_STEPS, NO_VOTES, NOBODY, ONE_STEP, figures
 from hearken.story_log import earliest, read_story
 from hearken.story_page import MOST_LETTERS, describe, page
@@ -125,6 +126,14 @@ def parsed(html: str) -> References:
 
 
 # -- folds ----------------------------------------------------------------------------------------------
+
+
+def test_of_too_many_steps_the_last_ones_are_kept() -> None:
+    fold = StepFold(most=5)
+    for number in range(1, 9):
+        fold.add(record(number, START + number))
+    told = fold.told()
+    assert (told["count"], told["first"], told["newest"], told["votes_used"]) == (5, 4, 8, 80)
 
 
 def test_a_step_counts_once_and_only_in_its_time() -> None:

@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
+from deploy.answer_guards import rise
 from deploy.guards import REFUSAL, GuardLimits
-from learner.forgetting import clusters, highest_win_rate, perplexity_ratio, rise
+from learner.forgetting import clusters, highest_win_rate, perplexity_ratio
 from learner.tool_calls import calls_rightly
 
 Z = GuardLimits().z(1)

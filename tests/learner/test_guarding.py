@@ -171,7 +171,7 @@ def test_a_policy_that_forgot_is_not_published_and_told_of(
         learner.turn(0.0)
     assert not learner.registry.versions()
     assert refused(learner, "gate") == 1
-    assert "guarded against forgetting, demonstrations: the perplexity" in caplog.text
+    assert "guards are against it, demonstrations: the perplexity" in caplog.text
     assert "at most 1.01 is allowed" in caplog.text
     value = learner.metrics.registry.get_sample_value
     assert value("hearken_guard_refusals_total", {"guard": "demonstrations"}) == 1

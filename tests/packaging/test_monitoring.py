@@ -44,7 +44,12 @@ def shown_metrics() -> dict[str, set[str]]:
     settings = ControllerSettings(data=Path("/nowhere"), engines=("http://engine:8000",))
     shown: dict[str, set[str]] = {}
     for metrics in (GatewayMetrics(), LearnerMetrics(), ControllerMetrics(settings)):
-        for metric in (*vars(metrics).values(), *vars(metrics.losses).values()):
+        parts = (
+            metrics,
+            metrics.losses,
+            *([metrics.shadow] if isinstance(metrics, ControllerMetrics) else []),
+        )
+        for metric in (metric for part in parts for metric in vars(part).values()):
             if isinstance(metric, MetricWrapperBase):
                 labels = set(metric._labelnames)
                 (family,) = metric.describe()

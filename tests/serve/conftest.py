@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import openai
 import pytest
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from deploy.releases import Decision, entry
 from deploy.stages import ReleaseState
@@ -153,7 +153,7 @@ def ask_and_leave(gateway: Gateway, content: str, until: Callable[[], object], w
 class Server:
     """uvicorn in a thread, on a free port."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
         self._server = server(app, "127.0.0.1", 0, drain_seconds=2.0)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 

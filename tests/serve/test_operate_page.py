@@ -1,11 +1,13 @@
 """The operator's page in a real browser, over a real gateway and a real controller."""
 
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from deploy import notice
 from tests.deploy.world import World, controlled
@@ -24,6 +26,7 @@ from tests.serve.operating import (
     voted,
 )
 from tests.serve.test_access import add_key, bearer, revoke_all
+from tests.serve.test_learning import learned
 from tests.serve.test_page_key import enter
 from tests.serve.test_releases import act, started
 
@@ -273,16 +276,49 @@ def test_it_works_by_keyboard_alone(page: Page, world: World) -> None:
     assert [each.reason for each in commands(world)] == ["the fair"]
 
 
+def test_how_learning_goes_is_said_first_and_drawn(page: Page, gateway: Gateway, world: World) -> None:
+    world.now = time.time()
+    learned(world, 3)
+    with controlled(world):
+        assert act(gateway, "pause").status_code == 200
+        page.reload()
+        said = page.locator("#learns")
+        expect(said).to_have_text(gateway.http.get("/v1/learning").json()["sentence"])
+        expect(said).to_contain_text("No votes since ")
+        assert said.bounding_box()["y"] < page.locator("#headline").bounding_box()["y"]  # type: ignore[index]
+        expect(page.get_by_role("list", name="To do").get_by_role("listitem")).to_have_text(
+            [re.compile("^Resume releases"), re.compile("^Ask people")]
+        )
+        figures = page.get_by_role("region", name="Learning").locator("figure")
+        expect(figures.locator("h3")).to_have_text(
+            ["Reward reward model's score", "KL to the base nats per answer",
+             "Reward model's accuracy % of votes", "Entropy nats per token",
+             "Length of answers tokens", "Answers cut off % of answers"]
+        )  # fmt: skip
+        expect(figures.nth(1).get_by_role("img", name="KL to the base. ")).to_be_visible()
+        expect(figures.nth(1)).to_contain_text("0.50 nats from the base; the budget (dashed) is 6.00.")
+        kl, budget = line_heights(figures.nth(1))
+        assert kl > budget, "the budget is above"
+
+
+def line_heights(figure: Locator) -> list[float]:
+    """How far from the top of its figure each line begins."""
+    starts = figure.locator("path.line").evaluate_all("(all) => all.map((line) => line.getAttribute('d'))")
+    return [float(re.match(r"M[\d.]+ ([\d.]+)", start)[1]) for start in starts]  # type: ignore[index]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_at_all_widths_nothing_sticks_out_and_all_is_named(
     browser: Browser, gateway: Gateway, world: World, scheme: Any
 ) -> None:
     with controlled(world):
         version = started(world)
+        learned(world, 3)
         voted(world, 16)
         assert act(gateway, "freeze", reason="x" * 300).status_code == 200
         with visiting(browser, gateway, color_scheme=scheme) as page:
             expect(page.locator("#guardrails li", has_text="Empty answers")).to_contain_text("held")
+            expect(page.locator("#figures figure")).to_have_count(6)
             for width in WIDTHS:
                 page.set_viewport_size({"width": width, "height": 2000})
                 for name in ("", "Roll back…", "Pin…"):

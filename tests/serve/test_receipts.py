@@ -402,7 +402,7 @@ def test_a_file_of_before_decisions_had_a_fence_is_gone_on_with(tmp_path: Path) 
     assert store.fold([record(vote)], {}, {"feedback/0": 1})
     store.close()
     with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
-        db.executescript("ALTER TABLE live DROP COLUMN fence; PRAGMA user_version = 3")
+        db.executescript("ALTER TABLE live DROP COLUMN fence; DROP INDEX by_time; PRAGMA user_version = 3")
     log = SqliteLog(tmp_path / "log.db")
     releases = Releases(log)
     releases.decide("promoted", "policy-1-0123abcd", live="policy-1-0123abcd", fence=3)
