@@ -14,7 +14,7 @@ ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml requirements.lock ./
 COPY scripts/image_requirements.py scripts/
-RUN python scripts/image_requirements.py s3 > base.txt \
+RUN python scripts/image_requirements.py s3 otel > base.txt \
     && pip install -c requirements.lock -r base.txt
 
 FROM base-build AS gateway-build

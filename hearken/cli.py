@@ -18,6 +18,7 @@ from hearken.commands import (
     roles,
     service,
     signals,
+    sync,
     vault,
 )
 from hearken.errors import UsageError
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     *keys.COMMANDS,
     *data.COMMANDS,
     *signals.COMMANDS,
+    *sync.COMMANDS,
     *vault.COMMANDS,
     *release.COMMANDS,
     *registry.COMMANDS,

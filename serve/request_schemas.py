@@ -139,7 +139,16 @@ CHAT: Schema = record(
     reasoning_effort=EFFORT,
     metadata=or_null(METADATA),
     store=or_null(FLAG),
-    hearken=or_null(record([], compare=or_null(FLAG), consent=or_null(FLAG), preferences=or_null(FLAG))),
+    hearken=or_null(
+        record(
+            [],
+            compare=or_null(FLAG),
+            consent=or_null(FLAG),
+            preferences=or_null(FLAG),
+            external_id=or_null(STRING),
+            episode_id=or_null(STRING),
+        )
+    ),
 )
 
 _TOKENS: Schema = {"type": "array", "minItems": 1, "items": integer(0, 2**31 - 1)}

@@ -117,6 +117,11 @@ class GatewaySettings:
     feedback_reasons: Annotated[
         tuple[str, ...], "reasons that votes may give, in place of those of docs/feedback.md"
     ] = ()
+    tracing: Annotated[
+        bool,
+        "chats are spans and votes are evaluation events of OpenTelemetry, sent to where OTEL_* variables "
+        "say (docs/tracing.md)",
+    ] = False
     retention_days: Annotated[
         float, "days that completions and votes are kept in the embedded log; 0: for ever"
     ] = 90.0

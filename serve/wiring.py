@@ -31,6 +31,7 @@ from serve.senders import Senders
 from serve.settings import GatewaySettings
 from serve.stored import StoredCompletions
 from serve.stored_answers import StoredAnswers
+from serve.tracing import Tracing
 from serve.upstream import Upstream
 from serve.windows import LocalWindows, RedisWindows
 
@@ -87,11 +88,12 @@ def open_records(
     stored: StoredCompletions,
     gate: Gate,
     metrics: Metrics,
+    tracing: Tracing | None = None,
 ) -> Records:
     """The records in a service's data folder, its log and its store of answers."""
     sealer = open_sealer(settings.data)
     privacy = Privacy(signer, sealer, load_redactor(settings.redact))
-    recorder = Recorder(events, privacy, metrics, gate.metering.charge)
+    recorder = Recorder(events, privacy, metrics, gate.metering.charge, tracing)
     receipts = Receipts(events, ReceiptStore(settings.data / "receipts.db"))
     lists = PreferenceStore(settings.data / "vault", sealer)
     preferences = Preferences(signer, privacy, lists, settings.preference_bounds, metrics)
