@@ -85,7 +85,9 @@ def near(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [value + "\n", "\n" + value, value + "٣", value[:-1], value.upper(), [value], {value: value}]
     if isinstance(value, int | float):
-        return [value + 1, value - 1, -value, float(value), value + 0.5, str(value), bool(value), int(value)]
+        numbers = [value + 1, value - 1, -value, float(value), value + 0.5, bool(value), int(value)]
+        read = [each for each in numbers if isinstance(each, float) or -(2**63) <= each < 2**64]
+        return [*read, str(value)]  # larger integers are read as floats
     if isinstance(value, list):
         return [value * 70, [*value, *value[:1]], value[:-1], dict.fromkeys(map(str, value)), None]
     if isinstance(value, dict):
