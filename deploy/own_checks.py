@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 REASON_CHARACTERS = 300
 """What is kept of a reason: it goes into the log for good."""
 
+FIND = "--find"
+"""With this a check is looked up, and not called."""
+
 Check = Callable[[Sequence[Pair]], str | None]
 
 
@@ -39,9 +42,19 @@ def vetoes(checks: Sequence[str], pairs: Sequence[Pair], seconds: float) -> list
     return [f"{path} says: {why}" for path, why in found if why is not None]
 
 
+def problem(path: str, seconds: float) -> str | None:
+    """Why a check cannot be called, None where it can."""
+    return _run([path, FIND], [], seconds)
+
+
 def veto(path: str, pairs: Sequence[Pair], seconds: float) -> str | None:
     """Why one check is against a candidate, None where it is not. Never raises for what the check does."""
-    command = [sys.executable, "-P", "-m", "deploy.own_checks", path]  # -P: no package of the working folder
+    return _run([path], pairs, seconds)
+
+
+def _run(arguments: list[str], pairs: Sequence[Pair], seconds: float) -> str | None:
+    # -P: no package of the working folder takes the place of one of ours
+    command = [sys.executable, "-P", "-m", "deploy.own_checks", *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
     try:
         done = subprocess.run(
@@ -56,7 +69,7 @@ def veto(path: str, pairs: Sequence[Pair], seconds: float) -> str | None:
     except subprocess.TimeoutExpired:
         return f"it did not end within {seconds:g} s and was stopped; check_seconds is how long it may take"
     if done.stderr.strip():
-        logger.warning("%s wrote: %s", path, done.stderr.strip()[-2000:])
+        logger.warning("%s wrote: %s", arguments[0], done.stderr.strip()[-2000:])
     return _read(done.stdout, done.returncode)
 
 
@@ -87,6 +100,14 @@ def found(path: str) -> Check:
     return check  # type: ignore[no-any-return]
 
 
+def _not_found(path: str) -> str | None:
+    try:
+        found(path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def called(path: str, pairs: Sequence[Pair]) -> str | None:
     """What a check says of pairs. What it raises, or gives beside None and a text, is a reason as well."""
     try:
@@ -109,7 +130,7 @@ def main() -> int:
     """Run one check on the pairs that come in, and print what it says."""
     pairs = [Pair(**each) for each in json.load(sys.stdin)]
     with redirect_stdout(io.StringIO()):  # what a check prints is no verdict
-        why = called(sys.argv[1], pairs)
+        why = called(sys.argv[1], pairs) if FIND not in sys.argv else _not_found(sys.argv[1])
     print(json.dumps({"veto": why}))
     return 0
 

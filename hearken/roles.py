@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deploy.engine_key import take_engine_key
 from feedback.log import LogError
 from hearken.checks import check_port, check_registry
-from hearken.config.check import check_optimiser, check_signals
+from hearken.config.check import check_optimiser, check_own, check_signals
 from hearken.config.fields import NEEDED
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
@@ -75,6 +75,7 @@ def learner_settings(config: Config) -> "LearnerSettings":
     check_optimiser(config)
     check_registry(settings.registry, settings.fetch_port)
     check_signals(config)
+    check_own(config)
     machine = Machine.here()
     check_base_bits(model, settings.base_bits, settings.products, on_card=machine.learner_on_card)
     fit_learner(

@@ -17,7 +17,7 @@ import httpx
 
 from deploy.engine_key import take_engine_key
 from hearken import access, checks, engine, flags, vllm_flags
-from hearken.config.check import check_optimiser, check_signals
+from hearken.config.check import check_optimiser, check_own, check_signals
 from hearken.config.resolve import Config
 from hearken.errors import UsageError
 from hearken.fitting import APART, Layout
@@ -42,6 +42,7 @@ def check(settings: UpSettings, say: Say) -> None:
     check_optimiser(settings.config)
     checks.check_registry(settings.service.registry, settings.service.fetch_port)
     check_signals(settings.config)
+    check_own(settings.config)
     for port in settings.ports:
         checks.check_port(settings.gateway.host if port == settings.gateway.port else "127.0.0.1", port)
     if settings.gateway.redis is not None:

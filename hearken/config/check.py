@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from deploy import own_checks
 from hearken.config.fields import NEEDED
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
@@ -24,7 +25,7 @@ def problems(config: Config) -> list[str]:
             config.build(table)
         except UsageError as error:
             found.append(str(error))
-    for check in (check_optimiser, check_signals):
+    for check in (check_optimiser, check_signals, check_own):
         try:
             check(config)
         except UsageError as error:
@@ -45,6 +46,16 @@ def check_optimiser(config: Config) -> None:
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2]
         raise UsageError(f"{given.origin}: {said}")
+
+
+def check_own(config: Config) -> None:
+    """Look up the checks of candidates that are the user's own. Raises UsageError for one that is none."""
+    if config.get("learner.answers").value is None:
+        return
+    given, seconds = config.get("learner.answers.checks"), config.get("learner.answers.check_seconds").value
+    for path in given.value:
+        if (why := own_checks.problem(path, seconds)) is not None:
+            raise UsageError(f"{given.origin}: learner.answers.checks names {path!r}: {why}")
 
 
 def check_signals(config: Config) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.answer_guards import Pair
 from deploy.gate import GateLimits, verdict
-from deploy.own_checks import veto, vetoes
+from deploy.own_checks import problem, veto, vetoes
 from tests.deploy.builders import GOOD_GATE
 
 PAIRS = [Pair("Where is it?", "It is here.", "It is there, 你好."), Pair("When?", "Now.", "Never.")]
@@ -76,6 +76,11 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_a_check_is_a_veto_or_none_whatever_it_does(path: str, why: str | None) -> None:
     assert veto(path, PAIRS, seconds=60) == why
+
+
+def test_a_check_is_looked_up_without_a_call() -> None:
+    assert problem("somebodys_checks:raises", 60) is None
+    assert problem("somebodys_checks:missing", 60) == "somebodys_checks has no function missing"
 
 
 def test_a_check_that_hangs_is_stopped_and_is_a_veto() -> None:

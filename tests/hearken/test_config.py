@@ -193,6 +193,10 @@ def test_what_is_shown_can_be_fed_back(tmp_path: Path) -> None:
         ("[learner]\noptimiser = 'dpp'",
          "hearken.toml:2: optimiser is 'dpp'; it must be ppo, dpo, ipo, kto, or the import path of a class "
          "of your own, package.module:Class"),
+        ("[learner.answers]\nchecks = ['no_such_package:mine']",
+         "hearken.toml:2: learner.answers.checks names 'no_such_package:mine': no_such_package cannot be "
+         "imported (ModuleNotFoundError: No module named 'no_such_package'); it must be a module that this "
+         "Python finds: install it, or name its folder in PYTHONPATH"),
         ("[learner]\n\noptimiser = 'no_such_package.ways:Mine'",
          "hearken.toml:3: optimiser is 'no_such_package.ways:Mine', and no_such_package.ways cannot be "
          "imported (ModuleNotFoundError: No module named 'no_such_package'); it must be a module that this "
