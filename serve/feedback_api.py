@@ -114,7 +114,7 @@ class FeedbackApi:
         assert ballot.answer is not None
         if ballot.wish is not None and ballot.event is not None:
             # Before the vote, which can be sent again when it fails: what is remembered twice is there once.
-            await self._preferences.add(ballot.wish, ballot.since)
+            await self._preferences.add(*ballot.wish, ballot.since)
             ballot.answer["remembered"] = True
         await self._log([ballot])
         return Reply(ballot.status, ballot.answer)

@@ -14,7 +14,6 @@ from feedback.vault_keys import UserKey
 from serve.bodies import parse_object
 from serve.caller import Caller
 from serve.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
-from serve.from_now_on import Wish
 from serve.generation import Json
 from serve.metrics import Metrics
 from serve.preference_store import Change, Entries, PreferenceStore
@@ -79,15 +78,14 @@ class Preferences:
         kept = checked([self._privacy.text(entry) for entry in entries], self._most, self._chars)
         return await self._change(caller.tenant, pseudonym, since, lambda _: kept)
 
-    async def add(self, wish: Wish, since: int) -> Json:
-        """Put what a vote asks for to a user's list, where it is not there already.
+    async def add(self, user: str, text: str, field: str, caller: Caller, since: int) -> Json:
+        """Put an entry to a user's list, where it is not there already. field: of a vote, which asks for it.
 
         Raises as `put`, and Conflict for a list that is full.
         """
-        caller = wish.caller
-        (entry,) = checked([wish.text], min(self._most, 1), self._chars, wish.field)
+        (entry,) = checked([text], min(self._most, 1), self._chars, field)
         _check_consent(None, caller)
-        (kept,) = checked([self._privacy.text(entry)], 1, self._chars, wish.field)
+        (kept,) = checked([self._privacy.text(entry)], 1, self._chars, field)
 
         def added(before: Entries) -> Entries:
             if kept not in before and len(before) >= self._most:
@@ -99,7 +97,7 @@ class Preferences:
                 )
             return before if kept in before else (*before, kept)
 
-        return await self._change(caller.tenant, self._pseudonym(wish.user, {}, caller), since, added)
+        return await self._change(caller.tenant, self._pseudonym(user, {}, caller), since, added)
 
     async def forget(self, user: str, query: Mapping[str, str], caller: Caller) -> Json:
         """Erase a user's list. Raises NotFound, Unavailable."""
