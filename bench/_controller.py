@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from deploy.guardrails import GuardrailLimits
+from deploy.evidence.guardrails import GuardrailLimits
 from deploy.main import run
 from deploy.settings import ControllerSettings
 

@@ -19,7 +19,7 @@ def main() -> int:
     work: dict[str, Any] = json.loads(arguments.work.read_text())
     theirs = json.loads((arguments.out / "trl.json").read_text())
 
-    from learner.ranks import Ranks
+    from learner.model.ranks import Ranks
 
     with Ranks.join() as ranks:
         found = _measure(ranks, work, theirs)
@@ -32,12 +32,12 @@ def _measure(ranks: Any, work: dict[str, Any], theirs: dict[str, Any]) -> dict[s
     """This rank's part of all updates, and what they took."""
     import torch
 
-    from deploy.engine import Sample
-    from learner.features import AnswerFeatures
-    from learner.machine import keep_freed_memory
-    from learner.model import SharedModel
-    from learner.ppo import PPO, PPOMetrics
-    from learner.reward import RewardModel
+    from deploy.engines.client import Sample
+    from learner.model.machine import keep_freed_memory
+    from learner.model.shared import SharedModel
+    from learner.policy.ppo import PPO, PPOMetrics
+    from learner.reward.features import AnswerFeatures
+    from learner.reward.reward import RewardModel
     from learner.settings import PPOSettings
 
     torch.set_num_threads(max(1, work["threads"] // ranks.world))

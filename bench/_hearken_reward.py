@@ -21,9 +21,9 @@ def main() -> int:
 
     import torch
 
-    from learner.features import AnswerFeatures
-    from learner.machine import keep_freed_memory
-    from learner.model import SharedModel
+    from learner.model.machine import keep_freed_memory
+    from learner.model.shared import SharedModel
+    from learner.reward.features import AnswerFeatures
 
     torch.set_num_threads(work["threads"])
     keep_freed_memory()
@@ -41,8 +41,8 @@ def main() -> int:
 def _fit(model: Any, fit: dict[str, Any], seed: int) -> dict[str, Any]:
     """The features of the answers, the fit, and the logit of each held-out pair's first answer."""
 
-    from learner.features import AnswerFeatures
-    from learner.reward import RewardModel
+    from learner.reward.features import AnswerFeatures
+    from learner.reward.reward import RewardModel
 
     train, test = (
         [_label(pair, f"{part}-{i}") for i, pair in enumerate(fit[part])] for part in ("train", "test")
@@ -56,7 +56,7 @@ def _fit(model: Any, fit: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def _seconds_to_read(features: Any, fits: Sequence[dict[str, Any]]) -> float:
     """Read all answers once, which later fits find remembered; the seconds that a token took."""
-    from learner.features import WORDS
+    from learner.reward.features import WORDS
 
     pairs = {
         name: pair
@@ -82,9 +82,9 @@ def _climb(features: Any, fit: dict[str, Any], seed: int, seconds_of_token: floa
     Gives the logits of the held-out pairs by what serves, by every rung, and by models of half of the pairs:
     one that a policy might climb, and judges of the other kind and of the same kind on the other half.
     """
-    from learner.features import STATES, WORDS
-    from learner.ladder import RewardLadder
-    from learner.reward import RewardModel
+    from learner.reward.features import STATES, WORDS
+    from learner.reward.ladder import RewardLadder
+    from learner.reward.reward import RewardModel
     from learner.settings import RewardSettings
 
     train = [_label(pair, name) for pair, name in zip(fit["train"], fit["train_names"], strict=True)]
@@ -124,7 +124,7 @@ def _logits(model: Any, test: Sequence[Any]) -> list[float]:
 
 def _label(pair: Pair, name: str) -> Any:
     """A comparison that the first answer won, by a rater of its own."""
-    from feedback.labels import Answer, Label
+    from feedback.joining.labels import Answer, Label
 
     answers = tuple(
         Answer(

@@ -1,18 +1,18 @@
 """A version that users like for twelve hours and that then does harm, while the next candidate is on trial.
 
-The holdback is over by then, because a candidate waits: what is left is the anchor (deploy/anchor.py).
+The holdback is over by then, because a candidate waits: what is left is the anchor (deploy/decide/anchor.py).
 """
 
 import numpy as np
 
 from bench._services import DELAY_SECONDS, SECONDS, WEIGHT, World, comparisons_of, preferred, thumbs_of
-from deploy import anchor
-from deploy.evidence import EvidenceRules, ballots, heard, read
-from deploy.matching import MATCHES, Matching
-from deploy.release import ReleaseRules
-from deploy.scope import Side
-from deploy.stages import Standing
-from deploy.units import Unit
+from deploy.decide import anchor
+from deploy.decide.release import ReleaseRules
+from deploy.evidence.matching import MATCHES, Matching
+from deploy.evidence.preference import EvidenceRules, ballots, heard, read
+from deploy.evidence.units import Unit
+from deploy.history.scope import Side
+from deploy.history.states import Standing
 
 HOUR = 3600.0
 GOOD_HOURS = 12

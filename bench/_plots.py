@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hearken.charts import Axis, Figure, Line, axis, file
+from hearken.story.charts import Axis, Figure, Line, axis, file
 
 ROWS = (
     ("win_rate", "Win rate against the base", "share of prompts", 0.0, 1.0),

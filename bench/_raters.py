@@ -1,8 +1,8 @@
 """Simulated raters and the learner that listens to them, on a real log and a real engine.
 
-The learner is the service's own (`learner.loop.Learner`) and reads what it reads there: completions and votes
-in the log. Here the raters write them, and every candidate that passes the learner's offline gate is promoted
-at once, where the service would try it on its users first.
+The learner is the service's own (`learner.loop.learner.Learner`) and reads what it reads there: completions
+and votes in the log. Here the raters write them, and every candidate that passes the learner's offline gate
+is promoted at once, where the service would try it on its users first.
 """
 
 import dataclasses
@@ -20,23 +20,23 @@ from typing import Any
 import torch
 
 from bench._servers import engine
-from deploy.engine import EngineClient, Sample
-from deploy.registry import Registry
-from deploy.releases import Decision
-from deploy.releases import entry as release_entry
-from deploy.stages import ReleaseState
-from deploy.table import RoutingTable
-from feedback.events import BASE, COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
-from feedback.ids import vote_id
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
-from hearken.conversation import asked
-from hearken.evaluate import sample, tokenize
-from hearken.persona import Persona
-from learner.loop import Learner
-from learner.machine import keep_freed_memory
-from learner.metrics import LearnerMetrics
-from learner.model import SharedModel
+from deploy.engines.client import EngineClient, Sample
+from deploy.history.releases import Decision
+from deploy.history.releases import entry as release_entry
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable
+from deploy.registry.registry import Registry
+from feedback.core.events import BASE, COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
+from feedback.core.ids import vote_id
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
+from hearken.base.conversation import asked
+from hearken.demo.evaluate import sample, tokenize
+from hearken.demo.persona import Persona
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.model.machine import keep_freed_memory
+from learner.model.shared import SharedModel
 from learner.settings import LearnerSettings
 
 RATERS = 200

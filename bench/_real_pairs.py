@@ -49,7 +49,7 @@ def read(file: Path) -> Iterator[tuple[tuple[dict[str, Any], ...], list[str]]]:
 
 def tokenised(model: Path, files: Sequence[Path]) -> list[tuple[str, Pair]]:
     """All pairs of `files`, cut as `PROMPT_TOKENS` and `PAIR_TOKENS` say, each with a name of its own."""
-    from hearken.importing import encoder
+    from hearken.data.importing import encoder
 
     encode = encoder(model)
     found: list[tuple[str, Pair]] = []

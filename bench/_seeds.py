@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench._shapes import make_random_model
-from learner.model import SharedModel
+from learner.model.shared import SharedModel
 
 
 @contextmanager

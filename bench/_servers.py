@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench._ports import free_port
-from feedback.secret import load_secret
-from hearken.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
-from hearken.tiny import ensure_tiny
+from feedback.core.secret import load_secret
+from hearken.machine.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
+from hearken.models.tiny import ensure_tiny
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 20.0

@@ -11,11 +11,11 @@ from functools import cached_property
 
 import numpy as np
 
-from deploy.betting import Array
-from deploy.evidence import MOST_VOTES, Ballots, EvidenceRules, Heard, Reading, read
-from deploy.matching import MATCHES, Matching
-from deploy.scope import Side
-from deploy.units import Unit
+from deploy.evidence.betting import Array
+from deploy.evidence.matching import MATCHES, Matching
+from deploy.evidence.preference import MOST_VOTES, Ballots, EvidenceRules, Heard, Reading, read
+from deploy.evidence.units import Unit
+from deploy.history.scope import Side
 
 ICC = 0.2
 TASTES = (1 - ICC) / ICC

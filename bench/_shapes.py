@@ -28,9 +28,9 @@ TINY: dict[str, Any] = QWEN | {
 
 def make_tokenizer(folder: Path) -> None:
     """The tiny model's tokenizer, of 1,024 tokens and with a chat template, in `folder`; takes seconds."""
-    from hearken.support_desk import write_demonstrations
-    from learner.sft import read_demonstrations
-    from learner.tiny import TinyRecipe, train_tokenizer
+    from hearken.models.support_desk import write_demonstrations
+    from learner.sft.demonstrations import read_demonstrations
+    from learner.sft.tiny import TinyRecipe, train_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     demonstrations = folder / "demonstrations.jsonl"

@@ -12,14 +12,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from deploy.engine import EngineClient
-from deploy.registry import Registry
-from feedback.labels import Answer, Label
-from feedback.sqlite_log import SqliteLog
-from learner.ladder import log_loss
-from learner.loop import Learner
-from learner.metrics import LearnerMetrics
-from learner.model import SharedModel
+from deploy.engines.client import EngineClient
+from deploy.registry.registry import Registry
+from feedback.joining.labels import Answer, Label
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.model.shared import SharedModel
+from learner.reward.ladder import log_loss
 from learner.settings import LearnerSettings, RewardSettings
 
 LIKED, HATED, WORDS = range(10, 16), range(16, 22), range(10, 40)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from deploy.manifest import Probe
+from deploy.registry.manifest import Probe
 
 INDEX = "words.json"
 ANSWER_TOKENS = 8
@@ -58,7 +58,7 @@ def make(model_folder: Path, folder: Path, count: int) -> None:
     """Make `count` adapters for a base model (a Llama with tied embeddings, as `hearken tiny` makes it)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from learner.model import POLICY, SharedModel
+    from learner.model.shared import POLICY, SharedModel
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     prompts = [

@@ -29,14 +29,14 @@ import uvloop
 from starlette.requests import Request
 
 from bench._ports import free_port
-from serve.access import Access
-from serve.keyfile import edit_keys
-from serve.keys import make_key
-from serve.limits import NO_LIMITS, UNSET, Limits
-from serve.metering import Metering
+from serve.auth.access import Access
+from serve.auth.keyfile import edit_keys
+from serve.auth.keys import make_key
+from serve.auth.limits import NO_LIMITS, UNSET, Limits
+from serve.auth.metering import Metering
+from serve.auth.windows import LocalWindows, RedisWindows, Windows
+from serve.http.visit import Visit
 from serve.metrics import Metrics
-from serve.visit import Visit
-from serve.windows import LocalWindows, RedisWindows, Windows
 
 AT_A_TIME = 8
 USERS = 10_000

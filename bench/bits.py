@@ -1,8 +1,8 @@
 """What a base in 8 or 4 bits costs and saves a learner: `python -m bench bits --model FOLDER`.
 
 Against a learner whose base is in float32, with the same adapter: a policy of some 2 nats to the base per
-response of 64 tokens, on the texts that adapters are recognised by (`learner.probes`). Everything that is an
-expectation is exact, over the vocabulary. One line of JSON for each number of bits:
+response of 64 tokens, on the texts that adapters are recognised by (`learner.policy.probes`). Everything that
+is an expectation is exact, over the vocabulary. One line of JSON for each number of bits:
 
     base_mib             what the base takes, scales included
     blocks_mib           the part of it that is in so few bits
@@ -32,7 +32,7 @@ MIB = 1 << 20
 _PEAK = """
 import sys
 from bench._trl_ppo import memory_bytes
-from learner.model import SharedModel
+from learner.model.shared import SharedModel
 before = memory_bytes("VmHWM")
 SharedModel(sys.argv[1], rank=8, device="cpu", base_bits=int(sys.argv[2]))
 print(memory_bytes("VmHWM") - before)
@@ -47,7 +47,7 @@ def peak_bytes(model: str, bits: int) -> int:
 
 def held_bytes(model: Any) -> tuple[int, int]:
     """What a model's base takes, and the part of that in few bits."""
-    from learner.quantized import QuantizedLinear
+    from learner.model.quantized import QuantizedLinear
 
     layers = [each for each in model._peft.modules() if isinstance(each, QuantizedLinear)]
     few = sum(layer.held_bytes for layer in layers)
@@ -63,9 +63,9 @@ class Measured:
         import torch
 
         from learner.batching import in_buckets
-        from learner.model import POLICY, SharedModel
-        from learner.probes import probe_items
-        from learner.probing import make_probes
+        from learner.model.shared import POLICY, SharedModel
+        from learner.policy.probes import probe_items
+        from learner.policy.probing import make_probes
 
         model = SharedModel(folder, rank=8, device="cpu", base_bits=bits)
         model.load_adapter_state(POLICY, policy)
@@ -96,9 +96,9 @@ def compare(ours: Measured, truth: Measured) -> dict[str, Any]:
     """The figures of one learner against those of the one in float32."""
     import torch
 
-    from deploy.parity import ParityLimits
-    from deploy.parity import compare as parity
-    from learner.model import POLICY
+    from deploy.engines.parity import ParityLimits
+    from deploy.engines.parity import compare as parity
+    from learner.model.shared import POLICY
 
     apart = (ours.logprobs[POLICY] - truth.logprobs[POLICY])[ours.mask]
     kl, one, two = [], 0.0, 0.0

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hearken.fitting import Machine, TooLittle, Wish, decide
-from hearken.model_shape import Shape, shape_of_config
-from hearken.planning import GIB, EngineLoad, LearnerLoad, engine_on_card, learner_on_card, total
+from hearken.machine.fitting import Machine, TooLittle, Wish, decide
+from hearken.machine.memory import GIB, EngineLoad, LearnerLoad, engine_on_card, learner_on_card, total
+from hearken.models.shape import Shape, shape_of_config
 
 CARDS = (16, 24, 48, 80, 141)
 """GiB of usual GPUs: T4 and A4000, 4090 and L4, L40S and A6000, A100 and H100, H200."""
@@ -52,7 +52,7 @@ def config_of(name: str) -> dict[str, Any]:
 
 def learner_load(shape: Shape, **changed: Any) -> LearnerLoad:
     """A learner's on a GPU, with its default settings but for what is changed."""
-    from hearken import loads
+    from hearken.machine import loads
     from learner.settings import LearnerSettings
 
     settings = LearnerSettings(data=Path(), model="", engine="", **changed)

@@ -53,10 +53,10 @@ class Examination:
     """The same questions and texts after every round, and what the base makes of them."""
 
     def __init__(self, engine: Any, seed: int, second_domain: Sequence[Any]) -> None:
-        from feedback.events import BASE
-        from hearken.conversation import asked
-        from hearken.evaluate import tokenize
-        from hearken.support_desk import TOPICS, prompts
+        from feedback.core.events import BASE
+        from hearken.base.conversation import asked
+        from hearken.demo.evaluate import tokenize
+        from hearken.models.support_desk import TOPICS, prompts
 
         self._engine = engine
         seen = [name for name in TOPICS if name not in UNSEEN]
@@ -70,7 +70,7 @@ class Examination:
 
     def of(self, live: str, persona: Any) -> dict[str, float]:
         """Win rates, KL and perplexity of a version, by a taste."""
-        from hearken.evaluate import kl_nats
+        from hearken.demo.evaluate import kl_nats
 
         ours = [self._answers(live, prompts) for prompts in self._prompts]
         sides = zip(self._questions, ours, self._usual, strict=True)
@@ -93,7 +93,7 @@ class Examination:
 
 
 def _win_rate(persona: Any, questions: Sequence[str], ours: Sequence[Any], theirs: Sequence[Any]) -> float:
-    from hearken.evaluate import wins
+    from hearken.demo.evaluate import wins
 
     utilities = [
         [persona.utility(q, answer.text) for q, answer in zip(questions, some, strict=True)]
@@ -123,13 +123,13 @@ def learn(school: Any) -> int:
 
 def version_0(model: Path, data: Path, seed: int) -> str:
     """A version that `hearken sft` would make of answers that say step by step what to do."""
-    from deploy.registry import Registry
-    from hearken.fine_tuning import publish_first
-    from hearken.importing import encoder
-    from hearken.support_desk import demonstrations, traits
-    from learner.fine_tuning import fine_tune
-    from learner.model import SharedModel
+    from deploy.registry.registry import Registry
+    from hearken.data.fine_tuning import publish_first
+    from hearken.data.importing import encoder
+    from hearken.models.support_desk import demonstrations, traits
+    from learner.model.shared import SharedModel
     from learner.settings import FineTuningSettings
+    from learner.sft.fine_tuning import fine_tune
 
     rows = [row for row in demonstrations(6000, 10_000 + seed) if isinstance(row["prompt"], str)]
     taught = [row for row in rows if "steps" in traits(row["completion"])][:600]
@@ -144,8 +144,8 @@ def one_seed(start: str, taste: str, seed: int, rounds: int, url: str, model: Pa
     """Twelve rounds in the life of one learner."""
     from bench._raters import School, noisy_persona
     from deploy.guards import GuardLimits
-    from hearken import everyday
-    from hearken.support_desk import TOPICS, prompts
+    from hearken.demo import everyday
+    from hearken.models.support_desk import TOPICS, prompts
     from learner.main import with_rank
     from learner.settings import LearnerSettings
 
@@ -242,7 +242,7 @@ def main(argv: list[str]) -> int:
     from bench._plots import lives
     from bench._raters import lonely_engine
     from bench._seeds import worst
-    from hearken.tiny import ensure_tiny
+    from hearken.models.tiny import ensure_tiny
 
     model = ensure_tiny()
     found: list[list[Round]] = []

@@ -1,11 +1,11 @@
 """The whole loop on one GPU: `python -m bench gpu_loop`.
 
 A model of the shape of Qwen2.5-0.5B with random weights (`--model FOLDER` takes a real one), and everything
-that hearken does with one: an engine (vLLM) and a learner (`learner.loop.Learner`) that share the GPU as
-`hearken up` lays it out; simulated raters compare answers; the reward model learns from that; PPO steps with
-rollouts from the engine; the candidate is published with its probes; the engine loads it and is asked for the
-probes' logprobs; and it goes live while chats are running. Gate and KL limits are open, so that a candidate
-always comes about: this measures how fast, not how well.
+that hearken does with one: an engine (vLLM) and a learner (`learner.loop.learner.Learner`) that share the GPU
+as `hearken up` lays it out; simulated raters compare answers; the reward model learns from that; PPO steps
+with rollouts from the engine; the candidate is published with its probes; the engine loads it and is asked
+for the probes' logprobs; and it goes live while chats are running. Gate and KL limits are open, so that a
+candidate always comes about: this measures how fast, not how well.
 
 Printed, the last line as JSON: tokens that the engine samples a second, seconds of a PPO step and its parts,
 of a reward update and of the swap; chats that failed meanwhile; how far the engine's logprobs of the adapter
@@ -74,7 +74,7 @@ class Chats:
         self._threads = [threading.Thread(target=self._chat, args=(i,)) for i in range(CHATTERS)]
 
     def _chat(self, number: int) -> None:
-        from deploy.engine import EngineClient, EngineError
+        from deploy.engines.client import EngineClient, EngineError
 
         with closing(EngineClient(self._url)) as client:
             while not self._stop.is_set():
@@ -110,12 +110,12 @@ def run(
     import torch
 
     from bench._raters import School, noisy_persona
-    from deploy.gate import GateLimits
-    from deploy.registry import Registry
-    from hearken.conversation import asked
-    from hearken.evaluate import tokenize
-    from hearken.support_desk import prompts
-    from learner.machine import keep_freed_memory
+    from deploy.decide.gate import GateLimits
+    from deploy.registry.registry import Registry
+    from hearken.base.conversation import asked
+    from hearken.demo.evaluate import tokenize
+    from hearken.models.support_desk import prompts
+    from learner.model.machine import keep_freed_memory
     from learner.settings import LearnerSettings
 
     keep_freed_memory()
@@ -206,11 +206,11 @@ def serving(
     import shlex
 
     from bench._servers import engine
-    from hearken import planning
-    from hearken.engine import EngineOptions, context_length, engine_command, use_cuda
-    from hearken.fitting import VLLM_SHARE, Machine, fit
-    from hearken.loads import engine_load, learner_load
-    from hearken.model_shape import read_config, shape_of
+    from hearken.machine import memory as planning
+    from hearken.machine.engine import EngineOptions, context_length, engine_command, use_cuda
+    from hearken.machine.fitting import VLLM_SHARE, Machine, fit
+    from hearken.machine.loads import engine_load, learner_load
+    from hearken.models.shape import read_config, shape_of
     from learner.settings import LearnerSettings
 
     flags = tuple(shlex.split(arguments.engine_flags))

@@ -35,8 +35,8 @@ USERS = 100  # who ask; raters are as many as votes
 
 def history(size: int, sealer: Any) -> Iterator[list[Any]]:
     """Log entries: `size` completions, each with a vote of a rater of its own right behind it."""
-    from feedback.events import COMPLETIONS, FEEDBACK, Choice, Completion
-    from feedback.log import Entry
+    from feedback.core.events import COMPLETIONS, FEEDBACK, Choice, Completion
+    from feedback.core.log import Entry
 
     draw = random.Random(0)
     prompts = [draw.choices(range(1000), k=TOKENS) for _ in range(PROMPTS)]
@@ -64,8 +64,8 @@ def history(size: int, sealer: Any) -> Iterator[list[Any]]:
 
 def vote(about: int, rater: str, at: float) -> str:
     """A thumb on the completion of a number."""
-    from feedback.events import Feedback, Target
-    from feedback.ids import vote_id
+    from feedback.core.events import Feedback, Target
+    from feedback.core.ids import vote_id
 
     target = Target(completion_id=f"chatcmpl-{about:040d}")
     return Feedback(
@@ -86,8 +86,8 @@ class Bench:
 
     def __init__(self, folder: Path, size: int) -> None:
         from feedback.opening import open_sealer
-        from feedback.sqlite_log import SqliteLog
-        from learner.model import SharedModel
+        from feedback.sqlite.log import SqliteLog
+        from learner.model.shared import SharedModel
         from learner.settings import LearnerSettings
 
         self.size, self.rounds = size, 0
@@ -109,17 +109,17 @@ class Bench:
 
     def start(self) -> Any:
         """A learner that remembers nothing."""
-        from deploy.engine import EngineClient
-        from deploy.registry import Registry
-        from learner.loop import Learner
-        from learner.metrics import LearnerMetrics
+        from deploy.engines.client import EngineClient
+        from deploy.registry.registry import Registry
+        from learner.loop.learner import Learner
+        from learner.loop.metrics import LearnerMetrics
 
         engine, registry = EngineClient(self.settings.engine), Registry(self.settings.data / "adapters")
         return Learner(self.settings, self.log, engine, registry, self.model, LearnerMetrics())
 
     def read(self) -> float:
         """Seconds until the learner has read the log."""
-        from feedback.events import COMPLETIONS, FEEDBACK
+        from feedback.core.events import COMPLETIONS, FEEDBACK
 
         started = time.monotonic()
         while self.log.behind((COMPLETIONS, FEEDBACK), self.learner.place.cursor)[0]:
@@ -128,8 +128,8 @@ class Bench:
 
     def append_votes(self, about: list[int]) -> None:
         """Votes of new raters on some completions."""
-        from feedback.events import FEEDBACK
-        from feedback.log import Entry
+        from feedback.core.events import FEEDBACK
+        from feedback.core.log import Entry
 
         self.rounds += 1
         rows = [vote(i, f"v_{self.rounds}_{i:020d}", self.size + n) for n, i in enumerate(about)]
@@ -139,7 +139,7 @@ class Bench:
         """Features of all labels, and a sum of agreement of every rater, as fits would leave them."""
         import torch
 
-        from learner.features import key_of
+        from learner.reward.features import key_of
 
         votes = self.learner.labels.votes
         keys = [key_of(answer) for each in votes for answer in self.learner.labels.answers_of(each)]
@@ -153,7 +153,7 @@ class Bench:
 
 def measure(folder: Path, size: int) -> dict[str, Any]:
     """All of it at one size."""
-    from learner import trust
+    from learner.votes import trust
 
     bench = Bench(folder, size)
     found: dict[str, Any] = {"size": size}
@@ -204,9 +204,9 @@ def written() -> int:
 
 def strangers() -> float:
     """CPU seconds of the quarantine of many strangers' votes on one answer."""
-    from feedback.labels import Answer, Label
-    from learner.quarantine import quarantine
-    from learner.trust import TrustRules
+    from feedback.joining.labels import Answer, Label
+    from learner.votes.quarantine import quarantine
+    from learner.votes.trust import TrustRules
 
     answer = Answer(
         *(

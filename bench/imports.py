@@ -20,7 +20,7 @@ from statistics import quantiles
 import httpx
 
 from bench._servers import gateway
-from hearken.importing import choose_model
+from hearken.data.importing import choose_model
 
 _NOWHERE = "http://127.0.0.1:9"  # an engine that is never there
 _LINES = {"content-type": "application/x-ndjson"}

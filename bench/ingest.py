@@ -25,9 +25,9 @@ import uvloop
 from bench._ports import free_port
 from bench._posts import Result, closed_loop, open_loop, request
 from bench._servers import Server, broker, gateway, split_cores
-from feedback.events import FEEDBACK
-from feedback.ids import Signer
-from feedback.secret import load_secret
+from feedback.core.events import FEEDBACK
+from feedback.core.ids import Signer
+from feedback.core.secret import load_secret
 
 BATCH = 500
 CONNECTIONS = 32

@@ -74,9 +74,9 @@ def accuracy(school: Any) -> float:
 def one_seed(kind: str, optimiser: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
     """One learner from the base: win rate, its standard error and KL of what is live in the end."""
     from bench._raters import School, noisy_persona
-    from hearken.conversation import asked
-    from hearken.evaluate import evaluate, mean_utility
-    from hearken.support_desk import prompts
+    from hearken.base.conversation import asked
+    from hearken.demo.evaluate import evaluate, mean_utility
+    from hearken.models.support_desk import prompts
     from learner.settings import LearnerSettings
 
     persona = noisy_persona(taste, NOISE)
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
 
-    from hearken.tiny import ensure_tiny
+    from hearken.models.tiny import ensure_tiny
 
     model = ensure_tiny()  # not in the time that counts
     started = time.perf_counter()

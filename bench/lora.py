@@ -21,8 +21,8 @@ import uvloop
 
 from bench._servers import Server, engine, split_cores
 from bench._streams import ask_all
-from deploy.engine import EngineClient
-from hearken.tiny import ensure_tiny
+from deploy.engines.client import EngineClient
+from hearken.models.tiny import ensure_tiny
 
 SIDES = {"ours": {}, "stock": {"VLLM_PLUGINS": ""}}  # environment: stock vLLM loads no plugins
 ADAPTER = "policy-1-bench"
@@ -55,7 +55,7 @@ def make_adapter(folder: Path) -> None:
     """An adapter that changes the model a little, in the learner's own format."""
     import torch
 
-    from learner.model import POLICY, SharedModel
+    from learner.model.shared import POLICY, SharedModel
 
     model = SharedModel(str(ensure_tiny()))
     draw = torch.Generator().manual_seed(0)

@@ -56,9 +56,9 @@ class Watched:
     """The learner of a school, measured from outside on fixed questions."""
 
     def __init__(self, school: Any, questions: list[str], folder: Path) -> None:
-        from hearken.conversation import asked
-        from hearken.evaluate import tokenize
-        from learner.rollouts import RolloutSampler
+        from hearken.base.conversation import asked
+        from hearken.demo.evaluate import tokenize
+        from learner.rollouts.sampling import RolloutSampler
 
         self.school, self.learner = school, school.learner
         self._questions = questions
@@ -68,7 +68,7 @@ class Watched:
         self.rows = [Row(0, 0.0, 0.0, 0.0, 0.0)]
 
     def _answers(self, version: str) -> list[Any]:
-        from hearken.evaluate import sample
+        from hearken.demo.evaluate import sample
 
         return sample(self.school.engine, version, self._prompts, self.school.max_tokens)
 
@@ -82,7 +82,7 @@ class Watched:
 
     def measure(self) -> None:
         """Add a row for the policy as it is now."""
-        from hearken.evaluate import estimate
+        from hearken.demo.evaluate import estimate
 
         step = self.learner.place.steps
         with self._sampler.serving(self.learner.model.save_policy, 10_000 + step) as name:
@@ -163,9 +163,9 @@ def settings(side: str, folder: Path, model: Path, url: str, seed: int) -> Any:
 def one_seed(seed: int, model: Path, url: str, scratch: Path) -> dict[str, list[Row]]:
     """Both sides on the same votes."""
     from bench._raters import School, noisy_persona
-    from hearken.support_desk import prompts
-    from learner.features import AnswerFeatures
-    from learner.ladder import RewardLadder
+    from hearken.models.support_desk import prompts
+    from learner.reward.features import AnswerFeatures
+    from learner.reward.ladder import RewardLadder
     from learner.settings import RewardSettings
 
     persona = dataclasses.replace(noisy_persona(TASTE, 2 * FLIPPED), length_weight=LENGTH_WEIGHT)
@@ -196,7 +196,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
 
-    from hearken.tiny import ensure_tiny
+    from hearken.models.tiny import ensure_tiny
 
     model = ensure_tiny()  # not in the time that counts
     started = time.perf_counter()

@@ -13,8 +13,8 @@ and a fleet proves it on the engine. Then, under the same manifest's probes, a w
     none        the base
 
 one after the other in turn, or with `--all` each for each policy. KL is exact, over the whole vocabulary, on
-a part of the probes' texts. Printed for each: what the comparison came to (see `deploy.parity`). `--only 0:5`
-does a part of the policies, the same ones as in a whole run.
+a part of the probes' texts. Printed for each: what the comparison came to (see `deploy.engines.parity`).
+`--only 0:5` does a part of the policies, the same ones as in a whole run.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from bench._servers import engine
-from deploy.engine import EngineClient
-from deploy.fleet import Fleet
-from deploy.manifest import GateNumbers, Manifest, Probe
-from deploy.parity import ParityLimits
-from deploy.registry import Registry
+from deploy.engines.client import EngineClient
+from deploy.engines.fleet import Fleet
+from deploy.engines.parity import ParityLimits
+from deploy.registry.manifest import GateNumbers, Manifest, Probe
+from deploy.registry.registry import Registry
 
 RESPONSE_TOKENS = 64
 KL_NATS = (0.5, 6.0)
@@ -57,8 +57,8 @@ class Trainer:
     def __init__(self, model: str) -> None:
         import torch
 
-        from learner.model import POLICY, SharedModel
-        from learner.probes import probe_items
+        from learner.model.shared import POLICY, SharedModel
+        from learner.policy.probes import probe_items
 
         self.torch: Any = torch
         self.policy = POLICY
@@ -91,7 +91,7 @@ class Trainer:
 
     def probes(self, state: State) -> list[Probe]:
         """What the trainer writes into the manifest."""
-        from learner.probing import make_probes
+        from learner.policy.probing import make_probes
 
         return make_probes(self._load(state).model)
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 import orjson
 
-from serve.batches import split
-from serve.bodies import parse_object
-from serve.request_schemas import CHAT
-from serve.requests import chat_of, check_chat
-from serve.schema import find_fault
-from serve.thumbs import read_vote
-from serve.votes import REASONS, SOURCES, Rules, parse_vote
+from serve.generation.request_schemas import CHAT
+from serve.generation.requests import chat_of, check_chat
+from serve.http.bodies import parse_object
+from serve.schemas.validator import find_fault
+from serve.votes.batches import split
+from serve.votes.thumbs import read_vote
+from serve.votes.vote import REASONS, SOURCES, Rules, parse_vote
 
 MODEL = "hearken"
 MESSAGES, VOTES = 20, 1000

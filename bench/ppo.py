@@ -65,7 +65,7 @@ def workload(model: Path, batch: int, updates: int, threads: int, bf16_products:
     """What both sides are told."""
     from transformers import AutoTokenizer
 
-    from hearken.support_desk import prompts
+    from hearken.models.support_desk import prompts
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     texts = (
@@ -140,10 +140,16 @@ def _told(work: dict[str, Any], folder: Path) -> list[str]:
 
 def engine_seconds(model: Path, prompts: list[list[int]]) -> dict[int, float]:
     """What vLLM takes to sample a batch of answers with an adapter, by batch: the median of three."""
-    from deploy.engine import EngineClient
-    from hearken.engine import EngineOptions, context_length, engine_command, engine_environment, use_cuda
-    from learner.model import SharedModel
-    from learner.rollouts import RolloutSampler
+    from deploy.engines.client import EngineClient
+    from hearken.machine.engine import (
+        EngineOptions,
+        context_length,
+        engine_command,
+        engine_environment,
+        use_cuda,
+    )
+    from learner.model.shared import SharedModel
+    from learner.rollouts.sampling import RolloutSampler
 
     options = EngineOptions(model=model, port=8197, cuda=use_cuda(), max_model_len=context_length(model))
     with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "engine.log").open("w") as log:
@@ -187,8 +193,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-generation", action="store_true", help="do not start an engine")
     arguments = parser.parse_args(argv)
 
-    from hearken.tiny import ensure_tiny
-    from learner import native
+    from hearken.models.tiny import ensure_tiny
+    from learner.model import native
 
     model = ensure_tiny()
     fast = native.library() is not None

@@ -29,9 +29,9 @@ from typing import NamedTuple
 import httpx
 
 from bench._servers import engine, gateway
-from hearken.smollm2 import default_folder, is_there
-from hearken.tiny import ensure_tiny
-from serve.preferences import spoken
+from hearken.models.smollm2 import default_folder, is_there
+from hearken.models.tiny import ensure_tiny
+from serve.generation.preferences import spoken
 
 QUESTIONS = (
     "What should I cook tonight?",

@@ -31,13 +31,13 @@ import numpy as np
 
 from bench._late_harm import late_harm
 from bench._services import Layout, World, heard_share, judge, judge_as_before, vote
-from deploy import release
-from deploy.evidence import EvidenceRules, ballots, heard, read
-from deploy.matching import Matching
-from deploy.parity import Parity
-from deploy.release import Known, ReleaseRules, Rung
-from deploy.scope import Side
-from deploy.units import Unit
+from deploy.decide import release
+from deploy.decide.release import Known, ReleaseRules, Rung
+from deploy.engines.parity import Parity
+from deploy.evidence.matching import Matching
+from deploy.evidence.preference import EvidenceRules, ballots, heard, read
+from deploy.evidence.units import Unit
+from deploy.history.scope import Side
 
 RULES = EvidenceRules()
 USERS = 4_000

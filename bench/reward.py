@@ -61,9 +61,9 @@ PERSONAS = ("brisk", "friendly", "thorough")
 
 def simulated(model: Path, train: int, test: int, seed: int) -> Iterator[dict[str, Any]]:
     """A data set for each taste. `right`: whether the preferred answer of a held-out pair is truly better."""
-    from hearken.importing import encoder
-    from hearken.persona import Persona
-    from hearken.support_desk import answer_pairs
+    from hearken.data.importing import encoder
+    from hearken.demo.persona import Persona
+    from hearken.models.support_desk import answer_pairs
 
     encode = encoder(model)
     for number, name in enumerate(PERSONAS):
@@ -87,7 +87,7 @@ def simulated(model: Path, train: int, test: int, seed: int) -> Iterator[dict[st
 def real(model: Path, file: Path) -> Iterator[dict[str, Any]]:
     """The folds of the real pairs."""
     from feedback.dialects import parse
-    from hearken.importing import encoder
+    from hearken.data.importing import encoder
 
     encode = encoder(model)
     pairs = []
@@ -139,7 +139,7 @@ def _figures(found: list[dict[str, Any]], fits: list[dict[str, Any]]) -> dict[st
     """Seconds, mean accuracy and calibration errors of one side."""
     import torch
 
-    from learner.calibration import calibration_error, held_out_error
+    from learner.reward.calibration import calibration_error, held_out_error
 
     logits = torch.tensor([logit for each in found for logit in each["logits"]])
     won = torch.ones_like(logits)  # the first answer of a pair is the one that was preferred
@@ -257,7 +257,7 @@ def main(argv: list[str]) -> int:
     if arguments.real:
         return real_model(parser, arguments)
 
-    from hearken.tiny import ensure_tiny
+    from hearken.models.tiny import ensure_tiny
 
     model = ensure_tiny()
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,7 @@ PEOPLE, MORE, HELD_BACK = 200, 1800, 2000
 def judged(votes: Sequence[Any], right: float, draw: random.Random) -> list[Any]:
     """A model's votes on the pairs of others: it says in a share `right` of them which is worth more."""
     from bench._turning import worth
-    from learner.reliability import MODEL
+    from learner.votes.reliability import MODEL
 
     found = []
     for vote in votes:

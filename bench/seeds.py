@@ -16,9 +16,9 @@ from contextlib import closing
 from pathlib import Path
 
 from bench._servers import engine, split_cores
-from deploy.engine import EngineClient, EngineError, Sample
-from hearken.engine import context_length, resolve_model
-from hearken.tiny import ensure_tiny
+from deploy.engines.client import EngineClient, EngineError, Sample
+from hearken.machine.engine import context_length, resolve_model
+from hearken.models.tiny import ensure_tiny
 
 SHORT, LONG = (4, 40), 0.75  # tokens of a short prompt; a long one's, as a share of the context
 

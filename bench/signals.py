@@ -68,7 +68,7 @@ class Shown:
         return found
 
     def _label(self, i: int, kind: str, event_id: str, value: float, said: dict[str, Any]) -> Any:
-        from feedback.labels import Label
+        from feedback.joining.labels import Label
 
         known = {"label": "up" if value else "down"} | said
         return Label(

@@ -38,14 +38,14 @@ from bench._servers import Server, _running, engine, gateway, split_cores
 from bench._streams import percentile
 from bench._users import Reply, Users, chat
 from bench._words import ANSWER_TOKENS, QUESTIONS, Words, read
-from deploy.engine import EngineClient
-from deploy.manifest import GateNumbers
-from deploy.registry import Registry
-from deploy.releases import Candidate, Decision, entry, parse
-from feedback.events import BASE, COMPLETIONS, RELEASES, Completion
+from deploy.engines.client import EngineClient
+from deploy.history.releases import Candidate, Decision, entry, parse
+from deploy.registry.manifest import GateNumbers
+from deploy.registry.registry import Registry
+from feedback.core.events import BASE, COMPLETIONS, RELEASES, Completion
 from feedback.opening import open_sealer
-from feedback.sqlite_log import SqliteLog
-from hearken.tiny import ensure_tiny
+from feedback.sqlite.log import SqliteLog
+from hearken.models.tiny import ensure_tiny
 
 STREAMS = 32
 WARM_UP_SECONDS = 3.0  # in which all streams begin at once: checked like the rest, but not timed

@@ -4,8 +4,8 @@ Each guard asks of every answer whether it has one bad trait, and compares the t
 refuses often is not itself refused. A guard refuses where even the end of its confidence interval that speaks
 for the candidate is past the limit; the error is shared out among the guards that had enough to judge by.
 
-The gate asks them of held-out prompts (learner/guarding.py), the shadow of the prompts of users
-(deploy/shadow.py).
+The gate asks them of held-out prompts (learner/loop/guarding.py), the shadow of the prompts of users
+(deploy/decide/shadow.py).
 """
 
 import math
@@ -18,7 +18,7 @@ from statistics import NormalDist, stdev
 from typing import Annotated, NamedTuple
 
 from deploy.guards import REFUSAL, Guard
-from feedback.classes import is_path
+from feedback.core.classes import is_path
 
 BEGINNING = 200
 """Characters of an answer in which it says that it refuses, or praises who asked."""

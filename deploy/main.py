@@ -10,20 +10,20 @@ from pathlib import Path
 
 from prometheus_client import start_http_server
 
-from deploy.controller import Controller
-from deploy.courier import ANSWER_SECONDS, Courier
-from deploy.engine import EngineClient
-from deploy.fleet import Fleet
-from deploy.leading import Alone, Leadership, Lease
-from deploy.metrics import ControllerMetrics
-from deploy.registries import open_registry
-from deploy.registry_errors import RegistryAway
+from deploy.controller.courier import ANSWER_SECONDS, Courier
+from deploy.controller.leading import Alone, Leadership, Lease
+from deploy.controller.loop import Controller
+from deploy.controller.metrics import ControllerMetrics
+from deploy.controller.webhooks import load_secrets
+from deploy.engines.client import EngineClient
+from deploy.engines.fleet import Fleet
+from deploy.registry.errors import RegistryAway
+from deploy.registry.registries import open_registry
 from deploy.settings import ControllerSettings
-from deploy.webhooks import load_secrets
-from feedback.files import Held, only_one
-from feedback.log import EventLog, LogError
+from feedback.core.files import Held, only_one
+from feedback.core.log import EventLog, LogError
+from feedback.core.secret import load_secret
 from feedback.opening import open_log, open_shared
-from feedback.secret import load_secret
 
 logger = logging.getLogger(__name__)
 

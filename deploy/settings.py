@@ -7,13 +7,13 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from deploy.answer_guards import AnswerLimits
-from deploy.bucket_registry import COPIES
-from deploy.evidence import AWFUL, EvidenceRules
-from deploy.gate import GateLimits
-from deploy.guardrails import MAX_EXPOSED, GuardrailLimits
-from deploy.parity import ParityLimits
-from deploy.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
-from deploy.release import PROMOTION_WEIGHT, ReleaseRules, Rung
+from deploy.decide.gate import GateLimits
+from deploy.decide.release import PROMOTION_WEIGHT, ReleaseRules, Rung
+from deploy.engines.parity import ParityLimits
+from deploy.evidence.guardrails import MAX_EXPOSED, GuardrailLimits
+from deploy.evidence.preference import AWFUL, EvidenceRules
+from deploy.registry.bucket import COPIES
+from deploy.registry.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +221,12 @@ class ControllerSettings:
 
     @property
     def parity_limits(self) -> ParityLimits:
-        """What deploy/parity.py needs."""
+        """What deploy/engines/parity.py needs."""
         return ParityLimits(self.parity_tolerance_nats, self.parity_noise_nats)
 
     @property
     def release_rules(self) -> ReleaseRules:
-        """What deploy/release.py needs."""
+        """What deploy/decide/release.py needs."""
         return ReleaseRules(
             ladder=tuple(Rung(*rung) for rung in self.ladder),
             rung_users=self.rung_users,
@@ -246,7 +246,7 @@ class ControllerSettings:
 
     @property
     def evidence_rules(self) -> EvidenceRules:
-        """What deploy/evidence.py needs in a canary."""
+        """What deploy/evidence/preference.py needs in a canary."""
         return EvidenceRules(
             window_seconds=self.window_seconds,
             windows_per_user=self.windows_per_user,

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from feedback.log import EventLog
-from feedback.sealing import Sealer
-from feedback.secret import load_secret
+from feedback.core.log import EventLog
+from feedback.core.secret import load_secret
+from feedback.privacy.sealing import Sealer
+from feedback.privacy.vault import Vault
 from feedback.shared import RedisStore, SharedStore, SqliteStore
-from feedback.sqlite_log import SqliteLog
-from feedback.vault import Vault
+from feedback.sqlite.log import SqliteLog
 
 
 def open_log(data: Path, kafka: str | None, role: str) -> EventLog:
@@ -20,8 +20,8 @@ def open_log(data: Path, kafka: str | None, role: str) -> EventLog:
     """
     if kafka is None:
         return SqliteLog(data / "log.db")
-    from feedback.kafka_log import KafkaLog  # only who uses Kafka loads its client
-    from feedback.kafka_settings import read_kafka
+    from feedback.kafka.log import KafkaLog  # only who uses Kafka loads its client
+    from feedback.kafka.settings import read_kafka
 
     settings = read_kafka(kafka)
     return KafkaLog(SqliteLog(data / f"outbox-{role}.db"), settings)

@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from feedback.sqlite_file import connect
+from feedback.sqlite.file import connect
 
 T = TypeVar("T")
 

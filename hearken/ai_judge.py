@@ -2,7 +2,7 @@
 
 A model that judges tends to prefer what it reads first, or what is longer. Of two answers it is asked twice,
 the second time in the other order, and where its two words contradict each other it has said nothing (Zheng
-et al. 2023, arXiv:2306.05685, section 3.4). What its votes weigh is learned (`learner.reliability`).
+et al. 2023, arXiv:2306.05685, section 3.4). What its votes weigh is learned (`learner.votes.reliability`).
 """
 
 import math
@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 import httpx
 
-from deploy.engine_key import engine_headers
-from feedback.classes import find_class, is_path
-from hearken.conversation import shown
-from hearken.errors import UsageError
+from deploy.engines.key import engine_headers
+from feedback.core.classes import find_class, is_path
+from hearken.base.conversation import shown
+from hearken.base.errors import UsageError
 from hearken.settings import ENGINE_URL
 
 PRINCIPLES = (

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hearken.base.errors import UsageError
 from hearken.commands import (
     Command,
     config,
@@ -21,7 +22,6 @@ from hearken.commands import (
     sync,
     vault,
 )
-from hearken.errors import UsageError
 
 COMMANDS: tuple[Command, ...] = (
     *service.COMMANDS,

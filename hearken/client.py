@@ -21,9 +21,9 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from hearken.client_feedback import Feedback
-from hearken.client_http import FeedbackError, access, batches, headers_of, wait_or_raise
-from hearken.client_votes import (
+from hearken.sdk.feedback import Feedback
+from hearken.sdk.http import FeedbackError, access, batches, headers_of, wait_or_raise
+from hearken.sdk.votes import (
     Common,
     Json,
     Preferred,

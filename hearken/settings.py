@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from deploy.bucket_registry import COPIES
-from deploy.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
-from hearken.paces import Pace
+from deploy.registry.bucket import COPIES
+from deploy.registry.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
+from hearken.base.paces import Pace
 
 MemoryCheck = Literal["refuse", "warn", "off"]
 

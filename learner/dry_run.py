@@ -18,21 +18,21 @@ from pathlib import Path
 
 import torch
 
-from deploy.engine import EngineClient, PromptsRefused
-from deploy.manifest import GateNumbers
-from deploy.thoughts import thoughts_of
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
-from feedback.log import Cursor, Entry, EventLog, Place, Record
+from deploy.engines.client import EngineClient, PromptsRefused
+from deploy.engines.thoughts import thoughts_of
+from deploy.registry.manifest import GateNumbers
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.core.log import Cursor, Entry, EventLog, Place, Record
 from feedback.opening import open_log
 from learner.examples import is_pair, pairs
-from learner.loop import Learner
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.loop.offering import Comparison
 from learner.main import registry_of
-from learner.metrics import LearnerMetrics
-from learner.model import LIVE, POLICY, SharedModel
-from learner.offering import Comparison
+from learner.model.shared import LIVE, POLICY, SharedModel
 from learner.settings import LearnerSettings
-from learner.stages import LearnerState
-from learner.table import Action
+from learner.state.stages import LearnerState
+from learner.state.table import Action
 
 logger = logging.getLogger("hearken.learner")
 

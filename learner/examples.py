@@ -13,9 +13,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from feedback.labels import Answer, Label
+from feedback.joining.labels import Answer, Label
 from learner.batching import Item
-from learner.objectives import main_objective
+from learner.votes.objectives import main_objective
 
 PAIRS = ("comparison", "correction", "ranking")
 SINGLES = ("thumbs", "rating")

@@ -9,23 +9,23 @@ from pathlib import Path
 import torch
 from prometheus_client import start_http_server
 
-from deploy.engine import EngineClient
-from deploy.registries import open_registry
-from deploy.registry import Registry
-from deploy.registry_errors import RegistryAway
-from deploy.s3 import Wait
-from deploy.thoughts import thoughts_of
+from deploy.engines.client import EngineClient
+from deploy.engines.thoughts import thoughts_of
+from deploy.registry.errors import RegistryAway
+from deploy.registry.registries import open_registry
+from deploy.registry.registry import Registry
+from deploy.registry.s3 import Wait
 from feedback.opening import open_log
-from feedback.vault_keys import VaultUnavailable
-from learner import checkpoint
-from learner.leading import dismiss, follow, keep_waiting
-from learner.loop import Learner
-from learner.machine import keep_freed_memory
-from learner.metrics import LearnerMetrics
-from learner.model import SharedModel
+from feedback.privacy.vault_keys import VaultUnavailable
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.model.machine import keep_freed_memory
+from learner.model.ranks import Ranks
+from learner.model.shared import SharedModel
 from learner.optimisers import optimiser_of
-from learner.ranks import Ranks
+from learner.policy.leading import dismiss, follow, keep_waiting
 from learner.settings import LearnerSettings
+from learner.state import checkpoint
 
 logger = logging.getLogger("hearken.learner")
 
@@ -51,7 +51,7 @@ class Patience:
 
 
 def registry_of(settings: LearnerSettings, wait: Wait | None = None) -> Registry:
-    """The registry of a service. wait: what is done while it is away, see `deploy.s3.Bucket`."""
+    """The registry of a service. wait: what is done while it is away, see `deploy.registry.s3.Bucket`."""
     return open_registry(settings.data, settings.registry, settings.registry_copies, wait=wait)
 
 
@@ -73,7 +73,7 @@ def prepared(settings: LearnerSettings, wait: Wait | None = None) -> LearnerSett
 
 
 def run(settings: LearnerSettings) -> None:
-    """Run a learner until SIGTERM or SIGINT; under torchrun, its part of one (see `learner.leading`).
+    """Run a learner until SIGTERM or SIGINT; under torchrun, its part of one (see `learner.policy.leading`).
 
     Raises `checkpoint.LearnerBusy` when another learner has the data folder, and `RankGone` when another
     process of this one ended by itself.

@@ -16,18 +16,18 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from deploy.engine import Sample
-from feedback.labels import Label
-from learner.adapters import rank_of
+from deploy.engines.client import Sample
+from feedback.joining.labels import Label
 from learner.batching import Batch, Item
-from learner.features import AnswerFeatures
-from learner.lengths import kl_limit
 from learner.losses import Mismatch, ascend, learning_rate_scale, mismatch
-from learner.measuring import Measured, measure
-from learner.model import POLICY, SharedModel
-from learner.ranks import Ranks
+from learner.model.adapters import rank_of
+from learner.model.ranks import Ranks
+from learner.model.shared import POLICY, SharedModel
+from learner.model.width import default_learning_rate
+from learner.monitor.lengths import kl_limit
+from learner.reward.features import AnswerFeatures
+from learner.rollouts.measuring import Measured, measure
 from learner.settings import LearnerSettings, PPOSettings
-from learner.width import default_learning_rate
 
 UNDONE_WEIGHT = 5
 """An undone step raises the KL's price as much as so many steps far above the target: it is paid for with a
@@ -41,7 +41,8 @@ class Lesson:
     measured, scores: fresh rollouts of the policy, and what the reward model says of them, (B,). votes: those
     of this step, each with all that it weighs; as many as the optimiser asks for. demonstrations: (prompt,
     answer) pairs that raters wrote. pace: share of the learning rate to take. gains: what each token adds to
-    its answer's score, (B, T), less one number for all answers (`learner.credit`); None where nobody knows.
+    its answer's score, (B, T), less one number for all answers (`learner.reward.credit`); None where nobody
+    knows.
     """
 
     measured: Measured

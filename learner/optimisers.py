@@ -8,16 +8,16 @@ No torch here, as the command line reads it too: a class is imported when it is 
 import sys
 from typing import TYPE_CHECKING
 
-from feedback.classes import find_class, is_path
+from feedback.core.classes import find_class, is_path
 
 if TYPE_CHECKING:
-    from learner.model import SharedModel
+    from learner.model.ranks import Ranks
+    from learner.model.shared import SharedModel
     from learner.optimiser import Optimiser
-    from learner.ranks import Ranks
     from learner.settings import LearnerSettings
 
 OPTIMISERS = {
-    "ppo": "learner.ppo:PPO",
+    "ppo": "learner.policy.ppo:PPO",
     "dpo": "learner.preferences:DPO",
     "ipo": "learner.preferences:IPO",
     "kto": "learner.preferences:KTO",

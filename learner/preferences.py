@@ -21,15 +21,15 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from feedback.labels import Label
+from feedback.joining.labels import Label
 from learner.batching import Batch, by_length, in_buckets
 from learner.examples import Examples, is_pair, is_single, pairs, singles
-from learner.lengths import kl_limit
 from learner.losses import dpo_loss, ipo_loss, kl_k3, kto_loss
-from learner.measuring import Measured
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model.ranks import Ranks
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.monitor.lengths import kl_limit
 from learner.optimiser import Lesson, Moved, Optimiser, StepMetrics
-from learner.ranks import Ranks
+from learner.rollouts.measuring import Measured
 from learner.settings import LearnerSettings, PreferenceSettings
 
 MOST_BALANCE = 10.0

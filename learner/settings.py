@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from deploy.answer_guards import OfferLimits
-from deploy.bucket_registry import COPIES
-from deploy.gate import GateLimits
+from deploy.decide.gate import GateLimits
 from deploy.guards import GuardLimits
-from deploy.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
+from deploy.registry.bucket import COPIES
+from deploy.registry.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
+from learner.monitor.self_check import SelfCheckLimits
 from learner.optimisers import check_name
-from learner.self_check import SelfCheckLimits
-from learner.trust import TrustRules
+from learner.votes.trust import TrustRules
 
 Products = Literal["auto", "float32", "bfloat16"]
 PRODUCTS: tuple[Products, ...] = get_args(Products)
@@ -27,7 +27,7 @@ class PPOSettings:
     """Hyperparameters. Where no source is named, the value was measured on small models."""
 
     learning_rate: Annotated[
-        float | None, "of the adapter, at its peak; without it by the model's width (learner/width.py)"
+        float | None, "of the adapter, at its peak; without it by the model's width (learner/model/width.py)"
     ] = None
     warmup_steps: Annotated[int, "steps over which the learning rate rises"] = 2
     decay_steps: Annotated[
@@ -51,7 +51,7 @@ class PPOSettings:
     lam: Annotated[
         float | None,
         "of generalised advantage estimation (Schulman et al. 2017); without it 0.95, or more for long "
-        "answers whose reward comes with the last token (learner/lengths.py)",
+        "answers whose reward comes with the last token (learner/monitor/lengths.py)",
     ] = None
     max_grad_norm: Annotated[float, "longest gradient of one update"] = 1.0
     kl_coefficient: Annotated[float, "price of a nat of KL to the live policy, at the first step"] = 0.1
@@ -59,7 +59,7 @@ class PPOSettings:
         float,
         "KL to the live policy, per response of up to 64 tokens, above which the price rises and below which "
         "it falls (dual ascent as in Moskovitz et al. 2023, arXiv:2310.04373); it grows with longer answers "
-        "(learner/lengths.py)",
+        "(learner/monitor/lengths.py)",
     ] = 3.0
     kl_rate: Annotated[
         float, "largest change of the price's logarithm in one step; a step that is undone counts as five"
@@ -69,13 +69,15 @@ class PPOSettings:
     kl_step_nats: Annotated[
         float,
         "a minibatch that finds the policy further than this from the rollouts' policy, per response of up "
-        "to 64 tokens, ends the step before its update; it grows with longer answers (learner/lengths.py)",
+        "to 64 tokens, ends the step before its update; it grows with longer answers "
+        "(learner/monitor/lengths.py)",
     ] = 0.6
     cut_off_penalty: Annotated[
         float,
         "an answer without its end counts as its batch's average whole one at most, less this, in units of "
         "the score (Stiennon et al. 2020 give such answers a fixed low score), or less of it where few are "
-        "cut off (learner/lengths.py): otherwise people who like long answers teach a policy never to end "
+        "cut off (learner/monitor/lengths.py): otherwise people who like long answers teach a policy never "
+        "to end "
         "one; at 0 it counts like any other",
     ] = 1.0
     importance_cap: Annotated[

@@ -6,9 +6,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from deploy.metrics import ControllerMetrics
+from deploy.controller.metrics import ControllerMetrics
 from deploy.settings import ControllerSettings
-from learner.metrics import LearnerMetrics
+from learner.loop.metrics import LearnerMetrics
 from serve.metrics import Metrics
 
 HEAD = """# Metrics

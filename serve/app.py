@@ -6,44 +6,44 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Route
 
-from feedback.ids import Signer
-from feedback.log import EventLog
+from feedback.core.ids import Signer
+from feedback.core.log import EventLog
 from feedback.shared import SharedStore
-from serve.answering import Answering
-from serve.background import Background
-from serve.chat_routes import ChatRoutes
-from serve.comparisons import Comparisons
-from serve.cors import allow_origins
-from serve.error_handlers import HANDLERS
-from serve.feedback_api import FeedbackApi
-from serve.feedback_routes import FeedbackRoutes
-from serve.health_api import HealthApi, RelayLag
-from serve.hosts import TrustedHosts
-from serve.idempotency import Idempotency
-from serve.imports import Imports, import_route
-from serve.lifespan import lifespan_of
-from serve.listening import most_connections
-from serve.messages_routes import MessagesRoutes
+from serve.apis.messages_routes import MessagesRoutes
+from serve.apis.responses_routes import ResponsesRoutes
+from serve.apis.responses_stored import StoredResponses
+from serve.auth.cors import allow_origins
+from serve.completions.answering import Answering
+from serve.completions.comparisons import Comparisons
+from serve.completions.routes import ChatRoutes
+from serve.gateway.health import HealthApi, RelayLag
+from serve.gateway.lifespan import lifespan_of
+from serve.gateway.models import ModelsApi
+from serve.gateway.page_routes import page_routes
+from serve.gateway.preferences_routes import PreferencesRoutes
+from serve.gateway.wiring import Gate, Model, Records, open_gate, open_model, open_records
+from serve.generation.requests import check_chat
+from serve.http.idempotency import Idempotency
+from serve.imports.api import Imports, import_route
 from serve.metrics import Metrics
-from serve.models_api import ModelsApi
-from serve.observing import Observe
 from serve.openapi import openapi_route
-from serve.page_routes import page_routes
-from serve.preferences_routes import PreferencesRoutes
-from serve.protocol import Edge
-from serve.receipt_api import ReceiptApi
-from serve.releases_api import ReleasesApi
-from serve.requests import check_chat
-from serve.responses_routes import ResponsesRoutes
-from serve.responses_stored import StoredResponses
+from serve.releases.api import ReleasesApi
+from serve.server.background import Background
+from serve.server.error_handlers import HANDLERS
+from serve.server.hosts import TrustedHosts
+from serve.server.listening import most_connections
+from serve.server.observing import Observe
+from serve.server.protocol import Edge
 from serve.settings import GatewaySettings
-from serve.stored import StoredCompletions
-from serve.stored_api import StoredApi
+from serve.storage.api import StoredApi
+from serve.storage.stored import StoredCompletions
 from serve.tracing import Tracing
 from serve.users import Users
-from serve.voters import Voters
-from serve.votes import REASONS
-from serve.wiring import Gate, Model, Records, open_gate, open_model, open_records
+from serve.votes.api import FeedbackApi
+from serve.votes.receipt_api import ReceiptApi
+from serve.votes.routes import FeedbackRoutes
+from serve.votes.vote import REASONS
+from serve.votes.voters import Voters
 
 
 def create_app(

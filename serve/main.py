@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from feedback.ids import Signer
+from feedback.core.ids import Signer
+from feedback.core.secret import load_secret
 from feedback.opening import open_log, open_shared
-from feedback.retention import retention
-from feedback.secret import load_secret
+from feedback.sqlite.retention import retention
 from serve.app import create_app
-from serve.listening import raise_file_limit, server
+from serve.server.listening import raise_file_limit, server
 from serve.settings import GatewaySettings
-from serve.stored_redis import open_stored
+from serve.storage.redis import open_stored
 from serve.tracing import Traced
 from serve.tracing_export import exporting
 

@@ -1,6 +1,7 @@
 """GET /openapi.json: the API as an OpenAPI 3.1 document.
 
-Requests are checked against the schemas that are shown here (serve/schema.py), votes and queries excepted.
+Requests are checked against the schemas that are shown here (serve/schemas/validator.py), votes and queries
+excepted.
 """
 
 from typing import Any
@@ -9,16 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve.doors_openapi import DOOR_SCHEMAS, door_paths
-from serve.errors import json_response
-from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
-from serve.import_openapi import IMPORT_PATHS, IMPORT_SCHEMAS
-from serve.openapi_words import answered, named, operation, post
-from serve.preferences_openapi import PREFERENCE_PATHS, PREFERENCE_SCHEMAS
-from serve.releases_openapi import RELEASE_PATHS, RELEASE_SCHEMAS
-from serve.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
-from serve.response_schemas import RESPONSES
-from serve.routing import READ, at
+from serve.apis.openapi import DOOR_SCHEMAS, door_paths
+from serve.generation.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
+from serve.http.errors import json_response
+from serve.http.routes import READ, at
+from serve.imports.openapi import IMPORT_PATHS, IMPORT_SCHEMAS
+from serve.preferences.openapi import PREFERENCE_PATHS, PREFERENCE_SCHEMAS
+from serve.releases.openapi import RELEASE_PATHS, RELEASE_SCHEMAS
+from serve.schemas.openapi_words import answered, named, operation, post
+from serve.schemas.responses import RESPONSES
+from serve.votes.openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
 
 Json = dict[str, Any]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from feedback.redaction import load_redactor
-from serve.addresses import parse_networks
-from serve.bounds import NORMAL_BOUNDS, Bounds
-from serve.hosts import is_host_pattern
-from serve.keys import Consent
-from serve.limits import UNSET, Limits
+from feedback.privacy.redaction import load_redactor
+from serve.auth.keys import Consent
+from serve.auth.limits import UNSET, Limits
+from serve.server.addresses import parse_networks
+from serve.server.bounds import NORMAL_BOUNDS, Bounds
+from serve.server.hosts import is_host_pattern
 
 _MONTH_SECONDS = 30 * 86400
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from feedback.events import Completion
+from feedback.core.events import Completion
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider

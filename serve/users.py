@@ -9,20 +9,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from feedback.erasures import Erasure, entry
-from feedback.ids import Signer
-from feedback.importing import IMPORTED
-from feedback.log import LogUnavailable
-from feedback.sealing import Sealer
-from feedback.vault_keys import KeyState
-from serve.entrance import Entrance
-from serve.errors import BadRequest, Conflict, NotFound, Unavailable, json_response
-from serve.generation import Json
-from serve.preference_store import PreferenceStore
-from serve.receipts import Receipts
-from serve.recording import Recorder
-from serve.routing import at
-from serve.stored import StoredCompletions, StoreUnavailable
+from feedback.core.erasures import Erasure, entry
+from feedback.core.ids import Signer
+from feedback.core.log import LogUnavailable
+from feedback.exchange.importing import IMPORTED
+from feedback.privacy.sealing import Sealer
+from feedback.privacy.vault_keys import KeyState
+from serve.auth.entrance import Entrance
+from serve.generation.generation import Json
+from serve.http.errors import BadRequest, Conflict, NotFound, Unavailable, json_response
+from serve.http.routes import at
+from serve.preferences.store import PreferenceStore
+from serve.receipts.reader import Receipts
+from serve.storage.recording import Recorder
+from serve.storage.stored import StoredCompletions, StoreUnavailable
 
 _BY = ("name", "pseudonym")
 

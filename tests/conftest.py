@@ -18,7 +18,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from deploy.engine_key import VARIABLE
+from deploy.engines.key import VARIABLE
 from tests.servers import free_port, kafka_bootstrap, kafka_server, redis_url
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Engine:
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
     """The model that the project trains itself; made once per user by `hearken tiny`, on all cores."""
-    from hearken.tiny import default_folder
+    from hearken.models.tiny import default_folder
 
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     subprocess.run([sys.executable, "-m", "hearken", "tiny"], env=environment, check=True)
@@ -126,8 +126,8 @@ def tiny_model() -> Path:
 @contextmanager
 def running_engine(model: Path, log: Path, *extra: str) -> Iterator[Engine]:
     """A real vLLM server on a model, with LoRA, as `hearken up` starts it, and some arguments more."""
-    from deploy.engine import EngineClient
-    from hearken import engine as vllm
+    from deploy.engines.client import EngineClient
+    from hearken.machine import engine as vllm
 
     options = vllm.EngineOptions(
         model=model,

@@ -14,19 +14,19 @@ import redis
 from kafka import KafkaConsumer, TopicPartition
 from transformers import AutoTokenizer
 
-from feedback.events import COMPLETIONS, FEEDBACK
-from feedback.examples import Example
-from feedback.exports import EXPORTS
-from feedback.ids import Signer
-from feedback.log import EventLog
+from feedback.core.events import COMPLETIONS, FEEDBACK
+from feedback.core.ids import Signer
+from feedback.core.log import EventLog
+from feedback.core.secret import load_secret
+from feedback.exchange.exports import EXPORTS
 from feedback.opening import open_log, open_shared
-from feedback.secret import load_secret
-from feedback.tables import read_rows, write_rows
-from hearken.audit import wait_until_read
+from feedback.rows.examples import Example
+from feedback.rows.tables import read_rows, write_rows
 from hearken.cli import main
+from hearken.data.audit import wait_until_read
 from serve.app import create_app
 from serve.settings import GatewaySettings
-from serve.stored_redis import open_stored
+from serve.storage.redis import open_stored
 from tests.faults.processes import LearnerNursery
 from tests.serve.conftest import Server, eventually
 from tests.serve.fake_vllm import FakeVllm

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from deploy.answer_guards import Pair
-from deploy.own_checks import vetoes
-from feedback.log import Entry
+from deploy.decide.own_checks import vetoes
+from feedback.core.log import Entry
+from feedback.core.secret import load_secret
 from feedback.opening import open_sealer
-from feedback.secret import load_secret
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from hearken.cli import main
 from learner.examples import Examples
-from learner.model import SharedModel
+from learner.model.shared import SharedModel
 from tests.feedback.examples import completion, record, thumb
 from tests.hearken.test_judging import pair, side, votes, write
 from tests.learner.conftest import random_model

@@ -15,25 +15,25 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion
 
-from deploy.controller import Controller
-from deploy.engine import EngineClient
-from deploy.fleet import Fleet
-from deploy.guardrails import GuardrailLimits
-from deploy.leading import Alone
-from deploy.metrics import ControllerMetrics
-from deploy.parity import largest
-from deploy.registry import Registry
+from deploy.controller.leading import Alone
+from deploy.controller.loop import Controller
+from deploy.controller.metrics import ControllerMetrics
+from deploy.engines.client import EngineClient
+from deploy.engines.fleet import Fleet
+from deploy.engines.parity import largest
+from deploy.evidence.guardrails import GuardrailLimits
+from deploy.registry.registry import Registry
 from deploy.settings import ControllerSettings
-from feedback.events import BASE, COMPLETIONS, Completion, Feedback
-from feedback.labels import Label
+from feedback.core.events import BASE, COMPLETIONS, Completion, Feedback
+from feedback.joining.labels import Label
 from feedback.opening import open_sealer
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
-from learner.labels import vote_number
-from learner.loop import Learner
-from learner.metrics import LearnerMetrics
-from learner.model import SharedModel
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.model.shared import SharedModel
 from learner.settings import LearnerSettings, PPOSettings
+from learner.votes.labels import vote_number
 from tests.conftest import Engine
 from tests.serve.conftest import Gateway, eventually, serving
 

@@ -3,8 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from learner.sft import Demonstration
-from learner.tiny import CHAT_TEMPLATE, TinyRecipe, train_model, train_tokenizer
+from learner.sft.demonstrations import Demonstration
+from learner.sft.tiny import CHAT_TEMPLATE, TinyRecipe, train_model, train_tokenizer
 
 OPENING, CLOSING = "<think>", "</think>"
 BEGINNING = "{{ '<|im_start|>assistant\n' }}"

@@ -6,7 +6,7 @@ not understood is refused with the column and what to do about it.
 """
 
 from feedback.dialects.reading import LAYOUTS, detect, parse, read
-from feedback.dialects.said import About, Misfit, Numbers, Options, Row, Said, Shown
+from feedback.rows.said import About, Misfit, Numbers, Options, Row, Said, Shown
 
 __all__ = [
     "LAYOUTS",

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from feedback.dialects import pairs, texts, values
-from feedback.dialects.said import Misfit, Options, Said
-from feedback.directions import direction_of, words, words_of
-from feedback.examples import Example, Message
+from feedback.rows import pairs, texts, values
+from feedback.rows.directions import direction_of, words, words_of
+from feedback.rows.examples import Example, Message
+from feedback.rows.said import Misfit, Options, Said
 
 _PROMPTS = ("prompt", "instruction", "question", "query", "input", "user", "context", "post")
 _TALKS = ("chat", "messages", "conversation", "conversations", "dialogue", "dialog")

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from feedback.dialects import pairs, texts, values
-from feedback.dialects.said import Misfit, Options, Row, Said
-from feedback.examples import Message
+from feedback.rows import pairs, texts, values
+from feedback.rows.examples import Message
+from feedback.rows.said import Misfit, Options, Row, Said
 
 _WINNERS = {
     "model_a": 1.0,

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from feedback.dialects import values
 from feedback.dialects.annotated import Response, judged, task_of
-from feedback.dialects.said import Misfit, Options, Row, Said
+from feedback.rows import values
+from feedback.rows.said import Misfit, Options, Row, Said
 
 _OTHERS = frozenset({"id", "external_id", "metadata", "vectors", "status", "_server_id"})
 _QUESTION = {"user_id", "value", "status"}

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from feedback.dialects import pairs, texts, values
-from feedback.dialects.said import Misfit, Options, Row, Said
-from feedback.examples import Example, Message
+from feedback.rows import pairs, texts, values
+from feedback.rows.examples import Example, Message
+from feedback.rows.said import Misfit, Options, Row, Said
 
 _ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 _STRENGTH = 3  # HelpSteer's preferences go from -3, the first is much better, to 3

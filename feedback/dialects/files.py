@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feedback.dialects.reading import alone, read
-from feedback.dialects.said import About, Misfit, Options, Said, Shown
-from feedback.examples import Example
-from feedback.tables import Numbered, UnreadableFile, read_rows
+from feedback.rows.examples import Example
+from feedback.rows.said import About, Misfit, Options, Said, Shown
+from feedback.rows.tables import Numbered, UnreadableFile, read_rows
 
 
 class Found(NamedTuple):

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from feedback.dialects import values
 from feedback.dialects.annotated import Response, Task, judged, tail, task_of
-from feedback.dialects.judging import judging
-from feedback.dialects.said import Misfit, Options, Row, Said
-from feedback.directions import words
+from feedback.rows import values
+from feedback.rows.directions import words
+from feedback.rows.judging import judging
+from feedback.rows.said import Misfit, Options, Row, Said
 
 _META = words(
     """

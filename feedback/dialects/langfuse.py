@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from feedback.dialects import traced, values
-from feedback.dialects.said import About, Misfit, Options, Row, Said, Shown
-from feedback.directions import words
+from feedback.dialects import traced
+from feedback.rows import values
+from feedback.rows.directions import words
+from feedback.rows.said import About, Misfit, Options, Row, Said, Shown
 
 _TRACE = words(
     """

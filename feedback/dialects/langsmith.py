@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from feedback.dialects import traced, values
-from feedback.dialects.said import About, Misfit, Options, Row, Said, Shown
-from feedback.examples import Example, Kind
+from feedback.dialects import traced
+from feedback.rows import values
+from feedback.rows.examples import Example, Kind
+from feedback.rows.said import About, Misfit, Options, Row, Said, Shown
 
 
 def run(row: Row, options: Options) -> Iterator[Said]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from feedback.dialects import pairs, texts, values
-from feedback.dialects.said import Misfit, Options, Row, Said
-from feedback.examples import Example, Message
+from feedback.rows import pairs, texts, values
+from feedback.rows.examples import Example, Message
+from feedback.rows.said import Misfit, Options, Row, Said
 
 _VOTES = {1: 1.0, 0: 0.5, -1: 0.0}
 _SCALE = (1.0, 10.0)  # of the rating with details

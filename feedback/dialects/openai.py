@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from feedback.dialects import pairs, texts, trainers, values
-from feedback.dialects.judging import check_unjudged
-from feedback.dialects.said import Misfit, Options, Row, Said
-from feedback.directions import words
+from feedback.dialects import trainers
+from feedback.rows import pairs, texts, values
+from feedback.rows.directions import words
+from feedback.rows.judging import check_unjudged
+from feedback.rows.said import Misfit, Options, Row, Said
 
 
 def dpo(row: Row, options: Options) -> Iterator[Said]:

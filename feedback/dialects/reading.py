@@ -1,9 +1,9 @@
 """A row's shape, and what the row says."""
 
-from feedback.dialects.said import About, Misfit, Options, Row, Said
+from feedback.core.ids import PREFIXES
 from feedback.dialects.table import GENERAL, SPECIAL, Shape
-from feedback.examples import Example
-from feedback.ids import PREFIXES
+from feedback.rows.examples import Example
+from feedback.rows.said import About, Misfit, Options, Row, Said
 
 LAYOUTS: dict[str, Shape] = {shape.name: shape for shape in (*SPECIAL, *GENERAL)}
 

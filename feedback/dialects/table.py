@@ -16,7 +16,7 @@ from feedback.dialects import (
     trainers,
     trees,
 )
-from feedback.dialects.said import Reader, Row
+from feedback.rows.said import Reader, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from feedback.dialects import texts, traced, values
-from feedback.dialects.said import About, Misfit, Options, Row, Said, Shown
-from feedback.examples import Message
+from feedback.dialects import traced
+from feedback.rows import texts, values
+from feedback.rows.examples import Message
+from feedback.rows.said import About, Misfit, Options, Row, Said, Shown
 
 
 def inference(row: Row, options: Options) -> Iterator[Said]:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from feedback.dialects import texts, values
-from feedback.dialects.said import Misfit, Shown
 from feedback.dialects.trainers import ANSWERS, PROMPTS
-from feedback.examples import Example, Kind, Message
+from feedback.rows import texts, values
+from feedback.rows.examples import Example, Kind, Message
+from feedback.rows.said import Misfit, Shown
 
 
 def messages_in(content: Any, name: str) -> tuple[Message, ...]:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from feedback.dialects import pairs, texts, values
-from feedback.dialects.judging import check_unjudged, in_the_way, judging, not_understood
-from feedback.dialects.said import Misfit, Options, Row, Said
-from feedback.examples import Example, Message
+from feedback.rows import pairs, texts, values
+from feedback.rows.examples import Example, Message
+from feedback.rows.judging import check_unjudged, in_the_way, judging, not_understood
+from feedback.rows.said import Misfit, Options, Row, Said
 
 PROMPTS = ("prompt", "question", "query", "instruction", "input")
 ANSWERS = ("completion", "response", "answer", "output")

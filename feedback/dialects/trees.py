@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from feedback.dialects import pairs, texts, values
-from feedback.dialects.said import Misfit, Options, Row, Said
-from feedback.examples import Example, Message
+from feedback.rows import pairs, texts, values
+from feedback.rows.examples import Example, Message
+from feedback.rows.said import Misfit, Options, Row, Said
 
 _SCALE = (1.0, 100.0)  # of PRISM's scores
 _ROLES = {"prompter": "user", "assistant": "assistant"}

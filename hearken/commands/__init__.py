@@ -26,7 +26,7 @@ class Command:
         """Give the command's parser its flags."""
         self.add(parser)
         if self.flags:
-            from hearken import flags
+            from hearken.service import flags
 
             flags.add(parser, self.flags)
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hearken.base.errors import UsageError
 from hearken.commands import Command, actions_of, flag
-from hearken.errors import UsageError
 
 if TYPE_CHECKING:
     from hearken.config.resolve import Config
@@ -15,8 +15,8 @@ CONFIG = {"--data": "service.data", "--model": "service.model", "--pace": "servi
 
 
 def _add(command: argparse.ArgumentParser) -> None:
-    from hearken import flags
     from hearken.config.tables import tables
+    from hearken.service import flags
 
     actions = actions_of(command)
     show = actions.add_parser("show", help="print what holds, and where each value comes from, as TOML")
@@ -61,8 +61,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _configured(arguments: argparse.Namespace) -> "Config":
     """The settings, with what follows from the model where one is named and can be looked at."""
-    from hearken import engine, flags
     from hearken.config.follow import follow
+    from hearken.machine import engine
+    from hearken.service import flags
 
     config = flags.configured(arguments, CONFIG)
     model = config.get("service.model").value
@@ -77,7 +78,7 @@ def _configured(arguments: argparse.Namespace) -> "Config":
 
 def _small_files(model: str) -> Path | None:
     """A folder with a model's small files, its own or those that the hub has; weights are not fetched."""
-    from hearken import smollm2
+    from hearken.models import smollm2
 
     folder = Path(model).expanduser()
     if model == smollm2.NAME and not folder.exists():

@@ -14,7 +14,7 @@ IMPORT = {**EXPORT, "--model": "service.model"}
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:
-    from feedback.import_options import LAYOUT_NAMES
+    from feedback.exchange.import_options import LAYOUT_NAMES
 
     command.add_argument(
         "files",
@@ -50,7 +50,7 @@ def _add_import(command: argparse.ArgumentParser) -> None:
 
 
 def _add_export(command: argparse.ArgumentParser) -> None:
-    from feedback.exports import EXPORTS
+    from feedback.exchange.exports import EXPORTS
 
     command.add_argument("file", type=Path, metavar="FILE", help=".jsonl, .json, .csv or .parquet")
     text = "what a row looks like; hearken keeps everything and can be imported again"
@@ -63,7 +63,9 @@ def _add_export(command: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from hearken import checks, flags, importing
+    from hearken.base import checks
+    from hearken.data import importing
+    from hearken.service import flags
 
     service = flags.configured(arguments, IMPORT).build("service")
     checks.prepare_data(service.folder)
@@ -81,8 +83,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace) -> "Options":
     """What was said about rows. Raises UsageError."""
-    from feedback.import_options import BadOption, parse_options
-    from hearken.errors import UsageError
+    from feedback.exchange.import_options import BadOption, parse_options
+    from hearken.base.errors import UsageError
 
     try:
         return parse_options(arguments.layout, arguments.scale, arguments.map, arguments.direction)
@@ -91,7 +93,8 @@ def _options(arguments: argparse.Namespace) -> "Options":
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from hearken import exporting, flags
+    from hearken.data import exporting
+    from hearken.service import flags
 
     service = flags.configured(arguments, EXPORT).build("service")
     settings = exporting.ExportSettings(

@@ -2,14 +2,14 @@
 
 import argparse
 
+from hearken.base.errors import UsageError
 from hearken.commands import Command, actions_of, as_json, flag
-from hearken.errors import UsageError
 
 KEYS = {"--data": "service.data", "--keys": "gateway.keys"}
 
 
 def _add(command: argparse.ArgumentParser) -> None:
-    from hearken import flags
+    from hearken.service import flags
 
     actions = actions_of(command)
     create = actions.add_parser("create", help="make a key and print it, this once")
@@ -23,7 +23,7 @@ def _add(command: argparse.ArgumentParser) -> None:
 
 
 def _add_create(create: argparse.ArgumentParser) -> None:
-    from serve.limits import NAMES
+    from serve.auth.limits import NAMES
 
     flag(create, "--name", str, None, "what the key is for, as people call it (needed)")
     scopes = ("chat", "feedback", "operate")
@@ -41,7 +41,8 @@ def _add_create(create: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hearken import flags, keys
+    from hearken.operate import keys
+    from hearken.service import flags
 
     config = flags.configured(arguments, KEYS)
     file = keys.key_file(config.build("service").folder, config.get("gateway.keys").value)

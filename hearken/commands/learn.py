@@ -2,8 +2,8 @@
 
 import argparse
 
+from hearken.base.errors import UsageError
 from hearken.commands import Command, as_json
-from hearken.errors import UsageError
 
 LEARN = {
     "--data": "service.data",
@@ -30,7 +30,8 @@ def _add(command: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hearken import dry_run, flags
+    from hearken.operate import dry_run
+    from hearken.service import flags
 
     if not arguments.dry_run:
         raise UsageError(

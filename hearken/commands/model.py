@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from hearken.base.errors import UsageError
 from hearken.commands import Command, flag
-from hearken.errors import UsageError
 
 SFT = {
     "--model": "service.model",
@@ -37,9 +37,9 @@ def _add_rebase(command: argparse.ArgumentParser) -> None:
 
 
 def _rebase(arguments: argparse.Namespace) -> int:
-    from hearken import flags
-    from hearken.importing import choose_model
-    from hearken.rebase import RebaseSettings, run
+    from hearken.data.importing import choose_model
+    from hearken.data.rebase import RebaseSettings, run
+    from hearken.service import flags
 
     service = flags.configured(arguments, REBASE).build("service")
     return run(
@@ -56,7 +56,7 @@ def _rebase(arguments: argparse.Namespace) -> int:
 
 
 def _tiny(arguments: argparse.Namespace) -> int:
-    from hearken import tiny
+    from hearken.models import tiny
 
     try:
         tiny.run(arguments.folder, arguments.force)
@@ -66,12 +66,12 @@ def _tiny(arguments: argparse.Namespace) -> int:
 
 
 def _sft(arguments: argparse.Namespace) -> int:
-    from hearken import flags
     from hearken.config.follow import engine_rank
-    from hearken.fine_tuning import SftSettings, run
-    from hearken.fitting import Machine
-    from hearken.importing import choose_model
-    from hearken.model_checks import check_base_bits
+    from hearken.data.fine_tuning import SftSettings, run
+    from hearken.data.importing import choose_model
+    from hearken.machine.fitting import Machine
+    from hearken.models.checks import check_base_bits
+    from hearken.service import flags
 
     config = flags.configured(arguments, SFT)
     training = config.build("sft")

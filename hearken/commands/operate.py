@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hearken.base.spans import span_seconds
 from hearken.commands import Command, as_json, flag, whole_number
-from hearken.spans import span_seconds
 
 if TYPE_CHECKING:
-    from hearken.operate import Kind
+    from hearken.operate.log import Kind
     from hearken.settings import ServiceSettings
 
 _DATA = {"--data": "service.data"}
@@ -21,21 +21,21 @@ def _add_status(command: argparse.ArgumentParser) -> None:
 
 
 def _service(arguments: argparse.Namespace) -> "ServiceSettings":
-    from hearken import flags
+    from hearken.service import flags
 
     found: ServiceSettings = flags.configured(arguments, _LOG).build("service")
     return found
 
 
 def _raters(arguments: argparse.Namespace) -> int:
-    from hearken.operate import raters
+    from hearken.operate.log import raters
 
     return raters(_service(arguments).folder, as_json=arguments.json)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from hearken import flags
-    from hearken.operate import status
+    from hearken.operate.log import status
+    from hearken.service import flags
 
     config = flags.configured(arguments, _LOG)
     service: ServiceSettings = config.build("service")
@@ -66,7 +66,7 @@ def _add_report(command: argparse.ArgumentParser) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from hearken.operate import report
+    from hearken.operate.log import report
 
     kind: Kind = "json" if arguments.json else "html" if arguments.html else "lines"
     service = _service(arguments)
@@ -78,7 +78,7 @@ def _add_accept_loss(command: argparse.ArgumentParser) -> None:
 
 
 def _accept_loss(arguments: argparse.Namespace) -> int:
-    from hearken.operate import accept_loss
+    from hearken.operate.log import accept_loss
 
     return accept_loss(_service(arguments).folder, arguments.code)
 
@@ -90,7 +90,8 @@ _PARTS = {
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from hearken import doctor, flags
+    from hearken.operate import doctor
+    from hearken.service import flags
 
     service = doctor.Service.of(flags.configured(arguments, _PARTS))
     return doctor.doctor(service, as_json=arguments.json)
@@ -129,8 +130,8 @@ def _add_watch(command: argparse.ArgumentParser) -> None:
 
 
 def _watch(arguments: argparse.Namespace) -> int:
-    from hearken import flags
-    from hearken.live_view import source_of, watch
+    from hearken.live.view import source_of, watch
+    from hearken.service import flags
 
     config = flags.configured(arguments, _LOG)
     source = source_of(arguments.where, config.build("service"), config.build("controller"))

@@ -22,7 +22,7 @@ NEWEST, YOUNGER = 20, "7d"
 
 
 def _add(command: argparse.ArgumentParser) -> None:
-    from hearken import flags
+    from hearken.service import flags
 
     actions = actions_of(command)
     shown = actions.add_parser("list", help="print the versions with their sizes, oldest first")
@@ -38,7 +38,8 @@ def _add(command: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hearken import flags, registry
+    from hearken.operate import registry
+    from hearken.service import flags
 
     service = flags.configured(arguments, _SERVICE).build("service")
     if arguments.action == "list":
@@ -54,8 +55,8 @@ def _add_fetch(command: argparse.ArgumentParser) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from feedback.files import cache_folder
-    from hearken import fetching, flags
+    from feedback.core.files import cache_folder
+    from hearken.service import fetching, flags
 
     service = flags.configured(arguments, FETCH).build("service")
     folder = arguments.folder or cache_folder()

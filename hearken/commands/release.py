@@ -28,8 +28,8 @@ def _add_ask(name: str, command: argparse.ArgumentParser) -> None:
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    from hearken import flags
-    from hearken.steering import ask
+    from hearken.operate.steering import ask
+    from hearken.service import flags
 
     service = flags.configured(arguments, _STEERING).build("service")
     return ask(service, arguments.asked, arguments.version, arguments.reason, arguments.wait)
@@ -50,7 +50,7 @@ _HELD = {
 
 
 def _add_release(command: argparse.ArgumentParser) -> None:
-    from hearken import flags
+    from hearken.service import flags
 
     actions = actions_of(command)
     text = "say why a canary waits and for what, or what became of a version"
@@ -90,7 +90,8 @@ def _add_certificates(
 
 
 def _certificates(arguments: argparse.Namespace) -> int:
-    from hearken import certificates, flags
+    from hearken.operate import certificates
+    from hearken.service import flags
 
     tried: list[str] = []
     if arguments.action == "rehearse":  # what is tried must not become the settings of old decisions
@@ -110,7 +111,8 @@ def _certificates(arguments: argparse.Namespace) -> int:
 
 
 def _release(arguments: argparse.Namespace) -> int:
-    from hearken import flags, releases
+    from hearken.operate import releases
+    from hearken.service import flags
 
     if arguments.action in _ASKED:
         return _ask(arguments)

@@ -72,19 +72,19 @@ REVISE = {
 
 
 def _gateway(arguments: argparse.Namespace) -> int:
-    from hearken import flags, roles
+    from hearken.service import flags, roles
 
     return roles.run_gateway(flags.configured(arguments, GATEWAY))
 
 
 def _controller(arguments: argparse.Namespace) -> int:
-    from hearken import flags, roles
+    from hearken.service import flags, roles
 
     return roles.run_controller(flags.configured(arguments, CONTROLLER))
 
 
 def _learner(arguments: argparse.Namespace) -> int:
-    from hearken import flags, roles
+    from hearken.service import flags, roles
 
     return roles.run_learner(flags.configured(arguments, LEARNER))
 
@@ -94,13 +94,13 @@ def _add_once(command: argparse.ArgumentParser) -> None:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    from hearken import flags, roles
+    from hearken.service import flags, roles
 
     return roles.run_judge(flags.configured(arguments, JUDGE), once=arguments.once)
 
 
 def _revise(arguments: argparse.Namespace) -> int:
-    from hearken import flags, roles
+    from hearken.service import flags, roles
 
     return roles.run_reviser(flags.configured(arguments, REVISE), once=arguments.once)
 

@@ -51,14 +51,15 @@ DEMO = {
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    from hearken import flags, up
-    from hearken.plan import UpSettings
+    from hearken.service import flags, up
+    from hearken.service.plan import UpSettings
 
     return up.run(UpSettings.of(flags.configured(arguments, UP)))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from hearken import demo, flags
+    from hearken.demo import demo
+    from hearken.service import flags
 
     return demo.run(*demo.configure(flags.given(arguments, DEMO), arguments.config))
 

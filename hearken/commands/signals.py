@@ -12,8 +12,8 @@ _SIGNALS = {
 
 
 def _add(command: argparse.ArgumentParser) -> None:
-    from hearken import flags
     from hearken.commands import as_json
+    from hearken.service import flags
 
     text = "hold the events in the log against its votes, as FILE says what they mean; changes nothing"
     tried = actions_of(command).add_parser("try", help=text, description=text)
@@ -23,8 +23,8 @@ def _add(command: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hearken import flags
-    from hearken.signals import run
+    from hearken.operate.signals import run
+    from hearken.service import flags
 
     config = flags.configured(arguments, _SIGNALS)
     service = config.build("service")

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hearken.base.spans import span_seconds
 from hearken.commands import Command, flag
-from hearken.spans import span_seconds
 
 if TYPE_CHECKING:
     from feedback.dialects import Options
@@ -22,7 +22,7 @@ def _span(text: str) -> float:
 
 
 def _add(command: argparse.ArgumentParser) -> None:
-    from hearken.sync_sources import SOURCES
+    from hearken.sync.sources import SOURCES
 
     command.add_argument("source", choices=tuple(SOURCES), help="the service in which they were given")
     text = "how far back to look for votes, and for changes and removals of them; at most 90d"
@@ -53,9 +53,9 @@ def _add(command: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hearken import flags
-    from hearken.errors import UsageError
-    from hearken.sync import LONGEST_SECONDS, SyncSettings, run
+    from hearken.base.errors import UsageError
+    from hearken.service import flags
+    from hearken.sync.sync import LONGEST_SECONDS, SyncSettings, run
 
     if arguments.since > LONGEST_SECONDS:
         raise UsageError(
@@ -81,8 +81,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace) -> "Options":
     """What was said about scores. Raises UsageError."""
-    from feedback.import_options import BadOption, parse_options
-    from hearken.errors import UsageError
+    from feedback.exchange.import_options import BadOption, parse_options
+    from hearken.base.errors import UsageError
 
     try:
         return parse_options("auto", arguments.scale, (), arguments.direction)

@@ -8,7 +8,7 @@ DATA = {"--data": "service.data"}
 
 
 def _add(command: argparse.ArgumentParser) -> None:
-    from hearken import flags
+    from hearken.service import flags
 
     actions = actions_of(command)
     text = "give up all texts whose keys are not in the vault that is there, and go on with it"
@@ -16,7 +16,8 @@ def _add(command: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hearken import flags, vault
+    from hearken.operate import vault
+    from hearken.service import flags
 
     return vault.renew(flags.configured(arguments, DATA).build("service").folder)
 

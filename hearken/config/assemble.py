@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hearken.base.paces import PACES
 from hearken.config import file
 from hearken.config.layers import Given, Layer
 from hearken.config.resolve import DEFAULT, Config
 from hearken.config.tables import Tables, tables
-from hearken.paces import PACES
 from hearken.settings import default_data
 
 PACE_ORIGIN = "pace"

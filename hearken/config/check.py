@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-from deploy import own_checks
+from deploy.decide import own_checks
+from hearken.base.errors import UsageError
 from hearken.config.fields import NEEDED
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
-from hearken.errors import UsageError
 from learner import optimisers
-from learner.meanings import BadMeanings, read_meanings
+from learner.votes.meanings import BadMeanings, read_meanings
 
 
 def problems(config: Config) -> list[str]:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from hearken.base.paces import PACES
 from hearken.config.fields import NEEDED, settings_of
 from hearken.config.tables import Tables
 from hearken.config.values import describe, write
-from hearken.paces import PACES
 
 HEAD = """# Settings
 

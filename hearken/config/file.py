@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hearken.base.errors import UsageError
 from hearken.config.layers import Given, Layer
 from hearken.config.names import nearest
 from hearken.config.tables import Tables
 from hearken.config.values import read
-from hearken.errors import UsageError
 
 NAME = "hearken.toml"
 VARIABLE = "HEARKEN_CONFIG"

@@ -4,16 +4,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deploy.registries import folder_of, open_registry
-from deploy.registry_errors import RegistryAway
-from hearken import engine
+from deploy.registry.errors import RegistryAway
+from deploy.registry.registries import folder_of, open_registry
+from hearken.base.errors import UsageError
 from hearken.config.layers import Given, Layer
 from hearken.config.resolve import Config
-from hearken.errors import UsageError
-from hearken.model_shape import Shape, position_limit, read_config, shape_of_config
+from hearken.machine import engine
+from hearken.models.shape import Shape, position_limit, read_config, shape_of_config
 from hearken.settings import ServiceSettings
-from learner.machine import has_fast_bf16
-from learner.width import default_learning_rate, default_rank, fine_tuning_rate
+from learner.model.machine import has_fast_bf16
+from learner.model.width import default_learning_rate, default_rank, fine_tuning_rate
 
 CPU_CONTEXT, GPU_CONTEXT = 4096, 32768
 """Tokens. A longer context costs memory on every machine, and a chat answer seldom needs it."""

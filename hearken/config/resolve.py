@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hearken.base.errors import UsageError
 from hearken.config.fields import NEEDED, settings_of
 from hearken.config.layers import Given, Layer
 from hearken.config.tables import Tables
-from hearken.errors import UsageError
 
 DEFAULT = "default"
 

@@ -47,7 +47,7 @@ def tables() -> Tables:
     """Those of hearken."""
     from deploy.settings import ControllerSettings
     from hearken.ai_judge import JudgeSettings
-    from hearken.reviser import ReviseSettings
+    from hearken.data.reviser import ReviseSettings
     from hearken.settings import DemoSettings, EngineSettings, ServiceSettings
     from learner.settings import FineTuningSettings, LearnerSettings
     from serve.settings import GatewaySettings

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import openai
 import pytest
 
-from deploy.engine import EngineClient
+from deploy.engines.client import EngineClient
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
-from serve.keyfile import edit_keys
-from serve.keys import make_key
-from serve.limits import Limits
+from feedback.sqlite.log import SqliteLog
+from serve.auth.keyfile import edit_keys
+from serve.auth.keys import make_key
+from serve.auth.limits import Limits
 from tests.conftest import Engine
 from tests.serve.conftest import Gateway, eventually, serving
 

@@ -8,9 +8,9 @@ import httpx
 import openai
 import pytest
 
-from deploy.engine import EngineClient
-from deploy.table import RoutingTable
-from serve.limits import Limits
+from deploy.engines.client import EngineClient
+from deploy.history.table import RoutingTable
+from serve.auth.limits import Limits
 from tests.conformance.conftest import QUESTION, Client, StartKeyed, Wire
 from tests.conftest import Engine
 from tests.serve.conftest import Gateway, eventually

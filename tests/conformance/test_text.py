@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 
-from deploy.engine import EngineClient
+from deploy.engines.client import EngineClient
 from tests.conformance.conftest import QUESTION, Client
 from tests.conftest import Engine
 from tests.serve.conftest import Gateway

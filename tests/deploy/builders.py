@@ -4,11 +4,11 @@ import json
 import struct
 from pathlib import Path
 
-from deploy.manifest import GateNumbers, Manifest, Probe
-from deploy.registry import Registry
-from deploy.registry_files import CONFIG, WEIGHTS
-from feedback.events import Choice, Completion
-from feedback.join import Answer, Label
+from deploy.registry.files import CONFIG, WEIGHTS
+from deploy.registry.manifest import GateNumbers, Manifest, Probe
+from deploy.registry.registry import Registry
+from feedback.core.events import Choice, Completion
+from feedback.joining.join import Answer, Label
 from tests.deploy.fake_engine import trainer_logprob
 
 GOOD_GATE = GateNumbers(

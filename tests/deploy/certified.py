@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from deploy.releases import Decision, digest_of, entry, parse
-from deploy.signing import sign, signing_key
-from deploy.verifying import Verified, verify
-from feedback.events import RELEASES, TOPICS
-from feedback.log import Entry, EventLog
-from feedback.secret import load_secret
-from feedback.sqlite_log import SqliteLog
+from deploy.audit.verifying import Verified, verify
+from deploy.history.releases import Decision, digest_of, entry, parse
+from deploy.history.signing import sign, signing_key
+from feedback.core.events import RELEASES, TOPICS
+from feedback.core.log import Entry, EventLog
+from feedback.core.secret import load_secret
+from feedback.sqlite.log import SqliteLog
 from tests.deploy.world import World
 
 Edit = Callable[[list[Entry]], Sequence[Entry]]

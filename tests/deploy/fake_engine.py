@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from deploy.parity import log_odds
+from deploy.engines.parity import log_odds
 
 
 def trainer_logprob(weights: bytes, context: list[int], token: int) -> float:

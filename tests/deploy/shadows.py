@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from deploy.releases import entry
-from deploy.shadowed import Shadowed, Traits
-from deploy.stages import Shadow
+from deploy.history.releases import entry
+from deploy.history.shadowed import Shadowed, Traits
+from deploy.history.states import Shadow
 from tests.deploy.world import World
 
 SHADOW: dict[str, Any] = {"shadow_prompts": 32, "shadow_seconds": 30}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from deploy.ab_report import NoRelease, report
-from deploy.releases import read_history
+from deploy.history.releases import read_history
+from deploy.reports.ab_report import NoRelease, report
 from tests.deploy.world import MakeWorld, World
 
 PATIENCE_SECONDS = 60.0

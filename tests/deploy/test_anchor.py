@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy import anchor
-from deploy.betting import log_evidence
-from deploy.controller import STANDING_SECONDS
-from deploy.evidence import EvidenceRules, Reading
-from deploy.evidence_reader import TOPICS
-from deploy.quarantine import UNSERVED_SECONDS
-from deploy.release import LIVES_REMEMBERED, quiet
-from deploy.replay import replayed
-from deploy.stages import ReleaseState, Standing
-from deploy.table import RoutingTable, assign
-from deploy.why import why
-from feedback.events import FEEDBACK
+from deploy.audit.replay import replayed
+from deploy.controller.loop import STANDING_SECONDS
+from deploy.decide import anchor
+from deploy.decide.release import LIVES_REMEMBERED, quiet
+from deploy.engines.quarantine import UNSERVED_SECONDS
+from deploy.evidence.betting import log_evidence
+from deploy.evidence.preference import EvidenceRules, Reading
+from deploy.evidence.reader import TOPICS
+from deploy.history.states import ReleaseState, Standing
+from deploy.history.table import RoutingTable, assign
+from deploy.reports.why import why
+from feedback.core.events import FEEDBACK
 from tests.deploy.certified import entries_of, named, verified, with_value
 from tests.deploy.test_controller import Sips
 from tests.deploy.test_release import RULES as WITHOUT

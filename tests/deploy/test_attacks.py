@@ -20,23 +20,23 @@ from typing import Any
 import pytest
 
 from deploy.answer_guards import OfferLimits, Pair, judged, shares
-from deploy.engine import EngineClient, EngineDown, EngineError
-from deploy.evidence import Scope
-from deploy.guardrails import GuardrailLimits, Guardrails
-from deploy.manifest import Manifest
-from deploy.metrics import ControllerMetrics
-from deploy.registry import Registry
-from deploy.registry_errors import RegistryError, UnknownVersion
-from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS, file_digest
-from deploy.releases import append_command, read_history
-from deploy.replay import audit
-from deploy.running import running
-from deploy.shadowed import traits
-from deploy.stages import ReleaseState
-from deploy.status import summary
-from feedback.events import Completion
-from feedback.log import Entry, EventLog
-from hearken.telling import describe
+from deploy.audit.replay import audit
+from deploy.controller.metrics import ControllerMetrics
+from deploy.engines.client import EngineClient, EngineDown, EngineError
+from deploy.evidence.guardrails import GuardrailLimits, Guardrails
+from deploy.evidence.preference import Scope
+from deploy.history.releases import append_command, read_history
+from deploy.history.shadowed import traits
+from deploy.history.states import ReleaseState
+from deploy.registry.errors import RegistryError, UnknownVersion
+from deploy.registry.files import CONFIG, MANIFEST, WEIGHTS, file_digest
+from deploy.registry.manifest import Manifest
+from deploy.registry.registry import Registry
+from deploy.reports.running import running
+from deploy.reports.status import summary
+from feedback.core.events import Completion
+from feedback.core.log import Entry, EventLog
+from hearken.base.telling import describe
 from tests.deploy.builders import (
     GOOD_GATE,
     MODULE,

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from deploy.betting import BETS, WEIGHTS, Array, log_evidence, shown
+from deploy.evidence.betting import BETS, WEIGHTS, Array, log_evidence, shown
 
 
 def brute_force(gains: list[float]) -> float:

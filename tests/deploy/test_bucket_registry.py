@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bucket_registry import BucketRegistry
-from deploy.registries import check_place, open_registry
-from deploy.registry_errors import Collected, RegistryAway, RegistryError, UnknownVersion
-from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS, file_digest
-from deploy.s3 import Bucket, Taken, split_url
-from deploy.versions import seq_of
+from deploy.registry.bucket import BucketRegistry
+from deploy.registry.errors import Collected, RegistryAway, RegistryError, UnknownVersion
+from deploy.registry.files import CONFIG, MANIFEST, WEIGHTS, file_digest
+from deploy.registry.registries import check_place, open_registry
+from deploy.registry.s3 import Bucket, Taken, split_url
+from deploy.registry.versions import seq_of
 from tests.deploy.builders import publish, safetensors
 from tests.s3 import Line, S3Server, bucket_url, client, clients_on_a_line, line_to, s3_server
 

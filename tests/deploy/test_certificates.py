@@ -13,23 +13,23 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from deploy.digests import Digests
-from deploy.recorded import JUDGING, judging, settings_of
-from deploy.registry import Registry
-from deploy.registry_files import MANIFEST
-from deploy.rehearsing import Changes, Rehearsed, rehearse
-from deploy.releases import append_command, append_step, digest_of, entry, read_history
-from deploy.replay import Replayed, replayed
+from deploy.audit.rehearsing import Changes, Rehearsed, rehearse
+from deploy.audit.replay import Replayed, replayed
+from deploy.audit.verifying import verify
+from deploy.history.digests import Digests
+from deploy.history.releases import append_command, append_step, digest_of, entry, read_history
+from deploy.history.signing import BadKey, is_signed, parse_key, public_key
+from deploy.history.states import step
+from deploy.registry.files import MANIFEST
+from deploy.registry.registry import Registry
+from deploy.reports.recorded import JUDGING, judging, settings_of
 from deploy.settings import ControllerSettings
-from deploy.signing import BadKey, is_signed, parse_key, public_key
-from deploy.stages import step
-from deploy.verifying import verify
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, TOPICS
-from feedback.kafka_log import KafkaLog
-from feedback.kafka_settings import KafkaSettings
-from feedback.log import Entry, Record
-from feedback.secret import load_secret
-from feedback.sqlite_log import SqliteLog
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES, TOPICS
+from feedback.core.log import Entry, Record
+from feedback.core.secret import load_secret
+from feedback.kafka.log import KafkaLog
+from feedback.kafka.settings import KafkaSettings
+from feedback.sqlite.log import SqliteLog
 from tests.deploy.certified import (
     as_before,
     copied,

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy.collecting import needed, spare
-from deploy.registry import Registry, Stored
-from deploy.registry_errors import Collected
-from deploy.registry_files import CONFIG, MANIFEST, WEIGHTS
-from deploy.releases import Candidate, Command, History, decision_of
-from deploy.stages import ReleaseState, Standing, Step
-from deploy.table import RoutingTable
+from deploy.history.releases import Candidate, Command, History, decision_of
+from deploy.history.states import ReleaseState, Standing, Step
+from deploy.history.table import RoutingTable
+from deploy.registry.collecting import needed, spare
+from deploy.registry.errors import Collected
+from deploy.registry.files import CONFIG, MANIFEST, WEIGHTS
+from deploy.registry.registry import Registry, Stored
 from tests.deploy.builders import publish
 from tests.deploy.world import World
 

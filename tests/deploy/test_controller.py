@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engine import EngineClient
-from deploy.evidence_reader import TOPICS
-from deploy.fleet import Fleet
-from deploy.manifest import Manifest
-from deploy.one_engine import Problem
-from deploy.releases import append_command, entry
-from deploy.replay import audit
-from deploy.stages import ReleaseState
-from feedback.log import Cursor, Entry, EventLog, Record
+from deploy.audit.replay import audit
+from deploy.engines.client import EngineClient
+from deploy.engines.fleet import Fleet
+from deploy.engines.one_engine import Problem
+from deploy.evidence.reader import TOPICS
+from deploy.history.releases import append_command, entry
+from deploy.history.states import ReleaseState
+from deploy.registry.manifest import Manifest
+from feedback.core.log import Cursor, Entry, EventLog, Record
 from tests.deploy.builders import GOOD_GATE, many_probes, publish
 from tests.deploy.world import MakeWorld, World
 

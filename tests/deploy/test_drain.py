@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.drain import Drain
-from deploy.leases import KEY, LEASE_SECONDS, RENEW_SECONDS, give_up, held, write
+from deploy.engines.drain import Drain
+from deploy.history.leases import KEY, LEASE_SECONDS, RENEW_SECONDS, give_up, held, write
 from feedback.shared import RedisStore, SharedStore, SqliteStore
 
 A, B = "policy-1-aaaaaaaa", "policy-2-bbbbbbbb"

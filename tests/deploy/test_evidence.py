@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deploy.betting import log_evidence
-from deploy.evidence import WEIGHT, Evidence, EvidenceRules, Reading, unproven
-from deploy.scope import Scope
-from deploy.voting import Vote, close_windows
-from feedback.join import Label
+from deploy.evidence.betting import log_evidence
+from deploy.evidence.preference import WEIGHT, Evidence, EvidenceRules, Reading, unproven
+from deploy.evidence.voting import Vote, close_windows
+from deploy.history.scope import Scope
+from feedback.joining.join import Label
 from tests.deploy.builders import answer, thumb
 
 NEW, OLD = "policy-1-aaaaaaaa", "base"

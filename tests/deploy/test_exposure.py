@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from deploy.evidence import Evidence, EvidenceRules, Scope
-from deploy.guardrails import GuardrailLimits, Guardrails
-from deploy.table import UserArm, assign
-from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
-from feedback.log import Entry
+from deploy.evidence.guardrails import GuardrailLimits, Guardrails
+from deploy.evidence.preference import Evidence, EvidenceRules, Scope
+from deploy.history.table import UserArm, assign
+from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
+from feedback.core.log import Entry
 from tests.deploy.builders import answer, completion, thumb
 from tests.deploy.world import MakeWorld, World
 

@@ -14,19 +14,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.bucket_registry import BucketRegistry
-from deploy.engine import EngineClient, EngineDown
-from deploy.engine_key import VARIABLE
-from deploy.fetch_server import MAX_BYTES
-from deploy.fetcher import PATH, Fetcher
-from deploy.fleet import Fleet
-from deploy.lending import ROLLOUTS, lender
-from deploy.parity import ParityLimits
-from deploy.registry_errors import RegistryAway
-from deploy.registry_files import MANIFEST, WEIGHTS
-from deploy.releases import Candidate, entry
-from deploy.s3 import Bucket
-from learner.rollouts import RolloutSampler
+from deploy.engines.client import EngineClient, EngineDown
+from deploy.engines.fetch_server import MAX_BYTES
+from deploy.engines.fetcher import PATH, Fetcher
+from deploy.engines.fleet import Fleet
+from deploy.engines.key import VARIABLE
+from deploy.engines.lending import ROLLOUTS, lender
+from deploy.engines.parity import ParityLimits
+from deploy.history.releases import Candidate, entry
+from deploy.registry.bucket import BucketRegistry
+from deploy.registry.errors import RegistryAway
+from deploy.registry.files import MANIFEST, WEIGHTS
+from deploy.registry.s3 import Bucket
+from learner.rollouts.sampling import RolloutSampler
 from tests.deploy.builders import adapter_folder, publish, safetensors
 from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.test_bucket_registry import LARGE, another, copied, keys, write

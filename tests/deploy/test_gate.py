@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy.gate import GateLimits, verdict
+from deploy.decide.gate import GateLimits, verdict
 from tests.deploy.builders import GOOD_GATE
 
 

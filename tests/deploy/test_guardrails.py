@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploy.comparing import sample_ratio_log_evidence
-from deploy.evidence import Scope
-from deploy.guardrails import GuardrailLimits, Guardrails
-from feedback.join import Label
+from deploy.evidence.comparing import sample_ratio_log_evidence
+from deploy.evidence.guardrails import GuardrailLimits, Guardrails
+from deploy.evidence.preference import Scope
+from feedback.joining.join import Label
 from tests.deploy.builders import answer, completion, thumb
 
 NEW, OLD = "policy-1-aaaaaaaa", "base"

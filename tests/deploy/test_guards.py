@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from deploy.gate import GateLimits, verdict
+from deploy.decide.gate import GateLimits, verdict
 from deploy.guards import Guard, GuardLimits
-from deploy.manifest import GateNumbers
+from deploy.registry.manifest import GateNumbers
 from tests.deploy.builders import GOOD_GATE
 
 

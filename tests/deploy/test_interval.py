@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from deploy.interval import interval
+from deploy.evidence.interval import interval
 
 
 def test_nothing_seen_is_nothing_known() -> None:

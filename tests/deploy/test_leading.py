@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.leading import KEY, LEASE_SECONDS, RENEW_SECONDS, Alone, Lease, Record, claim
+from deploy.controller.leading import KEY, LEASE_SECONDS, RENEW_SECONDS, Alone, Lease, Record, claim
 from feedback.shared import SharedStore, SharedUnavailable, SqliteStore
 
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from deploy import leases
-from deploy.asking import Asked, not_yet
-from deploy.notice import KEY, read_notice
-from deploy.notices import Notices
-from deploy.releases import Decision, append_command, entry, make_command, read_history
-from deploy.replay import audit
-from deploy.stages import Action
-from deploy.status import told
-from feedback.events import COMPLETIONS
-from feedback.log import Entry
+from deploy.audit.replay import audit
+from deploy.controller.notices import Notices
+from deploy.history import leases
+from deploy.history.asking import Asked, not_yet
+from deploy.history.notice import KEY, read_notice
+from deploy.history.releases import Decision, append_command, entry, make_command, read_history
+from deploy.history.states import Action
+from deploy.reports.status import told
+from feedback.core.events import COMPLETIONS
+from feedback.core.log import Entry
 from feedback.shared import SharedUnavailable
 from tests.deploy.builders import completion, publish
 from tests.deploy.world import MakeWorld, World

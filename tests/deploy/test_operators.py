@@ -5,12 +5,12 @@ from typing import get_args
 
 import pytest
 
-from deploy import release
-from deploy.comparing import Failure
-from deploy.engine_steps import fall_back
-from deploy.operators import Grounds, Steps, obey
-from deploy.releases import Command, make_command
-from deploy.stages import Action, ReleaseState, Stage
+from deploy.controller.operators import Grounds, Steps, obey
+from deploy.decide import release
+from deploy.decide.engine_steps import fall_back
+from deploy.evidence.comparing import Failure
+from deploy.history.releases import Command, make_command
+from deploy.history.states import Action, ReleaseState, Stage
 from tests.deploy.test_release import NEW, OLD, QUIET, RULES, canary, holdback, idle, known
 
 OTHER = "policy-7-cccccccc"

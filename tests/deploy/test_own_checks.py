@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from deploy.answer_guards import Pair
-from deploy.gate import GateLimits, verdict
-from deploy.own_checks import problem, veto, vetoes
+from deploy.decide.gate import GateLimits, verdict
+from deploy.decide.own_checks import problem, veto, vetoes
 from tests.deploy.builders import GOOD_GATE
 
 PAIRS = [Pair("Where is it?", "It is here.", "It is there, 你好."), Pair("When?", "Now.", "Never.")]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.manifest import Probe
-from deploy.parity import Parity, ParityLimits, can_round, compare, exactly, largest, log_odds
+from deploy.engines.parity import Parity, ParityLimits, can_round, compare, exactly, largest, log_odds
+from deploy.registry.manifest import Probe
 
 LIMITS = ParityLimits()
 PROBES, TOKENS = 32, 45

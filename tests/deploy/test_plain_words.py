@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.opinions import Estimate, Opinion, estimate, of_decisions, of_trial
-from deploy.plain_words import DAYS, Votes, counted_from, in_words, lines
-from deploy.releases import Decision
-from deploy.stages import Outcome, ReleaseState
-from deploy.table import RoutingTable
+from deploy.history.releases import Decision
+from deploy.history.states import Outcome, ReleaseState
+from deploy.history.table import RoutingTable
+from deploy.reports.opinions import Estimate, Opinion, estimate, of_decisions, of_trial
+from deploy.reports.plain_words import DAYS, Votes, counted_from, in_words, lines
 
 NEW, OLD = "policy-4-1c9ab2d4", "policy-3-77777777"
 MONDAY = datetime(2026, 11, 23).timestamp()  # local midnight

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from deploy.one_engine import Problem
-from deploy.quarantine import UNSERVED_SECONDS, Standing, is_lost, refusal
+from deploy.engines.one_engine import Problem
+from deploy.engines.quarantine import UNSERVED_SECONDS, Standing, is_lost, refusal
 
 A, B = "http://a", "http://b"
 

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 from bench._words import Words, make, read
-from deploy.controller import Controller
-from deploy.engine import EngineClient
-from deploy.fleet import Fleet
-from deploy.guardrails import GuardrailLimits
-from deploy.leading import Alone
-from deploy.leases import held
-from deploy.manifest import GateNumbers, Manifest, Probe
-from deploy.metrics import ControllerMetrics
-from deploy.parity import ParityLimits
-from deploy.registry import Registry
-from deploy.releases import Candidate, entry, read_history
+from deploy.controller.leading import Alone
+from deploy.controller.loop import Controller
+from deploy.controller.metrics import ControllerMetrics
+from deploy.engines.client import EngineClient
+from deploy.engines.fleet import Fleet
+from deploy.engines.parity import ParityLimits
+from deploy.evidence.guardrails import GuardrailLimits
+from deploy.history.leases import held
+from deploy.history.releases import Candidate, entry, read_history
+from deploy.history.table import RoutingTable
+from deploy.registry.manifest import GateNumbers, Manifest, Probe
+from deploy.registry.registry import Registry
 from deploy.settings import ControllerSettings
-from deploy.table import RoutingTable
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from tests.conftest import Engine
 from tests.deploy.builders import GOOD_GATE
 from tests.serve.conftest import eventually, serving

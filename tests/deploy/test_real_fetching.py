@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bench._words import Words
-from deploy.engine import EngineClient
-from deploy.fleet import Fleet
-from deploy.lending import lender
-from deploy.parity import ParityLimits
-from deploy.registry_files import MANIFEST
-from learner.rollouts import RolloutSampler
+from deploy.engines.client import EngineClient
+from deploy.engines.fleet import Fleet
+from deploy.engines.lending import lender
+from deploy.engines.parity import ParityLimits
+from deploy.registry.files import MANIFEST
+from learner.rollouts.sampling import RolloutSampler
 from tests.conftest import Engine, running_engine
 from tests.deploy.test_bucket_registry import another, copied, keys
 from tests.deploy.test_fetching import HOSTS, Fetchers

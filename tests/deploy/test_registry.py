@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.manifest import GateNumbers, Manifest
-from deploy.registry import Registry
-from deploy.registry_errors import RegistryError, UnknownVersion
-from deploy.registry_files import CONFIG, WEIGHTS
-from deploy.table import RoutingTable
-from deploy.versions import highest_seq, seq_of
+from deploy.history.table import RoutingTable
+from deploy.registry.errors import RegistryError, UnknownVersion
+from deploy.registry.files import CONFIG, WEIGHTS
+from deploy.registry.manifest import GateNumbers, Manifest
+from deploy.registry.registry import Registry
+from deploy.registry.versions import highest_seq, seq_of
 from tests.deploy.builders import adapter_folder, publish, safetensors
 
 

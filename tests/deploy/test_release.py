@@ -6,15 +6,15 @@ from typing import get_args
 
 import pytest
 
-from deploy import release
-from deploy.comparing import Failure
-from deploy.evidence import Reading
-from deploy.manifest import Manifest
-from deploy.parity import UNTOLD, Parity, Rough
-from deploy.release import Known, ReleaseRules, Rung
-from deploy.scope import Scope
-from deploy.stages import TRANSITIONS, IllegalTransition, Outcome, ReleaseState, Stage, picture, step
-from deploy.table import assign
+from deploy.decide import release
+from deploy.decide.release import Known, ReleaseRules, Rung
+from deploy.engines.parity import UNTOLD, Parity, Rough
+from deploy.evidence.comparing import Failure
+from deploy.evidence.preference import Reading
+from deploy.history.scope import Scope
+from deploy.history.states import TRANSITIONS, IllegalTransition, Outcome, ReleaseState, Stage, picture, step
+from deploy.history.table import assign
+from deploy.registry.manifest import Manifest
 from tests.deploy.builders import GOOD_GATE
 
 RULES = ReleaseRules(

@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy import release
-from deploy.releases import (
+from deploy.decide import release
+from deploy.history.releases import (
     Candidate,
     Command,
     Decision,
@@ -19,11 +19,11 @@ from deploy.releases import (
     entry,
     parse,
 )
-from deploy.stages import ReleaseState
-from deploy.status import summary
-from deploy.table import RoutingTable
-from feedback.events import RELEASES
-from feedback.sqlite_log import SqliteLog
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable
+from deploy.reports.status import summary
+from feedback.core.events import RELEASES
+from feedback.sqlite.log import SqliteLog
 
 
 def decision(

@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.controller.webhooks import VARIABLE
+from deploy.history.releases import append_command, read_history
 from deploy.main import AlreadyRunning, run
-from deploy.releases import append_command, read_history
 from deploy.settings import ControllerSettings
-from deploy.webhooks import VARIABLE
-from feedback.secret import load_secret
-from feedback.sqlite_log import SqliteLog
+from feedback.core.secret import load_secret
+from feedback.sqlite.log import SqliteLog
 from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.test_webhooks import WRITTEN, Receiver, marked
 from tests.serve.conftest import eventually

@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from deploy import shadow
 from deploy.answer_guards import AnswerLimits
-from deploy.guardrails import GuardrailLimits
-from deploy.releases import entry, read_history
-from deploy.replay import replayed
-from deploy.shadowed import Shadowed, Shadows, Traits, traits
-from deploy.stages import Shadow
-from deploy.status import summary
-from deploy.why import why
-from feedback.events import RELEASES
-from feedback.log import Entry
-from hearken.telling import describe
+from deploy.audit.replay import replayed
+from deploy.decide import shadow
+from deploy.evidence.guardrails import GuardrailLimits
+from deploy.history.releases import entry, read_history
+from deploy.history.shadowed import Shadowed, Shadows, Traits, traits
+from deploy.history.states import Shadow
+from deploy.reports.status import summary
+from deploy.reports.why import why
+from feedback.core.events import RELEASES
+from feedback.core.log import Entry
+from hearken.base.telling import describe
 from tests.deploy.shadows import SHADOW, answer, pair, usual
 from tests.deploy.test_release import RULES, idle
 from tests.deploy.world import MakeWorld

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.thoughts import after_thought, answer_start, is_closed, thoughts_of, unfinished
+from deploy.engines.thoughts import after_thought, answer_start, is_closed, thoughts_of, unfinished
 
 ENDS = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 OF_EARLIER_TURNS = "{% if '</think>' in content %}{{ '<think>' + reasoning + '</think>' }}{% endif %}"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.releases import Candidate, Decision, entry
-from deploy.topic import Overtaken, Topic
-from feedback.log import Entry, LogUnavailable
-from feedback.sqlite_log import SqliteLog
+from deploy.history.releases import Candidate, Decision, entry
+from deploy.history.topic import Overtaken, Topic
+from feedback.core.log import Entry, LogUnavailable
+from feedback.sqlite.log import SqliteLog
 from tests.deploy.test_releases import decision
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from deploy.controller import Controller
-from deploy.leading import LEASE_SECONDS, Lease
-from deploy.metrics import ControllerMetrics
-from deploy.releases import append_command
-from deploy.replay import audit
-from deploy.stages import ReleaseState
-from feedback.log import Entry, EventLog
+from deploy.audit.replay import audit
+from deploy.controller.leading import LEASE_SECONDS, Lease
+from deploy.controller.loop import Controller
+from deploy.controller.metrics import ControllerMetrics
+from deploy.history.releases import append_command
+from deploy.history.states import ReleaseState
+from feedback.core.log import Entry, EventLog
 from tests.deploy.world import World
 
 QUICK: dict[str, Any] = {

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from deploy import release
-from deploy.courier import Courier
-from deploy.releases import decision_of, entry
-from deploy.stages import ReleaseState
-from deploy.webhooks import VARIABLE, NoSecret, load_secrets, payload, receiver_of, signed_headers
-from feedback.events import RELEASES
-from feedback.log import EventLog
-from feedback.sqlite_log import SqliteLog
+from deploy.controller.courier import Courier
+from deploy.controller.webhooks import VARIABLE, NoSecret, load_secrets, payload, receiver_of, signed_headers
+from deploy.decide import release
+from deploy.history.releases import decision_of, entry
+from deploy.history.states import ReleaseState
+from feedback.core.events import RELEASES
+from feedback.core.log import EventLog
+from feedback.sqlite.log import SqliteLog
 from tests.deploy.world import MakeWorld
 from tests.servers import free_port
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from deploy import release
-from deploy.evidence import EvidenceRules, Reading
-from deploy.holds import holds
-from deploy.release import Rung
-from deploy.releases import Candidate, History, decision_of
-from deploy.running import Running
-from deploy.stages import ReleaseState, Step
-from deploy.why import span, where_now, why
+from deploy.decide import release
+from deploy.decide.release import Rung
+from deploy.evidence.preference import EvidenceRules, Reading
+from deploy.history.holds import holds
+from deploy.history.releases import Candidate, History, decision_of
+from deploy.history.states import ReleaseState, Step
+from deploy.reports.running import Running
+from deploy.reports.why import span, where_now, why
 from tests.deploy.test_release import NEW, OLD, READING, RULES, canary, holdback, idle
 
 FOUND = Running(

@@ -8,23 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.controller import Controller
-from deploy.engine import EngineClient
-from deploy.fleet import Fleet
-from deploy.leading import Alone, Leadership
-from deploy.leases import KEY, Lease
-from deploy.manifest import Manifest
-from deploy.metrics import ControllerMetrics
-from deploy.registry import Registry
-from deploy.releases import Candidate, Decision, History, entry, parse
+from deploy.controller.leading import Alone, Leadership
+from deploy.controller.loop import Controller
+from deploy.controller.metrics import ControllerMetrics
+from deploy.engines.client import EngineClient
+from deploy.engines.fleet import Fleet
+from deploy.history.leases import KEY, Lease
+from deploy.history.releases import Candidate, Decision, History, entry, parse
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable, UserArm, assign
+from deploy.registry.manifest import Manifest
+from deploy.registry.registry import Registry
 from deploy.settings import ControllerSettings
-from deploy.stages import ReleaseState
-from deploy.table import RoutingTable, UserArm, assign
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback, Target
-from feedback.log import Entry, EventLog
-from feedback.secret import load_secret
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback, Target
+from feedback.core.log import Entry, EventLog
+from feedback.core.secret import load_secret
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from tests.deploy.builders import completion, publish
 from tests.deploy.fake_engine import FakeEngine
 

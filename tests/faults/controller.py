@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploy.main import work
 from deploy.settings import ControllerSettings
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 
 
 def main(data: Path, log: Path, redis: str, engine: str, port: int) -> None:

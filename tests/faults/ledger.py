@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback
-from feedback.log import EventLog, Record
+from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback
+from feedback.core.log import EventLog, Record
 
 Outcome = Literal["accepted", "refused", "unknown"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def settings_of(given: dict[str, Any]) -> "LearnerSettings":
     """The settings that were written as JSON."""
-    from deploy.gate import GateLimits
+    from deploy.decide.gate import GateLimits
     from learner.settings import LearnerSettings
 
     typed = {"data": Path(given["data"]), "gate": GateLimits(**given.get("gate", {}))}

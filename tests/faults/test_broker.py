@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
-from feedback.log import Entry
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.core.log import Entry
 from feedback.opening import open_log
-from hearken.audit import audit, wait_until_read
+from hearken.data.audit import audit, wait_until_read
 from tests.faults.ledger import Ledger, everything
 from tests.faults.processes import GatewayProcess, LearnerNursery
 from tests.faults.scale import SCALE

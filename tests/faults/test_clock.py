@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from feedback.events import FEEDBACK, Feedback
-from feedback.ids import Signer
-from feedback.join import Joiner
-from feedback.log import Record
+from feedback.core.events import FEEDBACK, Feedback
+from feedback.core.ids import Signer
+from feedback.core.log import Record
+from feedback.joining.join import Joiner
 from feedback.opening import open_log
 from tests.faults.processes import GatewayProcess
 from tests.faults.shim import Shim

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from feedback.log import Entry
-from feedback.sqlite_file import EXIT_IO_ERROR
-from feedback.sqlite_log import SqliteLog
+from feedback.core.log import Entry
+from feedback.sqlite.file import EXIT_IO_ERROR
+from feedback.sqlite.log import SqliteLog
 from tests.faults.scale import SCALE
 
 pytestmark = pytest.mark.timeout(3600)

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback
-from feedback.ids import Signer
-from feedback.join import Joiner
-from feedback.labels import Label
-from feedback.log import Entry, Record
-from feedback.sqlite_log import SqliteLog
-from hearken.audit import audit, wait_until_read
-from learner.labels import LabelStore
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES, Feedback
+from feedback.core.ids import Signer
+from feedback.core.log import Entry, Record
+from feedback.joining.join import Joiner
+from feedback.joining.labels import Label
+from feedback.sqlite.log import SqliteLog
+from hearken.data.audit import audit, wait_until_read
+from learner.votes.labels import LabelStore
 from tests.faults.processes import LearnerNursery
 from tests.faults.scale import SCALE
 from tests.faults.traffic import SECRET

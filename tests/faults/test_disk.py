@@ -9,12 +9,12 @@ from pathlib import Path
 
 import httpx
 
-from feedback.events import COMPLETIONS
-from feedback.ids import Signer
-from feedback.log import Entry
+from feedback.core.events import COMPLETIONS
+from feedback.core.ids import Signer
+from feedback.core.log import Entry
 from feedback.opening import open_log
-from feedback.sqlite_file import EXIT_IO_ERROR
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.file import EXIT_IO_ERROR
+from feedback.sqlite.log import SqliteLog
 from tests.faults.ledger import Ledger, everything
 from tests.faults.processes import GatewayProcess, LearnerNursery
 from tests.faults.shim import Shim

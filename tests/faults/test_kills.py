@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from feedback.opening import open_log
-from hearken.audit import audit, wait_until_read
+from hearken.data.audit import audit, wait_until_read
 from tests.faults.ledger import Ledger, everything
 from tests.faults.processes import GatewayProcess, LearnerNursery
 from tests.faults.scale import SCALE

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import redis
 
-from feedback.ids import Signer
-from feedback.join import Joiner
+from feedback.core.ids import Signer
+from feedback.joining.join import Joiner
 from feedback.opening import open_log
 from tests.faults.ledger import Ledger, everything
 from tests.faults.processes import GatewayProcess

@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.leading import KEY, RENEW_SECONDS, Record
-from deploy.releases import Command, Decision, append_command, parse, read_history
-from feedback.events import RELEASES
+from deploy.controller.leading import KEY, RENEW_SECONDS, Record
+from deploy.history.releases import Command, Decision, append_command, parse, read_history
+from feedback.core.events import RELEASES
 from feedback.shared import RedisStore
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from tests.deploy.fake_engine import FakeEngine
 from tests.faults.scale import SCALE
 from tests.servers import free_port

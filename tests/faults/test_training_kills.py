@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from bench._ports import free_port, listens
-from deploy.engine import EngineClient, Sample
-from deploy.registry import Registry
-from deploy.releases import Candidate, parse
-from feedback.events import BASE, COMPLETIONS, FEEDBACK, RELEASES, Choice, Completion, Feedback, Target
-from feedback.ids import vote_id
-from feedback.log import Entry
+from deploy.engines.client import EngineClient, Sample
+from deploy.history.releases import Candidate, parse
+from deploy.registry.registry import Registry
+from feedback.core.events import BASE, COMPLETIONS, FEEDBACK, RELEASES, Choice, Completion, Feedback, Target
+from feedback.core.ids import vote_id
+from feedback.core.log import Entry
 from feedback.opening import open_log
 from tests.conftest import Engine, running_engine
 from tests.faults.processes import LearnerNursery
@@ -103,7 +103,7 @@ def votes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with 140 voted answers of the base model."""
     from transformers import AutoTokenizer
 
-    from hearken.support_desk import prompts
+    from hearken.models.support_desk import prompts
 
     tokenizer = AutoTokenizer.from_pretrained(engine.model)
     asked = [

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from feedback.events import COMPLETIONS
-from feedback.ids import Signer
-from feedback.log import Entry, EventLog, LogError
+from feedback.core.events import COMPLETIONS
+from feedback.core.ids import Signer
+from feedback.core.log import Entry, EventLog, LogError
 from tests.faults.ledger import Ledger
 from tests.feedback.examples import completion
 

@@ -1,8 +1,8 @@
 """Small completions and votes for the tests, as the log carries them."""
 
-from feedback.events import COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
-from feedback.ids import vote_id
-from feedback.log import Record
+from feedback.core.events import COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
+from feedback.core.ids import vote_id
+from feedback.core.log import Record
 
 
 def completion(completion_id: str, *, role: str = "answer", choices: int = 1, at: float = 1.0) -> Completion:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from feedback.events import Direction
-from feedback.examples import Example, Message
+from feedback.core.events import Direction
+from feedback.rows.examples import Example, Message
 
 Rows = Sequence[dict[str, Any]]
 

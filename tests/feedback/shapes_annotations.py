@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feedback.examples import Example
+from feedback.rows.examples import Example
 from tests.feedback.shapes import ASKED, BAD, GOOD, Q, Shape, pair, rating, thumb
 
 FIELDS = {"prompt": Q, "response_1": GOOD, "response_2": BAD}

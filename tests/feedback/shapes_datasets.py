@@ -1,6 +1,6 @@
 """Public data sets of judged answers."""
 
-from feedback.examples import Example, Message
+from feedback.rows.examples import Example, Message
 from tests.feedback.shapes import ASKED, BAD, BEFORE, GOOD, SYSTEM, Q, Shape, pair, rating, said
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feedback.examples import Example
+from feedback.rows.examples import Example
 from tests.feedback.shapes import ASKED, BAD, BEFORE, GOOD, SYSTEM, Q, Shape, pair, rating, said, thumb
 
 AT = "2026-11-20T00:00:00Z"

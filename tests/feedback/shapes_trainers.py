@@ -1,6 +1,6 @@
 """What trainers read, and what OpenAI keeps: pairs, thumbs, ratings, demonstrations."""
 
-from feedback.examples import Example
+from feedback.rows.examples import Example
 from tests.feedback.shapes import ASKED, BAD, BEFORE, GOOD, SYSTEM, Q, Shape, pair, rating, said, thumb
 
 TRANSCRIPT = "\n\nHuman: Hello!\n\nAssistant: Hello. What can I do?\n\nHuman: " + Q + "\n\nAssistant: "

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from feedback.dialects import LAYOUTS, Misfit, detect, parse
-from feedback.examples import Example
-from feedback.exports import EXPORTS, NotInLayout
-from feedback.tables import read_rows
+from feedback.exchange.exports import EXPORTS, NotInLayout
+from feedback.rows.examples import Example
+from feedback.rows.tables import read_rows
 
 DATA = Path(__file__).parents[1] / "data"  # in the layouts of files that people share
 

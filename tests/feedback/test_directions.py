@@ -2,7 +2,7 @@
 
 import pytest
 
-from feedback.directions import GOODS, HARMS, PLAIN, SCALES, direction_of
+from feedback.rows.directions import GOODS, HARMS, PLAIN, SCALES, direction_of
 
 
 @pytest.mark.parametrize(

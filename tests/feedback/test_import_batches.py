@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from feedback.core.ids import Signer
 from feedback.dialects import Options
 from feedback.dialects.files import Survey
-from feedback.examples import Example, Message
-from feedback.ids import Signer
-from feedback.import_batches import Batch, Batches, redacted
-from feedback.import_options import BadOption, parse_options
-from feedback.import_report import MOST_REASONS, Report
-from feedback.importing import Importer
+from feedback.exchange.import_batches import Batch, Batches, redacted
+from feedback.exchange.import_options import BadOption, parse_options
+from feedback.exchange.import_report import MOST_REASONS, Report
+from feedback.exchange.importing import Importer
 from feedback.opening import open_sealer
-from feedback.tables import write_rows
+from feedback.rows.examples import Example, Message
+from feedback.rows.tables import write_rows
 
 ROWS = [{"prompt": f"x {i}", "completion": "y", "label": i % 2 == 0} for i in range(250)]
 

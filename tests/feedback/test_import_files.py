@@ -10,8 +10,8 @@ import pytest
 
 from feedback.dialects import Misfit, Options
 from feedback.dialects.files import Found, Survey
-from feedback.examples import Example
-from feedback.heard import Heard
+from feedback.exchange.heard import Heard
+from feedback.rows.examples import Example
 
 ASKED = ({"role": "user", "content": "Where is it?"},)
 

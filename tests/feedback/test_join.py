@@ -8,12 +8,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback, Target
-from feedback.join import Joiner, Label
-from feedback.joins import Window
-from feedback.log import Record
-from feedback.sealing import Sealer
-from feedback.vault import Vault
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback, Target
+from feedback.core.log import Record
+from feedback.joining.join import Joiner, Label
+from feedback.joining.memory import Window
+from feedback.privacy.sealing import Sealer
+from feedback.privacy.vault import Vault
 from tests.feedback.examples import comparison, completion, record, thumb
 
 

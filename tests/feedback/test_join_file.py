@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback import join_file
-from feedback.events import COMPLETIONS, Completion, Feedback, Target
-from feedback.join import Joiner
-from feedback.join_file import FileJoins, make_tables
-from feedback.joins import CompletionsUnavailable
-from feedback.labels import Label
-from feedback.log import Entry, LogUnavailable, Place, Record
-from feedback.opened import Opener
-from feedback.sealing import Sealer
-from feedback.sqlite_log import SqliteLog
-from feedback.vault import Vault
+from feedback.core.events import COMPLETIONS, Completion, Feedback, Target
+from feedback.core.log import Entry, LogUnavailable, Place, Record
+from feedback.joining import file as join_file
+from feedback.joining.file import FileJoins, make_tables
+from feedback.joining.join import Joiner
+from feedback.joining.labels import Label
+from feedback.joining.memory import CompletionsUnavailable
+from feedback.joining.opened import Opener
+from feedback.privacy.sealing import Sealer
+from feedback.privacy.vault import Vault
+from feedback.sqlite.log import SqliteLog
 from tests.feedback.examples import completion, record, thumb
 from tests.feedback.test_join import final, history, in_pieces
 from tests.feedback.test_join_properties import delivered, histories, stored

@@ -8,12 +8,12 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.events import Completion, Feedback, Target
-from feedback.ids import vote_id
-from feedback.join import Joiner
-from feedback.labels import Label
-from feedback.log import Record
-from learner.labels import LabelStore
+from feedback.core.events import Completion, Feedback, Target
+from feedback.core.ids import vote_id
+from feedback.core.log import Record
+from feedback.joining.join import Joiner
+from feedback.joining.labels import Label
+from learner.votes.labels import LabelStore
 from tests.feedback.examples import completion, record
 
 IDS = [f"c{i}" for i in range(6)]

@@ -13,15 +13,15 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from feedback import losses
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
-from feedback.kafka_checks import KafkaRefused
-from feedback.kafka_log import KafkaLog
-from feedback.kafka_settings import KafkaSettings
-from feedback.kafka_topics import KafkaTopics
-from feedback.log import Entry, EventLog, LogUnavailable, Place, Record
+from feedback.core import losses
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.core.log import Entry, EventLog, LogUnavailable, Place, Record
+from feedback.kafka.checks import KafkaRefused
+from feedback.kafka.log import KafkaLog
+from feedback.kafka.settings import KafkaSettings
+from feedback.kafka.topics import KafkaTopics
 from feedback.opening import open_log
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from tests.servers import KafkaServer, need
 
 pytestmark = pytest.mark.kafka

@@ -15,12 +15,12 @@ from urllib.parse import parse_qs
 import pytest
 from kafka.errors import KafkaError
 
-from feedback.kafka_checks import KafkaRefused
-from feedback.kafka_log import KafkaLog
-from feedback.kafka_settings import KafkaSettings, read_kafka
-from feedback.kafka_topics import KafkaTopics
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
+from feedback.core.log import Entry
+from feedback.kafka.checks import KafkaRefused
+from feedback.kafka.log import KafkaLog
+from feedback.kafka.settings import KafkaSettings, read_kafka
+from feedback.kafka.topics import KafkaTopics
+from feedback.sqlite.log import SqliteLog
 from tests.certificates import Authority
 from tests.servers import KAFKA_PASSWORD, KAFKA_USER, KafkaServer
 

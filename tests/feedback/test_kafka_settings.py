@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback.kafka_settings import KafkaSettings, KafkaSettingsError, read_kafka
-from feedback.kafka_topics import KafkaTopics
+from feedback.kafka.settings import KafkaSettings, KafkaSettingsError, read_kafka
+from feedback.kafka.topics import KafkaTopics
 from tests.certificates import Authority
 
 PLAIN = "bootstrap.servers=a:1\n"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from feedback.kafka_log import KafkaLog
-from feedback.kafka_settings import KafkaSettings
-from feedback.log import Entry, EventLog, LogError, LogUnavailable, Record
-from feedback.log import Place as Spot
-from feedback.replay import replay
-from feedback.sqlite_log import SqliteLog
+from feedback.core.log import Entry, EventLog, LogError, LogUnavailable, Record
+from feedback.core.log import Place as Spot
+from feedback.core.replay import replay
+from feedback.kafka.log import KafkaLog
+from feedback.kafka.settings import KafkaSettings
+from feedback.sqlite.log import SqliteLog
 
 # Opens a log, appends one numbered entry after the other, and prints each number once it is acknowledged.
 _WRITER = """

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from feedback.loss_metrics import LossMetrics
-from feedback.losses import Loss, Losses, Span, accept, onward
+from feedback.core.loss_metrics import LossMetrics
+from feedback.core.losses import Loss, Losses, Span, accept, onward
 
 FIRST, OTHER = 111, 222  # identities of the topic and of one that was made anew under its name
 

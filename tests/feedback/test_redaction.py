@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback.presidio import presidio
-from feedback.redaction import load_redactor, redact_patterns
+from feedback.privacy.presidio import presidio
+from feedback.privacy.redaction import load_redactor, redact_patterns
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_redactors_are_found_by_name() -> None:
     assert load_redactor(None) is None
     assert load_redactor("none") is None
     assert load_redactor("patterns") is redact_patterns
-    assert load_redactor("feedback.redaction:redact_patterns") is redact_patterns
+    assert load_redactor("feedback.privacy.redaction:redact_patterns") is redact_patterns
 
 
 def test_presidio_is_an_extra(tmp_path: Path) -> None:
@@ -68,7 +68,9 @@ def test_presidio_is_an_extra(tmp_path: Path) -> None:
     assert redact("Write to ada@example.com.") == "Write to <EMAIL_ADDRESS>."
 
 
-@pytest.mark.parametrize("name", ["emails", "no.such:thing", "feedback.redaction:nothing", "builtins:len"])
+@pytest.mark.parametrize(
+    "name", ["emails", "no.such:thing", "feedback.privacy.redaction:nothing", "builtins:len"]
+)
 def test_a_redactor_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="redactor"):
         load_redactor(name)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
-from feedback.log import Entry
-from feedback.replay import replay
-from feedback.retention import BATCH, prune
-from feedback.sqlite_log import SqliteLog
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.core.log import Entry
+from feedback.core.replay import replay
+from feedback.sqlite.log import SqliteLog
+from feedback.sqlite.retention import BATCH, prune
 
 COUNT = 2 * BATCH + 50
 DAY = 24 * 3600

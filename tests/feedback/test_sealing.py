@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from feedback.events import Choice, Completion, Feedback, Target
-from feedback.sealing import SealBroken, Sealer
-from feedback.vault import Vault
-from feedback.vault_keys import VaultLost
+from feedback.core.events import Choice, Completion, Feedback, Target
+from feedback.privacy.sealing import SealBroken, Sealer
+from feedback.privacy.vault import Vault
+from feedback.privacy.vault_keys import VaultLost
 
 COMPLETION = Completion(
     event_id="chatcmpl-1",

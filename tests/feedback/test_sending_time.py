@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.sending_time import SendingTime
+from feedback.kafka.sending_time import SendingTime
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 NOON = 1_800_000_000.0  # when all clocks agree, the steady one shows 0

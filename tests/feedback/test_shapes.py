@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from feedback.dialects import LAYOUTS, About, Misfit, Options, Shown, detect, read
 from feedback.dialects.files import Survey
-from feedback.examples import Example
+from feedback.rows.examples import Example
 from tests.feedback.shapes import Rows, Shape
 from tests.feedback.shapes_annotations import ANNOTATIONS
 from tests.feedback.shapes_datasets import DATASETS

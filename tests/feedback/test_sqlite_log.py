@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from feedback.log import Entry, LogError, LogUnavailable
-from feedback.sqlite_file import EXIT_IO_ERROR
-from feedback.sqlite_log import SqliteLog
+from feedback.core.log import Entry, LogError, LogUnavailable
+from feedback.sqlite.file import EXIT_IO_ERROR
+from feedback.sqlite.log import SqliteLog
 from tests.faults.shim import Shim
 
 _APPEND_500 = """
 import sys
 from pathlib import Path
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
 log = SqliteLog(Path(sys.argv[1]))
 futures = [log.append([Entry("t", sys.argv[2], str(i).encode())]) for i in range(500)]
 for future in futures:
@@ -32,8 +32,8 @@ log.close()
 _FILL_DISK = """
 import sys
 from pathlib import Path
-from feedback.log import Entry, LogUnavailable
-from feedback.sqlite_log import SqliteLog
+from feedback.core.log import Entry, LogUnavailable
+from feedback.sqlite.log import SqliteLog
 folder = Path(sys.argv[1])
 (folder / "ballast").write_bytes(bytes(1_000_000))
 log = SqliteLog(folder / "log.db")
@@ -62,8 +62,8 @@ log.close()
 _FAIL_WRITE = """
 import resource, sys
 from pathlib import Path
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
 log = SqliteLog(Path(sys.argv[1]))
 log.append([Entry("t", "k", b"before")]).result()
 print("acknowledged", flush=True)

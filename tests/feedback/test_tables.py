@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.tables import Numbered, UnreadableFile, count_rows, read_rows, write_rows
+from feedback.rows.tables import Numbered, UnreadableFile, count_rows, read_rows, write_rows
 
 ROWS = [
     {

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from feedback.vault import Vault
-from feedback.vault_keys import UserKey, VaultDamaged, VaultLost, VaultUnavailable
+from feedback.privacy.vault import Vault
+from feedback.privacy.vault_keys import UserKey, VaultDamaged, VaultLost, VaultUnavailable
 
 SECRET = b"s" * 32
 NONCE = b"n" * 12

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hearken.errors import UsageError
-from hearken.fitting import Machine, TooLittle, Wish, decide
-from hearken.loads import learner_load
-from hearken.model_checks import check_base_bits
-from hearken.model_shape import shape_of
-from hearken.planning import GIB, LearnerLoad, base_bytes, learner_in_ram, learner_on_card
+from hearken.base.errors import UsageError
+from hearken.machine.fitting import Machine, TooLittle, Wish, decide
+from hearken.machine.loads import learner_load
+from hearken.machine.memory import GIB, LearnerLoad, base_bytes, learner_in_ram, learner_on_card
+from hearken.models.checks import check_base_bits
+from hearken.models.shape import shape_of
 from learner.settings import LearnerSettings
 from tests.hearken.test_model_checks import LLAMA, model
 from tests.hearken.test_planning import CARD, HALF, SEVEN, machine, wish
@@ -22,7 +22,7 @@ def test_a_base_in_few_bits_is_counted_as_it_is_held(bits: int, tmp_path: Path) 
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from bench.bits import held_bytes
-    from learner.model import SharedModel
+    from learner.model.shared import SharedModel
 
     config = LlamaConfig(
         hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=2,

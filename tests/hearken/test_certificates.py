@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from deploy.signing import public_key
-from feedback.secret import load_secret
-from hearken.certificates import since_when
+from deploy.history.signing import public_key
+from feedback.core.secret import load_secret
+from hearken.base.errors import UsageError
 from hearken.cli import main
-from hearken.errors import UsageError
+from hearken.operate.certificates import since_when
 from tests.deploy.certified import copied, entries_of, place_of, tell_story, with_value
 from tests.deploy.world import World
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from feedback import losses
-from hearken import checks
+from feedback.core import losses
+from hearken.base import checks
+from hearken.base.errors import UsageError
 from hearken.cli import main, parser
-from hearken.errors import UsageError
 from tests.servers import free_ports
 
 COMMANDS = (
@@ -248,7 +248,7 @@ def test_status_and_rollback_go_through_the_log(tmp_path: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["live"] is None
     assert main(["rollback", "--data", str(tmp_path), "--reason", "too rude", "--wait", "0"]) == 0
 
-    from deploy.releases import read_history
+    from deploy.history.releases import read_history
     from feedback.opening import open_log
 
     log = open_log(tmp_path, None, "test")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from hearken.base.errors import UsageError
 from hearken.cli import main
 from hearken.config.assemble import assemble
 from hearken.config.check import problems
@@ -24,8 +25,7 @@ from hearken.config.schema import schema
 from hearken.config.show import show
 from hearken.config.tables import Tables, tables
 from hearken.config.values import from_text, read, write
-from hearken.errors import UsageError
-from learner.machine import has_fast_bf16
+from learner.model.machine import has_fast_bf16
 from serve.settings import GatewaySettings
 from tests.packaging.tools import ROOT
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from deploy.engine import EngineClient
-from hearken.engine import use_cuda
-from learner.model import POLICY, SharedModel
+from deploy.engines.client import EngineClient
+from hearken.machine.engine import use_cuda
+from learner.model.shared import POLICY, SharedModel
 from tests.conftest import Engine
 
 ADAPTERS = ("first", "second", "third")  # as many as the engine has slots

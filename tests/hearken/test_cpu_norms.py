@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from hearken.engine import use_cuda
+from hearken.machine.engine import use_cuda
 
 pytestmark = pytest.mark.skipif(use_cuda(), reason="a GPU has kernels of its own")
 

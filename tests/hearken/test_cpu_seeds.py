@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from deploy.engine import EngineClient
-from hearken.engine import use_cuda
+from deploy.engines.client import EngineClient
+from hearken.machine.engine import use_cuda
 from tests.conftest import Engine
 
 PROMPTS, PROMPT_TOKENS = (

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feedback.events import RELEASES
-from feedback.sqlite_log import SqliteLog
-from hearken import up
+from feedback.core.events import RELEASES
+from feedback.sqlite.log import SqliteLog
+from hearken.base.errors import UsageError
 from hearken.config.layers import Given
-from hearken.demo import Demo, check_report, configure, load_persona
-from hearken.errors import UsageError
-from hearken.supervisor import ChildFailed
-from hearken.worlds import SUPPORT_DESK
+from hearken.demo.demo import Demo, check_report, configure, load_persona
+from hearken.demo.worlds import SUPPORT_DESK
+from hearken.service import up
+from hearken.service.supervisor import ChildFailed
 from tests.deploy.fake_engine import FakeEngine
 
 WORLD = replace(SUPPORT_DESK, usual_prompts=4, fresh_prompts=40, kl_samples=4)
@@ -130,9 +130,9 @@ def test_a_policy_that_is_live_is_compared_as_soon_as_the_engine_has_it(
     engine: FakeEngine, tmp_path: Path
 ) -> None:
     """After its restart an engine knows the base only, until the controller has loaded the policy again."""
-    from deploy.releases import Decision, entry
-    from deploy.stages import ReleaseState
-    from deploy.table import RoutingTable
+    from deploy.history.releases import Decision, entry
+    from deploy.history.states import ReleaseState
+    from deploy.history.table import RoutingTable
 
     looks = []
 

@@ -9,9 +9,9 @@ import pytest
 from kafka import KafkaAdminClient
 
 from bench._ports import free_port
-from hearken import checks
+from hearken.base import checks
 from hearken.cli import main
-from hearken.doctor import Finding, Service, _clock, look
+from hearken.operate.doctor import Finding, Service, _clock, look
 from hearken.settings import ServiceSettings
 from tests.deploy.world import World
 from tests.feedback.test_kafka_security import Files

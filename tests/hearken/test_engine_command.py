@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hearken.engine import (
+from hearken.base.errors import UsageError
+from hearken.machine.engine import (
     CPU_PLUGIN,
     LONGEST_CONTEXT,
     EngineOptions,
@@ -16,8 +17,7 @@ from hearken.engine import (
     reasoning_parser,
     tool_parser,
 )
-from hearken.errors import UsageError
-from hearken.huge_pages import with_huge_pages
+from hearken.machine.huge_pages import with_huge_pages
 
 
 def flags(command: list[str]) -> dict[str, str]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hearken import everyday, flags, tiny
-from hearken.demo import load_persona
-from hearken.everyday import is_held_out, prompts, subject
-from hearken.worlds import EVERYDAY, SUPPORT_DESK, World, world_of
-from learner.tiny import RECIPE_FILE
+from hearken.demo import everyday
+from hearken.demo.demo import load_persona
+from hearken.demo.everyday import is_held_out, prompts, subject
+from hearken.demo.worlds import EVERYDAY, SUPPORT_DESK, World, world_of
+from hearken.models import tiny
+from hearken.service import flags
+from learner.sft.tiny import RECIPE_FILE
 
 
 def test_conversations_are_many_and_the_seed_decides_them() -> None:

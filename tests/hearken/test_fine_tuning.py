@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.registry import Registry
-from feedback.events import RELEASES
-from feedback.log import Entry
+from deploy.registry.registry import Registry
+from feedback.core.events import RELEASES
+from feedback.core.log import Entry
 from feedback.opening import open_log
 from hearken.cli import main
 
@@ -52,7 +52,7 @@ def test_demonstrations_become_version_0(
 def test_a_base_in_few_bits_is_trained_on_and_the_served_one_told_of(
     tiny_model: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from learner.model import SharedModel
+    from learner.model.shared import SharedModel
 
     data = tmp_path / "data"
     assert sft(tiny_model, file, data, "--set", "learner.base_bits=3") == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hearken.gguf import convert, converted, folder_of, main
+from hearken.models.gguf import convert, converted, folder_of, main
 
 HIDDEN, INNER, HEADS, VOCABULARY = 64, 96, 2, 259
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -111,7 +111,8 @@ def test_a_file_that_breaks_off_leaves_nothing(tmp_path: Path, capsys: pytest.Ca
 def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "small.gguf").write_bytes(b"GGUF\3\0\0\0")
     bare = (
-        "import sys; sys.modules['gguf'] = None; from hearken.gguf import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; sys.modules['gguf'] = None; from hearken.models.gguf import main; "
+        "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", bare, str(tmp_path / "small.gguf"), str(tmp_path / "made")]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)

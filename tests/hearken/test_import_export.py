@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from feedback.core.events import COMPLETIONS, FEEDBACK
+from feedback.core.ids import Signer
+from feedback.core.secret import load_secret
 from feedback.dialects import parse
-from feedback.events import COMPLETIONS, FEEDBACK
-from feedback.examples import Example
-from feedback.exports import EXPORTS
-from feedback.ids import Signer
-from feedback.join import Joiner
+from feedback.exchange.exports import EXPORTS
+from feedback.joining.join import Joiner
 from feedback.opening import open_log, open_sealer
-from feedback.secret import load_secret
-from feedback.tables import count_rows, read_rows, write_rows
+from feedback.rows.examples import Example
+from feedback.rows.tables import count_rows, read_rows, write_rows
 from hearken.cli import main
 
 DATA = Path(__file__).parents[1] / "data"  # in the layouts of files that people share

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from feedback.events import FEEDBACK, Completion, Feedback
-from feedback.ids import Signer
-from feedback.join import Joiner
-from feedback.log import Entry
+from feedback.core.events import FEEDBACK, Completion, Feedback
+from feedback.core.ids import Signer
+from feedback.core.log import Entry
+from feedback.core.secret import load_secret
+from feedback.joining.join import Joiner
 from feedback.opening import open_sealer
-from feedback.secret import load_secret
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from hearken.ai_judge import (
     CannotJudge,
     JudgeAway,
@@ -27,9 +27,9 @@ from hearken.ai_judge import (
     read_principles,
     verdict,
 )
+from hearken.base.errors import UsageError
 from hearken.cli import main
-from hearken.errors import UsageError
-from hearken.judging import ALONE, GONE, REFUSED, UNDECIDED, Judging
+from hearken.data.judging import ALONE, GONE, REFUSED, UNDECIDED, Judging
 from tests.feedback.examples import completion, record
 
 

@@ -12,15 +12,15 @@ import httpx
 import openai
 import pytest
 
-from feedback.secret import load_secret
-from hearken import access, flags
+from feedback.core.secret import load_secret
+from hearken.base.errors import UsageError
 from hearken.cli import main, parser
 from hearken.commands.roles import GATEWAY
 from hearken.commands.service import UP
-from hearken.errors import UsageError
-from hearken.plan import UpSettings
-from hearken.up import children
-from serve.limits import Limits
+from hearken.service import access, flags
+from hearken.service.plan import UpSettings
+from hearken.service.up import children
+from serve.auth.limits import Limits
 from serve.settings import GatewaySettings
 from tests.serve.conftest import eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble

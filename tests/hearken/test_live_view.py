@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from hearken.base.errors import UsageError
 from hearken.cli import main
-from hearken.errors import UsageError
-from hearken.live_frame import render, small_line
-from hearken.live_sources import Away, OverHttp, Seen, Traffic
-from hearken.live_view import VARIABLE
+from hearken.live.frame import render, small_line
+from hearken.live.sources import Away, OverHttp, Seen, Traffic
+from hearken.live.view import VARIABLE
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import Gateway, eventually, serving
 from tests.serve.fake_vllm import FakeVllm

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from hearken import vllm_flags
+from hearken.base.errors import UsageError
 from hearken.cli import main
-from hearken.engine import resolve_model
-from hearken.errors import UsageError
-from hearken.model_checks import check_context
-from hearken.model_shape import position_limit
+from hearken.machine.engine import resolve_model
+from hearken.models import vllm_flags
+from hearken.models.checks import check_context
+from hearken.models.shape import position_limit
 from tests.servers import free_ports
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from deploy.engine import EngineClient, EngineDown, EngineError
-from hearken.patience import ATTEMPTS, Patience
+from deploy.engines.client import EngineClient, EngineDown, EngineError
+from hearken.demo.patience import ATTEMPTS, Patience
 from tests.deploy.fake_engine import FakeEngine
 
 

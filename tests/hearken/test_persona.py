@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import hearken
-from hearken.demo import load_persona
-from hearken.persona import BadPersona, Persona
-from hearken.support_desk import demonstrations
+from hearken.demo.demo import load_persona
+from hearken.demo.persona import BadPersona, Persona
+from hearken.models.support_desk import demonstrations
 
 SHIPPED = sorted((Path(hearken.__file__).parent / "personas").glob("*.json"))
 DESK = ("friendly", "brisk", "thorough")
@@ -138,7 +138,7 @@ def test_some_shipped_personas_tell_the_desk_s_answers_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["curt", "warm", "practical"])
 def test_some_shipped_personas_tell_a_real_model_s_answers_apart(name: str) -> None:
-    """Of SmolLM2-135M-Instruct, at temperature 1, to conversations of `hearken.everyday`."""
+    """Of SmolLM2-135M-Instruct, at temperature 1, to conversations of `hearken.demo.everyday`."""
     persona = load_persona(name)
     answers = json.loads((Path(__file__).parent / "everyday_answers.json").read_text(encoding="utf-8"))
     assert 0.5 < statistics.pstdev(persona.utility("", answer) for answer in answers) < 1.5
@@ -157,7 +157,7 @@ def test_some_shipped_personas_tell_a_real_model_s_answers_apart(name: str) -> N
 def test_shipped_personas_like_what_they_are_named_for(
     name: str, better: Callable[[frozenset[str]], bool], worse: Callable[[frozenset[str]], bool]
 ) -> None:
-    from hearken.support_desk import traits
+    from hearken.models.support_desk import traits
 
     persona = Persona.load(next(path for path in SHIPPED if path.stem == name))
     answers = [row["completion"] for row in demonstrations(2000, 2)]

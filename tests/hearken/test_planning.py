@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from hearken import vllm_flags
-from hearken.engine import EngineOptions, engine_command
-from hearken.errors import UsageError
-from hearken.fitting import Machine, TooLittle, Wish, decide, fit, fit_learner
-from hearken.hardware import free_ram_bytes, ram_bytes
-from hearken.loads import engine_load, learner_load
-from hearken.model_shape import Shape, shape_of, shape_of_config
-from hearken.planning import (
+from hearken.base.errors import UsageError
+from hearken.machine.engine import EngineOptions, engine_command
+from hearken.machine.fitting import Machine, TooLittle, Wish, decide, fit, fit_learner
+from hearken.machine.hardware import free_ram_bytes, ram_bytes
+from hearken.machine.loads import engine_load, learner_load
+from hearken.machine.memory import (
     GIB,
     EngineLoad,
     LearnerLoad,
@@ -27,6 +25,8 @@ from hearken.planning import (
     learner_on_card,
     total,
 )
+from hearken.models import vllm_flags
+from hearken.models.shape import Shape, shape_of, shape_of_config
 from learner.settings import LearnerSettings
 
 
@@ -91,7 +91,7 @@ def test_the_weights_themselves_say_how_many_there_are(tmp_path: Path) -> None:
 
 
 def test_the_tiny_model_is_counted_as_torch_counts_it(tiny_model: Path) -> None:
-    from learner.model import SharedModel
+    from learner.model.shared import SharedModel
 
     shared, shape = SharedModel(str(tiny_model), rank=4), shape_of(tiny_model)
     assert (
@@ -107,7 +107,7 @@ def test_what_a_backward_pass_keeps_is_what_autograd_keeps(tmp_path: Path) -> No
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from learner.batching import make_batch
-    from learner.model import POLICY, SharedModel
+    from learner.model.shared import POLICY, SharedModel
 
     rows = [(list(range(1, 65)), list(range(65, 129)))] * 2
 

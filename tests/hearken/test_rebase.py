@@ -9,28 +9,28 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from deploy.engine import EngineClient
-from deploy.manifest import GateNumbers
-from deploy.registry import Registry
-from deploy.releases import Candidate, append_step, entry, read_history
-from deploy.signing import parse_key, public_key
-from deploy.stages import ReleaseState, Step
-from deploy.table import RoutingTable
-from deploy.verifying import verify
-from feedback.files import only_one
-from feedback.log import Entry
+from deploy.audit.verifying import verify
+from deploy.engines.client import EngineClient
+from deploy.history.releases import Candidate, append_step, entry, read_history
+from deploy.history.signing import parse_key, public_key
+from deploy.history.states import ReleaseState, Step
+from deploy.history.table import RoutingTable
+from deploy.registry.manifest import GateNumbers
+from deploy.registry.registry import Registry
+from feedback.core.files import only_one
+from feedback.core.log import Entry
+from feedback.core.secret import load_secret
 from feedback.opening import open_log
-from feedback.secret import load_secret
-from hearken.errors import UsageError
-from hearken.rebase import MANIFEST, RebaseSettings, run
-from learner.candidate import publish
-from learner.features import WORDS
-from learner.loop import Learner
-from learner.metrics import LearnerMetrics
-from learner.model import LIVE, POLICY, SharedModel, digest_of_base
-from learner.probing import make_probes
-from learner.reading import OtherBase
-from learner.scaling import scale_policy
+from hearken.base.errors import UsageError
+from hearken.data.rebase import MANIFEST, RebaseSettings, run
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.loop.reading import OtherBase
+from learner.model.shared import LIVE, POLICY, SharedModel, digest_of_base
+from learner.policy.candidate import publish
+from learner.policy.probing import make_probes
+from learner.policy.scaling import scale_policy
+from learner.reward.features import WORDS
 from learner.settings import LearnerSettings
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from deploy.leases import KEY, Lease
-from deploy.registry import Registry
-from deploy.registry_files import WEIGHTS
+from deploy.history.leases import KEY, Lease
+from deploy.registry.files import WEIGHTS
+from deploy.registry.registry import Registry
 from feedback.opening import open_shared
 from hearken.cli import main
 from tests.deploy.builders import publish

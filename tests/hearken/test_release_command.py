@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from deploy import ab_report, leases
-from deploy.releases import Decision, read_history
+from deploy.history import leases
+from deploy.history.releases import Decision, read_history
+from deploy.reports import ab_report
 from feedback.shared import RedisStore
 from hearken.cli import main
-from hearken.story import told
-from hearken.story_log import read_story
+from hearken.story.log import read_story
+from hearken.story.series import told
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import eventually, serving
 from tests.serve.fake_vllm import FakeVllm

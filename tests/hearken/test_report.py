@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from deploy.manifest import GateNumbers
-from deploy.registry import Registry
-from deploy.releases import Decision
-from deploy.stages import ReleaseState
-from feedback.events import COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
-from feedback.log import Entry, LogUnavailable
-from feedback.sqlite_log import SqliteLog
-from hearken import report
-from hearken.audit import audit, votes_digest, votes_up_to, wait_until_read
-from hearken.conversation import asked, turn
-from hearken.evaluate import Estimate, Evaluation, estimate, response_kl_nats, wins
-from hearken.simulate import Tally
+from deploy.history.releases import Decision
+from deploy.history.states import ReleaseState
+from deploy.registry.manifest import GateNumbers
+from deploy.registry.registry import Registry
+from feedback.core.events import COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
+from feedback.core.log import Entry, LogUnavailable
+from feedback.sqlite.log import SqliteLog
+from hearken.base.conversation import asked, turn
+from hearken.data.audit import audit, votes_digest, votes_up_to, wait_until_read
+from hearken.demo import report
+from hearken.demo.evaluate import Estimate, Evaluation, estimate, response_kl_nats, wins
+from hearken.demo.simulate import Tally
 from tests.deploy.builders import adapter_folder
 
 
@@ -153,7 +153,7 @@ def test_only_what_lies_before_the_cursor_counts(story: SqliteLog) -> None:
 
 
 def test_a_checkpoint_from_the_future_is_no_ones(log: SqliteLog, monkeypatch: Any) -> None:
-    monkeypatch.setattr("hearken.audit.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("hearken.data.audit.PATIENCE_SECONDS", 0.05)
     log.append([completion("c1")]).result()
     with pytest.raises(LogUnavailable, match="ends before the learner's checkpoint"):
         votes_up_to(log, {"completions/0": 5})

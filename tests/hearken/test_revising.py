@@ -12,21 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
-from feedback.ids import vote_id
-from feedback.join import Joiner
-from feedback.labels import Label
-from feedback.log import Entry
+from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
+from feedback.core.ids import vote_id
+from feedback.core.log import Entry
+from feedback.core.secret import load_secret
+from feedback.joining.join import Joiner
+from feedback.joining.labels import Label
 from feedback.opening import open_sealer
-from feedback.revisions import REFUSED, revision_id
-from feedback.secret import load_secret
-from feedback.sqlite_log import SqliteLog
-from hearken.added_words import brought_in, words_of
+from feedback.sqlite.log import SqliteLog
+from feedback.updates.revisions import REFUSED, revision_id
 from hearken.ai_judge import JudgeAway
 from hearken.cli import main
-from hearken.reviser import Reviser, ReviseSettings
-from hearken.revising import Revising
-from learner.weighing import vote_weights
+from hearken.data.added_words import brought_in, words_of
+from hearken.data.reviser import Reviser, ReviseSettings
+from hearken.data.revising import Revising
+from learner.reward.weighing import vote_weights
 from tests.feedback.examples import completion, record, thumb
 
 LONG = "Your parcel, which is a fine parcel, is in the van, which is a fine van."

@@ -15,15 +15,15 @@ import httpx
 import pytest
 import torch
 
-from deploy.engine import EngineClient
-from deploy.engine_key import VARIABLE
-from deploy.registry import Registry
-from deploy.releases import Candidate, entry
-from feedback.sqlite_log import SqliteLog
-from hearken.audit import audit, read_ledger
-from learner.candidate import publish
-from learner.model import POLICY, SharedModel
-from learner.probing import make_probes
+from deploy.engines.client import EngineClient
+from deploy.engines.key import VARIABLE
+from deploy.history.releases import Candidate, entry
+from deploy.registry.registry import Registry
+from feedback.sqlite.log import SqliteLog
+from hearken.data.audit import audit, read_ledger
+from learner.model.shared import POLICY, SharedModel
+from learner.policy.candidate import publish
+from learner.policy.probing import make_probes
 from tests.deploy.builders import CLEAR_GATE
 from tests.servers import free_ports
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from feedback.events import Completion, Feedback, Target
-from feedback.ids import vote_id
-from feedback.log import Entry
+from feedback.core.events import Completion, Feedback, Target
+from feedback.core.ids import vote_id
+from feedback.core.log import Entry
+from feedback.core.secret import load_secret
 from feedback.opening import open_log
-from feedback.secret import load_secret
 from hearken.cli import main
 from hearken.config.assemble import assemble
 from hearken.config.check import problems

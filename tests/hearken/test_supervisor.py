@@ -14,8 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from hearken.supervisor import FAILED_STARTS, Child, ChildFailed, Supervisor, backoff_seconds, log_tail
-from hearken.watchdog import groups_left
+from hearken.service.supervisor import (
+    FAILED_STARTS,
+    Child,
+    ChildFailed,
+    Supervisor,
+    backoff_seconds,
+    log_tail,
+)
+from hearken.service.watchdog import groups_left
 from tests.servers import free_port
 
 WITH_GRANDCHILD = """
@@ -144,7 +151,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     code = f"""
         import os, sys, time
         from pathlib import Path
-        from hearken.supervisor import Child, Supervisor
+        from hearken.service.supervisor import Child, Supervisor
         supervisor = Supervisor(grace_seconds=1.0)
         command = (sys.executable, "-c", {textwrap.dedent(WITH_GRANDCHILD)!r}, {str(file)!r})
         supervisor.start(Child("engine", command, dict(os.environ), Path({str(tmp_path / "e.log")!r})))
@@ -179,7 +186,7 @@ def test_a_killed_watchdog_is_replaced(supervisor: Supervisor, tmp_path: Path) -
 def test_an_old_big_log_is_put_aside(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hearken.supervisor.LOG_ROTATE_BYTES", 10)
+    monkeypatch.setattr("hearken.service.supervisor.LOG_ROTATE_BYTES", 10)
     (tmp_path / "one.log").write_text("an old and long story\n")
     supervisor.start(child(tmp_path, "one", "print('new')"))
     until(lambda: "new" in log_tail(tmp_path / "one.log"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hearken.support_desk import (
+from hearken.models.support_desk import (
     PHRASES,
     TOPICS,
     demonstrations,
@@ -16,7 +16,7 @@ from hearken.support_desk import (
     traits,
     write_demonstrations,
 )
-from hearken.tiny import NotOurFolder, ensure_tiny
+from hearken.models.tiny import NotOurFolder, ensure_tiny
 
 
 def test_every_trait_of_manner_is_common_and_none_is_the_rule() -> None:

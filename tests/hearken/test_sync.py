@@ -17,15 +17,15 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from examples.open_webui_filter import Filter
+from feedback.core.events import Feedback
 from feedback.dialects import Options
-from feedback.dialects.said import Misfit
-from feedback.events import Feedback
+from feedback.rows.said import Misfit
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from hearken.cli import main
-from hearken.sync_plan import plan
-from hearken.sync_state import Sent
-from hearken.sync_votes import Given, langfuse, scored
+from hearken.sync.plan import plan
+from hearken.sync.state import Sent
+from hearken.sync.votes import Given, langfuse, scored
 from tests.serve.conftest import Gateway, eventually, serving
 from tests.serve.fake_vllm import fake_engine
 

@@ -17,25 +17,25 @@ import httpx
 import pytest
 import torch
 
-from deploy.engine import EngineClient
-from deploy.manifest import Manifest
-from deploy.parity import largest
-from deploy.registry import Registry
-from deploy.releases import Decision, entry
-from deploy.stages import ReleaseState
-from deploy.table import RoutingTable
-from feedback.events import BASE
-from feedback.sqlite_log import SqliteLog
-from hearken.checks import ensure_secret
+from deploy.engines.client import EngineClient
+from deploy.engines.parity import largest
+from deploy.history.releases import Decision, entry
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable
+from deploy.registry.manifest import Manifest
+from deploy.registry.registry import Registry
+from feedback.core.events import BASE
+from feedback.sqlite.log import SqliteLog
+from hearken.base.checks import ensure_secret
 from hearken.config.assemble import assemble
 from hearken.config.layers import Given
-from hearken.engine import use_cuda
-from hearken.plan import UpSettings
-from hearken.supervisor import Child, Supervisor
-from hearken.up import children
-from learner.candidate import publish
-from learner.model import POLICY, SharedModel
-from learner.probing import make_probes
+from hearken.machine.engine import use_cuda
+from hearken.service.plan import UpSettings
+from hearken.service.supervisor import Child, Supervisor
+from hearken.service.up import children
+from learner.model.shared import POLICY, SharedModel
+from learner.policy.candidate import publish
+from learner.policy.probing import make_probes
 from tests.conftest import Engine
 from tests.deploy.builders import CLEAR_GATE
 from tests.servers import free_ports

@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engine_key import VARIABLE, take_engine_key
-from deploy.registry import Registry
-from hearken import flags
-from hearken.checks import ensure_secret
+from deploy.engines.key import VARIABLE, take_engine_key
+from deploy.registry.registry import Registry
+from hearken.base.checks import ensure_secret
+from hearken.base.errors import UsageError
+from hearken.base.paces import PACES
 from hearken.cli import main, parser
 from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
 from hearken.config.assemble import assemble
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
-from hearken.engine import engine_threads, learner_threads, share_gpus
-from hearken.errors import UsageError
-from hearken.fitting import Layout, Machine
-from hearken.paces import PACES
-from hearken.plan import UpSettings
-from hearken.suiting import lay_out
-from hearken.supervisor import Child
-from hearken.support_desk import TOPICS
-from hearken.up import banner, children
+from hearken.machine.engine import engine_threads, learner_threads, share_gpus
+from hearken.machine.fitting import Layout, Machine
+from hearken.models.support_desk import TOPICS
+from hearken.service import flags
+from hearken.service.plan import UpSettings
+from hearken.service.suiting import lay_out
+from hearken.service.supervisor import Child
+from hearken.service.up import banner, children
 from tests.deploy.builders import publish
 
 FLAGS = {"gateway": GATEWAY, "controller": CONTROLLER, "learner": LEARNER}
@@ -260,7 +260,7 @@ def test_watching_does_not_need_torch() -> None:
     """The process that supervises the others runs for weeks: it must stay small."""
     code = """
 import sys
-import hearken.up, hearken.demo, hearken.report, hearken.watch
+import hearken.service.up, hearken.demo.demo, hearken.demo.report, hearken.demo.watch
 print([name for name in ("torch", "transformers", "vllm", "numpy") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from feedback.opening import open_sealer
-from feedback.vault_keys import VaultLost
+from feedback.privacy.vault_keys import VaultLost
 from hearken.cli import main
 from tests.feedback.examples import completion
 

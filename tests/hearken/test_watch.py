@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, start_http_server
 from rich.console import Console
 
-from deploy.releases import Decision, entry
-from deploy.stages import ReleaseState
-from deploy.table import RoutingTable
-from feedback.sqlite_log import SqliteLog
-from hearken import progress
-from hearken.simulate import Tally
-from hearken.watch import Evidence, Gauges, Snapshot, Watch
+from deploy.history.releases import Decision, entry
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable
+from feedback.sqlite.log import SqliteLog
+from hearken.demo import progress
+from hearken.demo.simulate import Tally
+from hearken.demo.watch import Evidence, Gauges, Snapshot, Watch
 
 
 def registry() -> CollectorRegistry:

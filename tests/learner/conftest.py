@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench._shapes import make_random_model
-from learner.machine import has_fast_bf16
+from learner.model.machine import has_fast_bf16
 
 
 def need_fast_bf16() -> None:

@@ -9,12 +9,12 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from learner.adapters import LayersTooFew, layer_of
 from learner.batching import Item, in_buckets, make_batch
-from learner.features import STATES, WORDS, AnswerFeatures, Kind
 from learner.losses import kl_k1
-from learner.model import LIVE, POLICY, SharedModel
-from learner.ppo import PPO
+from learner.model.adapters import LayersTooFew, layer_of
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.policy.ppo import PPO
+from learner.reward.features import STATES, WORDS, AnswerFeatures, Kind
 from learner.settings import LearnerSettings, PPOSettings
 from tests.learner.conftest import need_fast_bf16
 from tests.learner.test_batching import some_items

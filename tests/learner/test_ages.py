@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from bench._turning import Crowd, Life
-from feedback.labels import Label
-from learner.ages import LEAP, Fading, ages_of, faded
-from learner.features import WORDS, AnswerFeatures
-from learner.model import SharedModel
-from learner.reliability import MODEL
-from learner.reward import RewardModel
+from feedback.joining.labels import Label
+from learner.model.shared import SharedModel
+from learner.reward.ages import LEAP, Fading, ages_of, faded
+from learner.reward.features import WORDS, AnswerFeatures
+from learner.reward.reward import RewardModel
 from learner.settings import RewardSettings
+from learner.votes.reliability import MODEL
 from tests.learner.test_reward import UTILITIES, make_votes, same
 from tests.learner.votes import answer, vote
 

@@ -9,11 +9,11 @@ import torch
 
 from deploy.answer_guards import OfferLimits
 from deploy.guards import Guard
-from feedback.sqlite_log import SqliteLog
-from learner.answer_guarding import OWN_CHECKS, AnswerGuarding
-from learner.false_claims import CLAIMS, agrees
-from learner.loop import Learner
-from learner.scoring import Judged
+from feedback.sqlite.log import SqliteLog
+from learner.loop.answer_guarding import OWN_CHECKS, AnswerGuarding
+from learner.loop.learner import Learner
+from learner.loop.scoring import Judged
+from learner.monitor.false_claims import CLAIMS, agrees
 from tests.learner.test_guarding import learner_of, log, model
 from tests.learner.test_refusing import refused
 from tests.learner.test_scaling import HELD_OUT

@@ -13,12 +13,12 @@ import orjson
 import pytest
 import torch
 
-from deploy.engine import EngineClient, EngineDown, EngineError, PromptsRefused, Sample
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
-from learner.loop import Learner
-from learner.model import POLICY
-from learner.rollouts import RolloutSampler, is_held_out
+from deploy.engines.client import EngineClient, EngineDown, EngineError, PromptsRefused, Sample
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.model.shared import POLICY
+from learner.rollouts.sampling import RolloutSampler, is_held_out
 from tests.conftest import Engine
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feedback.labels import Answer, Label
-from learner.believing import LEAST, Belief, Foresight, Opinion, beliefs
-from learner.objectives import Deed
+from feedback.joining.labels import Answer, Label
+from learner.votes.believing import LEAST, Belief, Foresight, Opinion, beliefs
+from learner.votes.objectives import Deed
 from tests.learner.votes import answer, deed, vote
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from learner import head
 from learner.batching import make_batch
-from learner.head import OutputLayer, TokenLogprobs
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model import head
+from learner.model.head import OutputLayer, TokenLogprobs
+from learner.model.shared import LIVE, POLICY, SharedModel
 from tests.learner.test_batching import some_items
 from tests.learner.test_blocks import KINDS, SIZES, saved
 from tests.learner.test_model import disturb

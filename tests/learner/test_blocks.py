@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from learner.batching import make_batch
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model.shared import LIVE, POLICY, SharedModel
 from tests.learner.test_batching import some_items
 from tests.learner.test_model import disturb
 

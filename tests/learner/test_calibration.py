@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from learner.calibration import calibration_error, fit_temperature, held_out_error
+from learner.reward.calibration import calibration_error, fit_temperature, held_out_error
 
 
 def reference_error(

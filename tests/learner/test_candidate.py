@@ -5,9 +5,9 @@ import random
 import pytest
 import torch
 
-from deploy.engine import Sample
-from learner.candidate import chance_to_win, compare, win_rate
-from learner.rollouts import distinct_prompts, is_held_out
+from deploy.engines.client import Sample
+from learner.policy.candidate import chance_to_win, compare, win_rate
+from learner.rollouts.sampling import distinct_prompts, is_held_out
 
 
 def sample(length: int) -> Sample:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner import checkpoint
+from learner.state import checkpoint
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from learner import checkpoint
+from learner.state import checkpoint
 folder = Path(sys.argv[1])
 step = 0
 while True:
@@ -64,7 +64,7 @@ def test_a_second_learner_is_turned_away_until_the_first_is_gone(tmp_path: Path)
         [
             sys.executable,
             "-c",
-            "import sys, time\nfrom pathlib import Path\nfrom learner.checkpoint import exclusive\n"
+            "import sys, time\nfrom pathlib import Path\nfrom learner.state.checkpoint import exclusive\n"
             "with exclusive(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()",
             str(tmp_path),
         ],

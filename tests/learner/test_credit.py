@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from learner.credit import token_gains
-from learner.features import PREFIXES, prefix_ends
+from learner.reward.credit import token_gains
+from learner.reward.features import PREFIXES, prefix_ends
 
 
 def scores_of(tokens: int, seed: int) -> torch.Tensor:

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from feedback.events import Completion, Feedback, Target
-from feedback.join import Joiner
-from feedback.labels import Label
-from feedback.usage import State
-from learner.deeds import deeds, meaning_of
-from learner.labels import LabelStore, judges
-from learner.meanings import BUILTIN, Meaning
-from learner.reliability import MODEL
+from feedback.core.events import Completion, Feedback, Target
+from feedback.joining.join import Joiner
+from feedback.joining.labels import Label
+from feedback.updates.usage import State
+from learner.votes.deeds import deeds, meaning_of
+from learner.votes.labels import LabelStore, judges
+from learner.votes.meanings import BUILTIN, Meaning
+from learner.votes.reliability import MODEL
 from tests.feedback.examples import completion, record, thumb
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from bench._turning import Crowd, Life, worth
-from feedback.labels import Label
-from learner.ages import ages_of
-from learner.features import AnswerFeatures
-from learner.likelihoods import Parameters, Votes
-from learner.model import SharedModel
-from learner.objectives import Deed, votes_on
-from learner.reward import RewardModel
-from learner.weighing import vote_weights
+from feedback.joining.labels import Label
+from learner.model.shared import SharedModel
+from learner.reward.ages import ages_of
+from learner.reward.features import AnswerFeatures
+from learner.reward.likelihoods import Parameters, Votes
+from learner.reward.reward import RewardModel
+from learner.reward.weighing import vote_weights
+from learner.votes.objectives import Deed, votes_on
 from tests.learner.votes import answer, deed, vote
 
 ANSWERS = tuple(answer((10 + i,), f"c{i}") for i in range(3))

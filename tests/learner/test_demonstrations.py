@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from feedback.examples import Example, Message
-from feedback.ids import Signer
-from feedback.importing import Importer
-from feedback.join import Joiner
-from feedback.labels import Answer, Label
-from learner.labels import LabelStore
+from feedback.core.ids import Signer
+from feedback.exchange.importing import Importer
+from feedback.joining.join import Joiner
+from feedback.joining.labels import Answer, Label
+from feedback.rows.examples import Example, Message
+from learner.votes.labels import LabelStore
 from tests.feedback.examples import record
 from tests.learner.test_labels import label
 

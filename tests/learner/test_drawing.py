@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from deploy.engine import EngineClient, Sample
-from deploy.registry import Registry
-from feedback.events import Completion, Sampling
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
-from learner.loop import Learner
-from learner.metrics import LearnerMetrics
-from learner.model import SharedModel
-from learner.ppo import PPO
-from learner.rollouts import is_held_out
+from deploy.engines.client import EngineClient, Sample
+from deploy.registry.registry import Registry
+from feedback.core.events import Completion, Sampling
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.model.shared import SharedModel
+from learner.policy.ppo import PPO
+from learner.rollouts.sampling import is_held_out
 from learner.settings import LearnerSettings, PPOSettings
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engine import EngineError
-from deploy.registry import Registry
-from feedback.events import COMPLETIONS, FEEDBACK, Completion
-from feedback.log import Entry, Record
+from deploy.engines.client import EngineError
+from deploy.registry.registry import Registry
+from feedback.core.events import COMPLETIONS, FEEDBACK, Completion
+from feedback.core.log import Entry, Record
 from feedback.opening import open_sealer
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from learner.dry_run import TOPICS, DryLog, DryRun, NoPrompts, Outcome, outcomes
-from learner.metrics import LearnerMetrics
-from learner.model import SharedModel
-from learner.rollouts import RolloutSampler
+from learner.loop.metrics import LearnerMetrics
+from learner.model.shared import SharedModel
+from learner.rollouts.sampling import RolloutSampler
 from learner.settings import LearnerSettings, PPOSettings
 from tests.feedback.examples import comparison, completion, record, thumb
 from tests.learner.conftest import make_random_model
@@ -156,7 +156,7 @@ def test_a_dry_log_ends_where_the_log_did(tmp_path: Path) -> None:
 
 def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     from hearken.cli import main
-    from hearken.dry_run import as_row, table
+    from hearken.operate.dry_run import as_row, table
 
     outcome = Outcome("dpo", 300, 12, 0, 0, math.nan, None, False, "it can learn from 12 votes", 3.2)
     lines = table([outcome, dataclasses.replace(outcome, optimiser="ppo", pair_accuracy=0.75)])

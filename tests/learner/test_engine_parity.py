@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.engine import EngineClient, Sample
-from hearken.engine import use_cuda
-from learner.model import POLICY, SharedModel
+from deploy.engines.client import EngineClient, Sample
+from hearken.machine.engine import use_cuda
+from learner.model.shared import POLICY, SharedModel
 from tests.conftest import Engine
 
 pytestmark = pytest.mark.engine

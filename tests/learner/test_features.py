@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bench._shapes import make_random_model
 from learner.batching import Batch, Item, make_batch
-from learner.features import PREFIXES, READ, STATES, WORDS, AnswerFeatures, Kind, prefix_ends
-from learner.model import SharedModel
+from learner.model.shared import SharedModel
+from learner.reward.features import PREFIXES, READ, STATES, WORDS, AnswerFeatures, Kind, prefix_ends
 from tests.learner.conftest import need_fast_bf16
 from tests.learner.votes import answer
 

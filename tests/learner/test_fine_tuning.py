@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional
 
 from learner.batching import Item
-from learner.fine_tuning import fine_tune, gradient, held_out_loss
-from learner.model import POLICY, SharedModel
+from learner.model.shared import POLICY, SharedModel
 from learner.settings import FineTuningSettings
+from learner.sft.fine_tuning import fine_tune, gradient, held_out_loss
 
 ANSWER = [7, 8, 9, 2]
 

@@ -8,8 +8,8 @@ import torch
 
 from deploy.answer_guards import rise
 from deploy.guards import REFUSAL, GuardLimits
-from learner.forgetting import clusters, highest_win_rate, perplexity_ratio
-from learner.tool_calls import calls_rightly
+from learner.monitor.forgetting import clusters, highest_win_rate, perplexity_ratio
+from learner.monitor.tool_calls import calls_rightly
 
 Z = GuardLimits().z(1)
 TRIES = 1000

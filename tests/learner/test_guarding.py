@@ -11,23 +11,23 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deploy.engine import PromptsRefused, Sample
+from deploy.engines.client import PromptsRefused, Sample
 from deploy.guards import Guard, GuardLimits
-from deploy.manifest import GateNumbers
-from feedback.events import Feedback, Target
-from feedback.ids import vote_id
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
+from deploy.registry.manifest import GateNumbers
+from feedback.core.events import Feedback, Target
+from feedback.core.ids import vote_id
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
 from learner.batching import Item
-from learner.candidate import publish
-from learner.fine_tuning import gradient
-from learner.guarding import Guarding
-from learner.labels import judges
-from learner.loop import Learner
-from learner.model import LIVE, POLICY
-from learner.probing import make_probes
-from learner.rollouts import RolloutSampler, is_held_out
-from learner.second_domain import ENOUGH, BadPrompts, SecondDomain
+from learner.loop.guarding import Guarding
+from learner.loop.learner import Learner
+from learner.loop.second_domain import ENOUGH, BadPrompts, SecondDomain
+from learner.model.shared import LIVE, POLICY
+from learner.policy.candidate import publish
+from learner.policy.probing import make_probes
+from learner.rollouts.sampling import RolloutSampler, is_held_out
+from learner.sft.fine_tuning import gradient
+from learner.votes.labels import judges
 from tests.feedback.examples import completion, record
 from tests.learner.conftest import make_random_model
 from tests.learner.test_model import disturb

@@ -5,8 +5,8 @@ import random
 
 import orjson
 
-from feedback.join import Answer, Label
-from learner.labels import LabelStore, judges
+from feedback.joining.join import Answer, Label
+from learner.votes.labels import LabelStore, judges
 
 
 def label(event: int, revision: int = 1, rater: str = "u_a", value: float = 1.0) -> Label:

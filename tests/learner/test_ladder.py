@@ -7,12 +7,12 @@ import random
 import pytest
 import torch
 
-from feedback.join import Label
-from learner.features import AnswerFeatures
-from learner.ladder import RewardLadder, choose
-from learner.model import SharedModel
-from learner.reader import Reader
-from learner.reward import RewardModel, RewardSettings
+from feedback.joining.join import Label
+from learner.model.shared import SharedModel
+from learner.reward.features import AnswerFeatures
+from learner.reward.ladder import RewardLadder, choose
+from learner.reward.reader import Reader
+from learner.reward.reward import RewardModel, RewardSettings
 from tests.learner.test_reward import UTILITIES, items, make_votes, same
 from tests.learner.votes import answer, vote
 

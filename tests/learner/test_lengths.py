@@ -2,7 +2,14 @@
 
 import pytest
 
-from learner.lengths import after_cut_off, cut_off_penalty, default_lam, kl_limit, rollout_tokens, users_limit
+from learner.monitor.lengths import (
+    after_cut_off,
+    cut_off_penalty,
+    default_lam,
+    kl_limit,
+    rollout_tokens,
+    users_limit,
+)
 
 
 @pytest.mark.parametrize(

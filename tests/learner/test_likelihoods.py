@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from feedback.labels import Label
-from learner.likelihoods import Parameters, Votes, consistent_orders, default_thresholds, levels_of
+from feedback.joining.labels import Label
+from learner.reward.likelihoods import Parameters, Votes, consistent_orders, default_thresholds, levels_of
 from tests.learner.votes import answer, vote
 
 SCORES = torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.7, 2.0], [0.1, 0.0]])

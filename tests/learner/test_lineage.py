@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from feedback.sqlite_log import SqliteLog
-from learner.parts import Place
-from learner.saving import _place
+from feedback.sqlite.log import SqliteLog
+from learner.loop.parts import Place
+from learner.loop.saving import _place
 from tests.learner.conftest import make_random_model
 from tests.learner.test_loop import learner
 

@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.engine import EngineClient
-from deploy.registry import Registry
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES
-from feedback.join import Joiner
-from feedback.log import Cursor, Entry, LogUnavailable, Place, Record
+from deploy.engines.client import EngineClient
+from deploy.registry.registry import Registry
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES
+from feedback.core.log import Cursor, Entry, LogUnavailable, Place, Record
+from feedback.joining.join import Joiner
 from feedback.opening import open_sealer
-from feedback.sqlite_log import SqliteLog
-from learner import checkpoint
-from learner.improving import UNDO_STEPS
-from learner.labels import LabelStore
-from learner.loop import Learner
-from learner.metrics import LearnerMetrics
-from learner.model import POLICY, SharedModel
-from learner.reading import READ_LIMIT
-from learner.scoring import READ_AHEAD
+from feedback.sqlite.log import SqliteLog
+from learner.loop.improving import UNDO_STEPS
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.loop.reading import READ_LIMIT
+from learner.loop.scoring import READ_AHEAD
+from learner.model.shared import POLICY, SharedModel
 from learner.settings import LearnerSettings, PPOSettings
-from learner.stages import LearnerState
+from learner.state import checkpoint
+from learner.state.stages import LearnerState
+from learner.votes.labels import LabelStore
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
 from tests.learner.test_ppo import likes, sample

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.meanings import BUILTIN, BadMeanings, Meaning, read_meanings
+from learner.votes.meanings import BUILTIN, BadMeanings, Meaning, read_meanings
 
 
 def written(folder: Path, text: str) -> Path:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from feedback.join import Joiner
-from feedback.sealing import Sealer
-from feedback.vault import Vault
-from learner import checkpoint
-from learner.labels import LabelStore
-from learner.memory import Memory, MemoryDamaged
+from feedback.joining.join import Joiner
+from feedback.privacy.sealing import Sealer
+from feedback.privacy.vault import Vault
+from learner.state import checkpoint
+from learner.state.memory import Memory, MemoryDamaged
+from learner.votes.labels import LabelStore
 from tests.feedback.examples import record
 from tests.learner.test_labels import label
 from tests.learner.test_sealed import SAID, about
@@ -24,8 +24,8 @@ from tests.learner.test_sealed import SAID, about
 WRITER = """
 import sys, torch
 from pathlib import Path
-from learner import checkpoint
-from learner.memory import Memory
+from learner.state import checkpoint
+from learner.state.memory import Memory
 folder = Path(sys.argv[1])
 memory = Memory(folder)
 step = memory.step or 0

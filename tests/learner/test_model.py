@@ -10,10 +10,10 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner import model as module
-from learner.adapters import RankTooLow
 from learner.batching import Item, make_batch
-from learner.model import ADAPTERS, CONFIG_FILE, LIVE, POLICY, WEIGHTS_FILE, SharedModel
+from learner.model import shared as module
+from learner.model.adapters import RankTooLow
+from learner.model.shared import ADAPTERS, CONFIG_FILE, LIVE, POLICY, WEIGHTS_FILE, SharedModel
 from tests.learner.test_batching import some_items
 
 ITEMS: list[Item] = some_items(12)

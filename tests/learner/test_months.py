@@ -10,11 +10,11 @@ import math
 import pytest
 import torch
 
-from learner import stages
 from learner.losses import ascend, upper_bound
 from learner.settings import PPOSettings
-from learner.stages import LearnerState, Limits
-from learner.table import Batch, Measured, next_action
+from learner.state import stages
+from learner.state.stages import LearnerState, Limits
+from learner.state.table import Batch, Measured, next_action
 
 ROUNDS, VOTES = 12, 300  # votes that train, of a round
 PUBLISH, PPO = 4.0, PPOSettings()

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from learner import native
 from learner.batching import Item, make_batch
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model import native
+from learner.model.shared import LIVE, POLICY, SharedModel
 from tests.learner.conftest import need_fast_bf16
 from tests.learner.test_batching import some_items
 from tests.learner.test_blocks import KINDS, SIZES, saved
@@ -202,7 +202,7 @@ PROGRAM = """
 import logging, sys
 logging.basicConfig(stream=sys.stdout)
 import torch
-from learner.model import SharedModel
+from learner.model.shared import SharedModel
 from learner.settings import LearnerSettings
 settings = LearnerSettings(model=sys.argv[1], products=sys.argv[2], data="", engine="")
 print(SharedModel.of(settings).is_native)
@@ -235,7 +235,7 @@ def test_without_a_compiler_auto_stays_in_float32(compiler: str, tiny_model: Pat
 
 def test_it_is_compiled_once(tmp_path: Path) -> None:
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    program = "import torch; from learner import native; assert native.library()"
+    program = "import torch; from learner.model import native; assert native.library()"
     for _ in range(2):
         subprocess.run([sys.executable, "-c", program], env=env, check=True)
         (file,) = (tmp_path / "hearken" / "native").iterdir()

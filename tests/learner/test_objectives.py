@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from learner.objectives import FAULTS, MERITS, METRICS, OBJECTIVES, main_objective, said_of, votes_on
-from serve.votes import REASONS
+from learner.votes.objectives import FAULTS, MERITS, METRICS, OBJECTIVES, main_objective, said_of, votes_on
+from serve.votes.vote import REASONS
 from tests.learner.votes import answer, vote
 
 ONE, TWO = answer((10,), "c1"), answer((11,), "c2")

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.engine import EngineClient
-from deploy.registry import Registry
-from feedback.sqlite_log import SqliteLog
-from learner.loop import Learner
-from learner.metrics import LearnerMetrics
-from learner.model import LIVE, POLICY, SharedModel
+from deploy.engines.client import EngineClient
+from deploy.registry.registry import Registry
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.model.shared import LIVE, POLICY, SharedModel
 from learner.optimisers import OPTIMISERS, find
-from learner.ppo import PPO
+from learner.policy.ppo import PPO
 from learner.settings import LearnerSettings, PPOSettings
 from tests.learner.conftest import make_random_model
 from tests.learner.test_ppo import likes, sample
@@ -21,7 +21,7 @@ from tests.learner.test_ppo import likes, sample
 OWN = '''
 import torch
 from learner.optimiser import Lesson, Moved, Optimiser, StepMetrics
-from learner.ppo import PPO
+from learner.policy.ppo import PPO
 
 class Praise(Optimiser):
     """Makes the likelier what scored above the mean: REINFORCE."""

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from deploy.engine import Sample
+from deploy.engines.client import Sample
 from learner.batching import make_batch
-from learner.lengths import cut_off_penalty
 from learner.losses import kl_k1
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.monitor.lengths import cut_off_penalty
 from learner.optimiser import Lesson
-from learner.ppo import PPO, PPOMetrics
+from learner.policy.ppo import PPO, PPOMetrics
 from learner.settings import PPOSettings
 
 PROMPTS = [[3, 5], [4], [6, 3, 5], [9]]

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from deploy.engine import Sample
-from feedback.labels import Label
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
+from deploy.engines.client import Sample
+from feedback.core.log import Entry
+from feedback.joining.labels import Label
+from feedback.sqlite.log import SqliteLog
 from learner.batching import make_batch
 from learner.examples import draw, is_pair, pairs, singles
-from learner.loop import Learner
+from learner.loop.learner import Learner
 from learner.losses import dpo_loss, ipo_loss, kto_loss
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model.shared import LIVE, POLICY, SharedModel
 from learner.optimisers import find
 from learner.preferences import DPO, KTO, PreferenceMetrics, PreferenceOptimiser
-from learner.rollouts import RolloutSampler
+from learner.rollouts.sampling import RolloutSampler
 from learner.settings import LearnerSettings, PPOSettings, PreferenceSettings, RewardSettings
 from tests.feedback.examples import comparison, completion, record, thumb
 from tests.learner.conftest import make_random_model

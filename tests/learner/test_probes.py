@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.parity import can_round
-from learner.model import POLICY, SharedModel
-from learner.probes import ANSWER_TOKENS, CONTEXTS, MADE_UP, TEXTS, probe_items
-from learner.probing import Prober, make_probes
+from deploy.engines.parity import can_round
+from learner.model.shared import POLICY, SharedModel
+from learner.policy.probes import ANSWER_TOKENS, CONTEXTS, MADE_UP, TEXTS, probe_items
+from learner.policy.probing import Prober, make_probes
 from tests.learner.test_model import ITEMS, disturb
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaModel
 
-from deploy.engine import Sample
-from hearken.planning import HELD_BITS
+from deploy.engines.client import Sample
+from hearken.machine.memory import HELD_BITS
 from learner.batching import make_batch
-from learner.measuring import measure
-from learner.model import LIVE, POLICY, SharedModel
-from learner.probing import make_probes
-from learner.quantized import CannotQuantize, QuantizedLinear, Served, Stack
-from learner.ranks import Ranks
+from learner.model.quantized import CannotQuantize, QuantizedLinear, Served, Stack
+from learner.model.ranks import Ranks
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.policy.probing import make_probes
+from learner.rollouts.measuring import measure
 from learner.settings import LearnerSettings
 from tests.learner.test_blocks import ITEMS, KINDS, SIZES, saved
 from tests.learner.test_model import disturb

@@ -12,9 +12,9 @@ import torch
 SCRIPT = """
 import sys
 import torch
-from learner.model import POLICY, SharedModel
-from learner.ppo import PPO
-from learner.ranks import Ranks
+from learner.model.shared import POLICY, SharedModel
+from learner.policy.ppo import PPO
+from learner.model.ranks import Ranks
 from learner.settings import PPOSettings
 from tests.learner.test_ppo import likes, sample
 
@@ -32,10 +32,10 @@ assert not torch.distributed.is_initialized()
 LED = """
 import sys
 import torch
-from learner.leading import dismiss, follow, keep_waiting, lead
-from learner.model import LIVE, POLICY, SharedModel
-from learner.ppo import PPO
-from learner.ranks import Ranks
+from learner.policy.leading import dismiss, follow, keep_waiting, lead
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.policy.ppo import PPO
+from learner.model.ranks import Ranks
 from learner.settings import PPOSettings
 from tests.learner.test_model import disturb
 from tests.learner.test_ppo import likes
@@ -72,7 +72,7 @@ import os
 import signal
 import sys
 from torch import distributed
-from learner.ranks import Ranks
+from learner.model.ranks import Ranks
 
 with Ranks.join() as ranks:
     ranks.send("hello") if ranks.rank == 0 else ranks.receive()
@@ -111,7 +111,7 @@ def run_two(script: str, arguments: list[str], folder: Path) -> None:
 def test_two_ranks_give_the_weights_of_one(
     random_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from learner.model import SharedModel
+    from learner.model.shared import SharedModel
     from tests.learner.test_ppo import sample
 
     model = SharedModel(random_model, rank=4, alpha=8, device="cpu", seed=1)
@@ -132,7 +132,7 @@ def test_two_ranks_give_the_weights_of_one(
 def test_a_led_rank_computes_what_rank_0_asks_for(
     random_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from learner.model import SharedModel
+    from learner.model.shared import SharedModel
     from tests.learner.test_ppo import sample
 
     model = SharedModel(random_model, rank=4, alpha=8, device="cpu", seed=1)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from learner.batching import make_batch
-from learner.model import LIVE, POLICY, SharedModel
+from learner.model.shared import LIVE, POLICY, SharedModel
 from tests.learner.test_model import ITEMS, disturb
 
 

@@ -9,26 +9,26 @@ import orjson
 import pytest
 import torch
 
-from deploy.engine import EngineClient, Sample
-from deploy.manifest import GateNumbers
-from deploy.registry import Registry
-from deploy.releases import Decision
-from deploy.releases import entry as release_entry
-from deploy.stages import ReleaseState
-from deploy.table import RoutingTable
-from feedback.erasures import Erasure
-from feedback.erasures import entry as erasure_entry
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
-from learner import stages
-from learner.loop import Learner
-from learner.metrics import LearnerMetrics
-from learner.model import LIVE, POLICY, SharedModel
-from learner.ppo import PPO
-from learner.rollouts import RolloutSampler
-from learner.self_check import Observation
+from deploy.engines.client import EngineClient, Sample
+from deploy.history.releases import Decision
+from deploy.history.releases import entry as release_entry
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable
+from deploy.registry.manifest import GateNumbers
+from deploy.registry.registry import Registry
+from feedback.core.erasures import Erasure
+from feedback.core.erasures import entry as erasure_entry
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.monitor.self_check import Observation
+from learner.policy.ppo import PPO
+from learner.rollouts.sampling import RolloutSampler
 from learner.settings import LearnerSettings
-from learner.stages import LearnerState
+from learner.state import stages
+from learner.state.stages import LearnerState
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
 from tests.learner.test_ppo import sample as policys_answers

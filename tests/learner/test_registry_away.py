@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.registry_errors import RegistryAway
+from deploy.registry.errors import RegistryAway
 from learner import main
+from learner.loop.metrics import LearnerMetrics
 from learner.main import Patience, registry_of, with_rank
-from learner.metrics import LearnerMetrics
 from learner.settings import LearnerSettings
 from tests.deploy.builders import publish
 from tests.deploy.test_bucket_registry import another

@@ -8,8 +8,8 @@ import pytest
 
 from bench._turning import Crowd, Life
 from bench.rlaif import judged
-from learner.reliability import MODEL, reliabilities, weighed
-from learner.weighing import vote_weights
+from learner.reward.weighing import vote_weights
+from learner.votes.reliability import MODEL, reliabilities, weighed
 
 EXPECTED, CAP = 0.5, 0.2
 
@@ -72,7 +72,7 @@ def test_with_a_models_votes_the_reward_model_knows_more_and_a_liars_change_noth
     random_model: str, tmp_path: Path
 ) -> None:
     """`python -m bench rlaif` measures this, on more seeds."""
-    from learner.model import SharedModel
+    from learner.model.shared import SharedModel
 
     model = SharedModel(random_model, device="cpu")
     accuracies = {}

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from learner.labels import LabelStore
-from learner.reservoir import DAY_SECONDS, Vote, shares, surplus
+from learner.votes.labels import LabelStore
+from learner.votes.reservoir import DAY_SECONDS, Vote, shares, surplus
 from tests.learner.test_labels import label
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from feedback.join import Answer, Label
+from feedback.joining.join import Answer, Label
 from learner.batching import Item
-from learner.features import AnswerFeatures
-from learner.model import SharedModel
-from learner.reward import RewardModel, RewardSettings
-from learner.weighing import vote_limit
+from learner.model.shared import SharedModel
+from learner.reward.features import AnswerFeatures
+from learner.reward.reward import RewardModel, RewardSettings
+from learner.reward.weighing import vote_limit
 from tests.learner.votes import PROMPT, answer, vote
 
 Utility = Callable[[tuple[int, ...]], float]

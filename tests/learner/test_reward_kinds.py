@@ -8,11 +8,11 @@ import random
 import pytest
 import torch
 
-from feedback.labels import Label
+from feedback.joining.labels import Label
 from learner.batching import Item
-from learner.features import AnswerFeatures
-from learner.model import SharedModel
-from learner.reward import RewardModel, RewardSettings
+from learner.model.shared import SharedModel
+from learner.reward.features import AnswerFeatures
+from learner.reward.reward import RewardModel, RewardSettings
 from tests.learner.test_reward import UTILITIES, draw_tokens, items, make_votes, same
 from tests.learner.votes import PROMPT, answer, vote
 

@@ -12,18 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.engine import Sample
-from deploy.gate import GateLimits
-from deploy.manifest import Manifest
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
-from learner import stages
-from learner.candidate import win_rate
-from learner.loop import Learner
-from learner.model import LIVE, POLICY, SharedModel
-from learner.probes import probe_items
-from learner.rollouts import RolloutSampler, is_held_out
-from learner.scaling import Tried, choose, scale_policy, scaled
+from deploy.decide.gate import GateLimits
+from deploy.engines.client import Sample
+from deploy.registry.manifest import Manifest
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.policy.candidate import win_rate
+from learner.policy.probes import probe_items
+from learner.policy.scaling import Tried, choose, scale_policy, scaled
+from learner.rollouts.sampling import RolloutSampler, is_held_out
+from learner.state import stages
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
 from tests.learner.test_model import ITEMS, disturb

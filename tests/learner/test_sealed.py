@@ -6,12 +6,12 @@ from typing import Any
 import orjson
 import pytest
 
-from feedback.events import Completion, Feedback
-from feedback.join import Joiner
-from feedback.sealing import Sealer
-from feedback.vault import Vault
-from learner.labels import LabelStore
-from learner.sealed import seal, unseal
+from feedback.core.events import Completion, Feedback
+from feedback.joining.join import Joiner
+from feedback.privacy.sealing import Sealer
+from feedback.privacy.vault import Vault
+from learner.state.sealed import seal, unseal
+from learner.votes.labels import LabelStore
 from tests.feedback.examples import completion, record, thumb
 
 SAID = (b"Zanzibar", b"515151", b"515152", b"marmalade")

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from learner.self_check import REASONS, Observation, SelfCheckLimits, concern
+from learner.monitor.self_check import REASONS, Observation, SelfCheckLimits, concern
 
 LIMITS = SelfCheckLimits()
 LIVE = Observation(

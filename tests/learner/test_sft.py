@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from learner.sft import (
+from learner.sft.demonstrations import (
     IGNORED,
     BadDemonstration,
     Demonstration,
@@ -22,7 +22,7 @@ from learner.sft import (
     micro_batches,
     read_demonstrations,
 )
-from learner.tiny import TinyRecipe, new_model, train_tokenizer
+from learner.sft.tiny import TinyRecipe, new_model, train_tokenizer
 
 PAD = 0
 RECIPE = TinyRecipe(vocabulary=300, hidden=16, layers=2, heads=2, intermediate=32, max_tokens=64)

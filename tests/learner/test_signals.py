@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from feedback.events import Completion, Feedback, Target
-from feedback.join import Joiner
-from feedback.labels import Label
-from feedback.usage import PART, usage_events
-from learner.labels import LabelStore
-from learner.signals import signals
+from feedback.core.events import Completion, Feedback, Target
+from feedback.joining.join import Joiner
+from feedback.joining.labels import Label
+from feedback.updates.usage import PART, usage_events
+from learner.votes.labels import LabelStore
+from learner.votes.signals import signals
 from tests.feedback.examples import completion, record, thumb
 
 

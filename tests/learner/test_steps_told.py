@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from feedback import usage
-from feedback.events import UPDATES
-from feedback.log import Entry
-from feedback.sqlite_log import SqliteLog
-from feedback.steps import KEY, StepRecord, entry, parse, step_record
-from hearken.story import told as story_of
-from hearken.story_log import read_story
-from learner.loop import Learner
-from learner.rollouts import RolloutSampler
+from feedback.core.events import UPDATES
+from feedback.core.log import Entry
+from feedback.sqlite.log import SqliteLog
+from feedback.updates import usage
+from feedback.updates.steps import KEY, StepRecord, entry, parse, step_record
+from hearken.story.log import read_story
+from hearken.story.series import told as story_of
+from learner.loop.learner import Learner
+from learner.rollouts.sampling import RolloutSampler
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
 from tests.learner.test_refusing import PolicysEngine, begin, make

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner import stages
-from learner.stages import STAGES, IllegalTransition, LearnerState, Limits, Outcome
-from learner.table import REFUSALS, Batch, Measured, next_action
+from learner.state import stages
+from learner.state.stages import STAGES, IllegalTransition, LearnerState, Limits, Outcome
+from learner.state.table import REFUSALS, Batch, Measured, next_action
 
 LIMITS = Limits(
     min_labels=100, labels_per_update=50, steps_per_candidate=6, kl_budget_nats=6.0, kl_refill_nats=2.0

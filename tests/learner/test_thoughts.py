@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from deploy.engine import Sample
-from feedback.labels import Answer, Label
-from learner.candidate import compare
-from learner.features import STATES, WORDS, AnswerFeatures, Kind
-from learner.labels import LabelStore, judges
-from learner.measuring import measure
-from learner.model import SharedModel
-from learner.ranks import Ranks
+from deploy.engines.client import Sample
+from feedback.joining.labels import Answer, Label
+from learner.model.ranks import Ranks
+from learner.model.shared import SharedModel
+from learner.policy.candidate import compare
+from learner.reward.features import STATES, WORDS, AnswerFeatures, Kind
+from learner.rollouts.measuring import measure
+from learner.votes.labels import LabelStore, judges
 from tests.learner.votes import PROMPT, answer, vote
 
 THOUGHT, SAID = (20, 21, 22, 23), (30, 31, 2)

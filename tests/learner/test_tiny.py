@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from learner.sft import BadDemonstration
-from learner.tiny import (
+from learner.sft.demonstrations import BadDemonstration
+from learner.sft.tiny import (
     TinyRecipe,
     is_trained,
     learning_rate_scale,

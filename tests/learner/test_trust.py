@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from feedback.labels import Label
-from learner.quarantine import quarantine
-from learner.trust import BRIGADE, BURST, CROWD, NEW, Agreement, TrustRules, standings, trusted
-from learner.weighing import vote_weights
+from feedback.joining.labels import Label
+from learner.reward.weighing import vote_weights
+from learner.votes.quarantine import quarantine
+from learner.votes.trust import BRIGADE, BURST, CROWD, NEW, Agreement, TrustRules, standings, trusted
 from tests.learner.test_labels import label
 
 RULES = TrustRules()

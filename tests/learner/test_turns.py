@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from learner.turns import GROUP, Foreseen, TurnDetector, likelihood_ratio
+from learner.votes.turns import GROUP, Foreseen, TurnDetector, likelihood_ratio
 
 SHARE = 0.15
 RATERS = [f"u_{i}" for i in range(25)]

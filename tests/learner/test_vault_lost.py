@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from feedback.events import Completion, Feedback
-from feedback.log import Entry
+from feedback.core.events import Completion, Feedback
+from feedback.core.log import Entry
 from feedback.opening import open_sealer
-from feedback.sqlite_log import SqliteLog
-from learner.loop import Learner
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
 from tests.feedback.examples import completion, record, thumb
 from tests.learner.conftest import make_random_model
 from tests.learner.test_loop import learner

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy import release
-from deploy.engine import EngineClient
-from deploy.manifest import GateNumbers
-from deploy.registry import Registry
-from deploy.releases import Decision, entry
-from feedback.sqlite_log import SqliteLog
-from learner.candidate import publish
-from learner.loop import Learner
+from deploy.decide import release
+from deploy.engines.client import EngineClient
+from deploy.history.releases import Decision, entry
+from deploy.registry.manifest import GateNumbers
+from deploy.registry.registry import Registry
+from feedback.sqlite.log import SqliteLog
+from learner.loop.learner import Learner
+from learner.loop.metrics import LearnerMetrics
 from learner.main import with_rank
-from learner.metrics import LearnerMetrics
-from learner.model import LIVE, POLICY, SharedModel
-from learner.probing import make_probes
+from learner.model.shared import LIVE, POLICY, SharedModel
+from learner.policy.candidate import publish
+from learner.policy.probing import make_probes
 from learner.settings import LearnerSettings
 from tests.learner.conftest import make_random_model
 from tests.learner.test_model import ITEMS, disturb

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from feedback.join import Answer, Label
-from learner.objectives import Deed
+from feedback.joining.join import Answer, Label
+from learner.votes.objectives import Deed
 
 PROMPT = (3, 4, 5)
 

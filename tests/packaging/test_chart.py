@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.webhooks import VARIABLE
-from hearken import flags
+from deploy.controller.webhooks import VARIABLE
 from hearken.cli import parser
 from hearken.commands.registry import FETCH
 from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
@@ -19,9 +18,10 @@ from hearken.config.assemble import assemble
 from hearken.config.resolve import Config
 from hearken.config.schema import CHART_DECIDES, put_into, schema
 from hearken.config.tables import tables
-from hearken.engine import EngineOptions, engine_command, engine_environment
-from serve.hosts import is_trusted
-from serve.limits import Limits
+from hearken.machine.engine import EngineOptions, engine_command, engine_environment
+from hearken.service import flags
+from serve.auth.limits import Limits
+from serve.server.hosts import is_trusted
 from tests.packaging.tools import NEWEST, OLDEST, ROOT, VALUES, Render, Resource, Run
 
 VALUE_SETS = sorted(path.stem for path in VALUES.glob("*.yaml"))

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from hearken import flags
 from hearken.cli import parser
 from hearken.commands.roles import CONTROLLER, GATEWAY, LEARNER
 from hearken.config.assemble import assemble
 from hearken.config.resolve import Config
-from hearken.engine import EngineOptions, engine_command, engine_environment
+from hearken.machine.engine import EngineOptions, engine_command, engine_environment
+from hearken.service import flags
 from tests.packaging.test_images import inherited
 from tests.packaging.tools import ROOT, Run
 

@@ -11,9 +11,9 @@ import yaml
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from deploy.metrics import ControllerMetrics
+from deploy.controller.metrics import ControllerMetrics
 from deploy.settings import ControllerSettings
-from learner.metrics import LearnerMetrics
+from learner.loop.metrics import LearnerMetrics
 from serve.metrics import Metrics as GatewayMetrics
 from tests.packaging.tools import ROOT, Render, Run
 

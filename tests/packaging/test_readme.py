@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from deploy.releases import Decision, entry
-from deploy.stages import ReleaseState
-from feedback.kafka_settings import read_kafka
-from feedback.secret import load_secret
-from feedback.sqlite_log import SqliteLog
+from deploy.history.releases import Decision, entry
+from deploy.history.states import ReleaseState
+from feedback.core.secret import load_secret
+from feedback.kafka.settings import read_kafka
+from feedback.sqlite.log import SqliteLog
 from hearken.cli import main, parser
 from hearken.config.tables import tables
 from serve.openapi import document

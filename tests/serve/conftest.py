@@ -15,20 +15,20 @@ import openai
 import pytest
 from starlette.applications import Starlette
 
-from deploy.releases import Decision, entry
-from deploy.stages import ReleaseState
-from deploy.table import RoutingTable, assign
-from feedback.events import BASE, COMPLETIONS, FEEDBACK, Completion, Feedback
-from feedback.ids import Signer
-from feedback.log import EventLog, Record
+from deploy.history.releases import Decision, entry
+from deploy.history.states import ReleaseState
+from deploy.history.table import RoutingTable, assign
+from feedback.core.events import BASE, COMPLETIONS, FEEDBACK, Completion, Feedback
+from feedback.core.ids import Signer
+from feedback.core.log import EventLog, Record
 from feedback.opening import open_sealer
 from feedback.shared import SharedStore, SqliteStore
-from feedback.sqlite_log import SqliteLog
-from hearken.roles import import_command
+from feedback.sqlite.log import SqliteLog
+from hearken.service.roles import import_command
 from serve.app import create_app
-from serve.listening import server
+from serve.server.listening import server
 from serve.settings import GatewaySettings
-from serve.stored_redis import open_stored
+from serve.storage.redis import open_stored
 from tests.serve.fake_vllm import FakeVllm, fake_engine
 from tests.servers import need
 

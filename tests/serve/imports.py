@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from feedback.events import COMPLETIONS, FEEDBACK
+from feedback.core.events import COMPLETIONS, FEEDBACK
 from tests.serve.conftest import Gateway
 
 LINES = "application/x-ndjson"

@@ -8,8 +8,8 @@ import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from serve.errors import ApiError
-from serve.schema_types import EXACT
+from serve.http.errors import ApiError
+from serve.schemas.types import EXACT
 
 MANY = settings(max_examples=400, deadline=None)
 

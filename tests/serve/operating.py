@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page
 
-from deploy.releases import Command, parse
+from deploy.history.releases import Command, parse
 from tests.deploy.world import World
 from tests.serve.conftest import Gateway
 

@@ -11,12 +11,12 @@ import httpx
 import openai
 import pytest
 
-from deploy.table import RoutingTable
-from serve.access import Access, KeysUnusable
-from serve.caller import Scope
-from serve.keyfile import edit_keys, read_keys
-from serve.keys import Key, file_of, make_key
-from serve.limits import UNSET
+from deploy.history.table import RoutingTable
+from serve.auth.access import Access, KeysUnusable
+from serve.auth.caller import Scope
+from serve.auth.keyfile import edit_keys, read_keys
+from serve.auth.keys import Key, file_of, make_key
+from serve.auth.limits import UNSET
 from serve.metrics import Metrics
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm

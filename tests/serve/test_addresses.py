@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.addresses import Addresses
+from serve.server.addresses import Addresses
 from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, Start
 

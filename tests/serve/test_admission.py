@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.admission import Admission, FairQueue
-from serve.errors import Unavailable, overloaded
+from serve.engines.admission import Admission, FairQueue
+from serve.http.errors import Unavailable, overloaded
 from serve.metrics import Metrics
 
 

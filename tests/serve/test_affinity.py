@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.affinity import of_chat, of_prompt, prefer
+from serve.engines.affinity import of_chat, of_prompt, prefer
 
 ENGINES = [f"http://engine-{i}:8000" for i in range(5)]
 IDLE = dict.fromkeys(ENGINES, 0)

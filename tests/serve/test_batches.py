@@ -6,7 +6,7 @@ import httpx
 import orjson
 import pytest
 
-from feedback.ids import Signer
+from feedback.core.ids import Signer
 from tests.serve.conftest import SECRET, Gateway, Start
 
 IDS = [Signer(SECRET).new_completion_id() for _ in range(4)]
@@ -128,8 +128,8 @@ def test_the_same_key_twice_in_one_batch(gateway: Gateway) -> None:
 def test_a_log_that_cannot_be_written_refuses_the_whole_batch(start: Start) -> None:
     from concurrent.futures import Future
 
-    from feedback.log import LogUnavailable
-    from feedback.sqlite_log import SqliteLog
+    from feedback.core.log import LogUnavailable
+    from feedback.sqlite.log import SqliteLog
 
     class Full(SqliteLog):
         full = False

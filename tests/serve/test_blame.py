@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploy.table import RoutingTable
+from deploy.history.table import RoutingTable
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
-from serve.attempts import Want
-from serve.limits import Limits
-from serve.upstream import EngineGone, EngineLost, Failed, PolicyMissing, Refused, UpstreamError
-from serve.watching import Engine
+from feedback.sqlite.log import SqliteLog
+from serve.auth.limits import Limits
+from serve.engines.attempts import Want
+from serve.engines.upstream import EngineGone, EngineLost, Failed, PolicyMissing, Refused, UpstreamError
+from serve.engines.watching import Engine
 from tests.serve.conftest import Gateway, Start, ask_and_leave, eventually, serving
 from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.serve.test_access import CHAT, add_key, bearer

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.caller import Scope
+from serve.auth.caller import Scope
 from tests.serve.conftest import Gateway, Start
 from tests.serve.fake_vllm import FakeVllm
 from tests.serve.test_access import CHAT, add_key, bearer

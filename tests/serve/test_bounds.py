@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from serve.bounds import Bounds
-from serve.protocol import MOST_FIELDS, MOST_PIPELINED
+from serve.server.bounds import Bounds
+from serve.server.protocol import MOST_FIELDS, MOST_PIPELINED
 from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.breaker import REST_SECONDS, Breaker, Event
+from serve.engines.breaker import REST_SECONDS, Breaker, Event
 
 EVENTS: list[Event] = ["ANSWERED", "LOST", "DUE", "PASSED"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from deploy.table import RoutingTable
+from deploy.history.table import RoutingTable
 from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, Start, ask_and_leave, eventually
 from tests.serve.fake_vllm import EMOJI_TEXT, EOS, PROMPT, FakeVllm, Trouble

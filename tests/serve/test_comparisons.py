@@ -6,7 +6,7 @@ import re
 import openai
 import pytest
 
-from deploy.table import RoutingTable
+from deploy.history.table import RoutingTable
 from tests.serve.conftest import Gateway, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from deploy.evidence import Scope
-from deploy.guardrails import GuardrailLimits, Guardrails
-from deploy.leases import held
-from deploy.table import RoutingTable
-from feedback.events import COMPLETIONS, Completion
+from deploy.evidence.guardrails import GuardrailLimits, Guardrails
+from deploy.evidence.preference import Scope
+from deploy.history.leases import held
+from deploy.history.table import RoutingTable
+from feedback.core.events import COMPLETIONS, Completion
 from feedback.shared import SharedStore
-from serve.answers import Transcript
-from serve.limits import Limits
-from serve.placing import answers_of
+from serve.auth.limits import Limits
+from serve.generation.answers import Transcript
+from serve.routing.placing import answers_of
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm
 from tests.serve.test_access import add_key, bearer

@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve.feedback_tokens import HEADER
-from serve.limits import Limits
+from serve.auth.feedback_tokens import HEADER
+from serve.auth.limits import Limits
 from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, Start
 from tests.serve.fake_vllm import FakeVllm, Trouble

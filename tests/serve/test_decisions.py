@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.releases import Decision, decision_of, entry, make_command, read_history
-from deploy.stages import ReleaseState, step
-from deploy.status import summary
-from feedback.log import Cursor, Record
-from feedback.sqlite_log import SqliteLog
-from serve.decisions import KEPT, Decisions
+from deploy.history.releases import Decision, decision_of, entry, make_command, read_history
+from deploy.history.states import ReleaseState, step
+from deploy.reports.status import summary
+from feedback.core.log import Cursor, Record
+from feedback.sqlite.log import SqliteLog
+from serve.releases.decisions import KEPT, Decisions
 
 
 class CountingLog(SqliteLog):

@@ -1,6 +1,6 @@
 """`hearken doctor` looks at a real gateway."""
 
-from hearken.doctor import Finding, Service, look
+from hearken.operate.doctor import Finding, Service, look
 from hearken.settings import ServiceSettings
 from tests.serve.conftest import Gateway, eventually
 from tests.serve.fake_vllm import FakeVllm

@@ -9,11 +9,11 @@ import httpx
 import openai
 import pytest
 
-from deploy.engine import EngineClient
-from deploy.table import RoutingTable
-from feedback.events import Completion
+from deploy.engines.client import EngineClient
+from deploy.history.table import RoutingTable
+from feedback.core.events import Completion
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from tests.conftest import Engine
 from tests.serve.conftest import Gateway, eventually, serving
 

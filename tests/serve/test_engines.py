@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.engine import EngineClient, EngineError
-from deploy.engine_key import VARIABLE
-from deploy.table import RoutingTable
-from serve.affinity import SLACK
+from deploy.engines.client import EngineClient, EngineError
+from deploy.engines.key import VARIABLE
+from deploy.history.table import RoutingTable
+from serve.engines.affinity import SLACK
 from tests.serve.conftest import Gateway, Start, ask_and_leave, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.serve.test_access import add_key, bearer
@@ -122,7 +122,8 @@ def test_a_request_that_every_engine_drops_was_on_each(
 ) -> None:
     answer = pair.chat(Trouble.BREAK)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
-    # An engine may have seen it twice: what an idle connection loses goes out once more (serve/wire.py).
+    # An engine may have seen it twice: what an idle connection loses goes out once more
+    # (serve/engines/wire.py).
     assert {*texts(fake)} == {*texts(other)} == {Trouble.BREAK}
     assert pair.metric("hearken_engine_retries_total") == 1
     assert in_use(pair, fake)

@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from serve.errors import from_upstream
+from serve.http.errors import from_upstream
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 

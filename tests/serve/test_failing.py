@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from deploy.recent import answer_of
-from feedback.events import COMPLETIONS, Completion
-from feedback.join import Joiner
-from serve.errors import BadRequest, ClientGone, engine_unavailable, overloaded
-from serve.failing import failure_of
-from serve.upstream import EngineLost, Failed, PolicyMissing, Refused
+from deploy.evidence.recent import answer_of
+from feedback.core.events import COMPLETIONS, Completion
+from feedback.joining.join import Joiner
+from serve.engines.failing import failure_of
+from serve.engines.upstream import EngineLost, Failed, PolicyMissing, Refused
+from serve.http.errors import BadRequest, ClientGone, engine_unavailable, overloaded
 from tests.serve.conftest import Gateway, ask_and_leave, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 

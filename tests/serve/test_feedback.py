@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from feedback.ids import Signer, vote_id
+from feedback.core.ids import Signer, vote_id
 from feedback.shared import SharedUnavailable
 from tests.serve.conftest import SECRET, Gateway, Start
 

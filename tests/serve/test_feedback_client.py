@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from hearken.client import AsyncHearken, FeedbackError, Hearken
-from hearken.client_http import MOST_BYTES, batches
+from hearken.sdk.http import MOST_BYTES, batches
 from tests.serve.conftest import Gateway
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 
-from feedback.usage import entry as usage_entry
-from feedback.usage import usage_events
-from serve.votes import KINDS, REASONS
+from feedback.updates.usage import entry as usage_entry
+from feedback.updates.usage import usage_events
+from serve.votes.vote import KINDS, REASONS
 from tests.serve.conftest import Gateway
 from tests.serve.test_receipts import Releases, receipt
 

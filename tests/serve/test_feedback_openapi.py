@@ -5,9 +5,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from serve.errors import BadRequest
-from serve.feedback_openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS, VOTE
-from serve.votes import KINDS, REASONS, SOURCES, Rules, parse_vote
+from serve.http.errors import BadRequest
+from serve.votes.openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS, VOTE
+from serve.votes.vote import KINDS, REASONS, SOURCES, Rules, parse_vote
 from tests.serve.conftest import Gateway
 from tests.serve.test_vote_kinds import (
     AGAIN,

@@ -10,12 +10,12 @@ import openai
 import orjson
 import pytest
 
-from feedback.ids import Signer
-from serve.caller import OPEN
-from serve.errors import Unauthorized
-from serve.feedback_tokens import GOOD_SECONDS, Tokens
-from serve.keyfile import edit_keys
-from serve.keys import Key
+from feedback.core.ids import Signer
+from serve.auth.caller import OPEN
+from serve.auth.feedback_tokens import GOOD_SECONDS, Tokens
+from serve.auth.keyfile import edit_keys
+from serve.auth.keys import Key
+from serve.http.errors import Unauthorized
 from tests.serve.conftest import SECRET, Gateway, Start, eventually
 from tests.serve.test_access import CHAT, add_key, bearer
 

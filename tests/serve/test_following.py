@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from deploy.table import RoutingTable
-from feedback.log import LogError
-from serve.following import load_table, save_table
+from deploy.history.table import RoutingTable
+from feedback.core.log import LogError
+from serve.routing.following import load_table, save_table
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm
 from tests.serve.test_access import add_key, bearer

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from serve.errors import BadRequest
-from serve.grammars import MAX_BYTES, MAX_PATTERN_CHARS, MAX_PROPERTIES, MAX_VALUES, check_grammars
+from serve.generation.grammars import MAX_BYTES, MAX_PATTERN_CHARS, MAX_PROPERTIES, MAX_VALUES, check_grammars
+from serve.http.errors import BadRequest
 
 Json = dict[str, Any]
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import orjson
 import pytest
 
-from serve.pacing import Pace
-from serve.requests import check_chat, upstream_body
+from serve.engines.pacing import Pace
+from serve.generation.requests import check_chat, upstream_body
 from tests.serve.conftest import Gateway
 from tests.serve.fake_vllm import FakeVllm, Trouble
 

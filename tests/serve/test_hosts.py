@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.hosts import is_trusted
+from serve.server.hosts import is_trusted
 from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, Start
 from tests.serve.test_bounds import connection, status_and_code, until_closed

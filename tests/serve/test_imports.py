@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import zstandard
 
-from feedback.exports import EXPORTS
-from feedback.sqlite_log import SqliteLog
-from feedback.tables import write_rows
+from feedback.exchange.exports import EXPORTS
+from feedback.rows.tables import write_rows
+from feedback.sqlite.log import SqliteLog
 from hearken.cli import main
-from hearken.roles import import_command
+from hearken.service.roles import import_command
 from tests.feedback.shapes_annotations import ANNOTATIONS
 from tests.feedback.shapes_datasets import DATASETS
 from tests.feedback.shapes_services import SERVICES

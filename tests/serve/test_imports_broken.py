@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
-from feedback.ids import Signer
-from feedback.log import LogUnavailable
+from feedback.core.ids import Signer
+from feedback.core.log import LogUnavailable
 from feedback.shared import SharedStore
-from feedback.sqlite_log import SqliteLog
-from serve.caller import OPEN
-from serve.errors import Unavailable
-from serve.imports import MOST_BODIES, Imports
+from feedback.sqlite.log import SqliteLog
+from serve.auth.caller import OPEN
+from serve.http.errors import Unavailable
+from serve.imports.api import MOST_BODIES, Imports
 from tests.serve.conftest import SECRET, Gateway, Start, eventually
 from tests.serve.imports import LINES, Row, counted, imported, lines, refusal, rows, send
 
@@ -123,7 +123,7 @@ def test_bodies_at_the_same_time_are_bounded(tmp_path: Path, log: SqliteLog, sha
 
 DIES = """
 import os, pickle, sys
-from hearken import import_worker
+from hearken.data import import_worker
 class Once:
     def write(self, data): sys.stdout.buffer.write(data)
     def flush(self): sys.stdout.buffer.flush(); os._exit(9)
@@ -146,7 +146,7 @@ def test_a_process_that_dies_ends_no_import(
 
 
 LITTLE = """
-from hearken import import_worker
+from hearken.data import import_worker
 import_worker.MEMORY_BYTES = 50_000_000
 import_worker.main()
 """

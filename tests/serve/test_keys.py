@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.keyfile import edit_keys, read_keys, signature
-from serve.keys import BadKeyFile, Key, file_of, id_of, make_key, parse_keys
-from serve.limits import KEY_DEFAULTS, Limits, parse_limits
+from serve.auth.keyfile import edit_keys, read_keys, signature
+from serve.auth.keys import BadKeyFile, Key, file_of, id_of, make_key, parse_keys
+from serve.auth.limits import KEY_DEFAULTS, Limits, parse_limits
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from feedback.steps import entry, step_record
-from feedback.usage import entry as usage_entry
-from feedback.usage import usage_events
-from serve.learning import Learning
-from serve.receipt_store import ReceiptStore
-from serve.receipts import Receipts
+from feedback.updates.steps import entry, step_record
+from feedback.updates.usage import entry as usage_entry
+from feedback.updates.usage import usage_events
+from serve.receipts.reader import Receipts
+from serve.receipts.store import ReceiptStore
+from serve.releases.learning import Learning
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.test_access import add_key, bearer

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from deploy.leases import KEY, Lease, held
-from deploy.table import RoutingTable
-from feedback.log import EventLog
+from deploy.history.leases import KEY, Lease, held
+from deploy.history.table import RoutingTable
+from feedback.core.log import EventLog
 from feedback.shared import SharedStore, SharedUnavailable
-from serve.leases import Leases
+from serve.routing.leases import Leases
 from tests.serve.conftest import Gateway, Start, eventually, serving
 from tests.serve.fake_vllm import FakeVllm, Trouble
 

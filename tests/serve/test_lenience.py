@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serve.cut_calls import take_cut_calls
+from serve.generation.cut_calls import take_cut_calls
 from tests.serve.conftest import Gateway
 from tests.serve.fake_vllm import FakeVllm
 

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from serve.limits import Limits
+from serve.auth.limits import Limits
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.serve.test_access import CHAT, add_key, bearer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.marks import Marks, MarksUnavailable, RedisMarks, SqliteMarks, open_marks
+from serve.routing.marks import Marks, MarksUnavailable, RedisMarks, SqliteMarks, open_marks
 from tests.servers import free_port
 
 Open = Callable[..., Marks]

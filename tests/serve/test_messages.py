@@ -8,10 +8,10 @@ import anthropic
 import pydantic
 import pytest
 
-from feedback.ids import MESSAGE_PREFIX
-from serve.keyfile import edit_keys
-from serve.keys import make_key
-from serve.messages_door import MessageDoor
+from feedback.core.ids import MESSAGE_PREFIX
+from serve.apis.messages_door import MessageDoor
+from serve.auth.keyfile import edit_keys
+from serve.auth.keys import make_key
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import EOS, PROMPT, THOUGHT, FakeVllm, Trouble
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
-from hearken.roles import import_command
+from feedback.sqlite.log import SqliteLog
+from hearken.service.roles import import_command
+from serve.generation.request_schemas import CHAT
 from serve.openapi import document
-from serve.request_schemas import CHAT
 from tests.deploy.world import World, controlled
 from tests.fuzzing import fuzz
 from tests.serve.conftest import Gateway, eventually, serving

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from deploy import notice
+from deploy.history import notice
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.operating import (

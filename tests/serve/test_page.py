@@ -5,7 +5,7 @@ import os
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from feedback.events import Feedback
+from feedback.core.events import Feedback
 from tests.serve.conftest import Gateway, eventually
 from tests.serve.fake_vllm import EMOJI_TEXT, FakeVllm, Trouble
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from serve.limits import Limits
+from serve.auth.limits import Limits
 from tests.serve.conftest import Start, eventually
 from tests.serve.test_access import add_key, revoke_all
 from tests.serve.test_page import TEXT, ask, only_vote, shown

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from feedback.events import Feedback
+from feedback.core.events import Feedback
 from tests.serve.conftest import Gateway, eventually
 from tests.serve.fake_vllm import FakeVllm
 from tests.serve.test_page import ask

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from deploy.table import RoutingTable, assign
-from serve.placing import Place, answers_of, draw, go_on, table_versions
+from deploy.history.table import RoutingTable, assign
+from serve.routing.placing import Place, answers_of, draw, go_on, table_versions
 
 LIVE, CANARY = "policy-1-aaaaaaaa", "policy-2-bbbbbbbb"
 TABLE = RoutingTable(epoch=5, salt="s", live=LIVE, control=LIVE, canary=CANARY, weight=0.5)

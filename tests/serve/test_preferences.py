@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.ids import Signer
+from feedback.core.ids import Signer
 from feedback.opening import open_sealer
-from feedback.sealing import Sealer
-from serve.caller import OPEN
-from serve.errors import BadRequest, Conflict
+from feedback.privacy.sealing import Sealer
+from serve.auth.caller import OPEN
+from serve.generation.preferences import checked, with_preferences
+from serve.http.errors import BadRequest, Conflict
 from serve.metrics import Metrics
-from serve.preference_store import PreferenceStore
-from serve.preferences import checked, with_preferences
-from serve.preferences_api import Preferences
-from serve.privacy import Privacy
-from serve.stored import StoreUnavailable
+from serve.preferences.api import Preferences
+from serve.preferences.store import PreferenceStore
+from serve.storage.privacy import Privacy
+from serve.storage.stored import StoreUnavailable
 from tests.serve.conftest import SECRET, Gateway, Start
 from tests.serve.fake_vllm import FakeVllm
 from tests.serve.test_access import add_key, bearer

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback.erasures import Erasure, parse_erasure
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Completion
+from feedback.core.erasures import Erasure, parse_erasure
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES, Completion
 from feedback.opening import open_sealer
 from tests.serve.conftest import Gateway, Start
 from tests.serve.test_access import add_key, bearer

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from feedback.events import COMPLETIONS, Completion
-from feedback.secret import load_secret
-from feedback.sqlite_log import SqliteLog
+from feedback.core.events import COMPLETIONS, Completion
+from feedback.core.secret import load_secret
+from feedback.sqlite.log import SqliteLog
 from serve.settings import GatewaySettings
 from tests.serve.conftest import eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from deploy.stages import Outcome
-from feedback.events import Target
-from feedback.log import EventLog
-from feedback.usage import State
-from serve.receipt_store import ReceiptStore
+from deploy.history.states import Outcome
+from feedback.core.events import Target
+from feedback.core.log import EventLog
+from feedback.updates.usage import State
+from serve.receipts.store import ReceiptStore
 from tests.feedback.examples import completion, record, thumb
 from tests.serve.conftest import Gateway, eventually
 from tests.serve.test_receipts import Releases, fold, post, receipt, thumbs, update

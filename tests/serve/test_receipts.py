@@ -9,18 +9,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.releases import Candidate, Decision
-from deploy.releases import entry as release_entry
-from deploy.stages import Outcome, ReleaseState, Stage
-from deploy.table import RoutingTable
-from feedback.events import FEEDBACK, RELEASES, Feedback
-from feedback.ids import Signer
-from feedback.log import Entry, EventLog
-from feedback.revisions import revision_id
-from feedback.sqlite_log import SqliteLog
-from feedback.usage import State, usage_events
-from feedback.usage import entry as usage_entry
-from serve.receipt_store import TOPICS, ReceiptStore
+from deploy.history.releases import Candidate, Decision
+from deploy.history.releases import entry as release_entry
+from deploy.history.states import Outcome, ReleaseState, Stage
+from deploy.history.table import RoutingTable
+from feedback.core.events import FEEDBACK, RELEASES, Feedback
+from feedback.core.ids import Signer
+from feedback.core.log import Entry, EventLog
+from feedback.sqlite.log import SqliteLog
+from feedback.updates.revisions import revision_id
+from feedback.updates.usage import State, usage_events
+from feedback.updates.usage import entry as usage_entry
+from serve.receipts.store import TOPICS, ReceiptStore
 from tests.feedback.examples import completion, record, thumb
 from tests.serve.conftest import SECRET, Gateway, Start, eventually
 from tests.serve.test_access import CHAT, add_key, bearer

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy import leases
+from deploy.history import leases
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.test_access import add_key, bearer

@@ -8,12 +8,12 @@ import openai
 import pydantic
 import pytest
 
-from feedback.ids import RESPONSE_PREFIX
-from serve.errors import engine_unavailable
-from serve.keyfile import edit_keys
-from serve.keys import make_key
-from serve.responses_door import ResponseDoor
-from serve.responses_request import echo_of
+from feedback.core.ids import RESPONSE_PREFIX
+from serve.apis.responses_door import ResponseDoor
+from serve.apis.responses_request import echo_of
+from serve.auth.keyfile import edit_keys
+from serve.auth.keys import make_key
+from serve.http.errors import engine_unavailable
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import EOS, PROMPT, THOUGHT, FakeVllm, Trouble
 

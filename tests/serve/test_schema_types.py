@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.bodies import parse_object
-from serve.errors import ApiError
-from serve.messages_schema import COUNT, MESSAGE
-from serve.releases_openapi import ACTION
-from serve.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
-from serve.requests import chat_of, check_chat
-from serve.responses_schema import RESPONSE
-from serve.schema import Schema, check, find_fault
-from serve.schema_types import EXACT, passes
-from serve.tokenizing import TOKENIZE
+from serve.apis.messages_schema import COUNT, MESSAGE
+from serve.apis.responses_schema import RESPONSE
+from serve.completions.tokenizing import TOKENIZE
+from serve.generation.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
+from serve.generation.requests import chat_of, check_chat
+from serve.http.bodies import parse_object
+from serve.http.errors import ApiError
+from serve.releases.openapi import ACTION
+from serve.schemas.types import EXACT, passes
+from serve.schemas.validator import Schema, check, find_fault
 from tests.serve.mutating import MANY, changed, neighbours, outcome
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

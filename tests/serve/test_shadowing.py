@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.releases import Decision, entry, parse
-from deploy.replay import replayed
-from deploy.shadowed import Shadowed
-from deploy.stages import ReleaseState, Shadow
-from deploy.table import RoutingTable
-from feedback.events import FEEDBACK, RELEASES, UPDATES
+from deploy.audit.replay import replayed
+from deploy.history.releases import Decision, entry, parse
+from deploy.history.shadowed import Shadowed
+from deploy.history.states import ReleaseState, Shadow
+from deploy.history.table import RoutingTable
+from feedback.core.events import FEEDBACK, RELEASES, UPDATES
 from tests.deploy.shadows import SHADOW
 from tests.deploy.world import World
 from tests.serve.conftest import Gateway, Start, eventually

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.stored import Query, SqliteStored, Stored, StoredCompletions, StoreUnavailable
-from serve.stored_redis import RedisStored
+from serve.storage.redis import RedisStored
+from serve.storage.stored import Query, SqliteStored, Stored, StoredCompletions, StoreUnavailable
 from tests.servers import RedisServer, need
 
 Open = Callable[..., StoredCompletions]

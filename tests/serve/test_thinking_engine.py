@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from deploy.engine import EngineClient
-from deploy.thoughts import thoughts_of, without_marks
+from deploy.engines.client import EngineClient
+from deploy.engines.thoughts import thoughts_of, without_marks
 from feedback.shared import SqliteStore
-from feedback.sqlite_log import SqliteLog
+from feedback.sqlite.log import SqliteLog
 from tests.conftest import Engine, running_engine
 from tests.serve.conftest import Gateway, eventually, serving
 from tests.thinking import CLOSING, OPENING, QUESTIONS, train_thinking

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serve.batches import parsed, split
-from serve.bodies import parse_object
-from serve.errors import BadRequest
-from serve.requests import MAX_USER_CHARS
-from serve.targets import MAX_CHOICE
-from serve.thumbs import Thumb, as_json, read_vote, thumb_of
-from serve.votes import (
+from serve.generation.requests import MAX_USER_CHARS
+from serve.http.bodies import parse_object
+from serve.http.errors import BadRequest
+from serve.votes.batches import parsed, split
+from serve.votes.targets import MAX_CHOICE
+from serve.votes.thumbs import Thumb, as_json, read_vote, thumb_of
+from serve.votes.vote import (
     MAX_COMMENT_CHARS,
     MAX_KEY_CHARS,
     MAX_TOKEN_CHARS,

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from feedback.events import UPDATES
-from feedback.log import Entry, EventLog
-from feedback.sqlite_log import SqliteLog
-from feedback.usage import Usage, entry, parse, usage_events
-from serve.receipt_store import TOPICS, ReceiptStore
+from feedback.core.events import UPDATES
+from feedback.core.log import Entry, EventLog
+from feedback.sqlite.log import SqliteLog
+from feedback.updates.usage import Usage, entry, parse, usage_events
+from serve.receipts.store import TOPICS, ReceiptStore
 
 
 def told(log: EventLog) -> list[Usage]:

@@ -17,12 +17,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as names
 from opentelemetry.trace import SpanKind, StatusCode
 
-from feedback.ids import Signer
-from feedback.log import EventLog
+from feedback.core.ids import Signer
+from feedback.core.log import EventLog
 from feedback.shared import SharedStore
 from serve.app import create_app
 from serve.settings import GatewaySettings
-from serve.stored_redis import open_stored
+from serve.storage.redis import open_stored
 from serve.tracing import Traced, Tracing, vote_attributes
 from serve.tracing_export import NoTracing, exporting
 from tests.serve.conftest import SECRET, Gateway, Server, eventually

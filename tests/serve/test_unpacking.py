@@ -6,8 +6,8 @@ import random
 import pytest
 import zstandard
 
-from serve.errors import BadRequest
-from serve.unpacking import PIECE_BYTES, Packing, unpacker
+from serve.http.errors import BadRequest
+from serve.http.unpacking import PIECE_BYTES, Packing, unpacker
 
 TEXT = random.Random(5).randbytes(70_000) * 3
 MOST_OF_ZSTD = 64 * 128 * 1024  # blocks of four bytes in one read, each of 128 kB

@@ -13,15 +13,15 @@ from urllib.parse import quote
 
 import httpx
 
-from deploy.releases import Candidate
-from deploy.releases import entry as release_entry
-from feedback.erasures import parse_erasure
-from feedback.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback
+from deploy.history.releases import Candidate
+from deploy.history.releases import entry as release_entry
+from feedback.core.erasures import parse_erasure
+from feedback.core.events import COMPLETIONS, FEEDBACK, RELEASES, Completion, Feedback
+from feedback.core.replay import replay
 from feedback.opening import open_sealer
-from feedback.replay import replay
-from feedback.usage import State, Usage
-from feedback.usage import entry as usage_entry
-from serve.receipts import descendants
+from feedback.updates.usage import State, Usage
+from feedback.updates.usage import entry as usage_entry
+from serve.receipts.reader import descendants
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.serve.test_access import add_key, bearer

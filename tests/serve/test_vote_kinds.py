@@ -8,11 +8,11 @@ import httpx
 import orjson
 import pytest
 
-from feedback.events import Feedback
-from feedback.ids import Signer
+from feedback.core.events import Feedback
+from feedback.core.ids import Signer
 from feedback.shared import SqliteStore
-from serve.errors import IdempotencyConflict, StillRunning
-from serve.idempotency import Idempotency, Reply
+from serve.http.errors import IdempotencyConflict, StillRunning
+from serve.http.idempotency import Idempotency, Reply
 from tests.serve.conftest import SECRET, Gateway, Start
 
 IDS = [Signer(SECRET).new_completion_id() for _ in range(4)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from feedback.log import EventLog
+from feedback.core.log import EventLog
 from feedback.shared import SharedStore
 from tests.serve.conftest import Gateway, eventually, serving
 from tests.serve.fake_vllm import FakeVllm

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from serve.windows import LocalWindows, RedisWindows, Window, Windows
+from serve.auth.windows import LocalWindows, RedisWindows, Window, Windows
 from tests.servers import RedisServer, need
 
 SECONDS = 60  # no window ends while a test counts, on no machine

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from serve.wire import Connection, Pool, WireError
+from serve.engines.wire import Connection, Pool, WireError
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
 SIZED = b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone"

@@ -1,0 +1,1 @@
+"""Decisions about releases, as pure functions of what is known."""

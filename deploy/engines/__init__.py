@@ -1,0 +1,1 @@
+"""Engines as the controller sees them: the adapters they have, get, and have to prove."""

@@ -1,0 +1,1 @@
+"""The registry of adapters: immutable versions in a folder or in a bucket."""

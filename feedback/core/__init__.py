@@ -1,0 +1,1 @@
+"""Events, ids, and the interface of the log."""

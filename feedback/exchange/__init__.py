@@ -1,0 +1,1 @@
+"""Imports into the log and exports out of it."""

@@ -1,0 +1,1 @@
+"""Rows of files: how they are read, what their cells can mean, and the judged examples that they become."""

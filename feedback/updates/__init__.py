@@ -1,0 +1,1 @@
+"""Updates: what the learner tells the log of its steps, and of the votes that it used."""

@@ -1,0 +1,1 @@
+"""Checks, errors and words that all commands share."""

@@ -1,0 +1,1 @@
+"""Data of a service: imports, exports, models' votes, demonstrations, and the audit of all votes."""

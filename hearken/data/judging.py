@@ -1,0 +1,229 @@
+"""`hearken judge`: a model votes on the pairs of answers in the log, beside people and as a rater of its own.
+
+What it says are votes like others, with the source `model`: they are joined, weighed and told of as people's
+are. A vote's id follows from what it is about, so a pair that is judged twice has one vote.
+"""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
+from feedback.core.files import replace_durably
+from feedback.core.ids import Signer, vote_id
+from feedback.core.log import Cursor, Entry, EventLog, Record
+from feedback.core.secret import load_secret
+from feedback.opening import open_log, open_sealer
+from feedback.privacy.sealing import Sealer
+from hearken.ai_judge import CannotJudge, JudgeAway, JudgeSettings, PairJudge, make_judge, verdict
+
+logger = logging.getLogger("hearken.judge")
+
+READ_LIMIT = 500
+WAIT_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+
+UNDECIDED, GONE = "the judge's two words contradict each other", "a text was not kept"
+REFUSED, ALONE = "the judge cannot judge them", "the other answer did not come in time"
+
+
+@dataclass(slots=True)
+class Progress:
+    """What became of the pairs: judged, and skipped by reason. what: what is counted."""
+
+    what: str = "pairs judged"
+    judged: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, found: Sequence[Feedback | str], dropped: int) -> None:
+        """Count what came of some pairs; dropped: of all so far."""
+        reasons = [each for each in found if isinstance(each, str)]
+        self.judged += len(found) - len(reasons)
+        self.skipped.update(reasons)
+        if dropped:
+            self.skipped[ALONE] = dropped
+
+    def lines(self) -> list[str]:
+        """For people."""
+        told = [f"{self.judged} {self.what}"]
+        return told + [f"{count} skipped: {why}" for why, count in self.skipped.most_common()]
+
+
+Pair = tuple[Completion, Completion]
+"""The user's own answer, and the reference."""
+
+
+class Pairs:
+    """Puts the two answers of a comparison together. `most`: that wait for their other one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: OrderedDict[tuple[str, str], tuple[Completion, Record]] = OrderedDict()
+        self.dropped = 0
+
+    def add(self, completion: Completion, record: Record) -> Pair | None:
+        """The pair that a completion makes whole, if it does. record: where it lies."""
+        if completion.comparison_id is None:
+            return None
+        key = completion.tenant, completion.comparison_id
+        other, _ = self._waiting.get(key, (None, None))
+        if other is None or other.role == completion.role:
+            self._waiting[key] = completion, record
+            if len(self._waiting) > self._most:
+                self._waiting.popitem(last=False)
+                self.dropped += 1
+            return None
+        del self._waiting[key]
+        return (completion, other) if completion.role == "answer" else (other, completion)
+
+    def before(self, cursor: Cursor) -> dict[str, int]:
+        """The cursor, but where an answer waits no later than that: whoever goes on there misses no pair."""
+        found = dict(cursor)
+        for _, record in self._waiting.values():
+            place = f"{record.topic}/{record.partition}"
+            found[place] = min(found.get(place, record.offset), record.offset)
+        return found
+
+
+class Judging:
+    """One judge on one log. `state`: the file that says how far it has come."""
+
+    def __init__(self, log: EventLog, sealer: Sealer, signer: Signer, judge: PairJudge, state: Path) -> None:
+        self._log, self._sealer, self._signer, self._judge, self._state = log, sealer, signer, judge, state
+        self._pairs = Pairs(judge.settings.pairs_waiting)
+        self._due: list[Pair] = []
+        self._cursor = self._saved = _cursor(state)
+        self.progress = Progress()
+
+    def turn(self, wait_seconds: float) -> int:
+        """Read what is new and judge it; how many records that were.
+
+        Raises `LogError`, and `JudgeAway`: the next turn judges the same pairs again.
+        """
+        read = 0
+        if not self._due:
+            records, self._cursor = self._log.read([COMPLETIONS], self._cursor, READ_LIMIT, wait_seconds)
+            self._due = [pair for record in records if (pair := self._whole(record)) is not None]
+            read = len(records)
+        with ThreadPoolExecutor(self._judge.settings.concurrency) as pool:
+            found = list(pool.map(self._vote, self._due))
+        entries = [
+            _entry(pair, vote)
+            for pair, vote in zip(self._due, found, strict=True)
+            if isinstance(vote, Feedback)
+        ]
+        if entries:
+            self._log.append(entries).result()
+        self._due = []
+        self.progress.add(found, self._pairs.dropped)
+        self._save()
+        return read
+
+    def _save(self) -> None:
+        reached = self._pairs.before(self._cursor)
+        if reached != self._saved:
+            replace_durably(self._state, json.dumps(reached).encode())
+            self._saved = reached
+
+    def _whole(self, record: Record) -> Pair | None:
+        try:
+            completion = self._sealer.open(Completion.model_validate_json(record.value))
+        except ValueError:
+            return None  # those who need it count it
+        return self._pairs.add(completion, record)
+
+    def _vote(self, pair: Pair) -> Feedback | str:
+        """The judge's vote on a pair, or why there is none. Raises `JudgeAway`."""
+        messages = pair[0].messages
+        texts = [completion.choices[0].text if completion.choices else "" for completion in pair]
+        if not messages or not all(text.strip() for text in texts):
+            return GONE
+        try:
+            value = verdict(self._judge, messages, *texts)
+        except CannotJudge as error:
+            logger.warning("%s and %s: %s", *(each.completion_id for each in pair), error)
+            return REFUSED
+        return UNDECIDED if value is None else self._feedback(pair, value)
+
+    def _feedback(self, pair: Pair, value: float) -> Feedback:
+        tenant = pair[0].tenant
+        rater = self._signer.pseudonym(tenant, f"model:{self._judge.settings.name}")
+        targets = [Target(completion_id=completion.completion_id) for completion in pair]
+        return Feedback(
+            event_id=vote_id(tenant, rater, "comparison", [target.place for target in targets]),
+            at=time.time(),
+            tenant=tenant,
+            revision=self._log.stamp(),
+            kind="comparison",
+            rater=rater,
+            targets=targets,
+            value=value,
+            label="a" if value > 0.5 else "b",
+            source="model",
+        )
+
+
+def _entry(pair: Pair, vote: Feedback) -> Entry:
+    return Entry(FEEDBACK, pair[0].conversation, vote.model_dump_json().encode())
+
+
+def _cursor(state: Path) -> dict[str, int]:
+    """Where a judge of before had come to."""
+    try:
+        return {str(place): int(offset) for place, offset in json.loads(state.read_text()).items()}
+    except FileNotFoundError:
+        return {}
+
+
+def run(settings: JudgeSettings, *, once: bool) -> int:
+    """Judge until SIGTERM, or with `once` what is in the log now. Raises UsageError and LogError."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    judge = make_judge(settings)
+    log = open_log(settings.data, settings.kafka, "judge")
+    try:
+        signer = Signer(load_secret(settings.data / "secret"))
+        state = settings.data / f"judge-{signer.sign('judge', settings.name)[:8]}.json"
+        judging = Judging(log, open_sealer(settings.data), signer, judge, state)
+        return follow(judging, stop, logger, once=once)
+    finally:
+        log.close()
+
+
+class Worker(Protocol):
+    """What works off a log. `turn`: as `Judging.turn`."""
+
+    progress: Progress
+
+    def turn(self, wait_seconds: float) -> int: ...
+
+
+def follow(judging: Worker, stop: threading.Event, logger: logging.Logger, *, once: bool) -> int:
+    """Work until told to stop, or with `once` up to the log's end; the exit status."""
+    told = 0
+    while not stop.is_set():
+        try:
+            read = judging.turn(WAIT_SECONDS)
+        except JudgeAway as error:
+            if once:
+                logger.error("%s", error)
+                return 1
+            logger.warning("%s; asking again in %g s", error, RETRY_SECONDS)
+            stop.wait(RETRY_SECONDS)
+            continue
+        if once and not read:
+            break
+        if judging.progress.judged - told >= 100:
+            told = judging.progress.judged
+            logger.info("%s", "; ".join(judging.progress.lines()))
+    print("\n".join(judging.progress.lines()))
+    return 0

@@ -1,0 +1,1 @@
+"""The machine: its memory and GPUs, what a model takes of them, and the engine's command line."""

@@ -1,0 +1,1 @@
+"""Base models: the two that hearken brings, GGUF files, and whether a folder can be served and trained."""

@@ -1,0 +1,1 @@
+"""Operations from the command line: status, releases, keys, the registry, and what is wrong."""

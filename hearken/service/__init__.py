@@ -1,0 +1,1 @@
+"""The service on one machine: its processes, what each is told, and who watches over them."""

@@ -1,0 +1,1 @@
+"""The learner's loop: its parts, wired once, and the phases of a turn."""

@@ -1,0 +1,1 @@
+"""The policy: PPO, its distance from live, and its way out as a candidate that engines can prove."""

@@ -1,0 +1,124 @@
+"""Two answers to one question, shown blind, for the voter to choose from.
+
+POST /v1/comparisons gives them as `a` and `b`. A chat with `n: 2` and `hearken: {"compare": true}` gives them
+as its two choices, which any OpenAI client can show, with the ids to vote on in the answer's `hearken`.
+"""
+
+import asyncio
+import secrets
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from feedback.core.ids import Signer
+from serve.auth.caller import Caller
+from serve.completions.chat import Chat
+from serve.generation.generation import Json, Route
+from serve.generation.requests import ChatRequest
+from serve.http.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two whole answers, as clients see them, on sides drawn at random."""
+
+    comparison_id: str
+    a: Json
+    b: Json
+
+    def as_sides(self) -> Json:
+        """The answer to POST /v1/comparisons."""
+        return {
+            "id": self.comparison_id,
+            "object": "comparison",
+            "created": self.a["created"],
+            "model": self.a["model"],
+            "a": self.a,
+            "b": self.b,
+        }
+
+    def as_choices(self) -> Json:
+        """The answer to a chat: a completion whose choices are the sides. Its id is that of side a."""
+        choices = [answer["choices"][0] | {"index": i} for i, answer in enumerate((self.a, self.b))]
+        ids = {"comparison_id": self.comparison_id, "a": self.a["id"], "b": self.b["id"]}
+        return self.a | {
+            "choices": choices,
+            "usage": _sum(self.a["usage"], self.b["usage"]),
+            "hearken": {"comparison": ids},
+        }
+
+
+class Comparisons:
+    """Asks the user's arm and the live policy at the same time and hides which is which."""
+
+    def __init__(self, chat: Chat, signer: Signer) -> None:
+        self._chat = chat
+        self._signer = signer
+
+    async def compare(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Comparison:
+        """Both answers, sides drawn at random; each is logged as a completion. Raises ApiError."""
+        comparison_id = "cmp-" + secrets.token_hex(16)
+        answer = await self._chat.route(asked, user, caller, since)
+        routes = [answer, self._chat.reference_of(answer)]
+        seed = asked.sampling.seed
+        seeds = [None if seed is None else self._seed_of_role(seed, route) for route in routes]
+        sides = await self._both(
+            asked,
+            [
+                replace(route, comparison_id=comparison_id, seed=seed)
+                for route, seed in zip(routes, seeds, strict=True)
+            ],
+        )
+        if secrets.randbits(1):
+            sides.reverse()
+        return Comparison(comparison_id, *sides)
+
+    def _seed_of_role(self, seed: int, route: Route) -> int:
+        """Each side its own seed, or equal policies would give equal answers; repeatable from the client's.
+
+        Without the secret nobody can ask for a side's answer again by a chat, and so tell whose it is.
+        """
+        said = f"{route.caller.tenant}\0{seed}/{route.role}"
+        return int(self._signer.sign("comparison seed", said)[:8], 16) >> 1
+
+    async def _both(self, asked: ChatRequest, routes: list[Route]) -> list[Json]:
+        """All answers, or the first error; an error cancels the other request."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._chat.whole(asked, route)) for route in routes]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+
+def comparable(asked: ChatRequest) -> ChatRequest:
+    """The request for one side of POST /v1/comparisons. Raises BadRequest for what a comparison cannot do."""
+    _check_whole(asked)
+    if asked.n != 1:
+        raise BadRequest("A comparison has one answer on each side: leave n at 1.", param="n")
+    return asked
+
+
+def one_of_two(asked: ChatRequest) -> ChatRequest:
+    """The request for one side of a chat with `hearken: {"compare": true}`. Raises BadRequest likewise."""
+    _check_whole(asked)
+    if asked.n != 2:
+        raise BadRequest("A comparison has two answers: hearken.compare needs n: 2.", param="n")
+    return msgspec.structs.replace(asked, n=1, body=asked.body | {"n": 1})
+
+
+def _check_whole(asked: ChatRequest) -> None:
+    if asked.stream:
+        raise BadRequest("A comparison cannot be streamed.", param="stream", code="unsupported_value")
+    if asked.wants_storing:
+        raise BadRequest("A comparison cannot be stored.", param="store", code="unsupported_value")
+
+
+def _sum(one: Json, other: Json) -> Json:
+    """The usage of both: the prompt was read twice."""
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    summed = {name: one[name] + other[name] for name in names}
+    details = [usage["prompt_tokens_details"] for usage in (one, other) if "prompt_tokens_details" in usage]
+    if details:
+        summed["prompt_tokens_details"] = {"cached_tokens": sum(each["cached_tokens"] for each in details)}
+    return summed

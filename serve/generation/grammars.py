@@ -1,0 +1,171 @@
+"""How much a request may ask of constrained decoding.
+
+vLLM compiles a schema into a grammar, and what that takes can grow with its square: 5,000 optional properties
+are minutes of a core and gigabytes of memory, from one request of 100 kB. The bounds are OpenAI's for enums;
+for properties a fifth of theirs, because there all of them have to be required.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from serve.http.errors import BadRequest
+
+Json = dict[str, Any]
+
+MAX_PROPERTIES = 1_000
+MAX_VALUES = 1_000  # of enums and choices
+MAX_PATTERN_CHARS = 4_096  # of regular expressions
+MAX_BYTES = 128 * 1024  # written as JSON
+
+_SOURCES = ("response_format", "tools", "structured_outputs")
+_AGAINST = ("allowed_token_ids", "bad_words")
+_ANY = frozenset({*_SOURCES, *_AGAINST, "tool_choice"})
+
+
+def check_grammars(body: Json) -> None:
+    """Raises BadRequest, naming the field, where a request needs a grammar that is too large, or fails.
+
+    `body` has passed the check of its schema, in which vLLM's own `structured_outputs` may be anything.
+    """
+    if _ANY.isdisjoint(body):  # most requests
+        return
+    for field, source in _sources(body):
+        if len(orjson.dumps(source)) > MAX_BYTES:
+            raise BadRequest(f"{field} may have at most {MAX_BYTES // 1024} kB.", param=field)
+        if any(_is_circular(schema) for schema in _schemas(field, source)):
+            raise BadRequest(
+                f"A schema in {field} refers to itself and to nothing else, so no value fits it.", param=field
+            )
+        counts = _Counts(source)
+        for count, most, what in (
+            (counts.properties, MAX_PROPERTIES, "properties"),
+            (counts.values, MAX_VALUES, "values to choose from"),
+            (counts.pattern_chars, MAX_PATTERN_CHARS, "characters of regular expressions"),
+        ):
+            if count > most:
+                raise BadRequest(f"{field} may have at most {most} {what}, not {count}.", param=field)
+    _check_possible(body)
+
+
+def _check_possible(body: Json) -> None:
+    """What vLLM takes, and then has no token to sample: an error of the engine, not of the request."""
+    outputs = body.get("structured_outputs")
+    if isinstance(outputs, dict) and outputs.get("grammar") is not None:
+        raise BadRequest(
+            "structured_outputs.grammar is not supported; send json, regex or choice.",
+            param="structured_outputs.grammar",
+            code="unsupported_parameter",
+        )
+    against = next((field for field in _AGAINST if body.get(field)), None)
+    if against is not None and (forced := _forced_by(body)) is not None:
+        raise BadRequest(f"{against} cannot be combined with {forced}.", param=against)
+
+
+def _forced_by(body: Json) -> str | None:
+    """The field that leaves only what fits a grammar to be sampled."""
+    if body.get("structured_outputs"):
+        return "structured_outputs"
+    if (body.get("response_format") or {"type": "text"})["type"] != "text":
+        return "response_format"
+    return "tool_choice" if body.get("tool_choice") not in (None, "none", "auto") else None
+
+
+def _sources(body: Json) -> Iterator[tuple[str, Any]]:
+    """The fields that vLLM makes a grammar of, where they are there, and what is in them."""
+    for field in _SOURCES:
+        if body.get(field) is not None:
+            yield field, body[field]
+    outputs = body.get("structured_outputs")
+    if isinstance(outputs, dict) and isinstance(outputs.get("json"), str):  # a schema as text
+        with contextlib.suppress(orjson.JSONDecodeError):  # which vLLM refuses
+            yield "structured_outputs", orjson.loads(outputs["json"])
+
+
+def _schemas(field: str, source: Any) -> Iterator[Any]:
+    """The JSON Schemas in a field of `_SOURCES`."""
+    if field == "tools":
+        yield from (tool["function"].get("parameters") for tool in source)
+    elif field == "response_format":
+        yield (source.get("json_schema") or {}).get("schema")
+    elif isinstance(source, dict):
+        yield source.get("json", source)
+
+
+def _is_circular(root: Any) -> bool:
+    """Whether some schema of a document has to be what it is itself before anything is said of a value.
+
+    No value fits {"$ref": "#"}, and vLLM finds out when there is no token to sample. What is followed are
+    references and allOf; a schema that has itself inside of a value ({"items": {"$ref": "#"}}) is none.
+    """
+    done: set[int] = set()
+    within: set[int] = set()  # the schemas on the way to the one that is looked at
+    for schema in _objects(root):
+        way = [(schema, iter((schema,)))]
+        while way:
+            child = next(way[-1][1], None)
+            if child is None:
+                left = id(way.pop()[0])
+                within.discard(left)
+                done.add(left)
+            elif id(child) in within:
+                return True
+            elif id(child) not in done:
+                within.add(id(child))
+                way.append((child, iter(_musts(child, root))))
+    return False
+
+
+def _musts(schema: Json, root: Any) -> list[Json]:
+    """The schemas that a value has to fit as well when it fits a schema."""
+    parts = schema.get("allOf")
+    found = [_referred(schema.get("$ref"), root), *(parts if isinstance(parts, list) else ())]
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _objects(source: Any) -> Iterator[Json]:
+    """The objects in some JSON, however deep."""
+    rest = [source]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, list):
+            rest += each
+        elif isinstance(each, dict):
+            rest += each.values()
+            yield each
+
+
+def _referred(reference: Any, root: Any) -> Any:
+    """What a JSON pointer into a document means, None when there is no such thing."""
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return None
+    found = root
+    for step in unquote(reference[1:]).split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return None
+    return found
+
+
+class _Counts:
+    """How much of what makes grammars large there is in some JSON, however deep."""
+
+    def __init__(self, source: Any) -> None:
+        self.properties = self.values = self.pattern_chars = 0
+        for each in _objects(source):
+            self._add(each)
+
+    def _add(self, schema: Json) -> None:
+        if isinstance(schema.get("properties"), dict):
+            self.properties += len(schema["properties"])
+        self.values += sum(len(v) for name in ("enum", "choice") if isinstance(v := schema.get(name), list))
+        self.pattern_chars += sum(
+            len(v) for name in ("pattern", "regex") if isinstance(v := schema.get(name), str)
+        )

@@ -1,0 +1,182 @@
+"""What clients may send, as JSON Schemas: requests are checked against them, /openapi.json shows them.
+
+Their meaning is OpenAI's. Fields that are not here are passed to vLLM as they are, which ignores what it does
+not know.
+"""
+
+from serve.schemas.words import FLAG, FREE, NAME, STRING, Schema, integer, number, or_null, record, word
+
+MAX_USER_CHARS = 512
+MAX_CHOICES = 128  # of one request, as at OpenAI
+MAX_STOPS = 64  # OpenAI takes 4; each is looked for after each token
+_INT64 = 2**63 - 1
+
+
+METADATA: Schema = {
+    "type": "object",
+    "maxProperties": 16,
+    "propertyNames": {"type": "string", "minLength": 1, "maxLength": 64},
+    "additionalProperties": {"type": "string", "maxLength": 512},
+}
+
+_PART = record(["type", "text"], type=word("text"), text=STRING)
+_IMAGE = record(["type", "image_url"], type=word("image_url"), image_url=record(["url"], url=STRING))
+_AUDIO = record(
+    ["type", "input_audio"],
+    type=word("input_audio"),
+    input_audio=record(["data", "format"], data=STRING, format=STRING),
+)
+_OTHER_PART = record(["type"], type=word("file", "video_url", "refusal"))
+_PARTS: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"anyOf": [_PART, _IMAGE, _AUDIO, _OTHER_PART]},
+}
+_CONTENT: Schema = {"anyOf": [STRING, _PARTS]}
+_TOLD: Schema = {"anyOf": [STRING, _PARTS | {"minItems": 0}]}
+"""By a tool that may have nothing to tell."""
+_SAID: Schema = {"anyOf": [*_TOLD["anyOf"], {"type": "null"}]}
+"""By an assistant: some clients send an empty list beside calls of functions."""
+_CALL = record(
+    ["id", "type", "function"],
+    id=STRING,
+    type=word("function"),
+    function=record(["name", "arguments"], name=STRING, arguments=STRING),
+)
+_MESSAGE: Schema = {
+    "anyOf": [
+        record(["role", "content"], role=word("developer", "system", "user"), content=_CONTENT, name=STRING),
+        record(
+            ["role"],
+            role=word("assistant"),
+            content=_SAID,
+            reasoning=or_null(STRING),
+            reasoning_content=or_null(STRING),
+            name=STRING,
+            tool_calls=or_null({"type": "array", "items": _CALL}),
+        ),
+        record(["role", "content", "tool_call_id"], role=word("tool"), content=_TOLD, tool_call_id=STRING),
+    ]
+}
+_OPTIONS = {"description": or_null(STRING), "strict": or_null(FLAG)}
+FUNCTION: dict[str, Schema] = {"name": NAME, "parameters": or_null(FREE), **_OPTIONS}
+"""What a client says of a function that may be called."""
+JSON_SCHEMA: dict[str, Schema] = {"name": NAME, "schema": FREE, **_OPTIONS}
+"""What a client says of the schema that an answer has to fit."""
+_TOOL = record(["type", "function"], type=word("function"), function=record(["name"], **FUNCTION))
+_TOOL_CHOICE: Schema = {
+    "anyOf": [
+        word("none", "auto", "required"),
+        record(["type", "function"], type=word("function"), function=record(["name"], name=STRING)),
+        {"type": "null"},
+    ]
+}
+_RESPONSE_FORMAT: Schema = {
+    "anyOf": [
+        record(["type"], type=word("text", "json_object")),
+        record(
+            ["type", "json_schema"],
+            type=word("json_schema"),
+            json_schema=record(["name", "schema"], **JSON_SCHEMA),
+        ),
+        {"type": "null"},
+    ]
+}
+_STOP_WORD: Schema = {"type": "string", "minLength": 1}
+USER = or_null({"type": "string", "maxLength": MAX_USER_CHARS})
+EFFORT = or_null(word("none", "minimal", "low", "medium", "high", "xhigh", "max"))
+
+SHARED: dict[str, Schema] = {
+    "model": STRING,
+    "n": or_null(integer(1, MAX_CHOICES)),
+    "seed": or_null(integer(-_INT64 - 1, _INT64)),
+    "stop": {
+        "anyOf": [
+            _STOP_WORD,
+            {"type": "array", "maxItems": MAX_STOPS, "items": _STOP_WORD},
+            {"type": "null"},
+        ]
+    },
+    "stream": or_null(FLAG),
+    "stream_options": or_null(record([], include_usage=or_null(FLAG))),
+    "temperature": or_null(number(0, 2)),
+    "top_p": or_null({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+    "frequency_penalty": or_null(number(-2, 2)),
+    "presence_penalty": or_null(number(-2, 2)),
+    "logit_bias": or_null(
+        {
+            "type": "object",
+            "propertyNames": {"type": "string", "pattern": "^[0-9]{1,9}$"},
+            "additionalProperties": number(-100, 100),
+        }
+    ),
+    "user": USER,
+    "safety_identifier": USER,
+    # vLLM's own
+    "top_k": or_null(integer(-1)),
+    "min_p": or_null(number(0, 1)),
+    # Near 0 it makes infinite logits, and vLLM then fails requests with a grammar.
+    "repetition_penalty": or_null(number(0.1, 2)),
+    # Beams are scored by length ** penalty, which is infinite, or 0, far outside of this.
+    "length_penalty": number(-10, 10),
+    "ignore_eos": FLAG,
+    "return_token_ids": or_null(FLAG),
+    "cache_salt": or_null({"type": "string", "minLength": 1, "maxLength": 128}),
+}
+
+CHAT: Schema = record(
+    ["model", "messages"],
+    **SHARED,
+    messages={"type": "array", "minItems": 1, "items": _MESSAGE},
+    max_tokens=or_null(integer(1)),
+    max_completion_tokens=or_null(integer(1)),
+    logprobs=or_null(FLAG),
+    top_logprobs=or_null(integer(0, 20)),
+    tools=or_null({"type": "array", "items": _TOOL}),
+    tool_choice=_TOOL_CHOICE,
+    parallel_tool_calls=or_null(FLAG),
+    response_format=_RESPONSE_FORMAT,
+    reasoning_effort=EFFORT,
+    metadata=or_null(METADATA),
+    store=or_null(FLAG),
+    hearken=or_null(
+        record(
+            [],
+            compare=or_null(FLAG),
+            consent=or_null(FLAG),
+            preferences=or_null(FLAG),
+            external_id=or_null(STRING),
+            episode_id=or_null(STRING),
+        )
+    ),
+)
+
+_TOKENS: Schema = {"type": "array", "minItems": 1, "items": integer(0, 2**31 - 1)}
+TEXT: Schema = record(
+    ["model", "prompt"],
+    **SHARED,
+    hearken=or_null(record([], consent=or_null(FLAG))),
+    prompt={
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "string", "minLength": 1}},
+            _TOKENS,
+            {"type": "array", "minItems": 1, "maxItems": 128, "items": _TOKENS},
+        ]
+    },
+    max_tokens=or_null(integer(0)),
+    logprobs=or_null(integer(0, 20)),
+    echo=or_null(FLAG),
+    best_of=or_null(integer(1, MAX_CHOICES)),
+)
+
+METADATA_CHANGE: Schema = record(["metadata"], metadata=or_null(METADATA))
+
+LIST_QUERY: Schema = record(
+    [],
+    limit=integer(1, 100),
+    order=word("asc", "desc"),
+    after={"type": "string", "minLength": 1, "maxLength": 128},
+    model={"type": "string", "minLength": 1, "maxLength": 128},
+)
+"""Parameters of lists of stored completions and of their messages; `metadata[key]=value` besides."""

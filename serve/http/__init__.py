@@ -1,0 +1,1 @@
+"""HTTP requests: their bodies, their errors, and what one gathers on its way."""

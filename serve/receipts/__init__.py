@@ -1,0 +1,1 @@
+"""Receipts of votes: the read model that the log is folded into, and the words for people."""

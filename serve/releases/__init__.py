@@ -1,0 +1,1 @@
+"""Releases as operators see and steer them over HTTP."""

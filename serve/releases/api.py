@@ -1,0 +1,261 @@
+"""GET /v1/releases and /v1/learning, and POST /v1/releases/actions: an operator looks at releases and at
+learning, and steers.
+
+A gateway decides nothing: what is asked for is a command in the log, which the release controller answers.
+"""
+
+import asyncio
+import ipaddress
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deploy.history.asking import Asked, not_yet
+from deploy.history.holds import holds
+from deploy.history.notice import NOTICE_SECONDS, read_notice
+from deploy.history.releases import Command, Decision, make_command
+from deploy.registry.versions import is_version
+from deploy.reports.status import told
+from feedback.core.events import BASE
+from feedback.core.log import EventLog, LogError
+from feedback.shared import SharedStore
+from serve.auth.caller import Caller
+from serve.auth.cors import is_of_another_page
+from serve.auth.entrance import Entrance
+from serve.http.bodies import parse_object, read_json
+from serve.http.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable, json_response
+from serve.http.idempotency import check_header
+from serve.http.routes import at
+from serve.receipts.reader import Receipts
+from serve.releases.decisions import KEPT, Decisions
+from serve.releases.learning import Learning
+from serve.releases.openapi import ACTION, MAX_PAGE, MAX_WAIT_SECONDS, PAGE, WAIT_SECONDS, WITH_VERSION
+from serve.schemas.validator import check
+from serve.server.addresses import Addresses
+
+Json = dict[str, Any]
+
+LOOK_SECONDS = 0.1
+"""How often a request that waits looks at the log, and at gateways' leases."""
+
+SEEN_SECONDS = 5.0
+"""How long a command may take to come back from the log, whatever the request's patience."""
+
+
+class ReleasesApi:
+    """Answers from the log and from what controller and gateways tell in the shared store."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        shared: SharedStore,
+        receipts: Receipts,
+        entrance: Entrance,
+        addresses: Addresses,
+        max_body_bytes: int,
+    ) -> None:
+        self._events = events
+        self._shared = shared
+        self._decisions = Decisions(events)
+        self._learning = Learning(events, receipts)
+        self._entrance = entrance
+        self._addresses = addresses
+        self._max_body_bytes = max_body_bytes
+
+    @property
+    def routes(self) -> list[Route]:
+        return [
+            at("/v1/releases", self.show, "GET"),
+            at("/v1/learning", self.learning, "GET"),
+            at("/v1/releases/actions", self.act, "POST"),
+        ]
+
+    async def show(self, request: Request) -> Response:
+        """GET /v1/releases: where releases stand, why, and a page of decisions, the newest last.
+
+        Raises BadRequest, Unavailable.
+        """
+        await self._entrance.enter(request, "operate")
+        query = request.query_params
+        limit, before = _number(query, "limit", MAX_PAGE) or PAGE, _number(query, "before", 2**53)
+        try:
+            release, state, decisions = await self._decisions.look(limit + 1, before)
+        except LogError as error:
+            raise _log_away("read") from error
+        notice = await asyncio.to_thread(read_notice, self._shared)
+        del state["decisions"]  # the history has them
+        if notice is None:
+            why = holds(release) if release is not None else []
+            why.append(f"No controller has told for {NOTICE_SECONDS:g} s why nothing more happens.")
+        else:
+            state |= {"evidence": notice.evidence, "guardrails": notice.guardrails}
+            why = notice.why
+        page = [told(decision) for decision in decisions]
+        body = {
+            "object": "release",
+            "state": state,
+            "why": why,
+            "told_at": None if notice is None else notice.at,
+            "history": {"object": "list", "data": page[-limit:], "has_more": len(page) > limit},
+        }
+        return json_response(body)
+
+    async def learning(self, request: Request) -> Response:
+        """GET /v1/learning: how learning goes in words, what users said of versions, and the learner's steps
+        as series.
+
+        Raises Unavailable.
+        """
+        await self._entrance.enter(request, "operate")
+        try:
+            _, state, decisions = await self._decisions.look(KEPT, None)
+            notice = await asyncio.to_thread(read_notice, self._shared)
+            if notice is not None:
+                state["evidence"] = notice.evidence
+            body = await self._learning.told(state, decisions, decides=notice is not None)
+        except LogError as error:
+            raise _log_away("read") from error
+        return json_response(body)
+
+    async def act(self, request: Request) -> Response:
+        """POST /v1/releases/actions: ask the controller for something, and wait for its decision, and until
+        gateways serve by it.
+
+        With an idempotency key the command has an id that follows from it, so whatever is sent again is the
+        same command, which the controller does once. Raises BadRequest, Conflict when it was not done,
+        IdempotencyConflict, and Unavailable.
+        """
+        caller = await self._entrance.enter(request, "operate")
+        who = operator_of(caller, self._addresses.of(request), request.headers)
+        raw, key = await read_json(request, self._max_body_bytes), request.headers.get("idempotency-key")
+        check_header(key)
+        deadline = time.monotonic() + _wait_seconds(request.query_params)
+        command = parse_action(raw, who, "" if key is None else f"{caller.tenant}\0{key}")
+        asked = Asked(self._events, command)
+        try:
+            await asyncio.to_thread(asked.append)
+        except LogError as error:
+            raise _log_away("written") from error
+        decision = await self._decision(asked, deadline)
+        if decision is None:
+            return _reply(202, command, "asked", None, "no controller has decided yet")
+        if decision.outcome == "not_done":
+            raise Conflict(decision.sentence, param="action", code="not_done")
+        missing = None if decision.table is None else await self._missing(decision, deadline)
+        if missing is not None:
+            return _reply(202, command, "decided", decision, missing)
+        return _reply(200, command, "done", decision, None)
+
+    async def _decision(self, asked: Asked, deadline: float) -> Decision | None:
+        """The decision that answers, None where there is none in time."""
+        seen_by = time.monotonic() + SEEN_SECONDS
+        while True:
+            try:
+                while await asyncio.to_thread(asked.look):
+                    pass
+            except LogError as error:
+                raise _log_away("read") from error
+            if asked.is_another:
+                raise IdempotencyConflict(
+                    "This idempotency key was used for another action; use a new key for a new request.",
+                    code="idempotency_key_reused",
+                    param="idempotency_key",
+                )
+            until = deadline if asked.first is not None else max(deadline, seen_by)
+            if asked.decision is not None or time.monotonic() >= until:
+                return asked.decision
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _missing(self, decision: Decision, deadline: float) -> str | None:
+        while True:
+            missing = await asyncio.to_thread(not_yet, self._shared, decision)
+            if missing is None or time.monotonic() >= deadline:
+                return missing
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def operator_of(caller: Caller, address: str, headers: Headers) -> str:
+    """Who steers releases, for the record: the name of the key.
+
+    An open service has no keys, and its callers are its voters. So it takes nothing but what comes from its
+    own machine, and not from a page in a browser there. Raises Forbidden.
+    """
+    if caller.key_id:
+        return f"{caller.key_name} (key {caller.key_id})"
+    if not _is_loopback(address):
+        raise Forbidden(
+            "A service without keys is steered from its own machine only. Make a key: hearken keys create "
+            "--scope operate.",
+            code="key_needed",
+        )
+    if is_of_another_page(headers, ()):
+        raise Forbidden("A page of another origin cannot steer releases without a key.", code="cross_site")
+    return f"{address}, without a key"
+
+
+def parse_action(raw: bytes, who: str, key: str) -> Command:
+    """The command in a body. Raises BadRequest."""
+    body = parse_object(raw)
+    check(body, ACTION)
+    action, version = body["action"], body.get("version")
+    if version is None and action == "pin":
+        raise BadRequest("pin needs the version to pin.", param="version", code="missing_required_parameter")
+    if version is not None and action not in WITH_VERSION:
+        raise BadRequest(f"{action} takes no version; leave it out.", param="version")
+    if version is not None and version != BASE and not is_version(version):
+        raise BadRequest(
+            f"version must be one like policy-12-1c9ab2d4, or {BASE}, not {version!r:.60}.", param="version"
+        )
+    return make_command(action, version, reason=body["reason"], who=who, key=key)
+
+
+def _reply(
+    status: int, command: Command, how_far: str, decision: Decision | None, waits_for: str | None
+) -> Response:
+    body = {
+        "object": "release.action",
+        "id": command.event_id,
+        "action": command.action,
+        "version": command.version,
+        "status": how_far,
+        "decision": None if decision is None else told(decision),
+        "waits_for": waits_for,
+    }
+    return json_response(body, status)
+
+
+def _number(query: Mapping[str, str], name: str, most: int) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    number = int(text) if text.isdecimal() and text.isascii() and len(text) <= 16 else 0
+    if not 1 <= number <= most:
+        raise BadRequest(f"{name} must be an integer from 1 to {most}.", param=name)
+    return number
+
+
+def _wait_seconds(query: Mapping[str, str]) -> float:
+    try:
+        seconds = float(query.get("wait", WAIT_SECONDS))
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
+        raise BadRequest(f"wait must be seconds from 0 to {MAX_WAIT_SECONDS}.", param="wait")
+    return seconds
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _log_away(done: str) -> Unavailable:
+    return Unavailable(f"The log cannot be {done} at the moment.", code="log_unavailable")

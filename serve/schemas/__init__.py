@@ -1,0 +1,1 @@
+"""JSON Schemas, the words they are written with, and checks of JSON against them."""
