@@ -27,7 +27,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from learner.optimisers import OPTIMISERS
+from learner.optimiser_names import OPTIMISERS
 
 NOISE = 0.1
 TASTES = ("friendly", "thorough", "brisk")  # the shipped personas

@@ -41,8 +41,7 @@ class Lesson:
     measured, scores: fresh rollouts of the policy, and what the reward model says of them, (B,). votes: those
     of this step, each with all that it weighs; as many as the optimiser asks for. demonstrations: (prompt,
     answer) pairs that raters wrote. pace: share of the learning rate to take. gains: what each token adds to
-    its answer's score, (B, T), less one number for all answers (`learner.reward.credit`); None where nobody
-    knows.
+    its answer's score, (B, T), less one number for all answers (`learner.reward.credit`); None if unknown.
     """
 
     measured: Measured

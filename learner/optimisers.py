@@ -1,4 +1,4 @@
-"""Optimisers by name: a short one, or the import path of a class of one's own, "package.module:Class".
+"""Optimisers looked up by their names.
 
 No torch here, as the command line reads it too: a class is imported when it is looked up, not before.
 
@@ -8,30 +8,14 @@ No torch here, as the command line reads it too: a class is imported when it is 
 import sys
 from typing import TYPE_CHECKING
 
-from feedback.core.classes import find_class, is_path
+from feedback.core.classes import find_class
+from learner.optimiser_names import OPTIMISERS, check_name
 
 if TYPE_CHECKING:
     from learner.model.ranks import Ranks
     from learner.model.shared import SharedModel
     from learner.optimiser import Optimiser
     from learner.settings import LearnerSettings
-
-OPTIMISERS = {
-    "ppo": "learner.policy.ppo:PPO",
-    "dpo": "learner.preferences:DPO",
-    "ipo": "learner.preferences:IPO",
-    "kto": "learner.preferences:KTO",
-}
-"""Short name -> import path."""
-
-
-def check_name(name: str) -> None:
-    """Raises `ValueError` for what is neither a short name nor an import path. Imports nothing."""
-    if name not in OPTIMISERS and not is_path(name):
-        raise ValueError(
-            f"optimiser is {name!r}; it must be {', '.join(OPTIMISERS)}, or the import path of a class of "
-            "your own, package.module:Class"
-        )
 
 
 def check(name: str) -> None:

@@ -14,7 +14,7 @@ from deploy.guards import GuardLimits
 from deploy.registry.bucket import COPIES
 from deploy.registry.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
 from learner.monitor.self_check import SelfCheckLimits
-from learner.optimisers import check_name
+from learner.optimiser_names import check_name
 from learner.votes.trust import TrustRules
 
 Products = Literal["auto", "float32", "bfloat16"]

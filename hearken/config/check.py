@@ -9,6 +9,7 @@ from hearken.config.fields import NEEDED
 from hearken.config.layers import Given
 from hearken.config.resolve import Config
 from learner import optimisers
+from learner.optimiser_names import OPTIMISERS
 from learner.votes.meanings import BadMeanings, read_meanings
 
 
@@ -39,7 +40,7 @@ def check_optimiser(config: Config) -> None:
     In a process of its own: it imports torch, which this one would carry along for as long as it runs.
     """
     given = config.get("learner.optimiser")
-    if given.value in optimisers.OPTIMISERS:
+    if given.value in OPTIMISERS:
         return
     command = [sys.executable, "-m", optimisers.__name__, given.value]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hearken.base.conversation import shown
 from hearken.data.audit import Audit
 from hearken.demo.evaluate import Evaluation
 from hearken.demo.simulate import Tally
+from hearken.story.outcomes import count_outcomes
 
 SAMPLES = 20
 
@@ -90,20 +90,6 @@ def summary(report: dict[str, Any]) -> str:
             f"({report['votes_used']} used, {report['votes_to_use']} in the log)"
         )
     return "\n".join(lines)
-
-
-def count_outcomes(decisions: Iterable[Decision]) -> dict[str, int]:
-    """Promotions, and each way in which a candidate did not make it.
-
-    A roll-back is anything that takes a version away from users who had it.
-    """
-    outcomes = [decision.outcome for decision in decisions]
-    return {
-        "promotions": outcomes.count("promoted"),
-        "rollbacks": sum(outcomes.count(o) for o in ("harmful", "guardrail", "rolled_back")),
-        "inconclusive": outcomes.count("inconclusive"),
-        "refused": outcomes.count("refused"),
-    }
 
 
 def _achieved(evaluation: Evaluation | None) -> dict[str, Any]:

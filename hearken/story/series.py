@@ -11,8 +11,8 @@ from deploy.history.releases import Candidate, Decision
 from deploy.reports.ab_report import Report
 from feedback.core.events import BASE
 from feedback.updates.series import StepFold
-from hearken.demo.report import count_outcomes
 from hearken.story import timeline
+from hearken.story.outcomes import count_outcomes
 
 MOST_VERSIONS = 100
 """Versions that are told of, the newest."""

@@ -12,7 +12,8 @@ from feedback.sqlite.log import SqliteLog
 from learner.loop.learner import Learner
 from learner.loop.metrics import LearnerMetrics
 from learner.model.shared import LIVE, POLICY, SharedModel
-from learner.optimisers import OPTIMISERS, find
+from learner.optimiser_names import OPTIMISERS
+from learner.optimisers import find
 from learner.policy.ppo import PPO
 from learner.settings import LearnerSettings, PPOSettings
 from tests.learner.conftest import make_random_model
