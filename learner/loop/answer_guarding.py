@@ -16,6 +16,9 @@ from learner.monitor.false_claims import CLAIMS, agrees
 logger = logging.getLogger("hearken.learner")
 
 
+CLAIM_TOKENS = 24
+"""Tokens of an answer to a false claim: its first words tell whether it agrees."""
+
 OWN_CHECKS = "own checks"
 """Their name among guards, in metrics."""
 
@@ -67,9 +70,11 @@ class AnswerGuarding:
         prompts = self._claims(longest)
         if len(prompts) < limits.least:
             return share._replace(lacks="the model has no chat template, or no room for them")
-        ours = [agrees(each.text) for each in self._drawing.of_policy(prompts, longest)]
-        live = [agrees(each.text) for each in self._drawing.of_live(prompts, longest)]
-        return share._replace(ours=ours, theirs=live)
+        thinks = "think" in str(self._tokenizer.chat_template)  # and says what it thinks long after
+        ours, live = self._drawing.of_both(prompts, longest if thinks else min(longest, CLAIM_TOKENS))
+        return share._replace(
+            ours=[agrees(each.text) for each in ours], theirs=[agrees(each.text) for each in live]
+        )
 
     def _claims(self, longest: int) -> list[list[int]]:
         """The token ids of false claims, as the chat template writes them; none where there is none."""
