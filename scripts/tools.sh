@@ -47,9 +47,14 @@ if [[ -e $tools/bin/.tsc-$TYPESCRIPT ]]; then
     : # it is there
 elif command -v npm >/dev/null; then
     echo "tools: installing typescript $TYPESCRIPT"
-    npm install --silent --no-save --no-audit --no-fund --prefix "$tools/typescript" "typescript@$TYPESCRIPT"
-    ln -sf ../typescript/node_modules/typescript/bin/tsc "$tools/bin/tsc"
-    touch "$tools/bin/.tsc-$TYPESCRIPT"
+    mkdir -p "$tools/typescript"
+    # Not with --prefix: npm takes its certificates from below its prefix.
+    if (cd "$tools/typescript" && npm install --silent --no-save --no-audit --no-fund "typescript@$TYPESCRIPT"); then
+        ln -sf ../typescript/node_modules/typescript/bin/tsc "$tools/bin/tsc"
+        touch "$tools/bin/.tsc-$TYPESCRIPT"
+    else
+        echo "tools: npm cannot install TypeScript here; the tests of the TypeScript client will say what they miss"
+    fi
 else
     echo "tools: there is no npm here; the tests of the TypeScript client will say what they miss"
 fi
