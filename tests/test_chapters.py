@@ -25,7 +25,7 @@ def section() -> str:
 
 def picture() -> dict[str, list[list[str]]]:
     """The columns of the picture: a room's lines from the top, each with the names that stand on it."""
-    (drawn,) = re.findall(r"```text\n(.*?)```", section(), re.DOTALL)
+    (drawn,) = re.findall(r"```layers\n(.*?)```", section(), re.DOTALL)
     head, rule, *lines = drawn.splitlines()
     columns = [match.span() for match in re.finditer(r"-+", rule)]
     found = {}

@@ -206,6 +206,13 @@ class _Html(HTMLParser):
                 assert f'"{name}"' in script, f"the widget has no attribute {name}"
 
 
+def check_typescript(text: str) -> None:
+    """What is called of our client is there; the package's own example is compiled and run by its tests."""
+    source = "".join(file.read_text() for file in sorted((ROOT / "clients/typescript/src").glob("*.ts")))
+    for name in re.findall(r"(?:hearken|\))\.(\w+)\(", text):
+        assert re.search(rf"\b{name}\(", source), f"the client has no {name}"
+
+
 def check_html(text: str) -> None:
     _Html().feed(text)
 
@@ -256,8 +263,10 @@ LANGUAGES: dict[str, Callable[[str], object]] = {
     "yaml": yaml.safe_load,
     "html": check_html,
     "jsx": check_html,  # its elements: nothing here reads the rest
+    "ts": check_typescript,
     "properties": check_properties,
     "mermaid": lambda text: None,  # tests/learner/test_table.py holds it against the table
+    "layers": lambda text: None,  # tests/test_chapters.py holds it against the imports
     "text": lambda text: None,  # what programs print, and where files lie
 }
 
@@ -303,6 +312,7 @@ def test_what_nothing_checks_is_in_a_list_that_only_shrinks() -> None:
         "```json\n{'a': 1}\n```",
         "```html\n<hearken-feedback no-such='x'></hearken-feedback>\n```",
         "```properties\nno.such.setting=1\n```",
+        "```ts\nhearken.feedback(answer).applaud();\n```",
         "```ruby\nputs 1\n```",
     ],
 )
