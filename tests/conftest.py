@@ -28,6 +28,10 @@ __all__ = ["kafka_bootstrap", "kafka_server", "redis_url"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A shell has what it starts in the background ignore Ctrl-C, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Like the other requests that are drawn (tests/fuzzing.py): the same in every run, others by `make fuzz`.
 settings.register_profile("hearken", deadline=None, derandomize="HEARKEN_FUZZ" not in os.environ)
 settings.load_profile("hearken")
