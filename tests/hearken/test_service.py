@@ -88,6 +88,7 @@ def service(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     output = data.with_suffix(".out")
     command = [sys.executable, "-m", "hearken", "up", "--data", str(data), "--port", str(port)]
     command += ["--queue-seconds", "2"]  # less than any engine takes to start
+    command += ["--set", "controller.shadow_prompts=0"]  # nobody chats, so a shadow would wait for its time
     with output.open("w") as out:
         process = subprocess.Popen(
             [*command, "--model", str(tiny_model)],
