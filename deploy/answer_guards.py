@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, stdev
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 from deploy.guards import REFUSAL, Guard
 from feedback.core.classes import is_path
@@ -117,6 +117,28 @@ class Pair(NamedTuple):
     candidate: str
 
 
+class Said(Protocol):
+    """The traits of one answer."""
+
+    @property
+    def refuses(self) -> bool: ...
+    @property
+    def one_word(self) -> bool: ...
+    @property
+    def loops(self) -> bool: ...
+    @property
+    def flatters(self) -> bool: ...
+
+
+class Says(NamedTuple):
+    """`Said` of a text."""
+
+    refuses: bool
+    one_word: bool
+    loops: bool
+    flatters: bool
+
+
 class Share(NamedTuple):
     """What a guard compares: of each answer whether it has a trait, the candidate's and live's in the same
     order. trait: for people, after "the share of". lacks: why there is nothing to compare, where that is no
@@ -170,6 +192,16 @@ def loops(text: str) -> bool:
     return len(raw) >= SQUEEZE_BYTES and len(raw) >= SQUEEZE * len(zlib.compress(raw, 9))
 
 
+def says(text: str, refusal_pattern: str, flattery_pattern: str) -> Says:
+    """What an answer is like, by its text and two regular expressions."""
+    return Says(
+        begins_with(refusal_pattern)(text),
+        is_one_word(text),
+        loops(text),
+        begins_with(flattery_pattern)(text),
+    )
+
+
 def repeated(prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
     """Of each answer whether another prompt got the same one, but for space and case."""
     asked: dict[str, set[str]] = defaultdict(set)
@@ -199,19 +231,25 @@ def shares(pairs: Sequence[Pair], limits: OfferLimits) -> list[Share]:
     """What is compared of the answers to the gate's prompts."""
     ours, theirs = [pair.candidate for pair in pairs], [pair.live for pair in pairs]
     prompts = [pair.prompt for pair in pairs]
-    traits: list[tuple[str, str, Callable[[str], bool], float]] = [
-        ("refusals beside live", "refusals", begins_with(limits.refusal_pattern), limits.refusals_rise),
-        ("one word", "answers of one word", is_one_word, limits.one_word_rise),
-        ("repetition", "answers that loop", loops, limits.repetition_rise),
-        ("flattery", "answers that praise who asked", begins_with(limits.flattery_pattern),
-         limits.flattery_rise),
-    ]  # fmt: skip
-    found = [
+    patterns = limits.refusal_pattern, limits.flattery_pattern
+    said, said_of_live = ([says(text, *patterns) for text in texts] for texts in (ours, theirs))
+    same = repeated(prompts, ours), repeated(prompts, theirs)
+    other = Share("same answer", "answers that other prompts get as well", *same, limits.same_rise)
+    return [*said_shares(said, said_of_live, limits), other]
+
+
+def said_shares(ours: Sequence[Said], theirs: Sequence[Said], limits: AnswerLimits) -> list[Share]:
+    """What is compared of answers by their traits, the candidate's and live's in the same order."""
+    traits: list[tuple[str, str, Callable[[Said], bool], float]] = [
+        ("refusals beside live", "refusals", lambda said: said.refuses, limits.refusals_rise),
+        ("one word", "answers of one word", lambda said: said.one_word, limits.one_word_rise),
+        ("repetition", "answers that loop", lambda said: said.loops, limits.repetition_rise),
+        ("flattery", "answers that praise who asked", lambda said: said.flatters, limits.flattery_rise),
+    ]
+    return [
         Share(name, trait, [*map(has, ours)], [*map(has, theirs)], limit)
         for name, trait, has, limit in traits
     ]
-    same = repeated(prompts, ours), repeated(prompts, theirs)
-    return [*found, Share("same answer", "answers that other prompts get as well", *same, limits.same_rise)]
 
 
 def judged(found: Sequence[Share], limits: AnswerLimits, others: int = 0) -> list[Guard]:

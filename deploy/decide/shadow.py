@@ -3,16 +3,16 @@ verdict."""
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
-from deploy.answer_guards import AnswerLimits, Share, judged, quantile
+from deploy.answer_guards import AnswerLimits, Share, judged, quantile, said_shares
 from deploy.decide.release import ReleaseRules
 from deploy.evidence.guardrails import GuardrailLimits, lengths_allowed
 from deploy.guards import Guard
 from deploy.history.releases import Decision
-from deploy.history.shadowed import Shadowed, Traits
+from deploy.history.shadowed import Shadowed
 from deploy.history.states import Number, ReleaseState, Shadow, Step, step
 
 NUMBER = "shadow_"
@@ -94,18 +94,8 @@ def _guards(
         guardrails.failed_share,
     )
     answered = [pair for pair in pairs if not pair.candidate.failed and not pair.live.failed]
-
-    def share(name: str, trait: str, has: Callable[[Traits], bool], limit: float) -> Share:
-        ours, theirs = [has(p.candidate) for p in answered], [has(p.live) for p in answered]
-        return Share(name, trait, ours, theirs, limit)
-
-    found = [
-        failed,
-        share("refusals beside live", "refusals", lambda t: t.refuses, limits.refusals_rise),
-        share("one word", "answers of one word", lambda t: t.one_word, limits.one_word_rise),
-        share("repetition", "answers that loop", lambda t: t.loops, limits.repetition_rise),
-        share("flattery", "answers that praise who asked", lambda t: t.flatters, limits.flattery_rise),
-    ]
+    ours, theirs = [pair.candidate for pair in answered], [pair.live for pair in answered]
+    found = [failed, *said_shares(ours, theirs, limits)]
     ratios = 3 if len(answered) >= limits.least else 0
     shorter, longer = lengths_allowed(guardrails, shadow.length_foreseen)
     judging = ratios + sum(len(each.ours) >= limits.least for each in found)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deploy.answer_guards import begins_with, is_one_word, loops
+from deploy.answer_guards import says
 from deploy.history.states import ReleaseState, Shadow
 from feedback.core.events import Event
 
@@ -43,14 +43,8 @@ class Shadowed(Event):
 
 def traits(text: str, shadow: Shadow, tokens: int, seconds: float) -> Traits:
     """What an answer was like."""
-    return Traits(
-        refuses=begins_with(shadow.refusal_pattern)(text),
-        one_word=is_one_word(text),
-        loops=loops(text),
-        flatters=begins_with(shadow.flattery_pattern)(text),
-        tokens=tokens,
-        seconds=seconds,
-    )
+    said = says(text, shadow.refusal_pattern, shadow.flattery_pattern)
+    return Traits(**said._asdict(), tokens=tokens, seconds=seconds)
 
 
 @dataclass(slots=True)
