@@ -11,7 +11,6 @@ is a veto with its reason, and ends nothing else.
     python -m deploy.decide.own_checks PATH < pairs.json    prints {"veto": null}, or a reason
 """
 
-import importlib
 import inspect
 import io
 import json
@@ -24,6 +23,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from deploy.answer_guards import Pair
+from feedback.core.classes import find_module
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +87,7 @@ def _read(printed: str, code: int) -> str | None:
 def found(path: str) -> Check:
     """The function that an import path names. Raises `ValueError`, with one line that says what is right."""
     module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a module of somebody else's: whatever it raises
-        raise ValueError(
-            f"{module_name} cannot be imported ({type(error).__name__}: {error}); it must be a module that "
-            "this Python finds: install it, or name its folder in PYTHONPATH"
-        ) from error
+    module = find_module(module_name)
     check = getattr(module, name, None)
     if not callable(check) or inspect.isclass(check):
         raise ValueError(f"{module_name} has no function {name}")
