@@ -6,7 +6,7 @@ has every user's word and may be narrower.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,3 +106,14 @@ def of_trial(state: Mapping[str, Any], at: float) -> Opinion | None:
     if state.get("stage") != "canary" or not state.get("evidence"):
         return None
     return opinion(at, state["canary"], state["control"], None, state["evidence"])
+
+
+def known(decisions: Iterable[Decision], state: Mapping[str, Any], at: float) -> list[Opinion]:
+    """`of_decisions`, and then `of_trial`."""
+    trial = of_trial(state, at)
+    return [*of_decisions(decisions), *([] if trial is None else [trial])]
+
+
+def newest(opinions: Sequence[Opinion]) -> Opinion | None:
+    """Of the version that met users last; None where none ever did."""
+    return opinions[-1] if opinions else None

@@ -4,10 +4,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from feedback.core.log import Record
+from feedback.updates import steps
 from feedback.updates.steps import StepRecord
 
 MOST_POINTS = 300
 """Points of a line: longer ones are drawn by so many groups of steps."""
+
+MOST_STEPS = 20_000
+"""Steps that whoever looks at a running service keeps, the newest: about 6 MB."""
 
 Series = list[list[float]]
 """[Unix time, value] pairs."""
@@ -41,8 +46,13 @@ class StepFold:
         self.first = math.inf  # when the first step was that was seen, of whatever time
         self._rows: dict[str, tuple[float, int, int, tuple[float | None, ...]]] = {}
 
+    def take(self, record: Record) -> None:
+        """Take in a record of the topic in which steps lie, where it is one."""
+        if record.key == steps.KEY and (step := steps.parse(record.value)) is not None:
+            self.add(step)
+
     def add(self, record: StepRecord) -> None:
-        """Take in a record; others than of the time asked for are passed over."""
+        """Take in a step; others than of the time asked for are passed over."""
         self.first = min(self.first, record.at)
         if self._since <= record.at <= self._until:
             values = tuple(getattr(record, name) for name in SERIES)

@@ -15,15 +15,13 @@ from deploy.reports.why import why
 from feedback.core.events import RELEASES, UPDATES
 from feedback.core.log import EventLog
 from feedback.core.replay import replay
-from feedback.updates import steps
-from feedback.updates.series import StepFold
+from feedback.updates.series import MOST_STEPS, StepFold
 from hearken.base.errors import UsageError
 from hearken.demo.watch import Gauges
 from hearken.operate.log import DECISIONS_READ, PATIENCE_SECONDS
 from hearken.operate.looking import learning
 
 DECISIONS_SHOWN = 6
-MOST_STEPS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +174,6 @@ class FromLog:
                     event = parse(record.value)
                     if event is not None:
                         self._history.apply(event)
-                elif record.key == steps.KEY and (step := steps.parse(record.value)) is not None:
-                    self._fold.add(step)
+                else:
+                    self._fold.take(record)
             self._cursor = cursor

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.history.releases import History
-from deploy.reports.opinions import of_decisions, of_trial
+from deploy.reports.opinions import known, newest
 from deploy.reports.plain_words import Votes, counted_from, in_words
 from feedback.core.events import FEEDBACK
 from feedback.core.log import EventLog, reached
@@ -22,9 +22,7 @@ def learning(
     """
     now = time.time()
     votes = count_votes(log, history, counted_from(now), now, patience_seconds)
-    opinions = of_decisions(history.decisions)
-    newest = of_trial(told, now) or (opinions[-1] if opinions else None)
-    words = in_words(votes, told, newest)
+    words = in_words(votes, told, newest(known(history.decisions, told, now)))
     return words | {"votes": asdict(votes)}
 
 

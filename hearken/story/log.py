@@ -14,7 +14,6 @@ from deploy.reports.running import read_on
 from feedback.core.events import BASE, FEEDBACK, RELEASES, UPDATES
 from feedback.core.log import Cursor, EventLog, Record
 from feedback.core.replay import replay
-from feedback.updates import steps
 from feedback.updates.series import StepFold
 from hearken.story.series import Story, begins
 
@@ -75,8 +74,8 @@ def read_story(log: EventLog, since: float | None, patience_seconds: float) -> S
                     history.apply(event)
                 if isinstance(event, Candidate):
                     candidates.setdefault(event.version, event)
-            elif record.key == steps.KEY and (step := steps.parse(record.value)) is not None:
-                fold.add(step)
+            else:
+                fold.take(record)
     decisions = [each for each in history.decisions if begin <= each.at <= until]
     began = [each for each in decisions if each.outcome == "started"]
     trials, votes = [Trial(each) for each in began[-MOST_RELEASES:]], Votes(begin, until)

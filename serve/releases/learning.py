@@ -12,18 +12,14 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.history.releases import Decision
-from deploy.reports.opinions import of_decisions, of_trial
+from deploy.reports.opinions import known, newest
 from deploy.reports.plain_words import Votes, counted_from, in_words
 from feedback.core.events import UPDATES
 from feedback.core.log import EventLog, LogUnavailable, reached
-from feedback.updates import steps
-from feedback.updates.series import StepFold
+from feedback.updates.series import MOST_STEPS, StepFold
 from serve.receipts.reader import Receipts
 
 Json = dict[str, Any]
-
-MOST_STEPS = 20_000
-"""Steps that are kept, the newest: about 6 MB."""
 
 SLICE = 200
 """Records that are read in one go."""
@@ -56,13 +52,10 @@ class Learning:
         """
         now = time.time()
         votes = await self._votes(counted_from(now))
-        opinions = of_decisions(decisions)
-        trial = of_trial(state, now)
-        opinions += [] if trial is None else [trial]
-        newest = opinions[-1] if opinions else None
+        opinions = known(decisions, state, now)
         return {
             "object": "learning",
-            **in_words(votes, state, newest, decides=decides),
+            **in_words(votes, state, newest(opinions), decides=decides),
             "votes": asdict(votes),
             "opinions": [each.told() for each in opinions],
             "steps": await self._steps(),
@@ -96,5 +89,4 @@ class Learning:
     def _read_slice(self) -> None:
         records, self._cursor = self._events.read([UPDATES], self._cursor, SLICE)
         for record in records:
-            if record.key == steps.KEY and (step := steps.parse(record.value)) is not None:
-                self._fold.add(step)
+            self._fold.take(record)
