@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
 
 from deploy.answer_guards import OfferLimits, Pair, Share, judged, shares
 from deploy.decide.own_checks import vetoes
@@ -52,7 +50,7 @@ class AnswerGuarding:
     def _pairs(self, ours: Judged, live: Judged, *, as_text: bool) -> list[Pair]:
         """as_text: whether prompts are wanted as texts; their token ids tell them apart as well."""
         prompts = [each.prompt_token_ids for each in ours.samples]
-        texts = [self._tokenizer.decode(each) if as_text else str(each) for each in prompts]
+        texts = [self._parts.tokenizer.decode(each) if as_text else str(each) for each in prompts]
         answers = zip(texts, live.samples, ours.samples, strict=True)
         return [Pair(prompt, theirs.text, our.text) for prompt, theirs, our in answers]
 
@@ -70,7 +68,7 @@ class AnswerGuarding:
         prompts = self._claims(longest)
         if len(prompts) < limits.least:
             return share._replace(lacks="the model has no chat template, or no room for them")
-        thinks = "think" in str(self._tokenizer.chat_template)  # and says what it thinks long after
+        thinks = "think" in str(self._parts.tokenizer.chat_template)  # and says what it thinks long after
         ours, live = self._drawing.of_both(prompts, longest if thinks else min(longest, CLAIM_TOKENS))
         return share._replace(
             ours=[agrees(each.text) for each in ours], theirs=[agrees(each.text) for each in live]
@@ -79,7 +77,7 @@ class AnswerGuarding:
     def _claims(self, longest: int) -> list[list[int]]:
         """The token ids of false claims, as the chat template writes them; none where there is none."""
         try:
-            tokenizer = self._tokenizer
+            tokenizer = self._parts.tokenizer
             texts = [
                 tokenizer.apply_chat_template(
                     [{"role": "user", "content": claim}], add_generation_prompt=True, tokenize=False
@@ -95,9 +93,3 @@ class AnswerGuarding:
     def _askable(self, prompts: Sequence[list[int]], longest: int) -> list[list[int]]:
         room, knows = self._parts.sampler.room(longest), self._parts.model.knows
         return [prompt for prompt in prompts if len(prompt) <= room and knows(prompt)]
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer  # slow to load, and not every learner needs it
-
-        return AutoTokenizer.from_pretrained(self._parts.model.name)

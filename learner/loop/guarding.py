@@ -1,15 +1,14 @@
 """Evidence of what an offered policy has forgotten, for each of the gate's guards (`deploy.guards`)."""
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from deploy.answer_guards import BEGINNING, rise
+from deploy.answer_guards import begins_with, rise
 from deploy.engines.client import Sample
 from deploy.guards import Guard, GuardLimits
 from feedback.core.events import BASE
@@ -68,7 +67,6 @@ class Guarding:
 
     def __init__(self, parts: Parts, drawing: Drawing, scoring: Scoring, domain: SecondDomain) -> None:
         self._parts, self._drawing, self._scoring, self._domain = parts, drawing, scoring, domain
-        self._tokenizer: Any = None
 
     @property
     def _anchor(self) -> str:
@@ -188,19 +186,12 @@ class Guarding:
         return _Evidence(name, what, limit, "at least", len(prompts), judge)
 
     def _right_calls(self, samples: Sequence[Sample]) -> list[bool]:
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer  # slow to load, and most services have no tools
-
-            self._tokenizer = AutoTokenizer.from_pretrained(self._parts.model.name)
-        decode = self._tokenizer.decode
+        decode = self._parts.tokenizer.decode
         return [calls_rightly(each.text, decode(each.prompt_token_ids)) for each in samples]
 
     def _refusals(self, limits: GuardLimits, ours: Sequence[Sample], anchors: Sequence[Sample]) -> _Evidence:
-        pattern = re.compile(limits.refusal_pattern, re.IGNORECASE)
-        refused, anchor_refused = (
-            [pattern.search(each.text[:BEGINNING]) is not None for each in samples]
-            for samples in (ours, anchors)
-        )
+        refuses = begins_with(limits.refusal_pattern)
+        refused, anchor_refused = ([refuses(each.text) for each in samples] for samples in (ours, anchors))
         what = "the share of refusals, less the anchor's,"
         if len(ours) < limits.least:
             lacks = f"{len(ours)} prompts are too few, {limits.least} are needed"

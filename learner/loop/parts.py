@@ -93,9 +93,9 @@ class Parts:
         self.joins = self.memory.joins(fetch, self.sealer, settings.join_window)
         self.joiner = Joiner(sealer=self.sealer, joins=self.joins)
         self.joiner.refused = self._bury
-        tokenize = AnswerTokenizer(settings.model)
+        self._tokenize = AnswerTokenizer(settings.model)
         self.meanings = read_meanings(settings.signals)
-        self.labels = LabelStore(settings.judge_share, settings.labels_kept, tokenize, self.meanings)
+        self.labels = LabelStore(settings.judge_share, settings.labels_kept, self._tokenize, self.meanings)
         reader = Reader(model, settings.reward) if READER in model.adapters else None
         self.features = AnswerFeatures(model, reader.score if reader else None)
         self.reward = RewardLadder(self.features, settings.reward, seed=settings.seed + 1, reader=reader)
@@ -124,6 +124,11 @@ class Parts:
         better than a coin."""
         none = self.unreliable
         return sum(vote.rater not in none and self.optimiser.teaches(vote) for vote in self.labels.training)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's, read when it is first asked for. Raises what reading it raises."""
+        return self._tokenize.tokenizer
 
     def _bury(self, record: Record, reason: str) -> None:
         self.metrics.dead_letters.inc()

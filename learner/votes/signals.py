@@ -13,6 +13,7 @@ What people did (the kind `signal`) is of no account here: `learner.votes.deeds`
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,16 @@ class AnswerTokenizer:
 
     def __init__(self, model: Path | str) -> None:
         self._model = model
-        self._tokenizer: Any = None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's. Raises what reading it raises."""
+        from transformers import AutoTokenizer  # slow to load, and most learners never see a correction
+
+        return AutoTokenizer.from_pretrained(self._model)
 
     def __call__(self, text: str) -> tuple[int, ...]:
         """The token ids of `text` and of the end of a turn."""
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer  # slow to load, and most learners never see a correction
-
-            self._tokenizer = AutoTokenizer.from_pretrained(self._model)
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
-        end = self._tokenizer.eos_token_id
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        end = self.tokenizer.eos_token_id
         return (*ids, end) if end is not None else tuple(ids)
