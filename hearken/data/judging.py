@@ -6,15 +6,11 @@ are. A vote's id follows from what it is about, so a pair that is judged twice h
 
 import json
 import logging
-import signal
-import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
 from feedback.core.files import replace_durably
@@ -23,38 +19,14 @@ from feedback.core.log import Cursor, Entry, EventLog, Record
 from feedback.core.secret import load_secret
 from feedback.opening import open_log, open_sealer
 from feedback.privacy.sealing import Sealer
-from hearken.ai_judge import CannotJudge, JudgeAway, JudgeSettings, PairJudge, make_judge, verdict
+from hearken.ai_judge import CannotJudge, JudgeSettings, PairJudge, make_judge, verdict
+from hearken.base.stopping import event_of_signals
+from hearken.data.working import READ_LIMIT, Progress, before, follow
 
 logger = logging.getLogger("hearken.judge")
 
-READ_LIMIT = 500
-WAIT_SECONDS = 1.0
-RETRY_SECONDS = 5.0
-
 UNDECIDED, GONE = "the judge's two words contradict each other", "a text was not kept"
 REFUSED, ALONE = "the judge cannot judge them", "the other answer did not come in time"
-
-
-@dataclass(slots=True)
-class Progress:
-    """What became of the pairs: judged, and skipped by reason. what: what is counted."""
-
-    what: str = "pairs judged"
-    judged: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, found: Sequence[Feedback | str], dropped: int) -> None:
-        """Count what came of some pairs; dropped: of all so far."""
-        reasons = [each for each in found if isinstance(each, str)]
-        self.judged += len(found) - len(reasons)
-        self.skipped.update(reasons)
-        if dropped:
-            self.skipped[ALONE] = dropped
-
-    def lines(self) -> list[str]:
-        """For people."""
-        told = [f"{self.judged} {self.what}"]
-        return told + [f"{count} skipped: {why}" for why, count in self.skipped.most_common()]
 
 
 Pair = tuple[Completion, Completion]
@@ -86,11 +58,7 @@ class Pairs:
 
     def before(self, cursor: Cursor) -> dict[str, int]:
         """The cursor, but where an answer waits no later than that: whoever goes on there misses no pair."""
-        found = dict(cursor)
-        for _, record in self._waiting.values():
-            place = f"{record.topic}/{record.partition}"
-            found[place] = min(found.get(place, record.offset), record.offset)
-        return found
+        return before(cursor, [record for _, record in self._waiting.values()])
 
 
 class Judging:
@@ -101,7 +69,7 @@ class Judging:
         self._pairs = Pairs(judge.settings.pairs_waiting)
         self._due: list[Pair] = []
         self._cursor = self._saved = _cursor(state)
-        self.progress = Progress()
+        self.progress = Progress("pairs judged")
 
     def turn(self, wait_seconds: float) -> int:
         """Read what is new and judge it; how many records that were.
@@ -123,9 +91,17 @@ class Judging:
         if entries:
             self._log.append(entries).result()
         self._due = []
-        self.progress.add(found, self._pairs.dropped)
+        self._count(found)
         self._save()
         return read
+
+    def _count(self, found: Sequence[Feedback | str]) -> None:
+        """Count what came of some pairs: a vote, or why there is none."""
+        reasons = [each for each in found if isinstance(each, str)]
+        self.progress.judged += len(found) - len(reasons)
+        self.progress.skipped.update(reasons)
+        if self._pairs.dropped:
+            self.progress.skipped[ALONE] = self._pairs.dropped
 
     def _save(self) -> None:
         reached = self._pairs.before(self._cursor)
@@ -185,9 +161,7 @@ def _cursor(state: Path) -> dict[str, int]:
 
 def run(settings: JudgeSettings, *, once: bool) -> int:
     """Judge until SIGTERM, or with `once` what is in the log now. Raises UsageError and LogError."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = event_of_signals()
     judge = make_judge(settings)
     log = open_log(settings.data, settings.kafka, "judge")
     try:
@@ -197,33 +171,3 @@ def run(settings: JudgeSettings, *, once: bool) -> int:
         return follow(judging, stop, logger, once=once)
     finally:
         log.close()
-
-
-class Worker(Protocol):
-    """What works off a log. `turn`: as `Judging.turn`."""
-
-    progress: Progress
-
-    def turn(self, wait_seconds: float) -> int: ...
-
-
-def follow(judging: Worker, stop: threading.Event, logger: logging.Logger, *, once: bool) -> int:
-    """Work until told to stop, or with `once` up to the log's end; the exit status."""
-    told = 0
-    while not stop.is_set():
-        try:
-            read = judging.turn(WAIT_SECONDS)
-        except JudgeAway as error:
-            if once:
-                logger.error("%s", error)
-                return 1
-            logger.warning("%s; asking again in %g s", error, RETRY_SECONDS)
-            stop.wait(RETRY_SECONDS)
-            continue
-        if once and not read:
-            break
-        if judging.progress.judged - told >= 100:
-            told = judging.progress.judged
-            logger.info("%s", "; ".join(judging.progress.lines()))
-    print("\n".join(judging.progress.lines()))
-    return 0

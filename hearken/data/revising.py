@@ -8,11 +8,9 @@ canary.
 
 import json
 import logging
-import signal
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +22,9 @@ from feedback.joining.opened import Name, head_of, name_of
 from feedback.opening import open_log, open_sealer
 from feedback.privacy.sealing import Sealer
 from feedback.updates.revisions import REFUSED, revision_id
-from hearken.data.judging import READ_LIMIT, Progress, follow
+from hearken.base.stopping import event_of_signals
 from hearken.data.reviser import Refused, Reviser, ReviseSettings
+from hearken.data.working import READ_LIMIT, Progress, before, follow
 
 logger = logging.getLogger("hearken.revise")
 
@@ -68,7 +67,7 @@ class Answers:
 
     def before(self, cursor: Cursor) -> dict[str, int]:
         """The cursor, but where the oldest answer lies: whoever goes on there knows the same answers."""
-        return _before(cursor, self._records.values())
+        return before(cursor, self._records.values())
 
 
 class Made(NamedTuple):
@@ -217,19 +216,10 @@ class Revising:
 
     def _save(self) -> None:
         waiting = [record for _, record in self._waiting.values()]
-        reached = State(_before(self._answers.before(self._cursor), waiting), list(self._revised))
+        reached = State(before(self._answers.before(self._cursor), waiting), list(self._revised))
         if reached != self._saved:
             replace_durably(self._state, json.dumps(reached._asdict()).encode())
             self._saved = reached
-
-
-def _before(cursor: Cursor, records: Iterable[Record]) -> dict[str, int]:
-    """The cursor, but no later than any of the records."""
-    found = dict(cursor)
-    for record in records:
-        place = f"{record.topic}/{record.partition}"
-        found[place] = min(found.get(place, record.offset), record.offset)
-    return found
 
 
 def read_state(file: Path) -> State:
@@ -261,9 +251,7 @@ def _words(vote: Feedback) -> str:
 
 def run(settings: ReviseSettings, *, once: bool) -> int:
     """Revise until SIGTERM, or with `once` what is in the log now. Raises UsageError and LogError."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = event_of_signals()
     reviser = Reviser(settings)
     log = open_log(settings.data, settings.kafka, "reviser")
     try:

@@ -1,7 +1,6 @@
 """`hearken fetch`: the process beside an engine that brings it adapters from the registry's bucket."""
 
 import logging
-import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from deploy.registry.errors import RegistryAway
 from deploy.registry.registries import check_place, is_bucket, open_registry
 from hearken.base.checks import check_port, check_registry
 from hearken.base.errors import UsageError
+from hearken.base.stopping import event_of_signals
 from hearken.service.roles import log_to_stderr
 
 PORT = 8010
@@ -39,9 +39,7 @@ def run(place: str | None, folder: Path, host: str, port: int, copies: int) -> i
     assert isinstance(registry, BucketRegistry)
     fetching = Fetching(registry, registry.folder)
     server = serve(fetching, host, port)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = event_of_signals()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     with suppress(RegistryAway):  # which is told

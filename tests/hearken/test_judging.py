@@ -1,10 +1,7 @@
 """A judge model votes on the log's pairs: by what it says in both orders, once each, whatever is away."""
 
-import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,53 +28,34 @@ from hearken.base.errors import UsageError
 from hearken.cli import main
 from hearken.data.judging import ALONE, GONE, REFUSED, UNDECIDED, Judging
 from tests.feedback.examples import completion, record
+from tests.hearken.chat_api import ChatApi, serving
 
 
-class Server(ThreadingHTTPServer):
-    """A chat API whose model prefers the answer with the longer word of praise."""
+class Server(ChatApi):
+    """A model that prefers the answer with the longer word of praise."""
 
     asked: list[dict[str, Any]]
     status, logprobs, refuses_logprobs, always = 200, True, False, ""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body | {"key": self.headers.get("Authorization")})
+    def answered(self, body: dict[str, Any], authorization: str | None) -> tuple[int, dict[str, Any]]:
+        self.asked.append(body | {"key": authorization})
         said = body["messages"][-1]["content"]
         first, second = (said.split(f'number="{n}">')[1].split("</answer>")[0].count("good") for n in (1, 2))
-        word = self.server.always or ("1" if first > second else "2")
+        word = self.always or ("1" if first > second else "2")
         choice: dict[str, Any] = {"message": {"role": "assistant", "content": word}}
-        if self.server.logprobs:
+        if self.logprobs:
             top = [{"token": word, "logprob": -0.1}, {"token": "12"[word == "1"], "logprob": -2.4}]
             choice["logprobs"] = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": top}]}
-        answer = json.dumps({"choices": [choice]} if self.server.status == 200 else {"error": "no"}).encode()
-        refused = self.server.refuses_logprobs and "logprobs" in body
-        self.send_response(400 if refused else self.server.status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        refused = self.refuses_logprobs and "logprobs" in body
+        said = {"choices": [choice]} if self.status == 200 else {"error": "no"}
+        return 400 if refused else self.status, said
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), _Handler)
-    server.asked = []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Server()) as server:
+        server.asked = []
+        yield server
 
 
 @pytest.fixture

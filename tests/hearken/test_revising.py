@@ -1,10 +1,8 @@
 """Comments become revised answers in the commenter's name, or it is told why not; nothing else comes."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +26,15 @@ from hearken.data.reviser import Reviser, ReviseSettings
 from hearken.data.revising import Revising
 from learner.reward.weighing import vote_weights
 from tests.feedback.examples import completion, record, thumb
+from tests.hearken.chat_api import ChatApi, serving
 
 LONG = "Your parcel, which is a fine parcel, is in the van, which is a fine van."
 SHORT = "Your parcel is in the van."
 
 
-class Server(ThreadingHTTPServer):
-    """A chat API whose model revises an answer to `revision`, and judges by what is asked of it: heeding by
-    `heeds`, keeping to the question by `keeps`, each from an answer to how good it is."""
+class Server(ChatApi):
+    """A model that revises an answer to `revision`, and judges by what is asked of it: heeding by `heeds`,
+    keeping to the question by `keeps`, each from an answer to how good it is."""
 
     revision, status, finish, always = SHORT, 200, "stop", ""
     asked: list[str]
@@ -43,9 +42,11 @@ class Server(ThreadingHTTPServer):
     heeds: Callable[[str], float] = staticmethod(lambda answer: -len(answer))
     keeps: Callable[[str], float] = staticmethod(lambda answer: -answer.count("Zorblax"))
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
+    def answered(self, body: dict[str, Any], authorization: str | None) -> tuple[int, dict[str, Any]]:
+        system, said = (message["content"] for message in body["messages"])
+        self.asked.append(f"{system}\n{said}")
+        message = {"role": "assistant", "content": self.reply(system, said)}
+        return self.status, {"choices": [{"message": message, "finish_reason": self.finish}]}
 
     def reply(self, system: str, said: str) -> str:
         if system.startswith("You revise"):
@@ -59,34 +60,11 @@ class Server(ThreadingHTTPServer):
         return self.always or ("1" if good(first) > good(second) else "2")
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        system, said = (message["content"] for message in body["messages"])
-        self.server.asked.append(f"{system}\n{said}")
-        message = {"role": "assistant", "content": self.server.reply(system, said)}
-        answer = json.dumps({"choices": [{"message": message, "finish_reason": self.server.finish}]}).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), _Handler)
-    server.asked = []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Server()) as server:
+        server.asked = []
+        yield server
 
 
 @pytest.fixture
