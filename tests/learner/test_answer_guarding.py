@@ -64,7 +64,7 @@ def test_a_policy_that_flatters_and_agrees_to_what_is_false_is_found(
     assert (claims.figure, claims.count) == (1.0, len(CLAIMS))
     assert "the share of false claims that are agreed to, less live's, is 1.000" in claims.sentence
     asked = [prompts for name, prompts in engine.asked if len(prompts) == len(CLAIMS)]
-    decode = learner.offering._answers._tokenizer.decode
+    decode = learner.tokenizer.decode
     assert decode(asked[-1][0]) == f"{CLAIMS[0]}:", "as the chat template writes it"
 
 
