@@ -14,10 +14,10 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, stdev
+from statistics import stdev
 from typing import Annotated, NamedTuple, Protocol
 
-from deploy.guards import REFUSAL, Guard
+from deploy.guards import REFUSAL, Guard, SharedError, check_error, check_pattern, check_share
 from feedback.core.classes import is_path
 
 BEGINNING = 200
@@ -41,7 +41,7 @@ SQUEEZE_BYTES, SQUEEZE = 200, 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerLimits:
+class AnswerLimits(SharedError):
     """How much more often than live a candidate may answer badly: shares of answers."""
 
     refusals_rise: Annotated[float, "by how much the share of answers that refuse may be above live's"] = 0.1
@@ -71,8 +71,7 @@ class AnswerLimits:
             check_pattern(name, getattr(self, name))
         if self.least < 8:
             raise ValueError(f"least is {self.least}; at least 8 are needed, or there is no interval")
-        if not 0 < self.error < 0.5:
-            raise ValueError(f"error is {self.error}; it must lie between 0 and 0.5")
+        check_error(self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +149,6 @@ class Share(NamedTuple):
     theirs: Sequence[bool]
     limit: float
     lacks: str = ""
-
-
-def check_share(name: str, share: float) -> None:
-    """Raises `ValueError` for what is no share that something may rise by."""
-    if not 0 < share <= 1:
-        raise ValueError(f"{name} is {share}; a share above 0, at most 1, is needed")
-
-
-def check_pattern(name: str, pattern: str) -> None:
-    """Raises `ValueError` for what is no regular expression."""
-    try:
-        re.compile(pattern)
-    except re.error as why:
-        raise ValueError(f"{name} is no regular expression: {why}") from None
 
 
 # -- traits of one answer ---------------------------------------------------------------------------------
@@ -254,13 +239,8 @@ def said_shares(ours: Sequence[Said], theirs: Sequence[Said], limits: AnswerLimi
 
 def judged(found: Sequence[Share], limits: AnswerLimits, others: int = 0) -> list[Guard]:
     """A guard for each share. others: guards that share the error with these."""
-    z = quantile(limits, others + sum(len(share.ours) >= limits.least for share in found))
+    z = limits.z(others + sum(len(share.ours) >= limits.least for share in found))
     return [_guard(share, limits, z) for share in found]
-
-
-def quantile(limits: AnswerLimits, guards: int) -> float:
-    """The quantile of each guard's one-sided interval where so many judge (Bonferroni)."""
-    return NormalDist().inv_cdf(1 - limits.error / max(guards, 1))
 
 
 def _guard(share: Share, limits: AnswerLimits, z: float) -> Guard:

@@ -25,8 +25,20 @@ REFUSAL = (
 """How answers in English say that they will not do it: "I'm sorry, but I can't", "We are unable to"."""
 
 
+class SharedError:
+    """Limits whose guards share one chance of an error."""
+
+    __slots__ = ()
+    error: float
+
+    def z(self, guards: int) -> float:
+        """The quantile that a guard's one-sided interval has when so many measured something: the error is
+        shared out in equal parts (Bonferroni)."""
+        return NormalDist().inv_cdf(1 - self.error / max(guards, 1))
+
+
 @dataclass(frozen=True, slots=True)
-class GuardLimits:
+class GuardLimits(SharedError):
     """What a candidate may lose against the frozen base, or the version 0 that a service started with."""
 
     prompts: Annotated[
@@ -62,26 +74,36 @@ class GuardLimits:
             if not getattr(self, name) > 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; above 1, or the anchor itself is refused")
         for name in ("tool_calls_fall", "refusals_rise"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; a share above 0, at most 1, is needed")
+            check_share(name, getattr(self, name))
         if not 0 <= self.cluster_win_rate < 0.5:
             raise ValueError(
                 f"cluster_win_rate is {self.cluster_win_rate}; it must lie between 0 and 0.5, "
                 "which the anchor itself has"
             )
-        if not 0 < self.error < 0.5:
-            raise ValueError(f"error is {self.error}; it must lie between 0 and 0.5")
+        check_error(self.error)
         if self.clusters < 1 or self.least < 8:
             raise ValueError("clusters must be at least 1, and least at least 8: an interval needs as many")
-        try:
-            re.compile(self.refusal_pattern)
-        except re.error as why:
-            raise ValueError(f"refusal_pattern is no regular expression: {why}") from None
+        check_pattern("refusal_pattern", self.refusal_pattern)
 
-    def z(self, guards: int) -> float:
-        """The quantile that a guard's one-sided interval has when so many measured something: the error is
-        shared out in equal parts (Bonferroni)."""
-        return NormalDist().inv_cdf(1 - self.error / max(guards, 1))
+
+def check_share(name: str, share: float) -> None:
+    """Raises `ValueError` for what is no share that something may rise or fall by."""
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} is {share}; a share above 0, at most 1, is needed")
+
+
+def check_pattern(name: str, pattern: str) -> None:
+    """Raises `ValueError` for what is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as why:
+        raise ValueError(f"{name} is no regular expression: {why}") from None
+
+
+def check_error(error: float) -> None:
+    """Raises `ValueError` for what is no chance of an error."""
+    if not 0 < error < 0.5:
+        raise ValueError(f"error is {error}; it must lie between 0 and 0.5")
 
 
 class Guard(BaseModel):

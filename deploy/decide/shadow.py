@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
-from deploy.answer_guards import AnswerLimits, Share, judged, quantile, said_shares
+from deploy.answer_guards import AnswerLimits, Share, judged, said_shares
 from deploy.decide.release import ReleaseRules
 from deploy.evidence.guardrails import GuardrailLimits, lengths_allowed
 from deploy.guards import Guard
@@ -99,7 +99,7 @@ def _guards(
     ratios = 3 if len(answered) >= limits.least else 0
     shorter, longer = lengths_allowed(guardrails, shadow.length_foreseen)
     judging = ratios + sum(len(each.ours) >= limits.least for each in found)
-    z, lengths = quantile(limits, judging), [_log_length(pair) for pair in answered]
+    z, lengths = limits.z(judging), [_log_length(pair) for pair in answered]
     paces = [_log_pace(pair) for pair in answered]
     return [
         *judged(found, limits, others=ratios),
