@@ -170,8 +170,8 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     controller, gateway = service.controller, service.gateway
     controller.tick()  # the first decision of all: the base model serves everybody
 
-    # 1. Ada asks. Her arm's policy answers; she sees an ordinary OpenAI answer and nothing of arms.
-    answer = service.ask("ada", "Where is my parcel?")
+    # 1. Grace asks. Her arm's policy answers; she sees an ordinary OpenAI answer and nothing of arms.
+    answer = service.ask("grace", "Where is my parcel?")
     assert answer.model == "hearken"
     assert "base" not in answer.model_dump_json()
 
@@ -180,10 +180,10 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     assert (completion.policy_version, completion.arm) == ("base", "live")
     assert completion.prompt_token_ids
     assert len(completion.choices[0].token_ids) == len(completion.choices[0].logprobs) > 0
-    assert "ada" not in completion.user
+    assert "grace" not in completion.user
 
     # 3. Her thumb names the signed id. It is on disk before the 202.
-    assert service.thumb("ada", answer).status_code == 202
+    assert service.thumb("grace", answer).status_code == 202
     (thumb,) = gateway.votes()
     assert thumb.rater == completion.user
     assert thumb.targets[0].completion_id == completion.completion_id
@@ -219,7 +219,7 @@ def test_the_story_of_one_thumb(service: Service) -> None:
         tried.append(try_a_candidate(service, tried))
     version = tried[-1]
 
-    # 10. Ada looks what became of her thumb, the operator which thumbs made the policy.
+    # 10. Grace looks what became of her thumb, the operator which thumbs made the policy.
     became = "judging" if learner.labels.is_judging(first_of(learner, thumb)) else "live"
     receipt = f"/v1/feedback/{thumb.event_id}"
     eventually(lambda: gateway.http.get(receipt).json()["status"] == became, f"the receipt says {became}")
@@ -231,7 +231,7 @@ def test_the_story_of_one_thumb(service: Service) -> None:
     # 11. The next answer is the new policy's, and no answer of the whole story was lost or mixed.
     epoch = controller.state.table.epoch
     eventually(lambda: gateway.metric("hearken_table_epoch") == epoch, "the gateway follows")
-    answer = service.ask("ada", "Where is my parcel?")
+    answer = service.ask("grace", "Where is my parcel?")
     assert gateway.completion(answer.id).policy_version == version
     records, _ = gateway.log.read([COMPLETIONS], {}, limit=100_000)
     sealer = open_sealer(gateway.data)

@@ -79,7 +79,7 @@ def told(tmp_path: Path, fake: FakeVllm, log: EventLog, shared: SharedStore) -> 
 
 def test_a_chat_is_a_span_of_the_trace_that_asked(told: Told) -> None:
     body: dict[str, Any] = {"model": "hearken", "messages": [{"role": "user", "content": "secret words"}]}
-    body |= {"user": "ada", "temperature": 0.5, "max_tokens": 20, "metadata": {"episode_id": "talk-1"}}
+    body |= {"user": "grace", "temperature": 0.5, "max_tokens": 20, "metadata": {"episode_id": "talk-1"}}
     answer = told.gateway.http.post("/v1/chat/completions", json=body, headers=SENT).json()
     told.gateway.http.post("/v1/completions", json={"model": "hearken", "prompt": "hi"})
     for _ in told.gateway.openai.chat.completions.create(
@@ -104,7 +104,7 @@ def test_a_chat_is_a_span_of_the_trace_that_asked(told: Told) -> None:
     assert said[names.GEN_AI_CONVERSATION_ID] == "talk-1"
     assert said[names.GEN_AI_PROVIDER_NAME] == said["gen_ai.provider.name"] == "hearken"
     assert (span.end_time - span.start_time) / 1e9 == pytest.approx(event.latency_seconds, abs=1e-6)
-    assert not [value for value in map(str, said.values()) if "secret words" in value or "ada" in value]
+    assert not [value for value in map(str, said.values()) if "secret words" in value or "grace" in value]
     assert text.attributes[names.GEN_AI_OPERATION_NAME] == "text_completion"
     assert text.parent is None
     assert streamed.attributes[names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] > 0
