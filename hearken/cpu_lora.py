@@ -9,7 +9,8 @@ Here the rows of a batch are grouped by adapter whenever the batch changes, rows
 and each group is multiplied with its adapter's weights where they lie. A layer that vLLM fuses from several
 (q, k and v; gate and up) has one A and one B for each: they are laid out side by side, so that the layer
 takes two matmuls all the same. Rows never meet the weights of an adapter that is not theirs, not even
-multiplied by zero: an adapter with infinite weights spoils its own answers only.
+multiplied by zero: an adapter with infinite weights spoils its own answers only. In bfloat16 a layer and its
+adapters' shares are added before they are rounded (`hearken/cpu_linear.py`).
 
 The output layer is apart. For a prompt's logprobs vLLM asks it about the rows of that prompt alone, and says
 nowhere whose they are; the groups are of the rows that a token is sampled for. Adapters of hearken's learner
@@ -27,7 +28,7 @@ from torch import Tensor
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.platforms import current_platform
 
-from hearken import cpu_norms, cpu_seeds
+from hearken import cpu_linear, cpu_norms, cpu_seeds
 
 Rows = slice | Tensor
 """Some rows of a batch: a slice where they are neighbours, else their numbers (n,)."""
@@ -90,6 +91,15 @@ class PackedWeights:
             else:
                 y[rows].add_(torch.mm(torch.mm(x[rows], self._a[slot]), self._b[slot]), alpha=scale)
 
+    def share(self, x: Tensor, groups: Groups) -> Tensor:
+        """What the adapters add to a layer's output: (N, outputs), zero in rows of the base. x: (N, in)."""
+        slot, rows = groups[0]
+        if isinstance(rows, slice) and rows.stop - rows.start == len(x):  # all rows are of one adapter
+            return torch.mm(torch.mm(x, self._a[slot]), self._b[slot])
+        added = x.new_zeros(len(x), self.outputs)
+        self.add(added, x, groups, 1.0)
+        return added
+
 
 Stock = punica_cpu.PunicaWrapperCPU  # kept: `register` puts ours in its place
 
@@ -126,6 +136,15 @@ class GroupedPunicaWrapper(Stock):  # type: ignore[misc, valid-type]
             packed = self._weights(lora_a_stacked, lora_b_stacked)
             packed.add(_rows(y), _rows(x), self._token_groups, scale)
 
+    def share(
+        self, x: Tensor, lora_a_stacked: tuple[Tensor, ...], lora_b_stacked: tuple[Tensor, ...]
+    ) -> Tensor | None:
+        """What adapters add to a linear layer's output, (..., outputs); None where none does."""
+        if not self._token_groups:
+            return None
+        share = self._weights(lora_a_stacked, lora_b_stacked).share(_rows(x), self._token_groups)
+        return share.view(*x.shape[:-1], -1)
+
     def add_lora_logits(
         self, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **_: Any
     ) -> None:
@@ -157,3 +176,4 @@ def register() -> None:
     if current_platform.is_cpu():
         cpu_seeds.register()
         cpu_norms.register()
+        cpu_linear.register()

@@ -171,6 +171,15 @@ class EngineClient:
 
         return self._ask("GET", "/v1/models", read)
 
+    def version(self) -> str:
+        """vLLM's version and, behind a "+", what is changed in it; empty where the engine does not say."""
+        try:
+            return self._ask("GET", "/version", lambda found: string(found["version"]))
+        except EngineDown:
+            raise
+        except EngineError:
+            return ""
+
     def load(self, name: str, path: str) -> None:
         """Load an adapter from a folder that the engine can see; a name that is loaded is an error."""
         self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})

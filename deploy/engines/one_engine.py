@@ -7,7 +7,16 @@ from typing import Literal, NamedTuple
 
 from deploy.engines.client import EngineClient, EngineDown, EngineError
 from deploy.engines.fetcher import Fetcher
-from deploy.engines.parity import FIRST, UNTOLD, Parity, ParityLimits, can_round, compare, exactly
+from deploy.engines.parity import (
+    FIRST,
+    ROUNDS_ONCE,
+    UNTOLD,
+    Parity,
+    ParityLimits,
+    can_round,
+    compare,
+    exactly,
+)
 from deploy.history.states import Number
 from deploy.registry.errors import RegistryAway, RegistryError
 from deploy.registry.files import WEIGHTS
@@ -221,7 +230,8 @@ class OneEngine:
         few = exactly(probes[:FIRST], self.client.probe(name, probes[:FIRST]), self._limits)
         if few.refusal is None:
             return few
-        return compare(probes, self.client.probe(name, probes), self._of_base(probes), self._limits)
+        once = ROUNDS_ONCE in self.client.version()
+        return compare(probes, self.client.probe(name, probes), self._of_base(probes), self._limits, once)
 
     def _of_base(self, probes: Sequence[Probe]) -> list[list[float]]:
         """The engine's own logprobs without an adapter. All versions have the same probes, and an engine

@@ -10,7 +10,8 @@ also what a right and a nearly right adapter differ by. So there all tokens deci
 - The noise measures itself: engine and trainer are compared on the same tokens under the base alone.
 - An adapter's outputs are added to the base's in bfloat16, where what is below the last bit of the sum is
   lost. A small adapter loses a part of its effect so: a fifth and a half were measured. The right adapter
-  differs from what was trained by that, so trainers tell what an engine in bfloat16 makes of it as well.
+  differs from what was trained by that, so trainers tell what an engine in bfloat16 makes of it as well. An
+  engine that adds before it rounds says so in its version, and is held to all that was trained.
 - Effect: the regression of the engine's differences on what the adapter changes (Huber's idea of bounded
   influence on both sides), 1 for the right adapter, .9 or less for one scaled by .9, 0 for the base.
 - Size: the mean absolute difference, in the noise's; for another adapter it is what both differ by.
@@ -26,6 +27,9 @@ from typing import NamedTuple
 from deploy.registry.manifest import Probe
 
 UNTOLD = "it changes less than the engine's rounding does, so its files' sums alone prove it"
+
+ROUNDS_ONCE = "rounds.once"
+"""In the version of an engine that adds an adapter's outputs to the base's before it rounds them."""
 
 FIRST = 4
 """Probes that an engine is asked for first: in float32 they say all."""
@@ -139,9 +143,10 @@ def compare(
     policy: Sequence[Sequence[float]],
     base: Sequence[Sequence[float]],
     limits: ParityLimits,
+    rounds_once: bool = False,
 ) -> Parity:
     """The comparison of an engine's logprobs, with a version (`policy`) and without (`base`), with the
-    manifest's, in whatever arithmetic the engine turns out to compute."""
+    manifest's, in whatever arithmetic the engine turns out to compute (see `ROUNDS_ONCE`)."""
     strict = exactly(probes, policy, limits)
     if strict.refusal is None or math.isnan(strict.largest_nats) or _has_nan(base):
         return strict
@@ -149,7 +154,7 @@ def compare(
     noise = _mean([abs(row.noise) for row in rows])
     if not rows or noise < EXACT_NOISE:
         return strict
-    rough = _rough(rows, noise, served=noise > HALF_NOISE)
+    rough = _rough(rows, noise, served=noise > HALF_NOISE and not rounds_once)
     shares = (
         rough.noise_nats / limits.noise_nats,
         abs(rough.effect - 1) / rough.effect_limit,

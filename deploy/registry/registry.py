@@ -78,7 +78,7 @@ class Registry:
         """Copy an adapter's files in as the next version, durably, and return its manifest.
 
         modules: the matrices of the base that it changes, with their sizes; None: as the files have them.
-        `after_seq` is the highest sequence number that the caller knows from elsewhere (see `highest_seq`): a
+        `after_seq` is the highest sequence number that the caller knows from elsewhere, as routing tables: a
         registry that lost its folder must not give a number out again. Version 0 (`after_seq` -1, in an empty
         registry) is what a service starts with instead of the base model. Publishing the same files twice
         makes two versions. Raises `RegistryError` for missing files, for any that is not an adapter's, and

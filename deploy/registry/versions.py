@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable
 
-from deploy.history.table import RoutingTable
-
 _VERSION = re.compile(r"policy-(0|[1-9]\d*)-[0-9a-f]{8}")
 
 
@@ -17,11 +15,6 @@ def seq_of(version: str) -> int:
     """The sequence number in a version's name; 0 for the base model and anything else without one."""
     match = _VERSION.fullmatch(version)
     return int(match.group(1)) if match else 0
-
-
-def highest_seq(table: RoutingTable) -> int:
-    """The highest sequence number that a routing table names: `Registry.publish(after_seq=...)`."""
-    return max((seq_of(version) for version in table.adapters), default=0)
 
 
 def in_order(versions: Iterable[str]) -> list[str]:

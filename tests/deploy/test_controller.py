@@ -11,6 +11,7 @@ from deploy.audit.replay import audit
 from deploy.engines.client import EngineClient
 from deploy.engines.fleet import Fleet
 from deploy.engines.one_engine import Problem
+from deploy.engines.parity import ROUNDS_ONCE
 from deploy.evidence.reader import TOPICS
 from deploy.history.releases import append_command, entry
 from deploy.history.states import ReleaseState
@@ -151,6 +152,32 @@ def test_an_engine_that_rounds_refuses_another_version(world: World) -> None:
     assert "the adapter does" in refused.sentence
     assert "of what the trainer's does" in refused.sentence
     assert world.engines[0].loaded == {}
+
+
+@pytest.mark.parametrize("rounds_once", [True, False])
+def test_an_engine_that_serves_all_of_an_adapter_says_so_and_is_held_to_it(
+    world: World, rounds_once: bool
+) -> None:
+    """The manifest says that a half would be left by an engine that rounds twice."""
+    engine = world.engines[0]
+    engine.noise_nats = 0.07
+    if rounds_once:
+        engine.answers["/version"] = f'{{"version": "0.32.0+{ROUNDS_ONCE}"}}'.encode()
+    half = [
+        probe.model_copy(
+            update={
+                "bf16_logprobs": [
+                    (a + b) / 2 for a, b in zip(probe.logprobs, probe.base_logprobs, strict=True)
+                ]
+            }
+        )
+        for probe in many_probes(b"one")
+    ]
+    world.offer(known_by=half)
+    decided = world.pass_time(until="started" if rounds_once else "refused", users=0)
+    effect = decided.numbers["parity_effect"]
+    assert isinstance(effect, float)
+    assert (abs(effect - 1) < 0.02) == rounds_once
 
 
 def test_an_engine_that_computes_something_else_refuses_the_candidate(world: World) -> None:

@@ -141,6 +141,19 @@ def test_in_float16_the_adapter_is_whole() -> None:
     assert case.judge(0.6).refusal is not None
 
 
+@pytest.mark.parametrize("rounds_once", [True, False])
+def test_an_engine_is_held_to_what_it_serves_of_a_small_adapter(rounds_once: bool) -> None:
+    """Of one that adds before it rounds that is all, of another one the share that rounding leaves."""
+    case = Case(0.3, 0.05, 0.6, 1)
+    base = case.engine(0.0, tag="base")
+    served = {"all": 1 / case.share, "a part": 1.0}  # times what `Case` takes for served
+    proven = {
+        name: compare(case.probes, case.engine(scale), base, LIMITS, rounds_once).refusal is None
+        for name, scale in served.items()
+    }
+    assert proven == {"all": rounds_once, "a part": not rounds_once}
+
+
 def test_an_engine_with_another_base_is_refused() -> None:
     found = Case(0.3, 0.25, 1.0, 1).judge()
     assert found.refusal is not None

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.history.table import RoutingTable
 from deploy.registry.errors import RegistryError, UnknownVersion
 from deploy.registry.files import CONFIG, WEIGHTS
 from deploy.registry.manifest import GateNumbers, Manifest
 from deploy.registry.registry import Registry
-from deploy.registry.versions import highest_seq, seq_of
+from deploy.registry.versions import seq_of
 from tests.deploy.builders import adapter_folder, publish, safetensors
 
 
@@ -40,8 +39,7 @@ def test_publishing_the_same_files_again_makes_the_next_version(registry: Regist
     assert registry.versions() == [first.version, second.version]
 
 
-def test_numbers_go_on_after_those_in_tables(registry: Registry, tmp_path: Path) -> None:
-    table = RoutingTable(live="policy-41-aaaaaaaa", control="policy-41-aaaaaaaa", canary="base", weight=0.1)
+def test_numbers_go_on_after_the_highest_that_is_known(registry: Registry, tmp_path: Path) -> None:
     source = adapter_folder(tmp_path / "a")
     manifest = registry.publish(
         source,
@@ -52,7 +50,7 @@ def test_numbers_go_on_after_those_in_tables(registry: Registry, tmp_path: Path)
         offsets={},
         gate=GateNumbers(),
         probes=[],
-        after_seq=highest_seq(table),
+        after_seq=41,
     )
     assert manifest.seq == 42
     assert publish(registry, tmp_path, b"two").seq == 43
