@@ -70,6 +70,13 @@ REVISE = {
     "--key-file": "revise.key_file",
 }
 
+LISTEN = {
+    **_SERVICE,
+    "--url": "listen.url",
+    "--model": "listen.model",
+    "--key-file": "listen.key_file",
+}
+
 
 def _gateway(arguments: argparse.Namespace) -> int:
     from hearken.service import flags, roles
@@ -105,6 +112,12 @@ def _revise(arguments: argparse.Namespace) -> int:
     return roles.run_reviser(flags.configured(arguments, REVISE), once=arguments.once)
 
 
+def _listen(arguments: argparse.Namespace) -> int:
+    from hearken.service import flags, roles
+
+    return roles.run_listener(flags.configured(arguments, LISTEN), once=arguments.once)
+
+
 COMMANDS = (
     Command("gateway", "run one gateway: the HTTP API and the pages", _gateway, GATEWAY),
     Command(
@@ -116,4 +129,5 @@ COMMANDS = (
     Command("learner", "run the learner: reward model, PPO and candidates", _learner, LEARNER),
     Command("judge", "let a model vote on the pairs of answers in the log", _judge, JUDGE, _add_once),
     Command("revise", "let a model revise answers as comments ask", _revise, REVISE, _add_once),
+    Command("listen", "let a model read what next messages say of answers", _listen, LISTEN, _add_once),
 )

@@ -18,7 +18,7 @@ CHART_DECIDES = (
     *("controller.metrics_host", "controller.metrics_port"),
     *("learner.data", "learner.model", "learner.engine", "learner.kafka", "learner.seed"),
     *("learner.metrics_host", "learner.metrics_port", "learner.registry", "learner.fetch_port"),
-    *("engine", "demo", "sft", "judge", "revise"),
+    *("engine", "demo", "sft", "judge", "revise", "listen"),
 )
 
 

@@ -17,7 +17,7 @@ class Tables:
     """
 
     classes: Mapping[str, type]
-    roles: tuple[str, ...] = ("gateway", "controller", "learner", "sft", "judge", "revise")
+    roles: tuple[str, ...] = ("gateway", "controller", "learner", "sft", "judge", "revise", "listen")
     renamed: Mapping[str, str] = field(default_factory=lambda: {"learner.engine": "service.engines"})
 
     @functools.cached_property
@@ -48,6 +48,7 @@ def tables() -> Tables:
     from deploy.settings import ControllerSettings
     from hearken.ai_judge import JudgeSettings
     from hearken.data.reviser import ReviseSettings
+    from hearken.data.turn_reader import ListenSettings
     from hearken.settings import DemoSettings, EngineSettings, ServiceSettings
     from learner.settings import FineTuningSettings, LearnerSettings
     from serve.settings import GatewaySettings
@@ -63,5 +64,6 @@ def tables() -> Tables:
             "sft": FineTuningSettings,
             "judge": JudgeSettings,
             "revise": ReviseSettings,
+            "listen": ListenSettings,
         }
     )

@@ -138,6 +138,19 @@ def run_reviser(config: Config, *, once: bool) -> int:
         raise UsageError(f"the reviser cannot go on: {error}", code=1) from error
 
 
+def run_listener(config: Config, *, once: bool) -> int:
+    """Let a model read what people's next messages say of answers, like `run_judge`."""
+    from hearken.data.listening import run
+
+    log_to_stderr()
+    settings = _in_folder(config).build("listen")
+    take_engine_key(settings.data)
+    try:
+        return run(settings, once=once)
+    except LogError as error:
+        raise UsageError(f"the listener cannot go on: {error}", code=1) from error
+
+
 def _in_folder(config: Config) -> Config:
     """The same with the service's data folder, which must be one."""
     data: Path = config.build("service").folder

@@ -64,6 +64,8 @@ BUILTIN: Meanings = MappingProxyType(
         "regenerated": Meaning("lower"),
         "resolved": Meaning("higher"),
         "escalated": Meaning("lower"),
+        "thanked": Meaning("higher"),
+        "complained": Meaning("lower"),
         # A good answer is worth an edit, another question and some time; so is a bad one.
         "edited": Meaning("learned"),
         "follow_up": Meaning("learned"),

@@ -18,12 +18,19 @@ PREFERENCES: Schema = record(["entries"], entries=list_of(STRING), consent=or_nu
 """The body of PUT /v1/users/{user}/preferences."""
 
 _ENDS = ".!?…。！？"
+_BEGIN = "(In every answer: "
 
 
 def spoken(entries: Sequence[str]) -> str:
     """A list as its user would say it beside a question."""
     ended = [entry if entry.endswith(tuple(_ENDS)) else f"{entry}." for entry in entries]
-    return f"(In every answer: {' '.join(ended)})"
+    return f"{_BEGIN}{' '.join(ended)})"
+
+
+def without_preferences(text: str) -> str:
+    """The words of a message as its author wrote them, without what was said under them for the author."""
+    said, begin, rest = text.rpartition(f"\n\n{_BEGIN}")
+    return said if begin and rest.endswith(")") else text
 
 
 def with_preferences(messages: list[Json], entries: Sequence[str]) -> list[Json]:
