@@ -16,7 +16,7 @@ from learner.batching import Item
 
 PROMPT_TOKENS = 128  # the last of a prompt
 ANSWER_TOKENS = 64  # the first of an answer
-CONTEXTS = 2  # prompts that each answer is put after: its own, and the next one's
+CONTEXTS = 4  # prompts that each answer is put after: its own, and those of the next three
 MADE_UP = 16  # probes of random tokens, where a model has no tokenizer or no chat template
 
 TEXTS = (
