@@ -51,6 +51,10 @@ HEALTHY = {
         {"engine": "http://e0:8000", "version": "policy-2-bbbbbbbb", "digest": "bb", "instance": "c"},
         "1x{n}",
     ),
+    "hearken_webhooks_total": (
+        {"receiver": "https://ops.example.com", "result": "delivered", "instance": "c0"},
+        "0+1x{n}",
+    ),
     "hearken_parity_tolerance_nats": ({"instance": "c"}, "0.02x{n}"),
 }
 
