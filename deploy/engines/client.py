@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -68,10 +69,8 @@ class Sample:
         return self.prompt_token_ids + self.token_ids[:start], self.token_ids[start:]
 
 
-ROLLOUT_PRIORITY = 10
+ROLLOUT_PRIORITY, PROBE_PRIORITY = 10, 0
 """vLLM schedules lower numbers first, and users' chats go at 0: rollouts wait for them, never the reverse."""
-
-PROBE_PRIORITY = 0
 
 KEEP_ALIVE_SECONDS = 2.0
 """A connection that is idle for longer is not used again: vLLM's server closes it after 5 s, and a request
@@ -152,11 +151,10 @@ class EngineClient:
 
     def is_healthy(self) -> bool:
         """Whether the engine answers its health check."""
-        try:
+        with suppress(EngineError):
             self._request("GET", "/health")
-        except EngineError:
-            return False
-        return True
+            return True
+        return False
 
     def models(self) -> list[str]:
         """The names it serves: the base model and every adapter that is loaded."""
@@ -173,12 +171,9 @@ class EngineClient:
 
     def version(self) -> str:
         """vLLM's version and, behind a "+", what is changed in it; empty where the engine does not say."""
-        try:
+        with suppress(EngineError):
             return self._ask("GET", "/version", lambda found: string(found["version"]))
-        except EngineDown:
-            raise
-        except EngineError:
-            return ""
+        return ""
 
     def load(self, name: str, path: str) -> None:
         """Load an adapter from a folder that the engine can see; a name that is loaded is an error."""
