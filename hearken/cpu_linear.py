@@ -56,7 +56,7 @@ def register() -> None:
 
     stock_dispatch, stock_apply = utils.dispatch_cpu_unquantized_gemm, BaseLinearLayerWithLoRA._apply_sync
 
-    def dispatch(layer: torch.nn.Module, remove_weight: bool) -> None:
+    def dispatch(layer: Any, remove_weight: bool) -> None:
         """Called for each layer when the weights are read."""
         if not remove_weight or get_current_vllm_config().lora_config is None or not is_for(layer.weight):
             stock_dispatch(layer, remove_weight)
