@@ -3,10 +3,12 @@
 A webhook is taken once: its id is an idempotency key, and each vote has one place however often it is said.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import orjson
 from starlette.requests import Request
@@ -58,6 +60,7 @@ class WebhookRoutes:
         self._order = order
         self._take_votes = take_votes
         self._most_bytes = most_bytes
+        self._at_work: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def routes(self) -> list[Route]:
@@ -100,15 +103,19 @@ class WebhookRoutes:
             vote["occurred_at"] = happened.at
         try:
             vote_id = self._feedback.id_of(vote, sender)
-            if not await self._order.is_newest(vote_id, happened.at):
-                return Reply(200, _said("outdated", vote_id, "Something newer is known of this vote."))
-            if happened.is_removal:
-                return await self._take_back(vote_id, sender)
-            posted = Posted(orjson.dumps(vote), "application/json", None, sender)
-            await self._feedback.post(posted)
+            async with self._at_work.setdefault(vote_id, asyncio.Lock()):
+                return await self._in_order(happened, vote_id, vote, sender)
         except BadRequest as error:
             error.param = f"data.{error.param}" if error.param else "data"
             raise
+
+    async def _in_order(self, happened: Happened, vote_id: str, vote: Json, sender: Sender) -> Reply:
+        """Alone with this vote: two words about it must not pass each other on the way to the log."""
+        if not await self._order.is_newest(vote_id, happened.at):
+            return Reply(200, _said("outdated", vote_id, "Something newer is known of this vote."))
+        if happened.is_removal:
+            return await self._take_back(vote_id, sender)
+        await self._feedback.post(Posted(orjson.dumps(vote), "application/json", None, sender))
         return Reply(200, _said("accepted", vote_id))
 
     async def _take_back(self, vote_id: str, sender: Sender) -> Reply:

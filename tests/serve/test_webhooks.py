@@ -1,5 +1,6 @@
 """Webhooks bring votes: signed, lately, once, and in the order in which things happened."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -140,6 +141,25 @@ def test_what_happened_before_says_nothing_when_it_comes_late(gateway: Gateway) 
     assert told(push(gateway, "4", event("feedback.deleted", other, 100))) == "unknown"
     assert told(push(gateway, "3", event("feedback.created", other, 200))) == "outdated"
     assert labels(gateway) == ["down"]
+
+
+def test_words_that_come_at_the_same_time_end_with_the_newest(gateway: Gateway) -> None:
+    bodies = [event("feedback.updated", vote(("up", "down")[i % 2]), 100 - i) for i in range(24)]
+
+    async def all_at_once() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
+            path = "/v1/webhooks/helpdesk"
+            sent = [
+                http.post(path, content=each, headers=headers(str(i), each)) for i, each in enumerate(bodies)
+            ]
+            return await asyncio.gather(*sent)
+
+    answers = [told(each) for each in asyncio.run(all_at_once())]
+    votes = gateway.votes()
+    assert answers.count("accepted") == len(votes)
+    moments = [vote.occurred_at or 0.0 for vote in sorted(votes, key=lambda each: each.revision)]
+    assert moments == sorted(moments)
+    assert votes[-1].label == "down"
 
 
 def test_what_is_about_no_vote_is_passed_over(gateway: Gateway) -> None:
