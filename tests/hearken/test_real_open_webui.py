@@ -46,10 +46,12 @@ class OpenWebui:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
 
-    def sign_up(self, name: str) -> str:
-        """A new user's token; the first one is the admin."""
+    def new_user(self, name: str, admin: str = "") -> tuple[str, str]:
+        """A user's token and id: the first one signs up and is the admin, who adds the others."""
         body = {"name": name, "email": f"{name}@example.com", "password": "correct-Horse-7"}
-        return str(self.ask("POST", "/api/v1/auths/signup", "", body)["token"])
+        path = "/api/v1/auths/" + ("add" if admin else "signup")
+        made = self.ask("POST", path, admin, {**body, "role": "user"} if admin else body)
+        return str(made["token"]), str(made["id"])
 
     def install(self, who: str, content: str) -> None:
         """A filter function for all chats."""
@@ -114,12 +116,11 @@ def open_webui(folder: Path, service: str) -> Iterator[OpenWebui]:
     port = free_port()
     settings = {
         "DATA_DIR": str(folder),
-        "WEBUI_SECRET_KEY": "for-the-test",
+        "WEBUI_SECRET_KEY": "0123456789abcdef0123456789abcdef",
         "OPENAI_API_BASE_URL": f"{service}/v1",
         "OPENAI_API_KEY": "unused",
         "ENABLE_OLLAMA_API": "false",
         "ENABLE_API_KEYS": "true",
-        "DEFAULT_USER_ROLE": "user",
         "BYPASS_MODEL_ACCESS_CONTROL": "true",
         "OFFLINE_MODE": "true",
         "RAG_EMBEDDING_ENGINE": "openai",
@@ -211,7 +212,8 @@ def test_thumbs_of_a_real_open_webui_follow_its_users(tmp_path: Path, gateway: G
     folder = tmp_path / "webui"
     folder.mkdir()
     with open_webui(folder, gateway.url) as webui:
-        admin, ada = webui.sign_up("admin"), webui.sign_up("ada")
+        admin, _ = webui.new_user("admin")
+        ada, name = webui.new_user("ada", admin)
         key = webui.ask("POST", "/api/v1/auths/api_key", admin)["api_key"]
         webui.install(admin, FILTER.read_text())
         chat, message = webui.chat(ada, "What is a bee?")
@@ -225,7 +227,7 @@ def test_thumbs_of_a_real_open_webui_follow_its_users(tmp_path: Path, gateway: G
             (thumb,) = gateway.votes()
             assert (thumb.kind, thumb.label) == ("thumbs", "up")
             assert thumb.targets[0].external_id == message["id"]
-            assert thumb.rater == answer.user
+            assert thumb.rater == answer.user == gateway.signer.pseudonym("default", name)
 
             said = {"rating": -1, "reason": "too_verbose", "comment": "Long.", "details": {"rating": 2}}
             assert webui.rate(ada, chat, message, {**said, "tags": ["Bees"]}, feedback) == feedback
@@ -254,3 +256,6 @@ def test_thumbs_of_a_real_open_webui_follow_its_users(tmp_path: Path, gateway: G
             webui.rate(ada, chat, message, {"rating": 1})
             arrives(gateway, 4, "a new thumb")
             assert gateway.votes()[3].event_id == thumb.event_id
+            webui.ask("DELETE", f"/api/v1/users/{name}", admin)
+            arrives(gateway, 5, "the removal of who gave it")
+            assert [vote.kind for vote in gateway.votes()[3:]] == ["thumbs", "retraction"]
