@@ -204,7 +204,7 @@ class Reading:
         if error.status in (401, 403):
             return UsageError(
                 f"{title} does not let this key read feedback ({error.status}): check ${keys}"
-                + (", which must be an admin's" if title == "Open WebUI" else ""),
+                + (", which must be an admin's, where API keys are allowed" if title == "Open WebUI" else ""),
                 code=1,
             )
         if error.status in (404, 405):
