@@ -62,8 +62,11 @@ def _refused(message: str) -> Unauthorized:
     return Unauthorized(message, code="invalid_webhook_signature")
 
 
-def parse(body: bytes) -> Happened | None:
-    """What a body says; None for an event of a type that is about no vote. Raises BadRequest."""
+def parse(body: bytes, now: float) -> Happened | None:
+    """What a body says; None for an event of a type that is about no vote. now: Unix seconds.
+
+    Raises BadRequest, also for what is still to happen: all that does until then would be older.
+    """
     said = parse_object(body)
     kind = fields.name(said, "type", 128)
     if kind is None:
@@ -73,6 +76,11 @@ def parse(body: bytes) -> Happened | None:
     at = fields.moment(said, "timestamp")
     if at is None:
         fields.missing("timestamp", "send when it happened, like '2026-03-01T12:00:00Z'")
+    if at > now + TOLERANCE_SECONDS:
+        raise BadRequest(
+            f"timestamp must be at most {TOLERANCE_SECONDS:g} s ahead of this service's clock.",
+            param="timestamp",
+        )
     vote = said.get("data")
     if not isinstance(vote, dict):
         raise BadRequest("data must be the vote, a JSON object.", param="data", code="invalid_type")

@@ -75,8 +75,9 @@ class WebhookRoutes:
         since = self._privacy.instant()
         hook = self._find(request.path_params["sender"])
         raw = await read_json(request, self._most_bytes)
-        event_id = check_signed(request.headers, raw, hook.secrets, time.time())
-        happened = parse(raw)
+        now = time.time()
+        event_id = check_signed(request.headers, raw, hook.secrets, now)
+        happened = parse(raw, now)
         if happened is None:
             return json_response(_said("ignored", reason="Its type is about no vote."))
         sender = Sender(self._addresses.of(request), hook.caller, since=since)

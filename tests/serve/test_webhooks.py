@@ -250,6 +250,8 @@ def test_a_wrong_request_is_told(gateway: Gateway) -> None:
     assert refusal(push(gateway, "1", b"{}")) == (400, "missing_required_parameter", "type")
     timeless = json.dumps({"type": "feedback.created", "data": vote()}).encode()
     assert refusal(push(gateway, "1", timeless)) == (400, "missing_required_parameter", "timestamp")
+    later = event("feedback.deleted", vote(), -400)
+    assert refusal(push(gateway, "1", later)) == (400, "invalid_value", "timestamp")
     body = event("feedback.created", vote())
     assert refusal(push(gateway, "1", body, to="nobody"))[:2] == (404, "webhook_sender_not_found")
     assert refusal(push(gateway, "1", body + b" " * 70_000))[:2] == (413, "request_too_large")
