@@ -23,10 +23,7 @@ _BODY: Schema = {
             "type": ["string", "number"],
             "description": "When it happened: ISO 8601, Unix seconds.",
         },
-        "data": {
-            "allOf": [ref("Vote"), {"required": ["user"]}],
-            "description": "The vote, also of a removal.",
-        },
+        "data": ref("Vote") | {"description": "The vote, with its `user`; also of a removal."},
     },
 }
 WEBHOOK_SCHEMAS: Schema = {
