@@ -1,9 +1,9 @@
-# make setup | setup-gpu | demo | demo-real | pictures | site | test | test-fast | test-faults | fuzz | lint | kafka | redis | lock
+# make setup | setup-gpu | demo | demo-real | pictures | site | test | test-fast | test-faults | open-webui | fuzz | lint | kafka | redis | lock
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup setup-gpu demo demo-real pictures site test test-fast test-faults fuzz lint tools kafka redis lock clean
+.PHONY: setup setup-gpu demo demo-real pictures site test test-fast test-faults open-webui fuzz lint tools kafka redis lock clean
 
 # .venv/gpu says that setup-gpu made .venv: from then on every target takes vLLM's build for CUDA.
 LOCK := $(if $(wildcard .venv/gpu),requirements-gpu.lock,requirements.lock)
@@ -65,6 +65,12 @@ test: setup lint tools
 # every fault in full; `make test` runs the same tests with fewer kills, flips and shorter absences
 test-faults: setup
 	HEARKEN_FAULTS=full $(BIN)/pytest tests/faults -s $(ARGS)
+
+# `hearken sync` and its filter with a real Open WebUI, which is installed once into .tools: 7 GB, with torch
+OPEN_WEBUI ?= $(CURDIR)/.tools/open-webui/bin/open-webui
+open-webui: setup
+	test -x $(OPEN_WEBUI) || { $(PYTHON) -m venv .tools/open-webui && .tools/open-webui/bin/pip install --quiet open-webui==0.12.4; }
+	OPEN_WEBUI=$(OPEN_WEBUI) $(BIN)/pytest tests/hearken/test_real_open_webui.py -s $(ARGS)
 
 # the API with 200 examples of every operation, and votes in any order, other ones each time; `make test` tries
 # the same few

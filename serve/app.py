@@ -44,6 +44,9 @@ from serve.votes.receipt_api import ReceiptApi
 from serve.votes.routes import FeedbackRoutes
 from serve.votes.vote import REASONS
 from serve.votes.voters import Voters
+from serve.webhooks.order import Order
+from serve.webhooks.receiver import WebhookRoutes
+from serve.webhooks.senders import load_senders
 
 
 def create_app(
@@ -60,6 +63,7 @@ def create_app(
 
     `relay_lag` tells how many events wait for Kafka and the age of the oldest in seconds. `import_command`
     starts the process in which imports are worked off; without it there are none. `tracing` is told of chats.
+    Raises KeysUnusable and BadWebhookSenders.
     """
     metrics, background = Metrics(), Background()
     gate = open_gate(settings, signer, metrics)
@@ -125,13 +129,14 @@ def _answers(
 def _votes(
     settings: GatewaySettings, signer: Signer, shared: SharedStore, gate: Gate, records: Records
 ) -> list[Route]:
-    """The routes of feedback and of its receipts."""
+    """The routes of feedback, of its receipts, and of webhooks that bring it."""
+    idempotency = Idempotency(shared)
     feedback = FeedbackApi(
         signer,
         Voters(signer, gate.tokens),
         records.recorder,
         records.privacy,
-        Idempotency(shared),
+        idempotency,
         records.receipts,
         settings.feedback_reasons or REASONS,
         gate.senders.take_votes,
@@ -147,4 +152,16 @@ def _votes(
         settings.token_vote_bytes,
     )
     receipts = ReceiptApi(records.receipts, records.recorder, signer, gate.senders, gate.access)
-    return [*routes.routes, *receipts.routes]
+    webhooks = WebhookRoutes(
+        load_senders(settings.webhook_senders, settings.limits),
+        gate.addresses,
+        records.privacy,
+        feedback,
+        records.recorder,
+        records.receipts,
+        idempotency,
+        Order(shared),
+        gate.senders.take_votes,
+        settings.token_vote_bytes,
+    )
+    return [*routes.routes, *receipts.routes, *webhooks.routes]

@@ -20,6 +20,7 @@ from serve.releases.openapi import RELEASE_PATHS, RELEASE_SCHEMAS
 from serve.schemas.openapi_words import answered, named, operation, post
 from serve.schemas.responses import RESPONSES
 from serve.votes.openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
+from serve.webhooks.openapi import WEBHOOK_PATHS, WEBHOOK_SCHEMAS
 
 Json = dict[str, Any]
 
@@ -30,7 +31,7 @@ _BY: Json = {
     "schema": {"type": "string", "enum": ["name", "pseudonym"]},
 }
 _NAME: Json = {"type": "string", "minLength": 1}
-_SCHEMAS = RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS
+_SCHEMAS = RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS | WEBHOOK_SCHEMAS
 
 
 def openapi_route(model_name: str) -> Route:
@@ -106,6 +107,7 @@ def document(model_name: str) -> Json:
             },
             **door_paths(model_name),
             **FEEDBACK_PATHS,
+            **WEBHOOK_PATHS,
             **IMPORT_PATHS,
             **RELEASE_PATHS,
             **PREFERENCE_PATHS,

@@ -39,7 +39,14 @@ class GatewaySettings:
     token_votes_per_minute: Annotated[
         int, "votes in a minute with one feedback token, each of a batch counted; 0: no limit"
     ] = 20
-    token_vote_bytes: Annotated[int, "longest body of a vote with a feedback token"] = 64 * 1024
+    token_vote_bytes: Annotated[int, "longest body of a vote with a feedback token, and of a webhook"] = (
+        64 * 1024
+    )
+    webhook_senders: Annotated[
+        Path | None,
+        "file of who may send votes as webhooks, and their secrets (docs/webhooks.md); without it "
+        "$HEARKEN_WEBHOOK_SENDERS, which holds such a file's text",
+    ] = None
     cors_origins: Annotated[
         tuple[str, ...], "web pages of these origins may call the API: https://shop.example; *: all"
     ] = ()

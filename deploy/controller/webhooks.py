@@ -1,12 +1,8 @@
-"""What a webhook says of a decision, and its signature, as Standard Webhooks has them.
+"""What a webhook says of a decision, and its headers, as Standard Webhooks has them.
 
-Source: https://www.standardwebhooks.com, the specification's sections on payloads, headers and signatures.
+Source: https://www.standardwebhooks.com, the specification's sections on payloads and headers.
 """
 
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 import os
 from collections.abc import Sequence
@@ -16,12 +12,10 @@ from urllib.parse import urlsplit
 
 from deploy.history.releases import Decision
 from deploy.reports.status import told
+from feedback.core.webhook_signatures import MAKE, BadSecret, parse_secret, signature
 
 VARIABLE = "HEARKEN_WEBHOOK_SECRET"
 """Where the secret is when no file of it is named."""
-
-_PREFIX = "whsec_"
-_LEAST_BYTES, _MOST_BYTES = 24, 64
 
 
 class NoSecret(Exception):
@@ -42,24 +36,17 @@ def load_secrets(file: Path | None) -> tuple[bytes, ...]:
     found = tuple(_secret(line, where) for line in text.split())
     if not found:
         raise NoSecret(
-            f"webhooks need a secret, and {where} has none; make one with: "
-            "echo whsec_$(openssl rand -base64 32), and put it there or name its file in "
-            "controller.webhook_secret_file"
+            f"webhooks need a secret, and {where} has none; make one with: {MAKE}, and put it there or name "
+            "its file in controller.webhook_secret_file"
         )
     return found
 
 
 def _secret(text: str, where: str) -> bytes:
     try:
-        found = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
-    except binascii.Error:
-        found = b""
-    if not text.startswith(_PREFIX) or not _LEAST_BYTES <= len(found) <= _MOST_BYTES:
-        raise NoSecret(
-            f"a secret in {where} is not {_PREFIX} and {_LEAST_BYTES} to {_MOST_BYTES} bytes in base64; make "
-            "one with: echo whsec_$(openssl rand -base64 32)"
-        )
-    return found
+        return parse_secret(text)
+    except BadSecret as error:
+        raise NoSecret(f"a secret in {where} {error}") from error
 
 
 def payload(decision: Decision) -> bytes:
@@ -76,13 +63,12 @@ def payload(decision: Decision) -> bytes:
 def signed_headers(event_id: str, at: float, body: bytes, secrets: Sequence[bytes]) -> dict[str, str]:
     """The headers of a webhook that is sent at a Unix time in seconds."""
     timestamp = str(int(at))
-    content = f"{event_id}.{timestamp}.".encode() + body
-    signatures = [hmac.new(secret, content, hashlib.sha256).digest() for secret in secrets]
+    signatures = [signature(event_id, timestamp, body, secret) for secret in secrets]
     return {
         "content-type": "application/json",
         "webhook-id": event_id,
         "webhook-timestamp": timestamp,
-        "webhook-signature": " ".join(f"v1,{base64.b64encode(each).decode()}" for each in signatures),
+        "webhook-signature": " ".join(signatures),
     }
 
 

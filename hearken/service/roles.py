@@ -28,6 +28,7 @@ def run_gateway(config: Config) -> int:
     from serve.auth.access import KeysUnusable
     from serve.main import run
     from serve.tracing_export import NoTracing
+    from serve.webhooks.senders import BadWebhookSenders
 
     settings = _in_folder(config).build("gateway")
     model = config.build("service").model
@@ -35,7 +36,7 @@ def run_gateway(config: Config) -> int:
     log_to_stderr()
     try:
         run(settings, None if model is None else import_command(model))
-    except (LogError, KeysUnusable, NoTracing) as error:
+    except (LogError, KeysUnusable, NoTracing, BadWebhookSenders) as error:
         raise UsageError(f"the gateway cannot run: {error}", code=1) from error
     return 0
 

@@ -45,13 +45,25 @@ class Source:
 
 
 def _open_webui(ask: Ask, start: float) -> Iterator[Row]:
-    """All feedback: the service has no pages of a time."""
-    rows = ask("/api/v1/evaluations/feedbacks/all", {})
-    if not isinstance(rows, list):
-        raise UsageError(
-            "Open WebUI answers with no list of feedback: is this the URL of an Open WebUI 0.4 or newer?"
-        )
-    yield from (row for row in rows if (row.get("created_at") or 0) >= start)
+    """Feedback in pages, or all at once from versions that have none."""
+    try:
+        yield from _open_webui_pages(ask, start)
+    except NotThere:
+        rows = ask("/api/v1/evaluations/feedbacks/all", {})
+        yield from (row for row in rows if row["created_at"] >= start)
+
+
+def _open_webui_pages(ask: Ask, start: float) -> Iterator[Row]:
+    """The newest come first, as many on a page as the service likes."""
+    number, read = 1, 0
+    while True:
+        page = ask("/api/v1/evaluations/feedbacks/list", {"page": number})
+        rows = page["items"]
+        wanted = [row for row in rows if row["created_at"] >= start]
+        yield from wanted
+        number, read = number + 1, read + len(rows)
+        if not wanted or read >= page["total"]:
+            return
 
 
 def _langfuse(ask: Ask, start: float) -> Iterator[Row]:
@@ -172,7 +184,7 @@ class Reading:
             except httpx.TransportError as error:
                 answer = error
             if isinstance(answer, httpx.Response) and answer.is_success:
-                return answer.json()
+                return self._json(answer, path)
             try:
                 wait = wait_or_raise(answer, self.url, attempt, RETRIES)
             except FeedbackError as error:
@@ -180,16 +192,22 @@ class Reading:
             time.sleep(wait)
             attempt += 1
 
+    def _json(self, answer: httpx.Response, path: str) -> Any:
+        try:
+            return answer.json()
+        except ValueError as error:  # a page for people: Open WebUI has its own at every unknown path
+            raise NotThere(self.url + path) from error
+
     def _told(self, error: FeedbackError, path: str) -> Exception:
         """What a refusal means, and what to do about it."""
         title, keys = self.source.title, " and $".join(self.source.key_variables)
         if error.status in (401, 403):
             return UsageError(
                 f"{title} does not let this key read feedback ({error.status}): check ${keys}"
-                + (", which must be an admin's" if title == "Open WebUI" else ""),
+                + (", which must be an admin's, where API keys are allowed" if title == "Open WebUI" else ""),
                 code=1,
             )
-        if error.status == 404:
+        if error.status in (404, 405):
             return NotThere(self.url + path)
         if error.status in (0, 408, 429) or error.status >= 500:
             return SourceAway(f"{title}: {error}")

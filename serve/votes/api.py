@@ -110,6 +110,13 @@ class FeedbackApi:
             return await self._one(ballot)
         return await self._idempotency.once(posted.sender.scope, key, raw, partial(self._one, ballot))
 
+    def id_of(self, vote: Json, sender: Sender) -> str:
+        """The id that a vote has, or would have. Raises BadRequest and NotFound as `post` does."""
+        ballot = Ballot(vote)
+        self._check(ballot, Posted(b"", "application/json", None, sender), self._rules(sender))
+        assert ballot.answer is not None
+        return str(ballot.answer["id"])
+
     async def _one(self, ballot: Ballot) -> Reply:
         assert ballot.answer is not None
         if ballot.wish is not None and ballot.event is not None:

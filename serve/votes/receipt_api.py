@@ -68,14 +68,7 @@ class ReceiptApi:
                 param="user",
                 code="feedback_of_another_key",
             )
-        if not vote["retracted"]:
-            value, key = retraction(vote, self._recorder.stamp(), time.time())
-            entries = [Entry(FEEDBACK, key, value)]
-            try:
-                await self._recorder.votes(entries, {("retraction", "retracted"): 1})
-            except LogUnavailable as error:
-                raise _unavailable("Feedback cannot be stored at the moment.") from error
-            self._receipts.took(entries)
+        await take_back(vote, self._recorder, self._receipts)
         told = {"id": event_id, "object": "feedback", "status": "retracted", "deleted": True}
         return json_response(told)
 
@@ -128,6 +121,19 @@ def _may_see(vote: Row, sender: Sender) -> bool:
 
 def _unavailable(message: str) -> ApiError:
     return Unavailable(message, code="log_unavailable")
+
+
+async def take_back(vote: Row, recorder: Recorder, receipts: Receipts) -> None:
+    """Take a vote back, durably; once more does nothing. Raises Unavailable."""
+    if vote["retracted"]:
+        return
+    value, key = retraction(vote, recorder.stamp(), time.time())
+    entries = [Entry(FEEDBACK, key, value)]
+    try:
+        await recorder.votes(entries, {("retraction", "retracted"): 1})
+    except LogUnavailable as error:
+        raise _unavailable("Feedback cannot be stored at the moment.") from error
+    receipts.took(entries)
 
 
 def retraction(vote: Row, revision: int, at: float) -> tuple[bytes, str]:

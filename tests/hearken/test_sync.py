@@ -43,8 +43,8 @@ PAGE = 2
 class Elsewhere:
     """The three services, as far as their feedback goes: rows that a test may change, in pages of two.
 
-    asked: the paths that were asked for. old: Langfuse has the second version of its API alone. broken: the
-    status of every answer.
+    asked: the paths that were asked for. old: the APIs are those of before: Langfuse's second version alone,
+    Open WebUI's list without pages. broken: the status of every answer.
     """
 
     def __init__(self) -> None:
@@ -62,8 +62,15 @@ class Elsewhere:
         self.asked.append(path)
         if self.broken is not None:
             return self.broken, {"detail": "no"}
-        if path == "/api/v1/evaluations/feedbacks/all":
+        if path == "/api/v1/evaluations/feedbacks/list" and not self.old:
+            start, rows = PAGE * (int(query["page"]) - 1), [_listed(row) for row in self.webui]
+            rows.sort(key=lambda row: -row["created_at"])
+            page = {"items": rows[start : start + PAGE], "total": len(rows)}
+            return _for(headers["authorization"] == "Bearer sk-webui", page)
+        if path == "/api/v1/evaluations/feedbacks/all" and self.old:
             return _for(headers["authorization"] == "Bearer sk-webui", self.webui)
+        if path.startswith("/api/v1/evaluations/"):
+            return 200, "<!doctype html>"  # a real one has its page at every path that it does not know
         if path == "/api/public/v3/scores" and not self.old:
             start = int(query.get("cursor") or 0)
             meta: dict[str, Any] = {"limit": PAGE}
@@ -90,6 +97,13 @@ class Elsewhere:
 
 def _rows(name: str, more: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**row, **more} for row in json.loads((DATA / f"sync_{name}.json").read_text())]
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as Open WebUI 0.12.4 lists it: with who voted, and without the chat."""
+    who = {"id": row["user_id"], "name": row["user_id"], "email": "a@example.com", "role": "user"}
+    moments = dict.fromkeys(("last_active_at", "updated_at", "created_at"), row["created_at"])
+    return {name: value for name, value in row.items() if name != "snapshot"} | {"user": who | moments}
 
 
 def _for(allowed: bool, answer: Any) -> tuple[int, Any]:
@@ -121,7 +135,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Elsewhere]:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             status, answer = found.answer(parts.path, query, self.headers)
-            body = json.dumps(answer).encode()
+            body = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.send_header("retry-after", "0")
@@ -190,6 +204,35 @@ def test_thumbs_of_open_webui_come_once_and_follow_changes(
     changed = gateway.votes()[2:]
     assert [vote.label for vote in changed] == ["down", "up"]
     assert {vote.event_id for vote in changed} == {first[0].event_id}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_feedback_of_open_webui_comes_from_all_pages_of_the_span(
+    tmp_path: Path, elsewhere: Elsewhere, gateway: Gateway, old: bool
+) -> None:
+    elsewhere.old = old
+    row, now = elsewhere.webui[0], int(time.time())
+    elsewhere.webui[:] = [
+        {**row, "id": f"f-{i}", "meta": {"message_id": f"msg-{i}"}, "created_at": now - 3600 * i}
+        for i in range(11)
+    ]
+    assert sync(tmp_path, "open-webui", "--since", "290m") == 0
+    found = {vote.targets[0].external_id for vote in gateway.votes()}
+    assert found == {f"msg-{i}" for i in range(5)}
+    asked = [path.rpartition("/")[2] for path in elsewhere.asked]
+    assert asked == (["list", "all"] if old else ["list"] * 4), "pages of before the span are not asked for"
+
+
+def test_an_address_that_is_no_open_webui_is_told(
+    tmp_path: Path,
+    elsewhere: Elsewhere,
+    gateway: Gateway,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(elsewhere, "answer", lambda *_: (200, "<!doctype html>"))
+    assert sync(tmp_path, "open-webui") == 1
+    assert "its address, and its version recent?" in capsys.readouterr().err
 
 
 def test_a_memory_that_lags_behind_repeats_nothing(
@@ -294,6 +337,36 @@ def test_scores_of_langfuse_come_from_all_pages(
     assert sync(tmp_path, "langfuse", *more) == 0
     assert len(gateway.votes()) == 3
     assert sum(path.endswith("scores") for path in elsewhere.asked) == (6 if old else 4)
+
+
+@pytest.mark.parametrize(("source", "field"), [("langfuse", "value"), ("langsmith", "score")])
+def test_scores_count_once_over_restarts_and_follow_changes(
+    tmp_path: Path, elsewhere: Elsewhere, gateway: Gateway, source: str, field: str
+) -> None:
+    rows: list[dict[str, Any]] = getattr(elsewhere, source)
+    file, more = tmp_path / f"state/{source}.db", ["--scale", "0:5", "--direction", "mood=higher"]
+
+    def interrupted() -> None:
+        """A look whose command is killed before it notes what it sent, and one by the next command."""
+        before = file.read_bytes() if file.exists() else None
+        sync(tmp_path, source, *more)
+        if before is not None:
+            file.write_bytes(before)
+        sync(tmp_path, source, *more)
+
+    interrupted()
+    first = gateway.votes()
+    assert [vote.kind for vote in first] == (
+        ["thumbs", "rating", "thumbs"] if source == "langfuse" else ["thumbs", "rating", "rating"]
+    )
+    rows[0][field] = False
+    interrupted()
+    assert [(vote.event_id, vote.label) for vote in gateway.votes()[3:]] == [(first[0].event_id, "down")]
+    del rows[1]
+    sync(tmp_path, source, *more)
+    interrupted()
+    gone = gateway.votes()[4:]
+    assert [(vote.event_id, vote.kind) for vote in gone] == [(first[1].event_id, "retraction")]
 
 
 def test_a_score_that_is_not_named_is_left_out(

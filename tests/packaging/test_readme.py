@@ -147,13 +147,13 @@ def _pip(words: Words) -> None:
 
 
 def _nothing(words: Words) -> None:
-    """Programs of the system, whose words are theirs."""
+    """Programs of the system and of others, whose words are theirs."""
 
 
 CHECKS: dict[str, Callable[[Words], None]] = {
     "hearken": _hearken, "make": _make, "python": _python, "curl": _curl, "docker": _docker,
     "kubectl": _kubectl, "helm": _helm, "pip": _pip,
-    **dict.fromkeys(("git", "cd", "export", "echo", "sqlite3"), _nothing),
+    **dict.fromkeys(("git", "cd", "export", "echo", "sqlite3", "open-webui"), _nothing),
 }  # fmt: skip
 SCRIPTS = frozenset({"scripts/tools.sh"})
 SHELL = frozenset(CHECKS) | SCRIPTS | {"--set"}  # alone: more of the helm command above it

@@ -1,0 +1,1 @@
+"""Webhooks that bring votes: who may send them, their signatures, and the route that takes them."""
