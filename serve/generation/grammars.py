@@ -6,12 +6,13 @@ for properties a fifth of theirs, because there all of them have to be required.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
+from serve.generation.patterns import MAX_REPEATS, work_of
 from serve.http.errors import BadRequest
 
 Json = dict[str, Any]
@@ -19,6 +20,7 @@ Json = dict[str, Any]
 MAX_PROPERTIES = 1_000
 MAX_VALUES = 1_000  # of enums and choices
 MAX_PATTERN_CHARS = 4_096  # of regular expressions
+MAX_PATTERN_WORK = 2**18  # of the patterns of schemas: their lengths written out, squared, summed up
 MAX_BYTES = 128 * 1024  # written as JSON
 
 _SOURCES = ("response_format", "tools", "structured_outputs")
@@ -41,6 +43,7 @@ def check_grammars(body: Json) -> None:
                 f"A schema in {field} refers to itself and to nothing else, so no value fits it.", param=field
             )
         counts = _Counts(source)
+        _check_patterns(field, counts)
         for count, most, what in (
             (counts.properties, MAX_PROPERTIES, "properties"),
             (counts.values, MAX_VALUES, "values to choose from"),
@@ -49,6 +52,26 @@ def check_grammars(body: Json) -> None:
             if count > most:
                 raise BadRequest(f"{field} may have at most {most} {what}, not {count}.", param=field)
     _check_possible(body)
+
+
+def _check_patterns(field: str, counts: "_Counts") -> None:
+    """Raises BadRequest where a schema's regular expressions fail in an engine, or take it long."""
+    works = [work_of(pattern) for pattern in counts.patterns]
+    times = max((work.times for work in works), default=0)
+    if times > MAX_REPEATS:
+        raise BadRequest(
+            f"A regular expression of a schema in {field} repeats something {times} times; the model server "
+            f"can compile at most {MAX_REPEATS}. For the length of a string use maxLength.",
+            param=field,
+        )
+    if sum(work.repeated**2 for work in works) > MAX_PATTERN_WORK:
+        longest = max(work.repeated for work in works)
+        raise BadRequest(
+            f"The {len(works)} regular expressions of schemas in {field} take too long to compile: with its "
+            f"repetitions written out the longest has {longest} characters, one outside of ASCII counted as "
+            f"four. Squared and summed up that may be {MAX_PATTERN_WORK}, as much as one of 512 or 64 of 64.",
+            param=field,
+        )
 
 
 def _check_possible(body: Json) -> None:
@@ -159,6 +182,7 @@ class _Counts:
 
     def __init__(self, source: Any) -> None:
         self.properties = self.values = self.pattern_chars = 0
+        self.patterns: list[str] = []  # of schemas; those of `regex` are compiled in another way
         for each in _objects(source):
             self._add(each)
 
@@ -166,6 +190,11 @@ class _Counts:
         if isinstance(schema.get("properties"), dict):
             self.properties += len(schema["properties"])
         self.values += sum(len(v) for name in ("enum", "choice") if isinstance(v := schema.get(name), list))
-        self.pattern_chars += sum(
-            len(v) for name in ("pattern", "regex") if isinstance(v := schema.get(name), str)
-        )
+        here = [schema.get("pattern"), *_keys(schema.get("patternProperties"))]
+        self.patterns += [each for each in here if isinstance(each, str)]
+        here.append(schema.get("regex"))
+        self.pattern_chars += sum(len(each) for each in here if isinstance(each, str))
+
+
+def _keys(value: Any) -> Iterable[str]:
+    return value if isinstance(value, dict) else ()
