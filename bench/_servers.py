@@ -86,6 +86,17 @@ def engine(
 
 
 @contextmanager
+def fake_engine(folder: Path, name: str, *adapters: str, cores: Collection[int]) -> Iterator[Server]:
+    """The tests' engine, for what is measured of the gateway alone; it lists `adapters`."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench._fake_engine", str(port), *adapters]
+    with _running(folder / f"{name}.log", command, os.environ, cores) as pid:
+        server = Server(pid, port)
+        _wait_for(server, "/health", folder / f"{name}.log")
+        yield server
+
+
+@contextmanager
 def gateway(
     folder: Path,
     engine_url: str,
