@@ -68,7 +68,7 @@ class Caller:
     key: str | None = None
 
     async def ask(self, content: str, **fields: Any) -> tuple[aiohttp.ClientResponse, bytes, float]:
-        """The answer, its body, and the seconds until it was there. Raises RuntimeError for another status."""
+        """The answer, its body, and the seconds that it took. Raises RuntimeError for another status."""
         model = "base" if self.key is None else "hearken"
         body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 1, **fields}
         headers = {} if self.key is None else {"authorization": f"Bearer {self.key}"}
