@@ -2,7 +2,7 @@
 
 vLLM compiles a schema into a grammar, and what that takes can grow with its square: 5,000 optional properties
 are minutes of a core and gigabytes of memory, from one request of 100 kB. The bounds are OpenAI's for enums;
-for properties a fifth of theirs, because there all of them have to be required.
+for properties a fifth of theirs, and because there all of them have to be required, fewer of optional ones.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from serve.http.errors import BadRequest
 Json = dict[str, Any]
 
 MAX_PROPERTIES = 1_000
+MAX_OPTIONAL = 300  # properties that may be left out of one object; of several, by the sum of their squares
 MAX_VALUES = 1_000  # of enums and choices
 MAX_PATTERN_CHARS = 4_096  # of regular expressions
 MAX_PATTERN_WORK = 2**18  # of the patterns of schemas: their lengths written out, squared, summed up
@@ -44,6 +45,12 @@ def check_grammars(body: Json) -> None:
             )
         counts = _Counts(source)
         _check_patterns(field, counts)
+        if counts.optional > MAX_OPTIONAL**2:
+            raise BadRequest(
+                f"An object in {field} may have at most {MAX_OPTIONAL} properties that are not required, and "
+                f"several objects fewer each, such as 100 objects with {MAX_OPTIONAL // 10}.",
+                param=field,
+            )
         for count, most, what in (
             (counts.properties, MAX_PROPERTIES, "properties"),
             (counts.values, MAX_VALUES, "values to choose from"),
@@ -57,6 +64,7 @@ def check_grammars(body: Json) -> None:
 def _check_patterns(field: str, counts: "_Counts") -> None:
     """Raises BadRequest where a schema's regular expressions fail in an engine, or take it long."""
     works = [work_of(pattern) for pattern in counts.patterns]
+    works += [work_of(regex, unrolled=False) for regex in counts.regexes]
     times = max((work.times for work in works), default=0)
     if times > MAX_REPEATS:
         raise BadRequest(
@@ -67,7 +75,7 @@ def _check_patterns(field: str, counts: "_Counts") -> None:
     if sum(work.repeated**2 for work in works) > MAX_PATTERN_WORK:
         longest = max(work.repeated for work in works)
         raise BadRequest(
-            f"The {len(works)} regular expressions of schemas in {field} take too long to compile: with its "
+            f"The {len(works)} regular expressions in {field} take too long to compile: with its "
             f"repetitions written out the longest has {longest} characters, one outside of ASCII counted as "
             f"four. Squared and summed up that may be {MAX_PATTERN_WORK}, as much as one of 512 or 64 of 64.",
             param=field,
@@ -182,18 +190,28 @@ class _Counts:
 
     def __init__(self, source: Any) -> None:
         self.properties = self.values = self.pattern_chars = 0
-        self.patterns: list[str] = []  # of schemas; those of `regex` are compiled in another way
+        self.optional = 0  # the sum of squares
+        self.patterns: list[str] = []  # of schemas
+        self.regexes: list[str] = []  # which are compiled in another way
         for each in _objects(source):
             self._add(each)
 
     def _add(self, schema: Json) -> None:
         if isinstance(schema.get("properties"), dict):
             self.properties += len(schema["properties"])
+            self.optional += _optional(schema) ** 2
         self.values += sum(len(v) for name in ("enum", "choice") if isinstance(v := schema.get(name), list))
         here = [schema.get("pattern"), *_keys(schema.get("patternProperties"))]
         self.patterns += [each for each in here if isinstance(each, str)]
-        here.append(schema.get("regex"))
-        self.pattern_chars += sum(len(each) for each in here if isinstance(each, str))
+        self.regexes += [each for each in (schema.get("regex"),) if isinstance(each, str)]
+        self.pattern_chars = sum(map(len, self.patterns)) + sum(map(len, self.regexes))
+
+
+def _optional(schema: Json) -> int:
+    """How many properties of an object may be left out."""
+    required = schema.get("required")
+    named = {each for each in required if isinstance(each, str)} if isinstance(required, list) else set()
+    return len(schema["properties"].keys() - named)
 
 
 def _keys(value: Any) -> Iterable[str]:

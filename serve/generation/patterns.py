@@ -44,8 +44,11 @@ class Work:
         self.times = max(self.times, times)
 
 
-def work_of(pattern: str) -> Work:
-    """The work of a regular expression; of one that is none, of its parts."""
+def work_of(pattern: str, *, unrolled: bool = True) -> Work:
+    """The work of a regular expression; of one that is none, of its parts.
+
+    unrolled: whether repetitions are written out. Those of an expression that is no schema's are not.
+    """
     open_groups, at = [Work()], 0
     while at < len(pattern):
         part, at = _part(pattern, at, open_groups)
@@ -53,7 +56,7 @@ def work_of(pattern: str) -> Work:
             continue
         if found := _TIMES.match(pattern, at):
             least, _, most = found.groups()
-            part.repeat(int(most or least or 1))
+            part.repeat(int(most or least or 1) if unrolled else 1)
             at = found.end()
         open_groups[-1].add(part)
     while len(open_groups) > 1:

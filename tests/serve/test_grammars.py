@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.generation.grammars import MAX_BYTES, MAX_PATTERN_CHARS, MAX_PROPERTIES, MAX_VALUES, check_grammars
+from serve.generation.grammars import (
+    MAX_BYTES,
+    MAX_OPTIONAL,
+    MAX_PATTERN_CHARS,
+    MAX_PROPERTIES,
+    MAX_VALUES,
+    check_grammars,
+)
 from serve.generation.patterns import work_of
 from serve.http.errors import BadRequest
 
@@ -22,8 +29,9 @@ def called(schema: Json) -> Json:
     return {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]}
 
 
-def properties(count: int) -> Json:
-    return {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(count)}}
+def properties(count: int, *, required: bool = False) -> Json:
+    named = {f"p{i}": {"type": "string"} for i in range(count)}
+    return {"type": "object", "properties": named} | ({"required": list(named)} if required else {})
 
 
 def words(count: int) -> list[str]:
@@ -32,7 +40,10 @@ def words(count: int) -> list[str]:
 
 WITHIN = [
     {},
-    formatted(properties(MAX_PROPERTIES)),
+    formatted(properties(MAX_PROPERTIES, required=True)),
+    formatted(properties(MAX_OPTIONAL)),
+    formatted({"anyOf": [properties(30) for _ in range(30)]}),
+    {"structured_outputs": {"regex": "a?" * 512}},
     called({"enum": words(MAX_VALUES)}),
     {"structured_outputs": {"choice": words(MAX_VALUES)}},
     {"structured_outputs": {"regex": "a" * MAX_PATTERN_CHARS}},
@@ -62,14 +73,24 @@ BEYOND = [
     (called({"$ref": "#"}), "tools"),
     ({"structured_outputs": {"json": {"$ref": "#"}}}, "structured_outputs"),
     ({"structured_outputs": {"json": '{"$ref": "#"}'}}, "structured_outputs"),
-    (formatted(properties(MAX_PROPERTIES + 1)), "response_format"),
-    (formatted({"anyOf": [properties(600), {"items": properties(600)}]}), "response_format"),
+    (formatted(properties(MAX_PROPERTIES + 1, required=True)), "response_format"),
+    (
+        formatted({"anyOf": [properties(600, required=True), {"items": properties(600, required=True)}]}),
+        "response_format",
+    ),
     (called({"enum": words(MAX_VALUES + 1)}), "tools"),
     ({"tools": called({"enum": words(600)})["tools"] * 2}, "tools"),
     ({"structured_outputs": {"choice": words(MAX_VALUES + 1)}}, "structured_outputs"),
-    ({"structured_outputs": {"json": json.dumps(properties(MAX_PROPERTIES + 1))}}, "structured_outputs"),
+    (
+        {"structured_outputs": {"json": json.dumps(properties(MAX_PROPERTIES + 1, required=True))}},
+        "structured_outputs",
+    ),
     ({"structured_outputs": {"regex": "a" * (MAX_PATTERN_CHARS + 1)}}, "structured_outputs"),
     (formatted({"type": "string", "pattern": "a" * (MAX_PATTERN_CHARS + 1)}), "response_format"),
+    (formatted(properties(MAX_OPTIONAL + 1)), "response_format"),
+    (formatted({"anyOf": [properties(200) for _ in range(3)]}), "response_format"),
+    (called({"properties": properties(400)["properties"], "required": ["p0", 7, None]}), "tools"),
+    ({"structured_outputs": {"regex": "a?" * 600}}, "structured_outputs"),
     (formatted({"type": "string", "pattern": "^.{0,1600}$"}), "response_format"),
     (formatted({"type": "string", "pattern": "^[ab]{129}$"}), "response_format"),
     (formatted({"type": "object", "propertyNames": {"pattern": "^a{0,150}$"}}), "response_format"),
