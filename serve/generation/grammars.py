@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from serve.generation.patterns import MAX_REPEATS, work_of
+from serve.generation.patterns import MAX_DEPTH, MAX_REPEATS, work_of
 from serve.http.errors import BadRequest
 
 Json = dict[str, Any]
@@ -63,9 +63,16 @@ def check_grammars(body: Json) -> None:
 
 def _check_patterns(field: str, counts: "_Counts") -> None:
     """Raises BadRequest where a schema's regular expressions fail in an engine, or take it long."""
-    works = [work_of(pattern) for pattern in counts.patterns]
-    works += [work_of(regex, unrolled=False) for regex in counts.regexes]
-    times = max((work.times for work in works), default=0)
+    schemas = [work_of(pattern) for pattern in counts.patterns]
+    works = [*schemas, *(work_of(regex, unrolled=False) for regex in counts.regexes)]
+    if any(work.loops or work.depth > MAX_DEPTH for work in works):
+        raise BadRequest(
+            f"A regular expression in {field} repeats a group that may be empty, as (a*)* does, or has "
+            f"repetitions without a bound in more than {MAX_DEPTH} levels, as ((a+)+)+ does; the model server takes ever "
+            "longer with those. Write it with fewer: a* and a+ say the same.",
+            param=field,
+        )
+    times = max((work.times for work in schemas), default=0)
     if times > MAX_REPEATS:
         raise BadRequest(
             f"A regular expression of a schema in {field} repeats something {times} times; the model server "

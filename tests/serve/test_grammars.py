@@ -56,7 +56,7 @@ WITHIN = [
     formatted({"type": "string", "pattern": "^.{0,128}$"}),
     formatted({"type": "string", "pattern": "a" * MAX_PATTERN_CHARS}),
     formatted({"properties": {f"p{i}": {"pattern": "^[A-Za-z0-9_-]{1,64}$"} for i in range(60)}}),
-    {"structured_outputs": {"regex": "[a-z]{0,2000}"}},
+    {"structured_outputs": {"regex": "([A-Z][a-z]+(-[a-z]+)*)?[a-z]{0,2000}( [a-z]{1,20}){0,99}"}},
     formatted({"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {}}}),
     {"structured_outputs": {"json": {"$ref": "other.json#"}}},
     formatted({"$ref": "#node", "$defs": {"a": {"$anchor": "node", "type": "string"}}}),
@@ -91,6 +91,10 @@ BEYOND = [
     (formatted({"anyOf": [properties(200) for _ in range(3)]}), "response_format"),
     (called({"properties": properties(400)["properties"], "required": ["p0", 7, None]}), "tools"),
     ({"structured_outputs": {"regex": "a?" * 600}}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "(([ab]*?x){0,128}){0,90}(a?)[^ab]{3,}"}}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "((a*)*)*"}}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "((a+)+)+"}}, "structured_outputs"),
+    (formatted({"type": "string", "pattern": "^(.*.*.*)*x$"}), "response_format"),
     (formatted({"type": "string", "pattern": "^.{0,1600}$"}), "response_format"),
     (formatted({"type": "string", "pattern": "^[ab]{129}$"}), "response_format"),
     (formatted({"type": "object", "propertyNames": {"pattern": "^a{0,150}$"}}), "response_format"),
@@ -146,6 +150,30 @@ def test_what_is_not_is_named(body: Json, param: str) -> None:
 def test_what_a_pattern_is_written_out(pattern: str, length: int, repeated: int, times: int) -> None:
     work = work_of(pattern)
     assert (work.length, work.repeated, work.times) == (length, repeated, times)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "loops"),
+    [
+        ("(a*)*", True),
+        ("((a*)*)*", True),
+        ("(.*.*.*)*x", True),
+        ("(a|b*){2}", True),
+        ("(a|)+", True),
+        ("(a?){3,}", True),
+        ("()*", True),
+        ("(a{0,3}b?){0,2}x", True),
+        ("(a*)?", False),
+        ("(a*b)*", False),
+        ("(a|bc*)+", False),
+        ("([a-z]+(-[a-z]+)*)?", False),
+        ("(\\w+\\s?)+", False),
+        ("a*b*|c?", False),
+        ("(a{2})*", False),
+    ],
+)
+def test_a_repetition_of_what_may_be_empty_is_found(pattern: str, loops: bool) -> None:
+    assert work_of(pattern).loops is loops
 
 
 @given(st.text(alphabet="ab.?*+{}0,9()[]^$|\\u\u00e9"))
