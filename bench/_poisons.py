@@ -80,6 +80,11 @@ FOUND: dict[str, Body] = {
     "one of itself": called({"oneOf": [{"$ref": "#"}]}),
     "neither space nor other": matched("[^\\s\\S]{2}"),
     "2,000 times perhaps": matched("a?" * 2000),
+    "what may be empty, again and again": matched("((a*)*)*"),
+    "three deep": matched("((a+)+)+"),
+    "repetitions of repetitions": matched(
+        "(([ab]*?){0,128}){0,90}(((ab|c)*?[ab]*?()*?){0,128}(a?)[^\\s\\S]{3,})"
+    ),
     "50 lengths": formatted(
         {
             "type": "object",

@@ -26,6 +26,7 @@ MAX_BYTES = 128 * 1024  # written as JSON
 
 _SOURCES = ("response_format", "tools", "structured_outputs")
 _AGAINST = ("allowed_token_ids", "bad_words")
+_GRAMMARS = ("grammar", "structural_tag")  # the latter can have the former in it
 _ANY = frozenset({*_SOURCES, *_AGAINST, "tool_choice"})
 
 
@@ -68,8 +69,8 @@ def _check_patterns(field: str, counts: "_Counts") -> None:
     if any(work.loops or work.depth > MAX_DEPTH for work in works):
         raise BadRequest(
             f"A regular expression in {field} repeats a group that may be empty, as (a*)* does, or has "
-            f"repetitions without a bound in more than {MAX_DEPTH} levels, as ((a+)+)+ does; the model server takes ever "
-            "longer with those. Write it with fewer: a* and a+ say the same.",
+            f"repetitions without a bound in more than {MAX_DEPTH} levels, as ((a+)+)+ does; the model "
+            "server takes ever longer with those. Write it with fewer: a* and a+ say the same.",
             param=field,
         )
     times = max((work.times for work in schemas), default=0)
@@ -92,12 +93,13 @@ def _check_patterns(field: str, counts: "_Counts") -> None:
 def _check_possible(body: Json) -> None:
     """What vLLM takes, and then has no token to sample: an error of the engine, not of the request."""
     outputs = body.get("structured_outputs")
-    if isinstance(outputs, dict) and outputs.get("grammar") is not None:
-        raise BadRequest(
-            "structured_outputs.grammar is not supported; send json, regex or choice.",
-            param="structured_outputs.grammar",
-            code="unsupported_parameter",
-        )
+    for name in _GRAMMARS:
+        if isinstance(outputs, dict) and outputs.get(name) is not None:
+            raise BadRequest(
+                f"structured_outputs.{name} is not supported; send json, regex or choice.",
+                param=f"structured_outputs.{name}",
+                code="unsupported_parameter",
+            )
     against = next((field for field in _AGAINST if body.get(field)), None)
     if against is not None and (forced := _forced_by(body)) is not None:
         raise BadRequest(f"{against} cannot be combined with {forced}.", param=against)

@@ -106,6 +106,10 @@ BEYOND = [
     ({"structured_outputs": {"json": '{"pattern": "^.{0,1600}$"}'}}, "structured_outputs"),
     (formatted({"description": "x" * MAX_BYTES}), "response_format"),
     ({"structured_outputs": {"grammar": "root ::= root root"}}, "structured_outputs.grammar"),
+    (
+        {"structured_outputs": {"structural_tag": '{"format": {"type": "regex", "pattern": "((a*)*)*"}}'}},
+        "structured_outputs.structural_tag",
+    ),
     ({"bad_words": ["no"], **formatted({})}, "bad_words"),
     ({"allowed_token_ids": [5], "structured_outputs": {"choice": ["a"]}}, "allowed_token_ids"),
     ({"bad_words": ["no"], "tool_choice": "required", **called({})}, "bad_words"),
