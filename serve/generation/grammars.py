@@ -19,6 +19,8 @@ Json = dict[str, Any]
 
 MAX_PROPERTIES = 1_000
 MAX_OPTIONAL = 300  # properties that may be left out of one object; of several, by the sum of their squares
+MAX_LENGTHS = 20  # different pairs of minLength and maxLength: each is up to a tenth of a second of a core
+MAX_KINDS = 300  # in one anyOf or oneOf
 MAX_VALUES = 1_000  # of enums and choices
 MAX_PATTERN_CHARS = 4_096  # of regular expressions
 MAX_PATTERN_WORK = 2**18  # of the patterns of schemas: their lengths written out, squared, summed up
@@ -55,6 +57,8 @@ def check_grammars(body: Json) -> None:
         for count, most, what in (
             (counts.properties, MAX_PROPERTIES, "properties"),
             (counts.values, MAX_VALUES, "values to choose from"),
+            (len(counts.lengths), MAX_LENGTHS, "different pairs of minLength and maxLength"),
+            (counts.kinds, MAX_KINDS, "schemas in one anyOf or oneOf"),
             (counts.pattern_chars, MAX_PATTERN_CHARS, "characters of regular expressions"),
         ):
             if count > most:
@@ -200,6 +204,8 @@ class _Counts:
     def __init__(self, source: Any) -> None:
         self.properties = self.values = self.pattern_chars = 0
         self.optional = 0  # the sum of squares
+        self.kinds = 0  # of the longest anyOf or oneOf
+        self.lengths: set[tuple[str, str]] = set()
         self.patterns: list[str] = []  # of schemas
         self.regexes: list[str] = []  # which are compiled in another way
         for each in _objects(source):
@@ -210,6 +216,12 @@ class _Counts:
             self.properties += len(schema["properties"])
             self.optional += _optional(schema) ** 2
         self.values += sum(len(v) for name in ("enum", "choice") if isinstance(v := schema.get(name), list))
+        self.kinds = max(
+            [self.kinds, *(len(v) for name in ("anyOf", "oneOf") if isinstance(v := schema.get(name), list))]
+        )
+        bounds = (schema.get("minLength"), schema.get("maxLength"))
+        if any(isinstance(bound, int | float) for bound in bounds):
+            self.lengths.add((str(bounds[0]), str(bounds[1])))
         here = [schema.get("pattern"), *_keys(schema.get("patternProperties"))]
         self.patterns += [each for each in here if isinstance(each, str)]
         self.regexes += [each for each in (schema.get("regex"),) if isinstance(each, str)]

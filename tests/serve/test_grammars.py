@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from serve.generation.grammars import (
     MAX_BYTES,
+    MAX_KINDS,
+    MAX_LENGTHS,
     MAX_OPTIONAL,
     MAX_PATTERN_CHARS,
     MAX_PROPERTIES,
@@ -34,6 +36,10 @@ def properties(count: int, *, required: bool = False) -> Json:
     return {"type": "object", "properties": named} | ({"required": list(named)} if required else {})
 
 
+def lengths(count: int) -> Json:
+    return {"properties": {f"p{i}": {"type": "string", "maxLength": 500 + i} for i in range(count)}}
+
+
 def words(count: int) -> list[str]:
     return [f"w{i}" for i in range(count)]
 
@@ -42,6 +48,9 @@ WITHIN = [
     {},
     formatted(properties(MAX_PROPERTIES, required=True)),
     formatted(properties(MAX_OPTIONAL)),
+    formatted(lengths(MAX_LENGTHS)),
+    formatted({"properties": {f"p{i}": {"type": "string", "maxLength": 500} for i in range(100)}}),
+    formatted({"anyOf": [{}] * MAX_KINDS}),
     formatted({"anyOf": [properties(30) for _ in range(30)]}),
     {"structured_outputs": {"regex": "a?" * 512}},
     called({"enum": words(MAX_VALUES)}),
@@ -88,6 +97,8 @@ BEYOND = [
     ({"structured_outputs": {"regex": "a" * (MAX_PATTERN_CHARS + 1)}}, "structured_outputs"),
     (formatted({"type": "string", "pattern": "a" * (MAX_PATTERN_CHARS + 1)}), "response_format"),
     (formatted(properties(MAX_OPTIONAL + 1)), "response_format"),
+    (formatted(lengths(MAX_LENGTHS + 1)), "response_format"),
+    (called({"oneOf": [{}] * (MAX_KINDS + 1)}), "tools"),
     (formatted({"anyOf": [properties(200) for _ in range(3)]}), "response_format"),
     (called({"properties": properties(400)["properties"], "required": ["p0", 7, None]}), "tools"),
     ({"structured_outputs": {"regex": "a?" * 600}}, "structured_outputs"),
