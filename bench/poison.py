@@ -31,8 +31,9 @@ import aiohttp
 from bench._poisons import FOUND, KNOWN, Body, again, drawn
 from bench._servers import Server, engine, gateway
 from bench._streams import percentile
+from serve.auth.caller import Scope
 from serve.auth.keyfile import edit_keys
-from serve.auth.keys import make_key
+from serve.auth.keys import Key, make_key
 from serve.auth.limits import NO_LIMITS, Limits
 
 SLOW_SECONDS = 1.0
@@ -223,14 +224,17 @@ async def measure(
 def keys_of(data: Path) -> dict[str, str]:
     """Keys for all who call: two tenants, an operator, and one without limits."""
     made: dict[str, str] = {}
-    for name, scope, limits in (
+    keys: list[Key] = []
+    asked: list[tuple[str, Scope, Limits]] = [
         ("victim", "chat", Limits()),
         ("attacker", "chat", Limits()),
         ("operator", "operate", Limits()),
         ("unlimited", "chat", NO_LIMITS),
-    ):
+    ]
+    for name, scope, limits in asked:
         key, made[name] = make_key(name, [scope], datetime.now(UTC), tenant=name, limits=limits)
-        edit_keys(data / "keys.json", lambda known, key=key: [*known, key])
+        keys.append(key)
+    edit_keys(data / "keys.json", lambda _: keys)
     return made
 
 

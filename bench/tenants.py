@@ -38,7 +38,7 @@ from feedback.sqlite.log import SqliteLog
 from hearken.models.tiny import ensure_tiny
 from serve.auth.caller import Scope
 from serve.auth.keyfile import edit_keys
-from serve.auth.keys import make_key
+from serve.auth.keys import Key, make_key
 from serve.auth.limits import NO_LIMITS
 
 CONTROL, CANARY = "policy-1-aaaaaaaa", "policy-2-bbbbbbbb"
@@ -164,7 +164,7 @@ def _seen(response: aiohttp.ClientResponse, raw: bytes, seconds: float) -> tuple
 
 def _true_arms(data: Path) -> dict[str, str]:
     log = SqliteLog(data / "log.db")
-    found = {}
+    found: dict[str, str] = {}
     for records, _ in replay(log, [COMPLETIONS], {}):
         for record in records:
             event = Completion.model_validate_json(record.value)
@@ -213,11 +213,14 @@ def adapter(folder: Path, model: Path) -> Path:
 def keys_of(data: Path) -> dict[str, str]:
     """Keys of tenants a and b that may only chat, another one of a, and one of a voter."""
     made: dict[str, str] = {}
+    keys: list[Key] = []
     chat: list[Scope] = ["chat"]
     asked: list[tuple[str, str, list[Scope]]] = [("a", "a", chat), ("a2", "a", chat), ("b", "b", chat)]
-    for name, tenant, scopes in [*asked, ("voter", "c", ["chat", "feedback"])]:
+    asked.append(("voter", "c", ["chat", "feedback"]))
+    for name, tenant, scopes in asked:
         key, made[name] = make_key(name, scopes, datetime.now(UTC), tenant=tenant, limits=NO_LIMITS)
-        edit_keys(data / "keys.json", lambda known, key=key: [*known, key])
+        keys.append(key)
+    edit_keys(data / "keys.json", lambda _: keys)
     return made
 
 
