@@ -141,7 +141,7 @@ async def half_open(client: Client, count: int) -> dict[str, Any]:
 
 
 async def until_quiet(front: Server) -> float:
-    """Return when a gateway has no work; the seconds until then. Buffers on the way to its readers fill first."""
+    """Return when a gateway has no work; the seconds until then. Buffers on the way to readers fill first."""
     started = time.perf_counter()
     spent = front.cpu_seconds()
     while time.perf_counter() - started < _MOST_SECONDS:
