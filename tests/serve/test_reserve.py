@@ -1,4 +1,4 @@
-"""One key that fills an engine with requests that take long leaves places to the others."""
+"""Places on an engine: a key leaves some to the others, and readers give up no more than are waited for."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 
+from serve.server.readers import GIVEN_SECONDS, Pressure
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm, Trouble
 from tests.serve.test_access import CHAT, add_key, bearer
@@ -52,3 +53,17 @@ def test_without_keys_all_places_are_everyones(start: Start, fake: FakeVllm) -> 
         eventually(lambda: gateway.metric(in_flight) == PLACES, "all places are taken")
         fake.release.set()
         assert [each.result().status_code for each in held] == [200] * PLACES
+
+
+def test_no_more_readers_lose_their_places_than_requests_wait() -> None:
+    """128 that stopped together are looked at in one moment; one chat needs one place."""
+    waiting = 1
+    pressure = Pressure(lambda: waiting)
+    assert [pressure.takes_a_place(1.0) for _ in range(128)].count(True) == 1
+    assert not pressure.takes_a_place(1.0 + GIVEN_SECONDS / 2)
+    waiting = 3
+    assert [pressure.takes_a_place(1.0 + GIVEN_SECONDS / 2) for _ in range(128)].count(True) == 2
+    waiting = 0
+    assert not pressure.takes_a_place(9.0)
+    waiting = 1
+    assert pressure.takes_a_place(9.0)
