@@ -38,15 +38,23 @@ class Server:
         """CPU time of all of the process's threads since it started, user and system."""
         return time.clock_gettime((~self.pid << 3) | _LINUX_CPUCLOCK_SCHED)
 
-    def tree_bytes(self) -> int:
-        """Memory in RAM of the process and all that it started; pages that they share count for each."""
-        found, todo = 0, [self.pid]
+    def tree(self) -> list[int]:
+        """The ids of the process and of all that it started."""
+        found, todo = [], [self.pid]
         while todo:
-            folder = Path(f"/proc/{todo.pop()}")
-            found += int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-            for task in (folder / "task").iterdir():
+            found.append(todo.pop())
+            for task in Path(f"/proc/{found[-1]}/task").iterdir():
                 todo += map(int, (task / "children").read_text().split())
         return found
+
+    def tree_cpu_seconds(self) -> float:
+        """CPU time of the process and all that it started and that still runs."""
+        return sum(Server(pid, self.port).cpu_seconds() for pid in self.tree())
+
+    def tree_bytes(self) -> int:
+        """Memory in RAM of the process and all that it started; pages that they share count for each."""
+        pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.tree())
+        return sum(pages) * os.sysconf("SC_PAGESIZE")
 
     def resident_mb(self) -> float:
         """Memory of the process that is in RAM."""
@@ -86,6 +94,17 @@ def engine(
 
 
 @contextmanager
+def fake_engine(folder: Path, name: str, *adapters: str, cores: Collection[int]) -> Iterator[Server]:
+    """The tests' engine, for what is measured of the gateway alone; it lists `adapters`."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench._fake_engine", str(port), *adapters]
+    with _running(folder / f"{name}.log", command, os.environ, cores) as pid:
+        server = Server(pid, port)
+        _wait_for(server, "/health", folder / f"{name}.log")
+        yield server
+
+
+@contextmanager
 def gateway(
     folder: Path,
     engine_url: str,
@@ -94,12 +113,12 @@ def gateway(
     flags: Sequence[str] = (),
     ready: str = "/readyz",
 ) -> Iterator[Server]:
-    """`hearken gateway` in front of an engine, with a log of its own in `folder`/data.
+    """`hearken gateway` in front of an engine, with its log in `folder`/data, where one before may have been.
 
     `ready`: the path that answers 200 when it is up; /livez does so without an engine.
     """
     data = folder / "data"
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)
     load_secret(data / "secret")
     port = free_port()
     command = [sys.executable, "-m", "hearken", "gateway", "--data", str(data)]

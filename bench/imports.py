@@ -3,23 +3,32 @@
     alone     requests for /v1/models one after the other, and no import
     import    the same while pairs are imported; each body is another one
     again     a body that was imported already: it is read and nothing is written
+    killed    the gateway is killed in the middle of a body, with SIGKILL, and started again on its data; the
+              same body is sent again, and the votes in the log are counted. What was under way at the kill is
+              there a second time under the same id, by which readers count it once
 
 The gateway is the real process with its log on disk; there is no engine behind it, and imports need none.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import quantiles
 
 import httpx
 
 from bench._servers import gateway
+from feedback.core.events import FEEDBACK
+from feedback.core.replay import replay
+from feedback.sqlite.log import SqliteLog
 from hearken.data.importing import choose_model
 
 _NOWHERE = "http://127.0.0.1:9"  # an engine that is never there
@@ -66,6 +75,35 @@ def waits_ms(url: str, work: Callable[[], object]) -> tuple[float, float]:
     return round(cuts[49], 2), round(cuts[98], 2)
 
 
+def killed(folder: Path, flags: Sequence[str], count: int, after_seconds: float) -> dict[str, int]:
+    """Kill a gateway some seconds into an import; what another one says of the same body, and what is in the
+    log."""
+    body, cores = pairs(count, "killed"), os.sched_getaffinity(0)
+    with (
+        gateway(folder, _NOWHERE, cores=cores, ready="/livez", flags=flags) as server,
+        httpx.Client(base_url=server.url, timeout=600) as http,
+    ):
+        send(http, pairs(1, "warm"))
+        threading.Timer(after_seconds, os.killpg, (server.pid, signal.SIGKILL)).start()
+        with contextlib.suppress(httpx.TransportError):
+            send(http, body)
+    with (
+        gateway(folder, _NOWHERE, cores=cores, ready="/livez", flags=flags) as server,
+        httpx.Client(base_url=server.url, timeout=600) as http,
+    ):
+        told = http.post("/v1/imports", content=body, headers=_LINES).raise_for_status().json()
+    log, votes = SqliteLog(folder / "data" / "log.db"), Counter[str]()
+    for records, _ in replay(log, [FEEDBACK], {}):
+        votes.update(str(json.loads(record.value)["event_id"]) for record in records)
+    log.close()
+    return {
+        "killed_written_before": told["written_before"],
+        "killed_written_then": told["written"],
+        "killed_votes_in_log": len(votes) - 1,  # one is of the body that warms up
+        "killed_votes_in_log_again": sum(times > 1 for times in votes.values()),
+    }
+
+
 def main(argv: list[str]) -> int:
     """Run it; the last line is the result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench imports", description=__doc__.split("\n")[0])
@@ -80,13 +118,19 @@ def main(argv: list[str]) -> int:
         send(http, pairs(1, "warm"))  # the tokenizer is there from now on
         alone = waits_ms(server.url, lambda: time.sleep(3))
         seconds: list[float] = []
+        cpu = server.tree_cpu_seconds()
         meanwhile = waits_ms(server.url, lambda: seconds.append(send(http, pairs(count, "one"))))
+        cpu = server.tree_cpu_seconds() - cpu
         again = send(http, pairs(count, "one"))
+    with tempfile.TemporaryDirectory(prefix="hearken-imports-") as folder:
+        survived = killed(Path(folder), flags, count, seconds[0] / 2)
     result = {
         "pairs_per_s": round(count / seconds[0]),
+        "pairs_per_cpu_s": round(count / cpu),  # of the gateway and of who works it off
         "again_per_s": round(count / again),
         "alone_ms": alone,
         "meanwhile_ms": meanwhile,
+        **survived,
     }
     print(json.dumps(result))
     return 0

@@ -34,6 +34,7 @@ from serve.server.hosts import TrustedHosts
 from serve.server.listening import most_connections
 from serve.server.observing import Observe
 from serve.server.protocol import Edge
+from serve.server.readers import Pressure
 from serve.settings import GatewaySettings
 from serve.storage.api import StoredApi
 from serve.storage.stored import StoredCompletions
@@ -103,7 +104,7 @@ def create_app(
     app.add_middleware(Observe, metrics=metrics)
     allow_origins(app, settings.cors_origins)  # around everything else, so that pages can read errors too
     app.state.edge = Edge(
-        settings.bounds, metrics.connections_cut, lambda: model.fleet.waiting > 0, most_connections()
+        settings.bounds, metrics.connections_cut, Pressure(lambda: model.fleet.waiting), most_connections()
     )
     return app
 

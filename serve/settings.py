@@ -94,9 +94,10 @@ class GatewaySettings:
     silent_seconds: Annotated[
         float, "an engine that has requests and sent nothing for so long is asked for a token"
     ] = 20.0
-    max_in_flight: Annotated[int, "requests that a gateway has on one engine at a time; the others wait"] = (
-        128
-    )
+    max_in_flight: Annotated[
+        int,
+        "requests that a gateway has on one engine at a time; the others wait. No key gets all of them",
+    ] = 128
     queue_length: Annotated[int, "requests that may wait; one more is refused (503)"] = 256
     queue_seconds: Annotated[
         float, "how long a request may wait, for a place or an engine, before it is refused (503)"

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from deploy.history.table import RoutingTable
@@ -18,7 +19,17 @@ from serve.http.errors import Unavailable, engine_unavailable, overloaded
 from serve.metrics import Metrics
 from serve.settings import GatewaySettings
 
+RESERVE_SHARE = 1 / 16
+"""Of an engine's places: so many no single API key gets. With fewer than 16 places there is no such share."""
 _LOOK_SECONDS = 1.0  # how long a new routing table can wait for an engine that is slow to tell what it has
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """One of an engine's places, and which key has it."""
+
+    engine: Engine
+    key_id: str
 
 
 class Fleet:
@@ -28,7 +39,7 @@ class Fleet:
         self.engines = [Engine(url.rstrip("/")) for url in settings.engines]
         self._metrics = metrics
         self._settings = settings
-        self._admission: Admission[Want, Engine] = Admission(
+        self._admission: Admission[Want, _Place] = Admission(
             self._take, self._give_back, settings.queue_length, settings.queue_seconds, metrics
         )
         self._watch = Watch(settings, upstream, metrics, self._admission.serve, self._spread)
@@ -55,7 +66,8 @@ class Fleet:
             raise engine_unavailable()
         if not self._anyone_has(want):
             self._ask_all()  # the policy may be there already, and only not seen yet
-        engine = await self._admission.enter(want.key_id, want, lambda: self._why_none(want))
+        place = await self._admission.enter(want.key_id, want, lambda: self._why_none(want))
+        engine = place.engine
         if want.tried:
             self._metrics.engine_retries.inc()
         want.tried.add(engine)
@@ -78,18 +90,17 @@ class Fleet:
             self._watch.note(engine, "ANSWERED")  # that the request is wrong is an answer
             raise
         finally:
-            self._give_back(engine)
+            self._give_back(place)
             self._admission.serve()
 
-    def _take(self, want: Want) -> Engine | None:
-        """The engine for a request, with one place of it taken; None when there is none."""
-        room = self._settings.max_in_flight
+    def _take(self, want: Want) -> _Place | None:
+        """A place for a request, on the engine that suits it; None when there is none."""
         busy = {
             engine.url: engine
             for engine in self.engines
             if want.version in engine.policies
             and engine.usable
-            and engine.in_flight < room
+            and self._has_room(engine, want.key_id)
             and engine not in want.tried
         }
         if not busy:
@@ -98,10 +109,21 @@ class Fleet:
         if engine.in_flight == 0:
             engine.heard = time.monotonic()  # its silence counts from now
         engine.in_flight += 1
-        return engine
+        engine.held[want.key_id] += 1
+        return _Place(engine, want.key_id)
 
-    def _give_back(self, engine: Engine) -> None:
-        engine.in_flight -= 1
+    def _has_room(self, engine: Engine, key_id: str) -> bool:
+        """Whether a key may have one more place. Requests can be slow at will, and a key that sends enough of
+        those would else hold every place; who has no key is everyone."""
+        room = self._settings.max_in_flight
+        for_others = int(room * RESERVE_SHARE) if key_id else 0
+        return engine.in_flight < room and engine.held[key_id] < room - for_others
+
+    def _give_back(self, place: _Place) -> None:
+        place.engine.in_flight -= 1
+        place.engine.held[place.key_id] -= 1
+        if not place.engine.held[place.key_id]:
+            del place.engine.held[place.key_id]
 
     def _anyone_has(self, want: Want) -> bool:
         return any(e.usable and want.version in e.policies and e not in want.tried for e in self.engines)

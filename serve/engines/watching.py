@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Engine:
     problem: str | None = "not asked yet"  # why it is out of use, None when it is in use
     policies: frozenset[str] = frozenset()  # that it may be asked for: listed (so probed) and warmed up
     in_flight: int = 0
+    held: Counter[str] = field(default_factory=Counter)  # of those, by API key
     tokens: float | None = None  # that it had sampled when it was last asked
     pace: Pace = field(default_factory=Pace)
     heard: float = 0.0  # when it last sent anything to a user (monotonic seconds)

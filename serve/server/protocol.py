@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serve.http.errors import ApiError, BadRequest, HeadersTooLarge, TooSlow
 from serve.server.bounds import Bounds
-from serve.server.readers import Reader
+from serve.server.readers import Pressure, Reader
 
 MOST_FIELDS = 256
 """Headers of one request; clients send a dozen or two."""
@@ -53,11 +53,11 @@ _Application = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What all connections share. `pressed()`: whether requests wait for a place that a reader may hold."""
+    """What all connections share. `pressure`: of requests that wait for a place that a reader may hold."""
 
     bounds: Bounds
     cut: Counter  # by reason
-    pressed: Callable[[], bool]
+    pressure: Pressure
     most_connections: int
 
 
@@ -228,9 +228,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._writing = None
         if not self.transport.get_write_buffer_size() or (self._is_answering and not self.flow.write_paused):
             return
-        stopped = self._reader.stopped_seconds(self.loop.time())
-        holds_a_place = self._is_answering and self._edge.pressed()
-        if stopped >= self._bounds.write_seconds or (holds_a_place and stopped >= PRESSED_SECONDS):
+        now = self.loop.time()
+        stopped = self._reader.stopped_seconds(now)
+        is_in_the_way = self._is_answering and stopped >= PRESSED_SECONDS
+        if stopped >= self._bounds.write_seconds or (
+            is_in_the_way and self._edge.pressure.takes_a_place(now)
+        ):
             self._cut("write_seconds")
             return
         self._writing = self.loop.call_later(_LOOK_SECONDS, self._look_at_writing)

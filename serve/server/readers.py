@@ -4,8 +4,34 @@ import asyncio
 import fcntl
 import struct
 import termios
+from collections import deque
+from collections.abc import Callable
 
 READ_BYTES_A_SECOND = 1024
+GIVEN_SECONDS = 0.25
+"""How long a place that was taken from a reader may need to come to who waits for it."""
+
+
+class Pressure:
+    """Requests that wait for places on engines: no more readers lose theirs than there are of those.
+
+    Readers that stopped at one time are looked at in one moment. Were all of them cut for a single request,
+    a hundred clients in a tunnel would lose their answers, and all others would wait while they are logged.
+    """
+
+    def __init__(self, waiting: Callable[[], int]) -> None:
+        self._waiting = waiting
+        self._taken: deque[float] = deque()  # when places were taken that may not have been given yet
+
+    def takes_a_place(self, now: float) -> bool:
+        """Whether a reader that stopped has to give up its place now; who asks then does so. now: in
+        seconds."""
+        while self._taken and now - self._taken[0] >= GIVEN_SECONDS:
+            self._taken.popleft()
+        if len(self._taken) >= self._waiting():
+            return False
+        self._taken.append(now)
+        return True
 
 
 class Reader:

@@ -23,7 +23,7 @@ from tests.deploy.fake_engine import FakeEngine
 from tests.faults.scale import SCALE
 from tests.servers import free_port
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 5.0
