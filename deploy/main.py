@@ -6,7 +6,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client import start_http_server
 
@@ -16,6 +18,7 @@ from deploy.controller.loop import Controller
 from deploy.controller.metrics import ControllerMetrics
 from deploy.controller.webhooks import load_secrets
 from deploy.engines.client import EngineClient
+from deploy.engines.discovery import Discovery
 from deploy.engines.fleet import Fleet
 from deploy.registry.errors import RegistryAway
 from deploy.registry.registries import open_registry
@@ -59,9 +62,18 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         shared = open_shared(settings.data, settings.redis)
         ends.callback(shared.close)
         registry = open_registry(settings.data, settings.registry, settings.registry_copies)
-        clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
-        own, port = _own_name(settings.data), settings.fetch_port
-        fleet = Fleet(clients, registry, settings.parity_limits, own, fetch_port=port)
+        discovery = Discovery(settings.engines)
+        if discovery.names:
+            ends.enter_context(_at_work(discovery, "lookup"))
+        fleet = Fleet(
+            (),
+            registry,
+            settings.parity_limits,
+            _own_name(settings.data),
+            fetch_port=settings.fetch_port,
+            discovery=discovery,
+            connect=partial(EngineClient, timeout=ENGINE_TIMEOUT_SECONDS),
+        )
         ends.callback(fleet.close)
         metrics = ControllerMetrics(settings)
         server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
@@ -75,7 +87,7 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         for url in settings.webhooks:
             patience, counter = settings.webhook_patience_seconds, metrics.webhooks
             courier = Courier(log, url, secrets, patience, lambda: controller.leads, counter)
-            ends.enter_context(_at_work(courier))
+            ends.enter_context(_at_work(courier, "webhook"))
         while not stop.is_set():
             try:
                 controller.tick()
@@ -99,11 +111,17 @@ def _alone(data: Path) -> Iterator[None]:
         ) from None
 
 
+class _Works(Protocol):
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop`."""
+        ...
+
+
 @contextmanager
-def _at_work(courier: Courier) -> Iterator[None]:
-    """Let a courier deliver, in a thread that ends before the log is closed."""
+def _at_work(worker: _Works, name: str) -> Iterator[None]:
+    """Let something work beside the controller, in a thread that ends before the log is closed."""
     stop = threading.Event()
-    thread = threading.Thread(target=courier.run, args=[stop], name="webhook", daemon=True)
+    thread = threading.Thread(target=worker.run, args=[stop], name=name, daemon=True)
     thread.start()
     try:
         yield
