@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from prometheus_client import start_http_server
-
 from deploy.controller.courier import ANSWER_SECONDS, Courier
+from deploy.controller.http import answering
 from deploy.controller.leading import Alone, Leadership, Lease
 from deploy.controller.loop import Controller
 from deploy.controller.metrics import ControllerMetrics
@@ -76,14 +75,13 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         )
         ends.callback(fleet.close)
         metrics = ControllerMetrics(settings)
-        server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
-        ends.callback(server.server_close)
-        ends.callback(server.shutdown)
         leadership: Leadership = Alone()
         if settings.redis is not None:
             leadership = ends.enter_context(Lease(shared, _service(settings.data)))
         secret = load_secret(settings.data / "secret")
         controller = Controller(log, registry, fleet, settings, metrics, shared, leadership, secret=secret)
+        address = settings.metrics_host, settings.metrics_port
+        ends.enter_context(answering(metrics.registry, lambda: controller.is_ready, *address))
         for url in settings.webhooks:
             patience, counter = settings.webhook_patience_seconds, metrics.webhooks
             courier = Courier(log, url, secrets, patience, lambda: controller.leads, counter)
