@@ -9,6 +9,7 @@ of the clock, and of CPU with `_cpu_`.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -203,6 +204,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench stage", description=__doc__)
     parser.add_argument("--users", type=int, default=100_000, help="of each bucket (default: 100000)")
     options = parser.parse_args(argv)
+    from deploy.main import COLLECTING
+
+    gc.set_threshold(*COLLECTING)  # as the controller's process does
     with tempfile.TemporaryDirectory(prefix="hearken-bench-") as scratch:
         print(json.dumps({name: round(v, 4) for name, v in measure(Path(scratch), options.users).items()}))
     return 0

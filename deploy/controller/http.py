@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 READY = "/readyz"
 
@@ -29,7 +29,7 @@ def answering(
     registry: CollectorRegistry, is_ready: Callable[[], bool], host: str, port: int
 ) -> Iterator[None]:
     """Answer while the block lasts: `READY` with 200 or 503, and every other path with the metrics."""
-    metrics = make_wsgi_app(registry)
+    metrics: WSGIApplication = make_wsgi_app(registry)
 
     def answer(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"] != READY:

@@ -112,7 +112,7 @@ class Fleet:
     def _meet(self, urls: Sequence[str]) -> None:
         """Have these engines and no others. One that is new has shown nothing yet."""
         known = {worker.engine.url: worker for worker in self._workers}
-        self._workers = [known.pop(url, None) or self._worker(self._connect(url)) for url in urls]
+        self._workers = [known.pop(url) if url in known else self._worker(self._connect(url)) for url in urls]
         for gone in known.values():
             gone.retire()
 

@@ -44,7 +44,7 @@ class Mark(NamedTuple):
     """Where a matching was: who waits, how many there were of each side, and how many users were heard."""
 
     waiting: Mapping[Side, tuple[Unit, ...]]
-    count: Mapping[Side, float]
+    counts: Mapping[Side, float]
     heard: int
 
 
@@ -75,7 +75,7 @@ class Matching:
     def back(self, mark: Mark) -> None:
         """Be where it was: whoever came since has not."""
         self._waiting = {side: deque(units) for side, units in mark.waiting.items()}
-        self._count = dict(mark.count)
+        self._count = dict(mark.counts)
         self._heard = dict(islice(self._heard.items(), mark.heard))
 
     def _take(self, unit: Unit) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,12 +101,13 @@ class Proving:
         elif self.reading.crossed is None and promoted.any():
             crossed, at = "promote", int(promoted.argmax())
         if crossed is not None or self.reading.crossed is None:
-            values = proofs | {"harm": harm}
+            values: dict[str, Any] = {name: shown(each[at]) for name, each in proofs.items()}
             self.reading = Reading(
                 crossed=crossed,
                 at=float(times[at]) if crossed else math.inf,
                 harmed=max(parts, key=lambda name: parts[name][at]),
-                **{name: shown(each[at]) for name, each in values.items()},
+                harm=shown(harm[at]),
+                **values,
             )
             self.reading = self._with_means(thumbs, preferences, times[at : at + 1])
         self._thumbs = self._thumbs.with_those_by(thumbs, times[-1:])
