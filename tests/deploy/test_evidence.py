@@ -274,6 +274,18 @@ def test_looks_in_between_and_late_votes_change_nothing(seed: int) -> None:
             assert alike(found, whole.reading())
 
 
+def test_those_who_are_heard_at_one_time_are_heard_together() -> None:
+    against = [compared(f"a{i:03}", 0.0, at=0, vote=f"a{i}") for i in range(60)]
+    in_favour = [compared(f"b{i:03}", 1.0, at=0, vote=f"b{i}") for i in range(60)]
+    at_once, late = Evidence(RULES, SCOPE, piece=7), Evidence(RULES, SCOPE, piece=7)
+    for evidence, some in ((at_once, against + in_favour), (late, against)):
+        evidence.feed(some)
+        evidence.advance(1e6)
+    assert (at_once.reading().crossed, late.reading().crossed) == (None, "harm")
+    late.feed(in_favour)
+    assert alike(late.reading(), at_once.reading())
+
+
 def test_ten_votes_of_each_user_do_not_inflate_errors() -> None:
     """Users with lasting tastes and ten votes each, equal arms."""
     rng = random.Random(2)
