@@ -165,8 +165,7 @@ class Fleet:
             problems=problems,
             proven=self.parity_of(version) is not None,
             at_work=self.is_at_work,
-            all_answer=bool(self._workers)
-            and all(w.engine.loaded is not None and not w.hangs for w in self._workers),
+            all_answer=all(w.engine.loaded is not None and not w.hangs for w in self._workers),
         )
 
     def proves(self, url: str, versions: Iterable[str]) -> bool:
