@@ -9,7 +9,9 @@ from bench._services import DELAY_SECONDS, SECONDS, WEIGHT, World, comparisons_o
 from deploy.decide import anchor
 from deploy.decide.release import ReleaseRules
 from deploy.evidence.matching import MATCHES, Matching
-from deploy.evidence.preference import EvidenceRules, ballots, heard, read
+from deploy.evidence.preference import EvidenceRules
+from deploy.evidence.proving import read
+from deploy.evidence.streams import ballots, heard
 from deploy.evidence.units import Unit
 from deploy.history.scope import Side
 from deploy.history.states import Standing
@@ -33,9 +35,8 @@ def late_harm(
     for number in range(PERIODS):
         start = number * rules.anchor_seconds
         matching = Matching(evidence.match_seconds)
-        matching.take(_units(start, rules, (liked, harm), compares, rng))
-        seen = heard(matching.observations)
-        reading = read(seen, {"": seen}, ballots([]), anchor.rules_of(standing, evidence))
+        seen = heard(matching.take(_units(start, rules, (liked, harm), compares, rng)))
+        reading = read(seen, {"default": seen}, ballots([]), anchor.rules_of(standing, evidence))
         if reading.crossed == "harm":
             return float((reading.at - GOOD_HOURS * HOUR) / HOUR)
         carried = anchor.carried(standing, reading)

@@ -13,7 +13,9 @@ import numpy as np
 
 from deploy.evidence.betting import Array
 from deploy.evidence.matching import MATCHES, Matching
-from deploy.evidence.preference import MOST_VOTES, Ballots, EvidenceRules, Heard, Reading, read
+from deploy.evidence.preference import EvidenceRules, Reading
+from deploy.evidence.proving import read
+from deploy.evidence.streams import MOST_VOTES, Ballots, Heard
 from deploy.evidence.units import Unit
 from deploy.history.scope import Side
 
@@ -89,8 +91,7 @@ class Pairs:
             if mine[i]
         ]
         matching = Matching(EvidenceRules().match_seconds)
-        matching.take(sorted(units))
-        seen = matching.observations
+        seen = matching.take(sorted(units))
         self._times = np.array([each.at for each in seen])
         self._index = np.zeros((len(seen), MATCHES + 1), dtype=np.int64)
         self._weight = np.zeros(self._index.shape)

@@ -35,7 +35,9 @@ from deploy.decide import release
 from deploy.decide.release import Known, ReleaseRules, Rung
 from deploy.engines.parity import Parity
 from deploy.evidence.matching import Matching
-from deploy.evidence.preference import EvidenceRules, ballots, heard, read
+from deploy.evidence.preference import EvidenceRules
+from deploy.evidence.proving import Proving
+from deploy.evidence.streams import ballots, heard
 from deploy.evidence.units import Unit
 from deploy.history.scope import Side
 
@@ -130,7 +132,7 @@ def exposed(canary: float, live: float, users_an_hour: float, votes: float, seed
     rng = np.random.default_rng(seed)
     state = release.accept(release.begin(0.0).state, "policy-1-aaaaaaaa", "it is simulated", "d" * 64).state
     state = release.start(state, RELEASE, 0.0, {}, Parity(None, 0.0, 0.0)).state
-    matching, coming = Matching(RULES.match_seconds), []
+    matching, proving, coming = Matching(RULES.match_seconds), Proving(RULES), []
     now, met, on_rung, tick = 0.0, 0, 0, 60.0
     while state.stage == "canary":
         weight = state.table.weight
@@ -145,9 +147,9 @@ def exposed(canary: float, live: float, users_an_hour: float, votes: float, seed
         now += tick
         closed = sorted(unit for unit in coming if unit.closes_at <= now)
         coming = [unit for unit in coming if unit.closes_at > now]
-        matching.take(closed)
-        seen = heard(matching.observations)
-        known = Known(read(seen, {"": seen}, ballots([]), RULES), None, on_rung, met, judged=True, cursor={})
+        seen = heard(matching.take(closed))
+        proving.take(seen, {"default": seen}, ballots([]))
+        known = Known(proving.reading, None, on_rung, met, judged=True, cursor={})
         step = release.judge(state, RELEASE, known, now)
         if step is not None:
             state, on_rung, outcome = step.state, 0, step.outcome

@@ -1,21 +1,24 @@
 """Runs a controller: what it is wired from, and the loop around it."""
 
+import gc
 import hashlib
 import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-
-from prometheus_client import start_http_server
+from typing import Protocol
 
 from deploy.controller.courier import ANSWER_SECONDS, Courier
+from deploy.controller.http import answering
 from deploy.controller.leading import Alone, Leadership, Lease
 from deploy.controller.loop import Controller
 from deploy.controller.metrics import ControllerMetrics
 from deploy.controller.webhooks import load_secrets
 from deploy.engines.client import EngineClient
+from deploy.engines.discovery import Discovery
 from deploy.engines.fleet import Fleet
 from deploy.registry.errors import RegistryAway
 from deploy.registry.registries import open_registry
@@ -30,6 +33,10 @@ logger = logging.getLogger(__name__)
 ENGINE_TIMEOUT_SECONDS = 30.0
 """How long an engine that hangs can keep the controller from everything else."""
 
+COLLECTING = (50_000, 20, 100)
+"""Python's garbage collection. Reading a long stage makes millions of small objects that stay: to look at the
+young ones every 700, as is the default, was a third of its time."""
+
 
 class AlreadyRunning(Exception):
     """Another controller runs on this data folder."""
@@ -41,6 +48,7 @@ def run(settings: ControllerSettings) -> None:
     Raises `AlreadyRunning`, `LogUnavailable` where it cannot write, and `NoSecret` as `work` does.
     """
     stop = threading.Event()
+    gc.set_threshold(*COLLECTING)
     with _alone(settings.data):
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: stop.set())
@@ -59,23 +67,31 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         shared = open_shared(settings.data, settings.redis)
         ends.callback(shared.close)
         registry = open_registry(settings.data, settings.registry, settings.registry_copies)
-        clients = [EngineClient(url, ENGINE_TIMEOUT_SECONDS) for url in settings.engines]
-        own, port = _own_name(settings.data), settings.fetch_port
-        fleet = Fleet(clients, registry, settings.parity_limits, own, fetch_port=port)
+        discovery = Discovery(settings.engines)
+        if discovery.names:
+            ends.enter_context(_at_work(discovery, "lookup"))
+        fleet = Fleet(
+            (),
+            registry,
+            settings.parity_limits,
+            _own_name(settings.data),
+            fetch_port=settings.fetch_port,
+            discovery=discovery,
+            connect=partial(EngineClient, timeout=ENGINE_TIMEOUT_SECONDS),
+        )
         ends.callback(fleet.close)
         metrics = ControllerMetrics(settings)
-        server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
-        ends.callback(server.server_close)
-        ends.callback(server.shutdown)
         leadership: Leadership = Alone()
         if settings.redis is not None:
             leadership = ends.enter_context(Lease(shared, _service(settings.data)))
         secret = load_secret(settings.data / "secret")
         controller = Controller(log, registry, fleet, settings, metrics, shared, leadership, secret=secret)
+        address = settings.metrics_host, settings.metrics_port
+        ends.enter_context(answering(metrics.registry, lambda: controller.is_ready, *address))
         for url in settings.webhooks:
             patience, counter = settings.webhook_patience_seconds, metrics.webhooks
             courier = Courier(log, url, secrets, patience, lambda: controller.leads, counter)
-            ends.enter_context(_at_work(courier))
+            ends.enter_context(_at_work(courier, "webhook"))
         while not stop.is_set():
             try:
                 controller.tick()
@@ -99,11 +115,17 @@ def _alone(data: Path) -> Iterator[None]:
         ) from None
 
 
+class _Works(Protocol):
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop`."""
+        ...
+
+
 @contextmanager
-def _at_work(courier: Courier) -> Iterator[None]:
-    """Let a courier deliver, in a thread that ends before the log is closed."""
+def _at_work(worker: _Works, name: str) -> Iterator[None]:
+    """Let something work beside the controller, in a thread that ends before the log is closed."""
     stop = threading.Event()
-    thread = threading.Thread(target=courier.run, args=[stop], name="webhook", daemon=True)
+    thread = threading.Thread(target=worker.run, args=[stop], name=name, daemon=True)
     thread.start()
     try:
         yield

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from deploy.answer_guards import AnswerLimits
 from deploy.decide.gate import GateLimits
 from deploy.decide.release import PROMOTION_WEIGHT, ReleaseRules, Rung
+from deploy.engines.discovery import ENGINES, check_engines
 from deploy.engines.parity import ParityLimits
 from deploy.evidence.guardrails import MAX_EXPOSED, GuardrailLimits
 from deploy.evidence.preference import AWFUL, EvidenceRules
@@ -21,7 +22,7 @@ class ControllerSettings:
     """How the controller runs and how it releases. Times are in seconds, weights are shares of all users."""
 
     data: Annotated[Path, "folder of the service's data; adapters and the embedded log are in it"]
-    engines: Annotated[tuple[str, ...], "base URLs of the vLLM servers, which all serve every adapter in use"]
+    engines: Annotated[tuple[str, ...], ENGINES]
     metrics_port: Annotated[int, "port of the Prometheus metrics"] = 8003
     metrics_host: Annotated[str, "address of the Prometheus metrics"] = "127.0.0.1"
     kafka: Annotated[
@@ -139,8 +140,7 @@ class ControllerSettings:
     )
 
     def __post_init__(self) -> None:
-        if not self.engines:
-            raise ValueError("no engines; at least one URL such as http://127.0.0.1:8001 is needed")
+        check_engines(self.engines)
         check_registry(self.registry, self.fetch_port, self.registry_copies)
         self._check_ladder()
         self._check_evidence()

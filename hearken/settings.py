@@ -31,7 +31,8 @@ class ServiceSettings:
     ] = None
     engines: Annotated[
         tuple[str, ...],
-        "base URLs of the vLLM servers; `hearken up` runs its own instead; the learner takes the first",
+        "base URLs of the vLLM servers, or dns://NAME:PORT (docs/engines.md); `hearken up` runs its own "
+        "instead; the learner takes the first, which has to be a URL",
     ] = (ENGINE_URL,)
     kafka: Annotated[
         str | None,

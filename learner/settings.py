@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from deploy.answer_guards import OfferLimits
 from deploy.decide.gate import GateLimits
+from deploy.engines.discovery import check_one_engine
 from deploy.guards import GuardLimits
 from deploy.registry.bucket import COPIES
 from deploy.registry.registries import FetchPort, RegistryCopies, RegistryPlace, check_registry
@@ -391,6 +392,7 @@ class LearnerSettings:
 
     def __post_init__(self) -> None:
         check_registry(self.registry, self.fetch_port, self.registry_copies)
+        check_one_engine(self.engine)
         check_name(self.optimiser)
         if self.products not in PRODUCTS:
             raise ValueError(f"products is {self.products!r}; it must be one of {', '.join(PRODUCTS)}")

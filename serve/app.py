@@ -6,6 +6,7 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Route
 
+from deploy.engines.discovery import Resolve, addresses
 from feedback.core.ids import Signer
 from feedback.core.log import EventLog
 from feedback.shared import SharedStore
@@ -59,17 +60,18 @@ def create_app(
     relay_lag: RelayLag | None = None,
     import_command: Sequence[str] | None = None,
     tracing: Tracing | None = None,
+    resolve: Resolve = addresses,
 ) -> FastAPI:
     """The gateway on a log, its stores and a signer, which stay the caller's to close.
 
     `relay_lag` tells how many events wait for Kafka and the age of the oldest in seconds. `import_command`
     starts the process in which imports are worked off; without it there are none. `tracing` is told of chats.
-    Raises KeysUnusable and BadWebhookSenders.
+    `resolve` looks up names of engines. Raises KeysUnusable and BadWebhookSenders.
     """
     metrics, background = Metrics(), Background()
     gate = open_gate(settings, signer, metrics)
     records = open_records(settings, events, signer, stored, gate, metrics, tracing)
-    model = open_model(settings, events, shared, signer, gate, records, metrics)
+    model = open_model(settings, events, shared, signer, gate, records, metrics, resolve)
     imports = Imports(
         import_command, settings.data, signer, events, shared, settings.redact, settings.max_import_bytes
     )

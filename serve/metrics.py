@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from deploy.engines.lookup_metrics import LookupMetrics
 from deploy.history.table import RoutingTable
 from feedback.core.loss_metrics import LossMetrics
 
@@ -150,6 +151,7 @@ class Metrics:
         )
         self._count_waits()
         self.losses = LossMetrics(r)
+        self.lookups = LookupMetrics(r)
 
     def _count_waits(self) -> None:
         r = self.registry

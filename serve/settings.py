@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from deploy.engines.discovery import ENGINES, check_engines
 from feedback.privacy.redaction import load_redactor
 from serve.auth.keys import Consent
 from serve.auth.limits import UNSET, Limits
@@ -20,7 +21,7 @@ class GatewaySettings:
     """One gateway. Raises ValueError with what would be right when a value makes no sense."""
 
     data: Annotated[Path, "folder of the service's data: log, secret, routing table, keys"]
-    engines: Annotated[tuple[str, ...], "base URLs of the vLLM servers, which all serve every adapter in use"]
+    engines: Annotated[tuple[str, ...], ENGINES]
     host: Annotated[str, "address to listen on"] = "127.0.0.1"
     port: Annotated[int, "port to listen on"] = 8000
     model_name: Annotated[str, "the one model name that clients see"] = "hearken"
@@ -139,13 +140,7 @@ class GatewaySettings:
     drain_seconds: Annotated[float, "how long running answers may go on after SIGTERM"] = 4.0
 
     def __post_init__(self) -> None:
-        if not self.engines:
-            raise ValueError("no engines: name at least one vLLM server, like http://127.0.0.1:8001")
-        for url in self.engines:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"engine {url!r} is not a URL; write it like http://127.0.0.1:8001")
-        if len(set(self.engines)) != len(self.engines):
-            raise ValueError(f"an engine is named twice: {', '.join(self.engines)}")
+        check_engines(self.engines)
         if not self.model_name:
             raise ValueError("model_name is empty; clients need a name to ask for, like 'hearken'")
         for origin in self.cors_origins:

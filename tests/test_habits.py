@@ -17,7 +17,6 @@ FILE_LINES, FUNCTION_LINES = 300, 60
 LONG_FILES = {
     "bench/swap.py": 340,
     "deploy/controller/loop.py": 350,
-    "deploy/evidence/preference.py": 360,
     "deploy/decide/release.py": 350,
     "deploy/history/releases.py": 310,
     "feedback/sqlite/log.py": 430,

@@ -85,6 +85,7 @@ class Controller:
         self._running: EvidenceReader[Observation] | None = None  # the release
         self._standing: EvidenceReader[StandingTest] | None = None  # live against its anchor
         self._standing_judged_at = float("-inf")
+        self.is_ready = False  # to judge whatever comes: it has read the log to its end once
         drain = Drain(settings.drain_seconds, settings.longest_answer_seconds)
         self._tending = Tending(fleet, drain, shared, metrics, self._decided)
         self._starting = Starting(log, registry, fleet, settings, metrics.shadow)
@@ -115,6 +116,7 @@ class Controller:
                 self._stand_by()
         except Overtaken as why:
             logger.warning("%s: going on from what the log says", why)
+        self.is_ready |= all(r is None or r.is_at_end for r in (self._running, self._standing))
         running = None if self._running is None else self._running.fold
         standing = None if self._standing is None else self._standing.fold
         self._metrics.show(self.leads, self._history.state, running, standing)

@@ -5,7 +5,9 @@ from collections.abc import Collection
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from deploy.controller.shadow_metrics import ShadowMetrics
+from deploy.engines.discovery import Discovery
 from deploy.engines.fleet import Fleet
+from deploy.engines.lookup_metrics import LookupMetrics
 from deploy.evidence.comparing import STATES
 from deploy.evidence.preference import Reading
 from deploy.history.states import Outcome, ReleaseState
@@ -98,14 +100,15 @@ class ControllerMetrics:
         )
         self.losses = LossMetrics(self.registry)
         self.shadow = ShadowMetrics(self.registry)
+        self.lookups = LookupMetrics(self.registry)
         for test in TESTS:
             self.bound.labels(test).set(settings.harm_bound if test == "harm" else settings.promote_bound)
         self.tolerance.set(settings.parity_tolerance_nats)
         self._guarded: set[str] = set()  # names of guardrails
         self._shown: set[tuple[str, str, str]] = set()  # engine, version, digest
         self._rejections: dict[str, int] = {}
-        for engine in settings.engines:
-            self.adapter_rejections.labels(engine.rstrip("/"))
+        for engine in Discovery(settings.engines).urls:
+            self.adapter_rejections.labels(engine)
 
     def count(self, outcome: Outcome) -> None:
         """Count a decision that was just made."""
@@ -160,14 +163,20 @@ class ControllerMetrics:
 
     def show_engines(self, fleet: Fleet, quarantined: Collection[str]) -> None:
         """Show what the engines have, and which of them cannot prove what they should have."""
-        for engine in fleet.adapters_loaded():
+        loaded = fleet.adapters_loaded()
+        for gone in self._rejections.keys() - loaded.keys():
+            del self._rejections[gone]
+            for each in (self.quarantined, self.adapters, self.adapter_rejections):
+                each.remove(gone)
+        for engine, count in loaded.items():
             self.quarantined.labels(engine).set(engine in quarantined)
-        for engine, count in fleet.adapters_loaded().items():
             self.adapters.labels(engine).set(count)
         for engine, count in fleet.rejections().items():
             self.adapter_rejections.labels(engine).inc(count - self._rejections.get(engine, 0))
             self._rejections[engine] = count
         self._show_proofs(fleet)
+        if fleet.discovery is not None:
+            self.lookups.show(fleet.discovery)
 
     def _show_proofs(self, fleet: Fleet) -> None:
         """One series for each; those that are gone are removed, the others never vanish in between."""

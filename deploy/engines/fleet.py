@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from deploy.engines.client import EngineClient
+from deploy.engines.discovery import Discovery
 from deploy.engines.fetcher import Fetcher
 from deploy.engines.one_engine import OneEngine, Problem, Proof
 from deploy.engines.parity import Parity, ParityLimits
@@ -34,6 +35,7 @@ class _Worker:
 
     def __init__(self, engine: OneEngine) -> None:
         self.engine = engine
+        self.threads = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self.job: Future[object] | None = None
         self.hangs = False  # a look at it took longer than a round waits, and none since then was quick
         self._took_seconds = 0.0  # the last job
@@ -54,6 +56,11 @@ class _Worker:
     def is_busy(self) -> bool:
         return self.job is not None and not self.job.done()
 
+    def retire(self) -> None:
+        """Close the engine's connections once what it was asked is done."""
+        self.threads.submit(self.engine.client.close)
+        self.threads.shutdown(wait=False)
+
 
 class Fleet:
     """All engines. This is the only place that loads a version, and an engine that lists one was probed.
@@ -68,7 +75,8 @@ class Fleet:
     up, and until then it is asked nothing else. owner: six hexadecimal digits that tell this controller's
     private names from another's, so that two of them do not refuse each other's candidates. fetch_port: of
     the `hearken fetch` on each engine's host, where the registry is a bucket; None: engines see this
-    machine's folders.
+    machine's folders. discovery: says which engines there are; None: always those in `engines`. connect:
+    makes the client of an engine that is new.
     """
 
     def __init__(
@@ -79,23 +87,42 @@ class Fleet:
         owner: str = "",
         round_seconds: float = ROUND_SECONDS,
         fetch_port: int | None = None,
+        discovery: Discovery | None = None,
+        connect: Callable[[str], EngineClient] = EngineClient,
     ) -> None:
-        private = f"{PRIVATE}{owner}-" if owner else PRIVATE
-        port = fetch_port if isinstance(registry, BucketRegistry) else None
-        self._workers = [
-            _Worker(OneEngine(client, registry, limits, private, Fetcher(client.url, port) if port else None))
-            for client in engines
-        ]
-        self._engines = [worker.engine for worker in self._workers]
+        self._registry, self._limits = registry, limits
+        self._private = f"{PRIVATE}{owner}-" if owner else PRIVATE
+        self._fetch_port = fetch_port if isinstance(registry, BucketRegistry) else None
+        self._workers = [self._worker(client) for client in engines]
+        self.discovery, self._connect = discovery, connect
+        if discovery is not None:
+            self._meet(discovery.urls)
         self.manifests: Mapping[str, str] = {}  # version -> sha256 that its manifest must have, where known
         self._round_seconds = round_seconds
-        self._threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="engine")
+
+    def _worker(self, client: EngineClient) -> _Worker:
+        port = self._fetch_port
+        fetcher = Fetcher(client.url, port) if port else None
+        return _Worker(OneEngine(client, self._registry, self._limits, self._private, fetcher))
+
+    @property
+    def _engines(self) -> list[OneEngine]:
+        return [worker.engine for worker in self._workers]
+
+    def _meet(self, urls: Sequence[str]) -> None:
+        """Have these engines and no others. One that is new has shown nothing yet."""
+        known = {worker.engine.url: worker for worker in self._workers}
+        self._workers = [known.pop(url) if url in known else self._worker(self._connect(url)) for url in urls]
+        for gone in known.values():
+            gone.retire()
 
     def look(self) -> None:
         """Ask every engine what it serves. A restarted one has lost its adapters and shows so here.
 
         One that hung when it was last asked is asked again, and not waited for.
         """
+        if self.discovery is not None:
+            self._meet(self.discovery.urls)
         for worker in self._workers:
             worker.hangs = worker.hangs and not worker.was_quick(self._round_seconds)
         asked = self._begin(OneEngine.look)
@@ -201,13 +228,13 @@ class Fleet:
             if not worker.is_busy:
                 if worker.job is not None:
                     worker.job.result()  # raises: a mistake of ours must not hide in a thread
-                job = self._threads.submit(worker.timed, work)
+                job = worker.threads.submit(worker.timed, work)
                 worker.job = job  # type: ignore[assignment]
                 begun.append((worker, job))
         return begun
 
     def close(self) -> None:
         """Close the connections. What an engine that hangs was asked ends with its client's patience."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for engine in self._engines:
-            engine.client.close()
+        for worker in self._workers:
+            worker.threads.shutdown(wait=False, cancel_futures=True)
+            worker.engine.client.close()

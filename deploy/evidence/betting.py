@@ -25,17 +25,34 @@ def log_evidence(gains: Array) -> Array:
     """log E_t after each of the gains: (n,) -> (n,). H0: each gain is at most 0 in expectation, given those
     before.
 
-    E_t = sum_k w_k prod_{i<=t} (1 + l_k g_i). Gains are -1.6 or more: the largest bet, 0.6, loses less than
-    all then. Raises `ValueError` for a lower one, where nothing is guaranteed.
+    E_t = sum_k w_k prod_{i<=t} (1 + l_k g_i). Raises `ValueError` as `capitals` does.
+    """
+    return mixed(capitals(gains))[1:]
+
+
+def capitals(gains: Array, before: Array | None = None) -> Array:
+    """Logarithms of what became of a stake of 1 by each bet, before and after each of the gains: (n,) ->
+    (bets, n + 1).
+
+    before: (bets,), where gains came before these. Gains are -1.6 or more: the largest bet, 0.6, loses less
+    than all then. Raises `ValueError` for a lower one, where nothing is guaranteed.
     """
     if gains.size and not gains.min() >= -1.6:
         raise ValueError(
             f"a gain of {gains.min()} is below -1.6, and a bet of {BETS[-1]} on it could lose all"
         )
-    logs = np.stack(
-        [np.cumsum(np.log1p(bet * gains)) + np.log(w) for bet, w in zip(BETS, WEIGHTS, strict=True)]
-    )
-    top = logs.max(axis=0, initial=-np.inf)
+    logs = np.zeros((len(BETS), gains.size + 1))
+    if before is not None:
+        logs[:, 0] = before
+    for log, bet in zip(logs, BETS, strict=True):
+        log[1:] = np.log1p(bet * gains)
+    return np.asarray(np.cumsum(logs, axis=1))
+
+
+def mixed(logs: Array) -> Array:
+    """log E of stakes' capitals: (bets, n) -> (n,)."""
+    logs = logs + np.log(WEIGHTS)[:, None]
+    top = logs.max(axis=0)
     return np.asarray(top + np.log(np.exp(logs - top).sum(axis=0)))
 
 

@@ -12,7 +12,8 @@ would bring what is known of them already.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from deploy.evidence.units import Unit
@@ -39,22 +40,43 @@ class Observation(NamedTuple):
     users: tuple[Unit, ...]
 
 
+class Mark(NamedTuple):
+    """Where a matching was: who waits, how many there were of each side, and how many users were heard."""
+
+    waiting: Mapping[Side, tuple[Unit, ...]]
+    counts: Mapping[Side, float]
+    heard: int
+
+
 class Matching:
     """Takes in units in closing order and makes observations of them, in the order of their times."""
 
     def __init__(self, max_gap_seconds: float) -> None:
-        self.observations: list[Observation] = []
+        self._observations: list[Observation] = []  # since they were given out
         self._max_gap = max_gap_seconds
         self._waiting: dict[Side, deque[Unit]] = {"new": deque(), "old": deque()}
-        self._heard: dict[str, Side] = {}
+        self._heard: dict[str, Side] = {}  # in the order in which they were
         self._count: dict[Side, float] = {"new": 0.0, "old": 0.0}
 
-    def take(self, units: Iterable[Unit]) -> None:
-        """Go on with the next units."""
+    def take(self, units: Iterable[Unit]) -> list[Observation]:
+        """Go on with the next units. Gives what is observed by them."""
         for unit in units:
             if self._heard.get(unit.user, unit.side) == unit.side:
                 self._expire(unit.closes_at)
                 self._take(unit)
+        found, self._observations = self._observations, []
+        return found
+
+    def mark(self) -> Mark:
+        """Where it is, to come back to."""
+        waiting = {side: tuple(units) for side, units in self._waiting.items()}
+        return Mark(waiting, dict(self._count), len(self._heard))
+
+    def back(self, mark: Mark) -> None:
+        """Be where it was: whoever came since has not."""
+        self._waiting = {side: deque(units) for side, units in mark.waiting.items()}
+        self._count = dict(mark.counts)
+        self._heard = dict(islice(self._heard.items(), mark.heard))
 
     def _take(self, unit: Unit) -> None:
         other: Side = "old" if unit.side == "new" else "new"
@@ -103,5 +125,5 @@ class Matching:
         if difference is None and preference is None:
             return
         for each in (one, *others):
-            self._heard[each.user] = each.side
-        self.observations.append(Observation(at, difference, preference, (one, *others)))
+            self._heard.setdefault(each.user, each.side)
+        self._observations.append(Observation(at, difference, preference, (one, *others)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.evidence.interval import Interval, interval
-from deploy.evidence.preference import Heard
+from deploy.evidence.streams import Heard
 from deploy.history.releases import Decision, History
 from deploy.reports.observation import Observation
 from deploy.reports.running import read_on, rules_of
@@ -78,7 +78,7 @@ class Trial:
 
     def __init__(self, started: Decision) -> None:
         self.started = started
-        settings = ControllerSettings(data=Path(), engines=("none",), **asdict(rules_of(started)))
+        settings = ControllerSettings(data=Path(), engines=("http://none",), **asdict(rules_of(started)))
         self._observation = Observation(started.state, settings)
 
     @property

@@ -7,8 +7,8 @@ from math import inf
 from pydantic import ValidationError
 
 from deploy.decide.release import Known
+from deploy.evidence.evidence import Evidence
 from deploy.evidence.guardrails import Guardrails
-from deploy.evidence.preference import Evidence
 from deploy.history.states import ReleaseState
 from deploy.settings import ControllerSettings
 from feedback.core.events import COMPLETIONS, Completion

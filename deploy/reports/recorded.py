@@ -35,7 +35,7 @@ def settings_of(recorded: Mapping[str, Any]) -> ControllerSettings:
     """
     known = {name: value for name, value in recorded.items() if name in JUDGING}
     try:
-        return _adapter().validate_python({**known, "data": Path(), "engines": ("none",)})
+        return _adapter().validate_python({**known, "data": Path(), "engines": ("http://none",)})
     except ValidationError as error:
         said = [each["msg"].removeprefix("Value error, ") for each in error.errors()]
         raise ValueError("; ".join(said)) from error

@@ -87,7 +87,7 @@ def running(
     limits = guardrails or GuardrailLimits()
     # Nothing but the rules of evidence and the guardrails is asked of these settings.
     settings = ControllerSettings(
-        data=Path(), engines=("none",), guardrails=limits, rung_users=limits.min_users, **asdict(rules)
+        data=Path(), engines=("http://none",), guardrails=limits, rung_users=limits.min_users, **asdict(rules)
     )
     observation, cursor, complete = observed(log, state, settings, patience_seconds)
     return seen(observation, state, cursor, rules, complete=complete)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 
 from deploy.decide import anchor
-from deploy.evidence.preference import Evidence, EvidenceRules, Reading
+from deploy.evidence.evidence import Evidence
+from deploy.evidence.preference import EvidenceRules, Reading
 from deploy.history.releases import Decision
 from deploy.history.states import ReleaseState, Standing
 from deploy.reports.observation import JOIN_WINDOW

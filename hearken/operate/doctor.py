@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import httpx
 
 from deploy.engines.client import EngineClient, EngineError
+from deploy.engines.discovery import looked_up
 from deploy.engines.fetcher import Fetcher
 from deploy.engines.key import take_engine_key
 from deploy.history import leases
@@ -230,26 +231,25 @@ def _registry(service: Service) -> Iterator[Finding]:
         yield Finding(
             "registry", "wrong", str(error), "see docs/registry.md; candidates wait until it answers"
         )
-    for engine in told.engines if told.fetch_port is not None else ():
+    for engine in looked_up(told.engines).urls if told.fetch_port is not None else ():
         fetcher = Fetcher(engine, told.fetch_port or 0)
         if fetcher.answers(SECONDS):
             yield Finding("fetch", "ok", f"{fetcher.url} answers")
         else:
-            remedy = (
-                f"start `hearken fetch` on the machine of {engine}, at an address that is reached from here"
-            )
+            remedy = f"start `hearken fetch` on the host of {engine}, at an address that is reached from here"
             yield Finding("fetch", "wrong", f"nothing answers at {fetcher.url}", remedy)
 
 
 def _engines(service: Service) -> Iterator[Finding]:
-    for url in service.shared.engines:
+    remedy, found = "start it, or name its URL with --set service.engines", looked_up(service.shared.engines)
+    for name, why in found.problems.items():
+        yield Finding("engine", "wrong", f"{name} {why}", "put the name right with --set service.engines")
+    for url in found.urls:
         client = EngineClient(url, timeout=SECONDS)
         try:
             names = client.models()
         except EngineError as error:
-            yield Finding(
-                "engine", "wrong", str(error), "start it, or name its URL with --set service.engines"
-            )
+            yield Finding("engine", "wrong", str(error), remedy)
             continue
         finally:
             client.close()

@@ -96,10 +96,16 @@ app.kubernetes.io/part-of: hearken
 {{- printf "http://%s-%d.%s:8000" $name (int .number) $name }}
 {{- end }}
 
+{{/* With engine.discover a name whose addresses they are, which may become more and fewer. */}}
 {{- define "hearken.engineArgs" -}}
+{{- if .Values.engine.discover }}
+- --engine
+- {{ printf "dns://%s-engines.%s.svc:8000" (include "hearken.fullname" .) .Release.Namespace | quote }}
+{{- else }}
 {{- range $number := until (int .Values.engine.replicas) }}
 - --engine
 - {{ include "hearken.engineUrl" (dict "root" $ "number" $number) | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 

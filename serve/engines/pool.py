@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
+from deploy.engines.discovery import Discovery, Resolve, addresses
 from deploy.history.table import RoutingTable
 from serve.engines.admission import Admission
 from serve.engines.affinity import prefer
 from serve.engines.attempts import Want
+from serve.engines.roster import Roster
 from serve.engines.upstream import EngineGone, EngineLost, Failed, PolicyMissing, Refused, Upstream
-from serve.engines.watching import BREAKER_NUMBERS, Engine, Watch
+from serve.engines.watching import Engine, Watch
 from serve.http.errors import Unavailable, engine_unavailable, overloaded
 from serve.metrics import Metrics
 from serve.settings import GatewaySettings
@@ -33,19 +34,27 @@ class _Place:
 
 
 class Fleet:
-    """Watches the engines and gives each request one. One task per engine runs `watch`."""
+    """Watches the engines and gives each request one. A task runs `watch`. resolve: looks up their names."""
 
-    def __init__(self, settings: GatewaySettings, upstream: Upstream, metrics: Metrics) -> None:
-        self.engines = [Engine(url.rstrip("/")) for url in settings.engines]
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        upstream: Upstream,
+        metrics: Metrics,
+        resolve: Resolve = addresses,
+    ) -> None:
         self._metrics = metrics
         self._settings = settings
         self._admission: Admission[Want, _Place] = Admission(
             self._take, self._give_back, settings.queue_length, settings.queue_seconds, metrics
         )
         self._watch = Watch(settings, upstream, metrics, self._admission.serve, self._spread)
-        for engine in self.engines:
-            metrics.engine_in_flight.labels(engine.url).set_function(partial(_in_flight, engine))
-            metrics.engine_breaker.labels(engine.url).set(BREAKER_NUMBERS[engine.breaker.state])
+        self._roster = Roster(Discovery(settings.engines, resolve), metrics, self._watch.run)
+
+    @property
+    def engines(self) -> list[Engine]:
+        """Those that there are now, those that are leaving included."""
+        return self._roster.engines
 
     @property
     def waiting(self) -> int:
@@ -62,7 +71,7 @@ class Fleet:
         request raises inside goes on; an engine that failed it is asked a question of ours, and a `Failed`
         brings the future that will tell which of the two is at fault.
         """
-        if len(want.tried) == len(self.engines):
+        if want.tried and want.tried.issuperset(e for e in self.engines if not e.leaves):
             raise engine_unavailable()
         if not self._anyone_has(want):
             self._ask_all()  # the policy may be there already, and only not seen yet
@@ -162,8 +171,8 @@ class Fleet:
 
         `detailed`: with the engines' URLs and words. Without, they are numbered, and only states are told.
         """
-        problems = []
-        for number, engine in enumerate(self.engines, 1):
+        problems = self.lookup_problems(detailed)
+        for number, engine in enumerate((e for e in self.engines if not e.leaves), 1):
             name = engine.url if detailed else f"engine-{number}"
             missing = (table.adapters | {table.live}) - engine.policies
             if not engine.usable:
@@ -175,15 +184,16 @@ class Fleet:
                 return []
         return problems
 
-    async def watch(self, engine: Engine) -> None:
-        """Look at one engine for ever."""
-        await self._watch.run(engine)
+    def lookup_problems(self, detailed: bool) -> list[str]:
+        """Names of engines that cannot be looked up, and why. detailed: see `problems`."""
+        found = [f"{name}: {why}" for name, why in self._roster.lookup_problems.items()]
+        return found if detailed else ["a name of engines cannot be looked up" for _ in found]
+
+    async def watch(self) -> None:
+        """Look at the engines for ever, those included that come later."""
+        await self._roster.follow()
 
     def _spread(self, engine: Engine, policies: frozenset[str]) -> None:
         """Let requests that a lost engine has not begun to answer go elsewhere, if there is an elsewhere."""
         if any(other.usable and policies <= other.policies for other in self.engines):
             engine.give_up()
-
-
-def _in_flight(engine: Engine) -> float:
-    return engine.in_flight

@@ -35,6 +35,7 @@ class Engine:
 
     url: str
     breaker: Breaker = field(default_factory=Breaker)
+    leaves: bool = False  # its address is gone: what it works on ends, and nothing else begins
     problem: str | None = "not asked yet"  # why it is out of use, None when it is in use
     policies: frozenset[str] = frozenset()  # that it may be asked for: listed (so probed) and warmed up
     in_flight: int = 0
@@ -52,7 +53,7 @@ class Engine:
 
     @property
     def usable(self) -> bool:
-        return self.breaker.state == "closed"
+        return self.breaker.state == "closed" and not self.leaves
 
     @asynccontextmanager
     async def unanswered(self) -> AsyncIterator[None]:
@@ -124,7 +125,7 @@ class Watch:
         try:
             if engine.breaker.state == "half-open":
                 await self._try(engine, listed)
-            elif engine.usable:
+            elif engine.breaker.state == "closed":
                 await self._keep(engine, listed)
                 if engine.doubts and time.monotonic() >= engine.questioned + _QUESTION_SECONDS:
                     await self._question(engine)
@@ -142,7 +143,7 @@ class Watch:
         if fault is None:
             fault = asyncio.get_running_loop().create_future()
             engine.ask_now.set()
-            if engine.usable:
+            if engine.breaker.state == "closed":
                 engine.doubts[policy] = fault
             else:
                 fault.set_result(True)  # it failed one already

@@ -64,12 +64,15 @@ class HealthApi:
     async def ready(self, request: Request) -> Response:
         """200 when an engine can serve everyone in the routing table, 503 with the reasons otherwise.
 
-        Where engines are and what they said is for an operator's key.
+        Where engines are and what they said is for an operator's key. `warnings`, if there are any, tell of
+        names behind which no new engine would be found now.
         """
-        problems = self._fleet.problems(self._follower.table, self._access.is_operator(request))
+        detailed = self._access.is_operator(request)
+        problems = self._fleet.problems(self._follower.table, detailed)
         if problems:
             return json_response({"status": "not ready", "reasons": problems}, 503, {"retry-after": "1"})
-        return json_response({"status": "ready"})
+        warnings = self._fleet.lookup_problems(detailed)
+        return json_response({"status": "ready"} | ({"warnings": warnings} if warnings else {}))
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics for Prometheus."""

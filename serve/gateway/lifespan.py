@@ -41,5 +41,4 @@ def _work(gate: Gate, records: Records, model: Model) -> Iterator[Coroutine[None
     yield gate.access.follow()
     yield gate.metering.settle()
     yield records.receipts.follow()
-    for engine in model.fleet.engines:
-        yield model.fleet.watch(engine)
+    yield model.fleet.watch()

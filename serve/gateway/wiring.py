@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from deploy.engines.discovery import Resolve, addresses
 from feedback.core.ids import Signer
 from feedback.core.log import EventLog
 from feedback.opening import open_sealer
@@ -121,11 +122,12 @@ def open_model(
     gate: Gate,
     records: Records,
     metrics: Metrics,
+    resolve: Resolve = addresses,
 ) -> Model:
     """The model behind `settings.engines`, under the routing tables of the log."""
     leases = Leases(shared, settings.conversation_seconds)
     upstream = Upstream(settings.engine_timeout_seconds)
-    fleet = Fleet(settings, upstream, metrics)
+    fleet = Fleet(settings, upstream, metrics, resolve)
     follower = TableFollower(events, settings.data / "table.json", fleet, leases, metrics)
     marks = open_marks(
         settings.data / "conversations.db",

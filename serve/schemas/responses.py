@@ -145,5 +145,5 @@ RESPONSES: dict[str, Schema] = {
         policy_versions=listed(_STRING),
         descendants=listed(_STRING),
     ),
-    "Status": of(status=_STRING),
+    "Status": optional(of(status=_STRING), reasons=listed(_STRING), warnings=listed(_STRING)),
 }

@@ -31,7 +31,7 @@ class FakeEngine:
     `lives_for` completions it ends, as a killed process does, and `ended` is set.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host = host
         self.loaded: dict[str, bytes] = {}
         self.loads: list[str] = []
@@ -45,7 +45,7 @@ class FakeEngine:
         self._woken = threading.Event()
         self.lives_for: int | None = None
         self.ended = threading.Event()
-        self._server = self._serve(0)
+        self._server = self._serve(port)
         self.port = self._server.server_port
         self.url = f"http://{host}:{self.port}"
 

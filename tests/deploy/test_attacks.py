@@ -24,8 +24,8 @@ from deploy.audit.replay import audit
 from deploy.controller.metrics import ControllerMetrics
 from deploy.engines.client import EngineClient, EngineDown, EngineError
 from deploy.evidence.guardrails import GuardrailLimits, Guardrails
-from deploy.evidence.preference import Scope
 from deploy.history.releases import append_command, read_history
+from deploy.history.scope import Scope
 from deploy.history.shadowed import traits
 from deploy.history.states import ReleaseState
 from deploy.registry.errors import RegistryError, UnknownVersion

@@ -448,7 +448,7 @@ def test_settings_come_back_as_they_were_and_hold_nothing_secret(world: World) -
 
 # -- replay ----------------------------------------------------------------------------------------------
 
-ANY = ControllerSettings(data=Path(), engines=("none",))
+ANY = ControllerSettings(data=Path(), engines=("http://none",))
 """Settings that are not the world's: those that decisions recorded have to be used."""
 
 

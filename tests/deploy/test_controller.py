@@ -659,3 +659,16 @@ def test_replay_gives_the_same_verdicts_and_notices_other_ones(world: World) -> 
     world.log.append([entry(forged)]).result()
     (difference,) = audit(world.log, world.settings)
     assert f"decision {forged.number}" in difference
+
+
+def test_a_controller_is_ready_to_lead_once_it_has_read_the_stage(world: World) -> None:
+    world.offer()
+    world.pass_time(until="started")
+    for _ in range(11):  # of more records than a round reads
+        world.chat(1000)
+    world.kill_controller()
+    world.tick()
+    assert not world.controller.is_ready
+    assert world.controller.leads, "operators are obeyed meanwhile"
+    world.tick()
+    assert world.controller.is_ready

@@ -2,13 +2,15 @@
 
 import math
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from deploy.evidence.betting import log_evidence
-from deploy.evidence.preference import WEIGHT, Evidence, EvidenceRules, Reading, unproven
+from deploy.evidence.evidence import Evidence
+from deploy.evidence.preference import EvidenceRules, Reading, unproven
+from deploy.evidence.streams import WEIGHT
 from deploy.evidence.voting import Vote, close_windows
 from deploy.history.scope import Scope
 from feedback.joining.join import Label
@@ -234,6 +236,54 @@ def test_order_batches_and_repetitions_do_not_matter(seed: int) -> None:
             evidence.reading()  # looking in between changes nothing either
         evidence.advance(1e6)
         assert evidence.reading() == expected
+
+
+def crowd(seed: int, users: int) -> list[Label]:
+    """Votes of both kinds of three tenants' users, some of whom are heard on both sides, a few a second."""
+    rng = random.Random(seed)
+    liked = rng.choice([(0.9, 0.4), (0.4, 0.9), (0.6, 0.6)])
+    labels = []
+    for i in range(users):
+        user, new, at = f"u{rng.randrange(users)}", rng.random() < 0.4, float(rng.randrange(users))
+        value = float(rng.random() < liked[0 if new else 1])
+        if rng.random() < 0.3:
+            said = compared(user, value, at, vote=f"pair{i}")
+        else:
+            said = vote_in("canary" if new else "control", user, value, at, f"v{i}")
+        labels.append(replace(said, tenant=rng.choice(["default", "shop", "bank"])))
+    return labels
+
+
+def alike(one: Reading, other: Reading) -> bool:
+    """Sums in another order may differ in their last digits."""
+    pairs = zip(asdict(one).values(), asdict(other).values(), strict=True)
+    return all(a == (pytest.approx(b, rel=1e-9) if isinstance(b, float) else b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_looks_in_between_and_late_votes_change_nothing(seed: int) -> None:
+    labels, rng = crowd(seed, 300), random.Random(seed)
+    late = sorted(range(len(labels)), key=lambda i: labels[i].at + (rng.random() < 0.1) * rng.uniform(0, 200))
+    evidence = Evidence(RULES, SCOPE, piece=7)
+    for count, i in enumerate(late, start=1):
+        evidence.feed([labels[i]])
+        found = evidence.reading()
+        if count % 20 == 0:
+            whole = Evidence(RULES, SCOPE, piece=10_000)
+            whole.feed(labels[j] for j in late[:count])
+            assert alike(found, whole.reading())
+
+
+def test_those_who_are_heard_at_one_time_are_heard_together() -> None:
+    against = [compared(f"a{i:03}", 0.0, at=0, vote=f"a{i}") for i in range(60)]
+    in_favour = [compared(f"b{i:03}", 1.0, at=0, vote=f"b{i}") for i in range(60)]
+    at_once, late = Evidence(RULES, SCOPE, piece=7), Evidence(RULES, SCOPE, piece=7)
+    for evidence, some in ((at_once, against + in_favour), (late, against)):
+        evidence.feed(some)
+        evidence.advance(1e6)
+    assert (at_once.reading().crossed, late.reading().crossed) == (None, "harm")
+    late.feed(in_favour)
+    assert alike(late.reading(), at_once.reading())
 
 
 def test_ten_votes_of_each_user_do_not_inflate_errors() -> None:

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from deploy.evidence.evidence import Evidence
 from deploy.evidence.guardrails import GuardrailLimits, Guardrails
-from deploy.evidence.preference import Evidence, EvidenceRules, Scope
+from deploy.evidence.preference import EvidenceRules
+from deploy.history.scope import Scope
 from deploy.history.table import UserArm, assign
 from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
 from feedback.core.log import Entry

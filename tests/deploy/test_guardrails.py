@@ -10,7 +10,7 @@ import pytest
 
 from deploy.evidence.comparing import sample_ratio_log_evidence
 from deploy.evidence.guardrails import GuardrailLimits, Guardrails
-from deploy.evidence.preference import Scope
+from deploy.history.scope import Scope
 from feedback.joining.join import Label
 from tests.deploy.builders import answer, completion, thumb
 

@@ -48,6 +48,7 @@ def test_runs_until_it_is_told_to_stop(tmp_path: Path, engine: FakeEngine) -> No
             text = _metrics(port, process)
         for name in ("canary_evidence_bound", "policy_seq", "promotions_total", "canary_weight_ratio"):
             assert f"hearken_{name}" in text
+        eventually(lambda: _is_ready(port), "an empty log is read")
         with pytest.raises(AlreadyRunning, match="another controller runs on"):
             run(ControllerSettings(data=tmp_path, engines=(engine.url,), metrics_port=free_port()))
     finally:
@@ -56,6 +57,10 @@ def test_runs_until_it_is_told_to_stop(tmp_path: Path, engine: FakeEngine) -> No
     log = SqliteLog(tmp_path / "log.db")
     assert [decision.outcome for decision in read_history(log).decisions] == ["begun"]
     log.close()
+
+
+def _is_ready(port: int) -> bool:
+    return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
 
 
 def test_decisions_reach_a_webhook_of_the_process(tmp_path: Path, engine: FakeEngine) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from deploy.controller.leading import Alone, Leadership
 from deploy.controller.loop import Controller
 from deploy.controller.metrics import ControllerMetrics
 from deploy.engines.client import EngineClient
+from deploy.engines.discovery import Discovery
 from deploy.engines.fleet import Fleet
 from deploy.history.leases import KEY, Lease
 from deploy.history.releases import Candidate, Decision, History, entry, parse
@@ -71,6 +73,9 @@ class World:
         self._served = 0
         self._history, self._cursor = History(remembered=1000), dict[str, int]()
         self._fleets: list[Fleet] = []
+        self.discovery: Discovery | None = (
+            None  # of the engines of controllers to come; None: they are listed
+        )
         self.shared = SqliteStore(folder / "shared.db")
         self.gateway_holds()
         self.metrics = ControllerMetrics(self.settings)
@@ -84,14 +89,16 @@ class World:
         owner: str = "",
     ) -> Controller:
         """A controller that knows nothing yet, on the world's log or on another one."""
-        clients = [EngineClient(url, timeout=self._engine_seconds) for url in self.settings.engines]
+        discovery = self.discovery or Discovery(self.settings.engines)
         fleet = Fleet(
-            clients,
+            (),
             self.registry,
             self.settings.parity_limits,
             owner,
             self._round_seconds,
             self.settings.fetch_port,
+            discovery,
+            partial(EngineClient, timeout=self._engine_seconds),
         )
         self._fleets.append(fleet)
         return Controller(

@@ -181,9 +181,33 @@ def test_hearken_understands_the_arguments_that_the_chart_gives_it(
         f"http://{engines['metadata']['name']}-{n}.{engines['spec']['serviceName']}:8000"
         for n in range(engines["spec"]["replicas"])
     ]
-    assert urls["gateway"] == urls["controller"] == names
+    discovered = [f"dns://{engines['spec']['serviceName']}s.chat.svc:8000"]
+    assert urls["gateway"] == urls["controller"] == (discovered if values == "everything" else names)
     if "learner" in urls:
         assert urls["learner"] == names[-1]
+
+
+def test_engines_are_found_by_a_service_of_those_that_are_ready_and_not_about_to_stop(
+    render: Render, tmp_path: Path
+) -> None:
+    resources = render("default", "engine.discover=true", "engine.replicas=3")
+    urls = {
+        name: configured(resources, name, tmp_path).build(name).engines for name in ("gateway", "controller")
+    }
+    (url,) = urls["gateway"]
+    assert urls["controller"] == (url,)
+    name, namespace, *_ = url.removeprefix("dns://").split(".")
+    (service,) = (r for r in resources if r["kind"] == "Service" and r["metadata"]["name"] == name)
+    assert service["metadata"].get("namespace", namespace) == namespace
+    assert service["spec"]["clusterIP"] == "None"
+    assert not service["spec"].get("publishNotReadyAddresses"), "else it has those that are to stop"
+    assert selects(
+        {"matchLabels": service["spec"]["selector"]}, pod(resources, "engine")["metadata"]["labels"]
+    )
+    drain = container(resources, "engine")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod(resources, "engine")["spec"]["terminationGracePeriodSeconds"] > drain
+    learner = configured(resources, "learner", tmp_path).build("learner").engine
+    assert "-engine-0." in learner, "the one that is there however few there are"
 
 
 def test_kafkas_client_settings_are_mounted_where_they_are_read_and_nowhere_else(render: Render) -> None:

@@ -48,6 +48,7 @@ def shown_metrics() -> dict[str, set[str]]:
             metrics,
             metrics.losses,
             *([metrics.shadow] if isinstance(metrics, ControllerMetrics) else []),
+            *([metrics.lookups] if not isinstance(metrics, LearnerMetrics) else []),
         )
         for metric in (metric for part in parts for metric in vars(part).values()):
             if isinstance(metric, MetricWrapperBase):

@@ -15,6 +15,7 @@ import openai
 import pytest
 from starlette.applications import Starlette
 
+from deploy.engines.discovery import Resolve, addresses
 from deploy.history.releases import Decision, entry
 from deploy.history.states import ReleaseState
 from deploy.history.table import RoutingTable, assign
@@ -175,6 +176,7 @@ def serving(
     store: SharedStore,
     engines: tuple[str, ...],
     import_command: Sequence[str] | None = None,
+    resolve: Resolve = addresses,
     **fields: Any,
 ) -> Iterator[Gateway]:
     """A gateway while the block lasts."""
@@ -184,7 +186,9 @@ def serving(
     signer = Signer(SECRET)
     with (
         closing(open_stored(data, settings.redis, settings.stored_days * 24 * 3600)) as stored,
-        Server(create_app(settings, events, store, signer, stored, None, import_command)) as url,
+        Server(
+            create_app(settings, events, store, signer, stored, None, import_command, resolve=resolve)
+        ) as url,
         httpx.Client(base_url=url, timeout=30) as http,
     ):
         yield Gateway(url, data, events, signer, http)

@@ -55,9 +55,10 @@ class Trouble:
 
 
 class FakeVllm:
-    """One engine in a thread. `start` and `stop` as often as needed; the port stays."""
+    """One engine in a thread. `start` and `stop` as often as needed; the port stays (0: a free one)."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host = host
         self.adapters: set[str] = set()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -77,13 +78,13 @@ class FakeVllm:
         self.tells_cached = False  # --enable-prompt-tokens-details
         self._cached: set[str] = set()  # whole prompts, each with its policy and its salt
         self.sick = False  # whether everything that wants a token fails, and health is well
-        self.port = 0
+        self.port = port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self) -> "FakeVllm":
         started = threading.Event()
@@ -119,7 +120,7 @@ class FakeVllm:
             app.router.add_post(f"/v1/{action}_lora_adapter", self._lora)
         runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
+        await web.TCPSite(runner, self.host, self.port, reuse_address=True).start()
         self.port = runner.addresses[0][1]
         started.set()
         await self._stop.wait()
@@ -528,9 +529,9 @@ def _text_chunks(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def fake_engine() -> Iterator[FakeVllm]:
+def fake_engine(host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeVllm]:
     """A fake engine while the block lasts."""
-    server = FakeVllm().start()
+    server = FakeVllm(host, port).start()
     yield server
     server.release.set()
     server.stop()

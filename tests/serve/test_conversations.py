@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deploy.evidence.guardrails import GuardrailLimits, Guardrails
-from deploy.evidence.preference import Scope
 from deploy.history.leases import held
+from deploy.history.scope import Scope
 from deploy.history.table import RoutingTable
 from feedback.core.events import COMPLETIONS, Completion
 from feedback.shared import SharedStore
