@@ -209,7 +209,7 @@ class DryRun(Learner):
         room = self.model.context or math.inf
         votes = [
             vote
-            for vote in self.labels.judging
+            for vote in self.labels.measuring
             if is_pair(vote)
             and vote.value != 0.5
             and all(len(a.prompt_token_ids) + len(a.token_ids) <= room for a in vote.answers)

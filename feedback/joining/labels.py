@@ -35,6 +35,7 @@ class Answer:
     tokens: int = 0  # how many were sampled, also where `token_ids` are not known
     answer_start: int = 0
     unit: str | None = None  # who was assigned to the arm, where nobody was named
+    selected: bool = False  # whether it was shown hung on what a vote would teach
 
     @property
     def exposed(self) -> str:
