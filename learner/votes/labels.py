@@ -178,8 +178,7 @@ class LabelStore:
         return label.source != MODEL and judges(label.rater, self._judge_share)
 
     def measures(self, label: Label) -> bool:
-        """Whether a label tells how well people are foreseen: one of the judging side, on answers that were
-        not chosen for what a vote on them teaches, as those are the ones that nobody foresees."""
+        """Whether a label of the judging side is on answers that chance chose: others are harder to foresee."""
         return self.is_judging(label) and not any(answer.selected for answer in label.answers)
 
     def teaches(self, label: Label) -> bool:
@@ -209,7 +208,7 @@ class LabelStore:
 
     @property
     def measuring(self) -> list[Label]:
-        """What tells how well people are foreseen, as signals, oldest first."""
+        """What tells how well people are foreseen (`measures`), as signals, oldest first."""
         return [signal for signal in self.teaching if self.measures(signal)]
 
     # ---- what people did
