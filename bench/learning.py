@@ -72,8 +72,9 @@ def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...
 
 
 def accuracy(school: Any) -> float:
-    """The share of the judging raters' votes that the reward model foresees."""
-    found: float = school.learner.reward.accuracy(school.learner.labels.measuring)
+    """The share of the judging raters' votes that the reward model foresees, where chance chose the pair."""
+    votes = [vote for vote in school.learner.labels.judging if not vote.is_selected]
+    found: float = school.learner.reward.accuracy(votes)
     return found
 
 

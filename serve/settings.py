@@ -185,9 +185,8 @@ class GatewaySettings:
             raise ValueError(f"conversation_answers is {self.conversation_answers}; it must be at least 1")
         if self.preference_entries < 0 or self.preference_chars < 1:
             raise ValueError("preference_entries must be 0 (none) or more, preference_chars at least 1")
-        for name in ("compare_share", "compare_random_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if not (0 <= self.compare_share <= 1 and 0 <= self.compare_random_share <= 1):
+            raise ValueError("compare_share and compare_random_share are shares, between 0 and 1")
         if self.retention_days < 0:
             raise ValueError(f"retention_days is {self.retention_days}; it must be 0 (for ever) or more")
         if self.stored_days <= 0:

@@ -93,7 +93,7 @@ def _judged(label: Label) -> Answer | None:
     None where it was chosen, by what the answers say, to be voted on: which answers are heard of then is no
     chance, so neither a choice between them nor a thumb on one says how good a policy is.
     """
-    if label.source != "end_user" or label.whole_episode or any(each.selected for each in label.answers):
+    if label.source != "end_user" or label.whole_episode or label.is_selected:
         return None
     roles = {answer.role for answer in label.answers}
     if label.kind in ("thumbs", "rating"):

@@ -103,6 +103,11 @@ class Label:
     reasons: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
+    @property
+    def is_selected(self) -> bool:
+        """Whether its answers were chosen for what a vote would teach: then it says nothing of others."""
+        return any(answer.selected for answer in self.answers)
+
 
 def make_label(vote: Feedback, answers: tuple[Answer, ...]) -> Label:
     """The label of a vote whose targets mean `answers`, in their order."""

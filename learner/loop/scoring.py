@@ -161,7 +161,7 @@ class Scoring:
         if judging:
             votes, ages = map(list, zip(*judging, strict=True))
             parts.judge.update(votes, tastes=parts.fading.of(votes, ages))
-        measuring = [pair for pair in judging if parts.labels.measures(pair[0])]
+        measuring = [pair for pair in judging if not pair[0].is_selected]
         if measuring:
             votes, ages = map(list, zip(*measuring, strict=True))
             report = parts.reward.calibrate(votes, tastes=parts.fading.of(votes, ages))
@@ -246,7 +246,8 @@ class Scoring:
             _, fresh = self._parted(new)
             believed = trusted(fresh, parts.agreement, parts.settings.trust)
             parts.fading.foresee(believed, parts.reward.model)
-        if parts.reward.foresee([label for label in new if parts.labels.measures(label)]):
+        unseen = [each for each in new if parts.labels.is_judging(each) and not each.is_selected]
+        if parts.reward.foresee(unseen):
             parts.watch.rejudge()
 
     def scores(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -177,10 +177,6 @@ class LabelStore:
         """Whether a label belongs to the judging side of the split; what models say never does."""
         return label.source != MODEL and judges(label.rater, self._judge_share)
 
-    def measures(self, label: Label) -> bool:
-        """Whether a label of the judging side is on answers that chance chose: others are harder to foresee."""
-        return self.is_judging(label) and not any(answer.selected for answer in label.answers)
-
     def teaches(self, label: Label) -> bool:
         """Whether the reward model can be fitted to a label, which must be the newest of its event id."""
         return label.event_id in self._signals
@@ -205,11 +201,6 @@ class LabelStore:
     def judging(self) -> list[Label]:
         """What the raters who judge candidates say, as signals, oldest first."""
         return [signal for signal in self.teaching if self.is_judging(signal)]
-
-    @property
-    def measuring(self) -> list[Label]:
-        """What tells how well people are foreseen (`measures`), as signals, oldest first."""
-        return [signal for signal in self.teaching if self.measures(signal)]
 
     # ---- what people did
 

@@ -216,5 +216,5 @@ def test_what_a_sparing_chat_needs(
 
 @pytest.mark.parametrize("name", ["compare_share", "compare_random_share"])
 def test_a_share_is_a_share(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name} is 1.5; it must be between 0 and 1"):
+    with pytest.raises(ValueError, match=f"{name}.* between 0 and 1"):
         GatewaySettings(data=tmp_path, engines=("http://127.0.0.1:8001",), **{name: 1.5})
