@@ -21,7 +21,9 @@ log."""
 
 
 @torch.no_grad()
-def hint_of(heads: Heads, labels: Sequence[Label], update: int, at: float) -> Hint:
+def hint_of(
+    heads: Heads, labels: Sequence[Label], update: int, at: float, most_tokens: int = MOST_TOKENS
+) -> Hint:
     """The hint of an update. heads: fitted ones that look at tokens and at length; labels: what they were
     fitted to; at: Unix time."""
     weights, spread = heads.worth("tokens")
@@ -38,7 +40,7 @@ def hint_of(heads: Heads, labels: Sequence[Label], update: int, at: float) -> Hi
             length_heard += doubt * longer**2
         start = end
     variances = 1 / (spread**-2 + heard)
-    told = torch.argsort(heard, descending=True)[: min(MOST_TOKENS, int((heard > 0).sum()))].tolist()
+    told = torch.argsort(heard, descending=True)[: min(most_tokens, int((heard > 0).sum()))].tolist()
     return Hint(
         event_id=f"hint-{update}",
         at=at,
