@@ -80,6 +80,5 @@ class ChatRoutes:
         compare = self._comparisons.spare if asked.is_sparing else self._comparisons.compare
         async with while_present(incoming.request.receive):
             compared = await compare(asked, user, incoming.caller, incoming.since)
-        both = isinstance(compared, Comparison)
-        ids = (compared.a["id"], compared.b["id"]) if both else (compared["id"],)
-        return compared, self._answering.token(incoming, user, *ids)
+        sides = (compared.a, compared.b) if isinstance(compared, Comparison) else (compared,)
+        return compared, self._answering.token(incoming, user, *(side["id"] for side in sides))
