@@ -98,6 +98,7 @@ def one_seed(
             seed=seed,
             optimiser=optimiser,
             min_labels=min(400, rounds[0] * 2 // 3),  # of training raters, who are three of four
+            labels_per_update=min(200, min(rounds) // 2),
             rollouts_per_step=ROLLOUTS,
             steps_per_candidate=STEPS,
             max_tokens=MAX_TOKENS,
