@@ -142,11 +142,11 @@ def runs(only: str | None, optimisers: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _rounds(text: str) -> tuple[int, ...]:
-    """Counts of votes, like 300,200. Raises ValueError for what is none."""
-    found = tuple(int(count) for count in text.split(","))
-    if min(found) < 4:
-        raise ValueError(f"{text}: each round needs 4 votes at least")
-    return found
+    """Counts of votes, like 300,200. Raises ArgumentTypeError for what is none."""
+    counts = text.split(",")
+    if not all(count.isdecimal() and int(count) >= 4 for count in counts):
+        raise argparse.ArgumentTypeError(f"{text} must be counts of at least 4 votes, like 300,200")
+    return tuple(map(int, counts))
 
 
 def main(argv: list[str]) -> int:

@@ -156,8 +156,9 @@ class Scoring:
             tastes = parts.fading.of(votes, ages)
             parts.reward.update(votes, tastes=tastes)
             parts.fading.update(votes, ages, parts.reward.model.kind)
-            words = next(rung for rung in parts.reward.rungs if rung.kind is WORDS)
-            parts.untold_hint = hint_of(words.taste, tastes, parts.state.updates + 1, time.time())
+            [taste] = [rung.taste for rung in parts.reward.rungs if rung.kind is WORDS]
+            if taste.is_fitted:
+                parts.untold_hint = hint_of(taste, tastes, parts.state.updates + 1, time.time())
         if judging:
             votes, ages = map(list, zip(*judging, strict=True))
             parts.judge.update(votes, tastes=parts.fading.of(votes, ages))

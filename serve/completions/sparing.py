@@ -30,6 +30,7 @@ WINDOW = 500
 SLICE = 200  # records read in one go
 REST = 3.0  # a reading that has more to do rests so many times as long as it worked: tokens come first
 WAIT_SECONDS = 0.25  # longest pause inside one read; also the longest that shutting down can take here
+RETRY_SECONDS = 10.0
 PAUSE_SECONDS = 1.0  # between readings of a log that was read to its end
 
 
@@ -90,11 +91,12 @@ class HintReader:
         while True:
             began = time.monotonic()
             try:
-                count = await self._read()
+                has_more = await self._read() == SLICE
             except LogError as error:
-                log.warning("cannot read what votes would teach: %s", error)
-                count = 0
-            await asyncio.sleep(REST * (time.monotonic() - began) if count == SLICE else PAUSE_SECONDS)
+                log.warning("cannot read what votes would teach, going by what is known: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            await asyncio.sleep(REST * (time.monotonic() - began) if has_more else PAUSE_SECONDS)
 
     async def _read(self) -> int:
         """Read a slice; how many records that were."""
