@@ -26,10 +26,12 @@ from deploy.history.releases import entry as release_entry
 from deploy.history.states import ReleaseState
 from deploy.history.table import RoutingTable
 from deploy.registry.registry import Registry
-from feedback.core.events import BASE, COMPLETIONS, FEEDBACK, Choice, Completion, Feedback, Target
+from feedback.core.events import BASE, COMPLETIONS, FEEDBACK, UPDATES, Choice, Completion, Feedback, Target
 from feedback.core.ids import vote_id
 from feedback.core.log import Entry
 from feedback.sqlite.log import SqliteLog
+from feedback.updates.teaching import NOTHING_KNOWN, Hint, Teaching
+from feedback.updates.teaching import parse as parse_hint
 from hearken.base.conversation import asked
 from hearken.demo.evaluate import sample, tokenize
 from hearken.demo.persona import Persona
@@ -64,6 +66,8 @@ class School:
         self._rng = random.Random(f"raters {settings.seed}")
         self._tables = 0
         self.live = BASE
+        self._hint = NOTHING_KNOWN
+        self._hints_read: dict[str, int] = {}
 
     def close(self) -> None:
         self._log.close()
@@ -83,11 +87,40 @@ class School:
         answers = [sample(self.engine, self.live, prompts, self.max_tokens) for _ in "ab"]
         entries: list[Entry] = []
         for question, a, b in zip(questions, *answers, strict=True):
-            said = self.persona.prefer(
-                self.persona.utility(question, a.text), self.persona.utility(question, b.text), self._rng
-            )
-            entries += self._vote("comparison", question, (a, b), said, float(said == "a"))
+            entries += self._compared(question, a, b)
         return entries
+
+    def _compared(self, question: str, a: Sample, b: Sample, *, selected: bool = False) -> list[Entry]:
+        said = self.persona.prefer(
+            self.persona.utility(question, a.text), self.persona.utility(question, b.text), self._rng
+        )
+        return self._vote("comparison", question, (a, b), said, float(said == "a"), selected=selected)
+
+    def ask(self, questions: Sequence[str], of: int, random_share: float) -> None:
+        """One comparison for every `of` questions: of that one whose answers would teach most by the
+        learner's newest hint, or, for a share of them, of one that chance chose."""
+        teaching = Teaching(self._newest_hint())
+        prompts = tokenize(self.engine.url, [asked(question) for question in questions])
+        answers = [sample(self.engine, self.live, prompts, self.max_tokens) for _ in "ab"]
+        pairs = list(zip(questions, *answers, strict=True))
+        for start in range(0, len(pairs), of):
+            candidates = pairs[start : start + of]
+            selected = self._rng.random() >= random_share
+            question, a, b = candidates[0]
+            if selected:
+                gains = [teaching.gain_nats(one.token_ids, other.token_ids) for _, one, other in candidates]
+                question, a, b = candidates[gains.index(max(gains))]
+            teaching.shown(a.token_ids, b.token_ids)
+            self.take(self._compared(question, a, b, selected=selected))
+
+    def _newest_hint(self) -> Hint:
+        """The newest hint in the log, where the gateway finds it as well."""
+        while True:
+            records, self._hints_read = self._log.read([UPDATES], self._hints_read)
+            found = [hint for record in records if (hint := parse_hint(record.value)) is not None]
+            self._hint = found[-1] if found else self._hint
+            if not records:
+                return self._hint
 
     def thumb(self, questions: Sequence[str], usual: float) -> None:
         """One thumb on an answer of the live policy to each question; a toss-up at the utility `usual`."""
@@ -100,11 +133,18 @@ class School:
         self.take(entries)
 
     def _vote(
-        self, kind: Any, question: str, answers: tuple[Sample, ...], label: str, value: float
+        self,
+        kind: Any,
+        question: str,
+        answers: tuple[Sample, ...],
+        label: str,
+        value: float,
+        *,
+        selected: bool = False,
     ) -> list[Entry]:
         rater = f"rater-{self._rng.randrange(RATERS):03d}"
         completions = [
-            self._completion(rater, question, answer, "answer" if first else "reference")
+            self._completion(rater, question, answer, "answer" if first else "reference", selected)
             for answer, first in zip(answers, (True, False), strict=False)
         ]
         targets = [Target(completion_id=completion.completion_id) for completion in completions]
@@ -122,7 +162,7 @@ class School:
         key = completions[0].conversation
         return [Entry(topic, key, event.model_dump_json().encode()) for topic, event in entries]
 
-    def _completion(self, user: str, question: str, answer: Sample, role: Any) -> Completion:
+    def _completion(self, user: str, question: str, answer: Sample, role: Any, selected: bool) -> Completion:
         name = f"chatcmpl-{uuid.UUID(int=self._rng.getrandbits(128)).hex}"
         choice = Choice(
             text=answer.text,
@@ -139,6 +179,7 @@ class School:
             policy_version=self.live,
             arm="live",
             role=role,
+            selected=selected,
             table_epoch=self._tables,
             messages=[{"role": "user", "content": question}],
             prompt_token_ids=answer.prompt_token_ids,

@@ -8,6 +8,10 @@ all, a quarter of them by raters who judge and never train. The learner is the s
 over the reward model, PPO with rollouts from vLLM and the KL limits to the offline gate; a candidate that
 passes it becomes live at once.
 
+With `--asking` raters see fewer pairs: for each comparison two answers to `--of` questions are drawn, and
+shown are those that would teach most (`feedback/updates/teaching.py`), but for a share that chance chooses.
+Only these measure the reward model. `--rounds` says how many comparisons there are: 300,200 by default then.
+
 Everything once with PPO and once with DPO (`dpo_*`) on the same kind of votes; `--optimiser` names others.
 
 `win_rate`: the share of 300 fresh questions, none like those before, to which the last live policy's answer
@@ -33,6 +37,8 @@ NOISE = 0.1
 TASTES = ("friendly", "thorough", "brisk")  # the shipped personas
 ROUNDS: dict[str, tuple[int, ...]] = {"comparisons": (600, 400), "thumbs": (1300, 700)}
 ON_PAIRS = ("dpo", "ipo")  # learn nothing from thumbs
+ASKED = (300, 200)  # comparisons with `--asking`
+RANDOM_SHARE = 0.25  # of these, shown by chance
 STEPS = 12  # of the optimiser in a round, at most
 ROLLOUTS = 64  # of a step
 MAX_TOKENS = 96  # of an answer
@@ -66,13 +72,17 @@ def train(school: Any, votes: Callable[[int, int], None], rounds: tuple[int, ...
 
 
 def accuracy(school: Any) -> float:
-    """The share of the judging raters' votes that the reward model foresees."""
-    found: float = school.learner.reward.accuracy(school.learner.labels.judging)
+    """The share of the judging raters' votes that the reward model foresees, where chance chose the pair."""
+    votes = [vote for vote in school.learner.labels.judging if not vote.is_selected]
+    found: float = school.learner.reward.accuracy(votes)
     return found
 
 
-def one_seed(kind: str, optimiser: str, taste: str, seed: int, url: str, model: Path) -> dict[str, float]:
-    """One learner from the base: win rate, its standard error and KL of what is live in the end."""
+def one_seed(
+    kind: str, optimiser: str, taste: str, seed: int, url: str, model: Path, rounds: tuple[int, ...], of: int
+) -> dict[str, float]:
+    """One learner from the base: win rate, its standard error and KL of what is live in the end. of:
+    questions for each comparison, 1 where all are shown."""
     from bench._raters import School, noisy_persona
     from hearken.base.conversation import asked
     from hearken.demo.evaluate import evaluate, mean_utility
@@ -87,7 +97,8 @@ def one_seed(kind: str, optimiser: str, taste: str, seed: int, url: str, model: 
             engine=url,
             seed=seed,
             optimiser=optimiser,
-            min_labels=400,  # of training raters; the first round brings 450
+            min_labels=min(400, rounds[0] * 2 // 3),  # of training raters, who are three of four
+            labels_per_update=min(200, min(rounds) // 2),
             rollouts_per_step=ROLLOUTS,
             steps_per_candidate=STEPS,
             max_tokens=MAX_TOKENS,
@@ -97,8 +108,10 @@ def one_seed(kind: str, optimiser: str, taste: str, seed: int, url: str, model: 
             usual: list[float] = []  # what the base's answers are worth
 
             def votes(number: int, count: int) -> None:
-                questions = prompts(count, seed=1000 * seed + number)
-                if kind == "comparisons":
+                questions = prompts(count * of, seed=1000 * seed + number)
+                if of > 1:
+                    school.ask(questions, of, RANDOM_SHARE)
+                elif kind == "comparisons":
                     school.compare(questions)
                 else:
                     if not usual:
@@ -108,7 +121,7 @@ def one_seed(kind: str, optimiser: str, taste: str, seed: int, url: str, model: 
                         )
                     school.thumb(questions, usual[0])
 
-            train(school, votes, ROUNDS[kind])
+            train(school, votes, rounds)
             fresh = [asked(question) for question in prompts(FRESH, seed, held_out=True)]
             found = evaluate(school.engine, school.live, fresh, persona.utility, MAX_TOKENS, KL_SAMPLES)
             school.retire()
@@ -128,6 +141,14 @@ def runs(only: str | None, optimisers: Sequence[str]) -> list[tuple[str, str]]:
     return [(k, o) for k in kinds for o in dict.fromkeys(optimisers) if k != "thumbs" or o not in ON_PAIRS]
 
 
+def _rounds(text: str) -> tuple[int, ...]:
+    """Counts of votes, like 300,200. Raises ArgumentTypeError for what is none."""
+    counts = text.split(",")
+    if not all(count.isdecimal() and int(count) >= 4 for count in counts):
+        raise argparse.ArgumentTypeError(f"{text} must be counts of at least 4 votes, like 300,200")
+    return tuple(map(int, counts))
+
+
 def main(argv: list[str]) -> int:
     """Train on comparisons, then on thumbs, and print what the policies are worth."""
     parser = argparse.ArgumentParser(prog="python -m bench learning", description=__doc__)
@@ -138,7 +159,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--optimiser", action="append", choices=tuple(OPTIMISERS), help=text)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--asking", action="store_true", help="comparisons alone, of answers that teach most")
+    parser.add_argument("--of", type=int, default=30, help="questions for each comparison with --asking")
+    parser.add_argument("--rounds", type=_rounds, help="comparisons of each round, like 300,200")
     arguments = parser.parse_args(argv)
+    if arguments.asking and arguments.of < 2:
+        parser.error("--of is the number of questions to choose from, 2 at least")
+    only = "comparisons" if arguments.asking else arguments.only
 
     from hearken.models.tiny import ensure_tiny
 
@@ -149,15 +176,21 @@ def main(argv: list[str]) -> int:
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     result: dict[str, Any] = {}
     with lonely_engine(arguments.threads) as url:
-        for kind, optimiser in runs(arguments.only, arguments.optimiser or ("ppo", "dpo")):
+        for kind, optimiser in runs(only, arguments.optimiser or ("ppo", "dpo")):
             name = ("" if optimiser == "ppo" else f"{optimiser}_") + ("thumbs_" if kind == "thumbs" else "")
-            found = [one_seed(kind, optimiser, arguments.taste, seed, url, model) for seed in seeds]
+            rounds = ROUNDS[kind]
+            if kind == "comparisons":
+                rounds = arguments.rounds or (ASKED if arguments.asking else rounds)
+            of = arguments.of if arguments.asking else 1
+            found = [
+                one_seed(kind, optimiser, arguments.taste, seed, url, model, rounds, of) for seed in seeds
+            ]
             rates = [seed["win_rate"] for seed in found]
             result |= {
                 f"{name}win_rate": round(statistics.fmean(rates), 4),
                 f"{name}win_rates": [round(rate, 4) for rate in rates],
                 f"{name}kl_nats": round(max(seed["kl_nats"] for seed in found), 3),
-                f"{name}votes": sum(ROUNDS[kind]),
+                f"{name}votes": sum(rounds),
                 f"{name}seconds": round(time.perf_counter() - started, 1),
             }
             started = time.perf_counter()

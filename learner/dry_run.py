@@ -211,6 +211,7 @@ class DryRun(Learner):
             vote
             for vote in self.labels.judging
             if is_pair(vote)
+            and not vote.is_selected
             and vote.value != 0.5
             and all(len(a.prompt_token_ids) + len(a.token_ids) <= room for a in vote.answers)
         ][-PAIRS:]

@@ -15,7 +15,6 @@ from serve.apis.responses_routes import ResponsesRoutes
 from serve.apis.responses_stored import StoredResponses
 from serve.auth.cors import allow_origins
 from serve.completions.answering import Answering
-from serve.completions.comparisons import Comparisons
 from serve.completions.routes import ChatRoutes
 from serve.gateway.health import HealthApi, RelayLag
 from serve.gateway.lifespan import lifespan_of
@@ -81,7 +80,7 @@ def create_app(
     limit, entrance = settings.max_body_bytes, gate.entrance
     users = Users(signer, records.sealer, records.recorder, records.receipts, stored, records.lists, entrance)
     routes: list[BaseRoute] = [
-        *_answers(settings, signer, gate, records, model),
+        *_answers(settings, gate, records, model),
         *StoredApi(records.answers, entrance, limit).routes,
         *_votes(settings, signer, shared, gate, records),
         import_route(imports, entrance),
@@ -111,9 +110,7 @@ def create_app(
     return app
 
 
-def _answers(
-    settings: GatewaySettings, signer: Signer, gate: Gate, records: Records, model: Model
-) -> list[Route]:
+def _answers(settings: GatewaySettings, gate: Gate, records: Records, model: Model) -> list[Route]:
     """The routes that answer with generated text."""
     name, limit = settings.model_name, settings.max_body_bytes
     check = partial(check_chat, model_name=name, default_max_tokens=settings.default_max_tokens)
@@ -123,7 +120,7 @@ def _answers(
     )
     stored = StoredResponses(records.answers)
     return [
-        *ChatRoutes(answering, Comparisons(model.chat, signer), check, name).routes,
+        *ChatRoutes(answering, model.comparisons, check, name).routes,
         *MessagesRoutes(answering, check, name).routes,
         *ResponsesRoutes(answering, gate.entrance, stored, check, name, limit).routes,
     ]

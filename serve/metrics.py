@@ -55,6 +55,12 @@ class Metrics:
             ["result"],
             registry=r,
         )
+        self.sparing = Counter(
+            "hearken_sparing_chats_total",
+            "Chats that want two answers sparingly, by what they showed: one, two by chance, or two by gain",
+            ["shown"],
+            registry=r,
+        )
         self.completion_tokens = Counter(
             "hearken_completion_tokens_total", "Tokens sampled for users", ["arm"], registry=r
         )

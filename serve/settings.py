@@ -120,6 +120,14 @@ class GatewaySettings:
         int, "sentences that a user may ask for in every answer (docs/privacy.md); 0: none are kept or used"
     ] = 10
     preference_chars: Annotated[int, "characters that each of these sentences may have"] = 200
+    compare_share: Annotated[
+        float, "share of the chats that want a comparison sparingly which show two answers (docs/api.md)"
+    ] = 0.1
+    compare_random_share: Annotated[
+        float,
+        "share of these that chance chooses, not what a vote would teach: of votes on sparing chats of users "
+        "outside of a release's buckets only theirs are evidence",
+    ] = 0.25
     suggestions: Annotated[
         tuple[str, ...], "questions that the chat page offers; `hearken up` has some that suit its model"
     ] = ()
@@ -180,6 +188,8 @@ class GatewaySettings:
             raise ValueError(f"conversation_answers is {self.conversation_answers}; it must be at least 1")
         if self.preference_entries < 0 or self.preference_chars < 1:
             raise ValueError("preference_entries must be 0 (none) or more, preference_chars at least 1")
+        if not (0 <= self.compare_share <= 1 and 0 <= self.compare_random_share <= 1):
+            raise ValueError("compare_share and compare_random_share are shares, between 0 and 1")
         if self.retention_days < 0:
             raise ValueError(f"retention_days is {self.retention_days}; it must be 0 (for ever) or more")
         if self.stored_days <= 0:

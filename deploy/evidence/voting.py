@@ -88,8 +88,12 @@ def opinion(label: Label, scope: Scope) -> Opinion | None:
 
 
 def _judged(label: Label) -> Answer | None:
-    """The answer that a label, or the retraction of one, is evidence about."""
-    if label.source != "end_user" or label.whole_episode:
+    """The answer that a label, or the retraction of one, is evidence about.
+
+    None where it was chosen, by what the answers say, to be voted on: which answers are heard of then is no
+    chance, so neither a choice between them nor a thumb on one says how good a policy is.
+    """
+    if label.source != "end_user" or label.whole_episode or label.is_selected:
         return None
     roles = {answer.role for answer in label.answers}
     if label.kind in ("thumbs", "rating"):

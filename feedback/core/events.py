@@ -125,6 +125,7 @@ class Completion(Event):
     arm: Arm
     role: Literal["answer", "reference"] = "answer"
     comparison_id: str | None = None
+    selected: bool = False  # whether it was shown hung on what a vote would teach: votes are no evidence
     table_epoch: int = 0
     messages: list[dict[str, Any]]
     prompt_token_ids: list[int]

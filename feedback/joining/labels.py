@@ -35,6 +35,7 @@ class Answer:
     tokens: int = 0  # how many were sampled, also where `token_ids` are not known
     answer_start: int = 0
     unit: str | None = None  # who was assigned to the arm, where nobody was named
+    selected: bool = False  # whether it was shown hung on what a vote would teach
 
     @property
     def exposed(self) -> str:
@@ -101,6 +102,11 @@ class Label:
     comment: str | None = None
     reasons: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+
+    @property
+    def is_selected(self) -> bool:
+        """Whether its answers were chosen for what a vote would teach: then it says nothing of others."""
+        return any(answer.selected for answer in self.answers)
 
 
 def make_label(vote: Feedback, answers: tuple[Answer, ...]) -> Label:

@@ -61,6 +61,7 @@ class Opener:
                 policy_version=completion.policy_version,
                 arm=completion.arm,
                 role=completion.role,
+                selected=completion.selected,
                 table_epoch=completion.table_epoch,
                 prompt_token_ids=prompt
                 if choice.prompt_token_ids is None

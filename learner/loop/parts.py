@@ -13,6 +13,7 @@ from feedback.core.log import EventLog, Record
 from feedback.joining.join import Answer, Joiner
 from feedback.opening import open_sealer
 from feedback.updates.steps import StepRecord
+from feedback.updates.teaching import Hint
 from feedback.updates.usage import Usage
 from learner.loop.askable import Askable
 from learner.loop.metrics import LearnerMetrics
@@ -108,6 +109,7 @@ class Parts:
         self.unreliable: frozenset[str] = frozenset()  # models whose votes weigh nothing
         self.untold: list[Usage] = []  # what reward updates used, to be told once they are in a checkpoint
         self.untold_steps: list[StepRecord] = []  # and what steps were like
+        self.untold_hint: Hint | None = None  # what the newest update leaves to be asked; a crash may lose it
         self.accuracy: float | None = None  # of the reward model on votes kept back, at its newest fit
         self.watch = Watch(self.reward, self.judge, settings.pessimism, settings.self_check)
         self.earlier: list[Any] = []  # snapshots of the policy before its newest steps, newest last

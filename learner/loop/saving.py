@@ -11,6 +11,7 @@ from typing import Any
 from feedback.core.log import LogUnavailable
 from feedback.updates.steps import StepRecord
 from feedback.updates.steps import entry as step_entry
+from feedback.updates.teaching import entry as hint_entry
 from feedback.updates.usage import Usage
 from feedback.updates.usage import entry as usage_entry
 from learner.loop.parts import Parts, Place
@@ -75,9 +76,11 @@ class Saving:
 
     def _tell(self) -> None:
         """Say which votes the saved reward updates used, and what the saved steps were like; after a crash
-        again, in the same words."""
+        again, in the same words. And what is left to be asked."""
         parts = self._parts
         told = [*map(usage_entry, parts.untold), *map(step_entry, parts.untold_steps)]
+        if parts.untold_hint is not None:
+            told.append(hint_entry(parts.untold_hint))
         if not told:
             return
         try:
@@ -85,7 +88,7 @@ class Saving:
         except LogUnavailable as error:
             logger.warning("cannot tell yet which votes were used, and of steps: %s", error)
             return
-        parts.untold, parts.untold_steps = [], []
+        parts.untold, parts.untold_steps, parts.untold_hint = [], [], None
 
     def resume(self) -> bool:
         """Continue from the current checkpoint; False when there is none yet."""

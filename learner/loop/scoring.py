@@ -14,6 +14,8 @@ from feedback.updates.usage import usage_events
 from learner.loop.heeding import readable, weigh
 from learner.loop.parts import Parts
 from learner.reward.credit import token_gains
+from learner.reward.features import WORDS
+from learner.reward.teaching import hint_of
 from learner.reward.weighing import vote_weights
 from learner.state import stages
 from learner.votes.objectives import Deed, main_objective
@@ -151,15 +153,21 @@ class Scoring:
         parts.fading.fitted = max(numbers, default=parts.fading.fitted)
         if training:
             votes, ages = map(list, zip(*training, strict=True))
-            parts.reward.update(votes, tastes=parts.fading.of(votes, ages))
+            tastes = parts.fading.of(votes, ages)
+            parts.reward.update(votes, tastes=tastes)
             parts.fading.update(votes, ages, parts.reward.model.kind)
+            [taste] = [rung.taste for rung in parts.reward.rungs if rung.kind is WORDS]
+            if taste.is_fitted:
+                parts.untold_hint = hint_of(taste, tastes, parts.state.updates + 1, time.time())
         if judging:
             votes, ages = map(list, zip(*judging, strict=True))
-            tastes = parts.fading.of(votes, ages)
-            report = parts.reward.calibrate(votes, tastes=tastes)
+            parts.judge.update(votes, tastes=parts.fading.of(votes, ages))
+        measuring = [pair for pair in judging if not pair[0].is_selected]
+        if measuring:
+            votes, ages = map(list, zip(*measuring, strict=True))
+            report = parts.reward.calibrate(votes, tastes=parts.fading.of(votes, ages))
             parts.metrics.show_calibration(report)
             parts.accuracy = report.accuracy
-            parts.judge.update(votes, tastes=tastes)
 
     def votes_to_learn(self) -> list[Label]:
         """What an optimiser may learn from votes themselves: those that train, with all that each weighs.
@@ -239,7 +247,8 @@ class Scoring:
             _, fresh = self._parted(new)
             believed = trusted(fresh, parts.agreement, parts.settings.trust)
             parts.fading.foresee(believed, parts.reward.model)
-        if parts.reward.foresee([label for label in new if parts.labels.is_judging(label)]):
+        unseen = [each for each in new if parts.labels.is_judging(each) and not each.is_selected]
+        if parts.reward.foresee(unseen):
             parts.watch.rejudge()
 
     def scores(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor | None]:

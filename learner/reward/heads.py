@@ -23,7 +23,7 @@ from torch import Tensor
 
 from feedback.joining.labels import Answer, Label
 from learner.losses import ordered_thresholds
-from learner.reward.features import AnswerFeatures, Kind
+from learner.reward.features import AnswerFeatures, Block, Kind
 from learner.reward.likelihoods import Parameters, Votes, default_thresholds
 from learner.reward.weighing import bootstrap, vote_weights
 from learner.settings import RewardSettings
@@ -88,6 +88,13 @@ class Heads:
             return torch.zeros(0)
         parts = (answers[i : i + ROWS] for i in range(0, len(answers), ROWS))
         return torch.cat([self.raw(self.features.of_answers(part, self.kind)).mean(1) for part in parts])
+
+    def worth(self, block: Block) -> tuple[Tensor, Tensor]:
+        """What a unit of each feature of a block adds to the mean score, and the standard deviation of that
+        a priori: (W,) each, in logits. For a kind that looks at tokens."""
+        columns = self._columns[block]
+        spread = self._likeliest(torch.full((self._width, 1), self.prior_std))[columns, 0]
+        return self._weights[columns].mean(1) / self._divisor[columns], spread / self._divisor[columns]
 
     def thresholds(self, levels: int) -> Tensor:
         """The mean thresholds (levels - 1,) of ratings with so many levels."""

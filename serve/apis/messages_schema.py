@@ -119,10 +119,12 @@ def refuse_foreign(body: Json) -> None:
             raise _unsupported(field, f"{field} is not supported; {instead}.")
     if body.get("mcp_servers"):
         raise _unsupported("mcp_servers", "mcp_servers is not supported; call their tools yourself.")
-    if isinstance(body.get("hearken"), dict) and body["hearken"].get("compare"):
-        raise _unsupported(
-            "hearken.compare", "hearken.compare is not supported here; send a chat, or POST /v1/comparisons."
-        )
+    for field in ("compare", "compare_sparingly") if isinstance(body.get("hearken"), dict) else ():
+        if body["hearken"].get(field):
+            raise _unsupported(
+                f"hearken.{field}",
+                f"hearken.{field} is not supported here; send a chat, or POST /v1/comparisons.",
+            )
     for i, tool in enumerate(_records(body.get("tools"))):
         kind = tool.get("type")
         if isinstance(kind, str) and kind != "custom":

@@ -132,10 +132,12 @@ def refuse_foreign(body: Json) -> None:
             f"tools[{i}]",
             "tools that run here are not supported; send functions, and run them",
         )
-    if isinstance(body.get("hearken"), dict) and body["hearken"].get("compare"):
-        raise _unsupported(
-            "hearken.compare", "hearken.compare is not supported here; send a chat, or POST /v1/comparisons."
-        )
+    for field in ("compare", "compare_sparingly") if isinstance(body.get("hearken"), dict) else ():
+        if body["hearken"].get(field):
+            raise _unsupported(
+                f"hearken.{field}",
+                f"hearken.{field} is not supported here; send a chat, or POST /v1/comparisons.",
+            )
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         _refuse_type(

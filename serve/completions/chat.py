@@ -98,6 +98,10 @@ class Chat:
 
     async def whole(self, asked: ChatRequest, route: Route) -> Json:
         """A whole answer for the client; its event is durable, or counted as unlogged. Raises ApiError."""
+        return (await self.generated(asked, route))[0]
+
+    async def generated(self, asked: ChatRequest, route: Route) -> tuple[Json, Generation]:
+        """The same with what it came of."""
         generation = await self._begin(asked, route)
         with self._telling_failures(generation):
             answer = await self._first_answer(asked, route, generation.request(), asked.path)
@@ -113,7 +117,7 @@ class Chat:
             await self._remember(generation)
             self._shadowing.consider(generation)
         await self._keep(generation)
-        return shown
+        return shown, generation
 
     @contextmanager
     def _telling_failures(self, generation: Generation) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """Two answers to one question, shown blind, for the voter to choose from.
 
 POST /v1/comparisons gives them as `a` and `b`. A chat with `n: 2` and `hearken: {"compare": true}` gives them
-as its two choices, which any OpenAI client can show, with the ids to vote on in the answer's `hearken`.
+as its two choices, which any OpenAI client can show, with the ids to vote on in the answer's `hearken`. With
+`"compare_sparingly"` in its place few chats do (`serve.completions.sparing`), and the others get one choice.
 """
 
 import asyncio
@@ -13,9 +14,11 @@ import msgspec
 from feedback.core.ids import Signer
 from serve.auth.caller import Caller
 from serve.completions.chat import Chat
-from serve.generation.generation import Json, Route
+from serve.completions.sparing import HintReader, Sparing
+from serve.generation.generation import Generation, Json, Route
 from serve.generation.requests import ChatRequest
 from serve.http.errors import BadRequest
+from serve.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +54,55 @@ class Comparison:
 class Comparisons:
     """Asks the user's arm and the live policy at the same time and hides which is which."""
 
-    def __init__(self, chat: Chat, signer: Signer) -> None:
+    def __init__(
+        self, chat: Chat, signer: Signer, sparing: Sparing, hints: HintReader, metrics: Metrics
+    ) -> None:
         self._chat = chat
         self._signer = signer
+        self._sparing = sparing
+        self._hints = hints
+        self._shown = metrics.sparing
 
     async def compare(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Comparison:
         """Both answers, sides drawn at random; each is logged as a completion. Raises ApiError."""
-        comparison_id = "cmp-" + secrets.token_hex(16)
         answer = await self._chat.route(asked, user, caller, since)
+        return self._blind(await self._compared(asked, answer))
+
+    async def spare(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> Comparison | Json:
+        """Both answers where a vote is to be asked for, as `compare` does, else the user's own alone."""
+        self._hints.want()
+        route = await self._chat.route(asked, user, caller, since)
+        plan = self._sparing.plan(route.arm)
+        if plan == "alone":
+            answer = await self._chat.whole(asked, route)
+            self._shown.labels("one").inc()
+            return answer
+        answers = await self._compared(asked, replace(route, selected=plan == "by gain"))
+        if plan == "by gain" and not self._sparing.shows(*(_said(made) for _, made in answers)):
+            self._shown.labels("one").inc()
+            return answers[0][0]
+        self._shown.labels(plan).inc()
+        return self._blind(answers)
+
+    async def _compared(self, asked: ChatRequest, answer: Route) -> list[tuple[Json, Generation]]:
+        """The answer of a user's arm and that of live. Raises ApiError."""
+        comparison_id = "cmp-" + secrets.token_hex(16)
         routes = [answer, self._chat.reference_of(answer)]
         seed = asked.sampling.seed
         seeds = [None if seed is None else self._seed_of_role(seed, route) for route in routes]
-        sides = await self._both(
+        return await self._both(
             asked,
             [
                 replace(route, comparison_id=comparison_id, seed=seed)
                 for route, seed in zip(routes, seeds, strict=True)
             ],
         )
+
+    def _blind(self, answers: list[tuple[Json, Generation]]) -> Comparison:
+        """The answers of a comparison, on sides drawn at random."""
+        comparison_id = answers[0][1].route.comparison_id
+        assert comparison_id is not None
+        sides = [shown for shown, _ in answers]
         if secrets.randbits(1):
             sides.reverse()
         return Comparison(comparison_id, *sides)
@@ -81,29 +115,40 @@ class Comparisons:
         said = f"{route.caller.tenant}\0{seed}/{route.role}"
         return int(self._signer.sign("comparison seed", said)[:8], 16) >> 1
 
-    async def _both(self, asked: ChatRequest, routes: list[Route]) -> list[Json]:
+    async def _both(self, asked: ChatRequest, routes: list[Route]) -> list[tuple[Json, Generation]]:
         """All answers, or the first error; an error cancels the other request."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._chat.whole(asked, route)) for route in routes]
+                tasks = [group.create_task(self._chat.generated(asked, route)) for route in routes]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
 
+def _said(generation: Generation) -> list[int]:
+    """The token ids of an answer, without its thought."""
+    [choice] = generation.transcript.choices()
+    return choice.token_ids[choice.answer_start :]
+
+
 def comparable(asked: ChatRequest) -> ChatRequest:
     """The request for one side of POST /v1/comparisons. Raises BadRequest for what a comparison cannot do."""
     _check_whole(asked)
+    if asked.is_sparing:
+        raise BadRequest(
+            "This route always gives two answers; a chat with n: 2 can have them sparingly.",
+            param="hearken.compare_sparingly",
+        )
     if asked.n != 1:
         raise BadRequest("A comparison has one answer on each side: leave n at 1.", param="n")
     return asked
 
 
 def one_of_two(asked: ChatRequest) -> ChatRequest:
-    """The request for one side of a chat with `hearken: {"compare": true}`. Raises BadRequest likewise."""
+    """The request for one side of a chat that wants a comparison. Raises BadRequest likewise."""
     _check_whole(asked)
     if asked.n != 2:
-        raise BadRequest("A comparison has two answers: hearken.compare needs n: 2.", param="n")
+        raise BadRequest("A comparison has two answers: it needs n: 2.", param="n")
     return msgspec.structs.replace(asked, n=1, body=asked.body | {"n": 1})
 
 

@@ -49,8 +49,8 @@ class ChatRoutes:
         if not asked.wants_comparison:
             return await self._answering.answer(incoming, asked)
         compared, token = await self._compare(incoming, one_of_two(asked))
-        answer = compared.as_choices()
-        return json_response(answer | {EXTENSION: answer[EXTENSION] | token})
+        answer = compared.as_choices() if isinstance(compared, Comparison) else compared
+        return json_response(answer | {EXTENSION: answer.get(EXTENSION, {}) | token})
 
     async def text(self, request: Request) -> Response:
         """POST /v1/completions, OpenAI's older one."""
@@ -63,6 +63,7 @@ class ChatRoutes:
         incoming = await self._answering.begin(request)
         asked = self._check(parse_object(incoming.raw))
         compared, token = await self._compare(incoming, comparable(asked))
+        assert isinstance(compared, Comparison)  # `comparable` refuses what is sparing
         return json_response(compared.as_sides() | {EXTENSION: token})
 
     async def tokenize(self, request: Request) -> Response:
@@ -71,8 +72,13 @@ class ChatRoutes:
         asked, question = parse_tokenize(incoming.raw, self._model_name)
         return json_response(await self._answering.tokenized(incoming, question, asked))
 
-    async def _compare(self, incoming: Incoming, asked: ChatRequest) -> tuple[Comparison, dict[str, object]]:
+    async def _compare(
+        self, incoming: Incoming, asked: ChatRequest
+    ) -> tuple[Comparison | Json, dict[str, object]]:
+        """Two answers, or one where they are wanted sparingly; and a token to vote with."""
         user, asked = await self._answering.for_user(incoming, asked)
+        compare = self._comparisons.spare if asked.is_sparing else self._comparisons.compare
         async with while_present(incoming.request.receive):
-            compared = await self._comparisons.compare(asked, user, incoming.caller, incoming.since)
-        return compared, self._answering.token(incoming, user, compared.a["id"], compared.b["id"])
+            compared = await compare(asked, user, incoming.caller, incoming.since)
+        sides = (compared.a, compared.b) if isinstance(compared, Comparison) else (compared,)
+        return compared, self._answering.token(incoming, user, *(side["id"] for side in sides))

@@ -89,7 +89,7 @@ class Shadowing:
         asked, route = generation.asked, generation.route
         return (
             route.version == shadow.live
-            and route.comparison_id is None
+            and (route.comparison_id is None or (route.selected and route.role == "answer"))
             and asked.path == CHAT_PATH
             and generation.unfinished is None
             and len(generation.transcript.choices()) == 1

@@ -38,6 +38,7 @@ def lifespan_of(
 def _work(gate: Gate, records: Records, model: Model) -> Iterator[Coroutine[None, None, None]]:
     yield model.follower.follow()
     yield model.leases.renew()
+    yield model.hints.follow()
     yield gate.access.follow()
     yield gate.metering.settle()
     yield records.receipts.follow()

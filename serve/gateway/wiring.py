@@ -15,7 +15,9 @@ from serve.auth.feedback_tokens import Tokens
 from serve.auth.metering import Metering
 from serve.auth.windows import LocalWindows, RedisWindows
 from serve.completions.chat import Chat
+from serve.completions.comparisons import Comparisons
 from serve.completions.conversations import Conversations
+from serve.completions.sparing import HintReader, Sparing
 from serve.engines.pool import Fleet
 from serve.engines.upstream import Upstream
 from serve.generation.blame import Blame
@@ -112,6 +114,8 @@ class Model:
     follower: TableFollower
     conversations: Conversations
     chat: Chat
+    hints: HintReader
+    comparisons: Comparisons
 
 
 def open_model(
@@ -149,4 +153,7 @@ def open_model(
         conversations,
         metrics,
     )
-    return Model(leases, upstream, fleet, follower, conversations, chat)
+    sparing = Sparing(settings.compare_share, settings.compare_random_share)
+    hints = HintReader(events, sparing)
+    comparisons = Comparisons(chat, signer, sparing, hints, metrics)
+    return Model(leases, upstream, fleet, follower, conversations, chat, hints, comparisons)

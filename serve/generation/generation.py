@@ -27,6 +27,7 @@ class Route:
     place: Place  # of its conversation; arm, version and epoch are its own, but for a reference
     role: Literal["answer", "reference"] = "answer"
     comparison_id: str | None = None
+    selected: bool = False  # whether the sides are shown hangs on what a vote on them would teach
     seed: int | None = None  # overrides the client's
     caller: Caller = OPEN  # whose key asked
     cache_salt: str = ""  # requests find in an engine's prefix cache only what has the same
@@ -175,6 +176,7 @@ class Generation:
             arm=route.arm,
             role=route.role,
             comparison_id=route.comparison_id,
+            selected=route.selected,
             table_epoch=route.epoch,
             messages=self.asked.prompted,
             prompt_token_ids=self.transcript.prompt_token_ids,

@@ -143,6 +143,7 @@ CHAT: Schema = record(
         record(
             [],
             compare=or_null(FLAG),
+            compare_sparingly=or_null(FLAG),
             consent=or_null(FLAG),
             preferences=or_null(FLAG),
             external_id=or_null(STRING),

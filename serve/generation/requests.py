@@ -105,7 +105,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
     @property
     def wants_comparison(self) -> bool:
         """Whether two answers to choose from are wanted, instead of one."""
-        return bool((self.body.get("hearken") or {}).get("compare"))
+        wants = self.body.get("hearken") or {}
+        return bool(wants.get("compare") or wants.get("compare_sparingly"))
+
+    @property
+    def is_sparing(self) -> bool:
+        """Whether they are wanted only where the service thinks a vote is worth asking for."""
+        return bool((self.body.get("hearken") or {}).get("compare_sparingly"))
 
 
 def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:

@@ -68,6 +68,22 @@ def test_a_revision_counts_before_the_closing_and_not_after() -> None:
     assert reading(late, rules=many).canary_value == 1.0  # nor does it open a window of its own
 
 
+def test_votes_on_answers_that_were_selected_for_what_they_teach_are_no_evidence() -> None:
+    """Which answers are voted on is no chance then: it would be told as what people think of the policy."""
+    labels = [vote_in("control", f"c{i}", 0, at=i / 100) for i in range(4)]
+    labels += [vote_in("canary", f"t{i}", 1, at=i / 100) for i in range(4)]
+    labels += [compared(f"p{i}", 1.0, at=i / 100) for i in range(4)]
+    heard = reading(labels)
+    assert (heard.pairs, heard.compared) == (4, 4)
+    assert heard.promote > 1
+    selected = [
+        replace(label, answers=tuple(replace(each, selected=True) for each in label.answers))
+        for label in labels
+    ]
+    assert reading(selected) == Reading()
+    assert reading([*labels[:4], *selected[4:]]).control_users == 4  # of those that were not
+
+
 def retracted(label: Label, at: float, revision: int = 2) -> Label:
     return replace(label, at=at, revision=revision, retracted=True, value=0.5, label="retracted")
 

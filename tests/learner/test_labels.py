@@ -92,6 +92,16 @@ def test_raters_train_or_judge_but_never_both() -> None:
     assert abs(share - 0.25) < 0.02
 
 
+def test_that_answers_were_selected_is_remembered() -> None:
+    store = LabelStore(0.25)
+    usual = label(1)
+    selected = dataclasses.replace(usual.answers[0], selected=True)
+    store.add([usual, dataclasses.replace(label(2), answers=(selected,))])
+    again = LabelStore(0.25)
+    again.restore(orjson.loads(orjson.dumps(store.state())))
+    assert [known.is_selected for known in again.training + again.judging] == [False, True]
+
+
 def test_state_survives_json() -> None:
     store = LabelStore(0.25)
     store.add(label(i, rater=f"u_{i}") for i in range(10))

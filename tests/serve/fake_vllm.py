@@ -51,6 +51,7 @@ class Trouble:
     CUT = "cut:"  # and what to answer before the limit of tokens is reached
     THINK_ON = "think on"  # nothing but THOUGHT, which never ends
     THINK_TWICE = "think twice"  # marks of a second, empty thought are left in the answer
+    RAMBLE = "ramble"  # a number of words that follows from the seed
     THINK_NOTHING = "think nothing"  # the thought ends at once, and ends again in the answer
 
 
@@ -297,6 +298,8 @@ def words_of(body: dict[str, Any], asked: str) -> list[str]:
         return ["on" * 4096] * 599
     if asked.startswith(Trouble.CALL):
         return _words(asked.removeprefix(Trouble.CALL).partition(" ")[2])
+    if asked == Trouble.RAMBLE:
+        return _words("on " * (body["seed"] % 40) + "and on")
     for say in (Trouble.SAY, Trouble.SAY_AND_HOLD, Trouble.CUT):
         if asked.startswith(say):
             return _words(asked.removeprefix(say))

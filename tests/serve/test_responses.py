@@ -377,6 +377,7 @@ def test_stored_responses_are_read_and_deleted_apart_from_chats(gateway: Gateway
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type", "previous_response_id"),
         ({"input": [{"type": "web_search_call"}]}, "input[0].type", "function_call"),
         ({"hearken": {"compare": True}}, "hearken.compare", "comparisons"),
+        ({"hearken": {"compare_sparingly": True}}, "hearken.compare_sparingly", "comparisons"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_file"}]}]},
             "input[0].content[0].type",
