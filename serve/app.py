@@ -41,9 +41,9 @@ from serve.storage.stored import StoredCompletions
 from serve.tracing import Tracing
 from serve.users import Users
 from serve.votes.api import FeedbackApi
+from serve.votes.common import REASONS
 from serve.votes.receipt_api import ReceiptApi
 from serve.votes.routes import FeedbackRoutes
-from serve.votes.vote import REASONS
 from serve.votes.voters import Voters
 from serve.webhooks.order import Order
 from serve.webhooks.receiver import WebhookRoutes

@@ -197,6 +197,8 @@ class Feedback(Event):
                 regenerated          where the first was kept, 0 where the second was, else 0.5
     retraction  retracted            takes back the vote of this `event_id`, whose kind is `retracts`
     ==========  ===================  ==================================================================
+
+    Which fields have people's words in them: `WORDS_OF_VOTES`.
     """
 
     revision: int  # server time in microseconds: last write wins
@@ -224,3 +226,8 @@ class Feedback(Event):
     revises: str | None = None  # the comment of which this was made (see `revisions`)
     refused: str | None = None  # why nothing was
     key_id: str = ""  # of the API key that sent it, or whose answer's token did; "": of an open service
+
+
+WORDS_OF_VOTES = ("text", "comment", "metadata", "tags")
+"""The fields of a vote that hold what its rater wrote: redacted and sealed before they are logged, unreadable
+once the rater is erased, and left out of what is remembered without words."""

@@ -1,6 +1,7 @@
 """A vote together with the answers that it is about: what learning and evidence work on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from feedback.core.events import Feedback
 
@@ -57,6 +58,8 @@ class Answer:
 class Label:
     """A vote with what it is about. A later `revision` of the same `event_id` replaces it.
 
+    A field that a `Feedback` has too, by the same name, is taken from it (see `make_label`).
+
     `value` is in [0, 1], 1 the best, and means the same whatever the order in which the vote named things.
 
     - thumbs, rating: one answer, or all of an episode (`whole_episode`), oldest first; of a rating `amount`
@@ -111,6 +114,7 @@ class Label:
 
 def make_label(vote: Feedback, answers: tuple[Answer, ...]) -> Label:
     """The label of a vote whose targets mean `answers`, in their order."""
+    whole = vote.targets[0].episode_id is not None
     if vote.kind == "retraction":
         return Label(
             event_id=vote.event_id,
@@ -124,37 +128,23 @@ def make_label(vote: Feedback, answers: tuple[Answer, ...]) -> Label:
             source=vote.source,
             answers=answers,
             retracted=True,
-            whole_episode=vote.targets[0].episode_id is not None,
+            whole_episode=whole,
         )
-    value, label, presented = vote.value, vote.label, tuple(vote.presented or ())
+    said = {name: _fixed(found) for name in _SAID if (found := getattr(vote, name)) is not None}
     if vote.kind == "comparison":
+        value = vote.value
         if answers[0].role == "reference" and answers[1].role == "answer":
             answers, value = answers[::-1], 1.0 - value
-            presented = tuple(1 - side for side in presented)
-        if label != "both_bad":
-            label = "a" if value > 0.5 else "b" if value < 0.5 else "tie"
-    return Label(
-        event_id=vote.event_id,
-        revision=vote.revision,
-        kind=vote.kind,
-        rater=vote.rater,
-        tenant=vote.tenant,
-        at=vote.at,
-        value=value,
-        label=label,
-        source=vote.source,
-        answers=answers,
-        weight=vote.weight,
-        whole_episode=vote.targets[0].episode_id is not None,
-        occurred_at=vote.occurred_at,
-        amount=vote.amount,
-        scale=vote.scale,
-        direction=vote.direction,
-        name=vote.name,
-        groups=tuple(tuple(group) for group in vote.groups or ()),
-        presented=presented,
-        text=vote.text,
-        comment=vote.comment,
-        reasons=tuple(vote.reasons),
-        tags=tuple(vote.tags),
-    )
+            said["presented"] = tuple(1 - side for side in vote.presented or ())
+        said["value"] = value
+        if vote.label != "both_bad":
+            said["label"] = "a" if value > 0.5 else "b" if value < 0.5 else "tie"
+    return Label(answers=answers, whole_episode=whole, **said)
+
+
+_SAID = tuple(field.name for field in fields(Label) if field.name in Feedback.model_fields)
+
+
+def _fixed(value: Any) -> Any:
+    """A value of an event as a label has it: lists are tuples."""
+    return tuple(map(_fixed, value)) if isinstance(value, list) else value

@@ -6,7 +6,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from feedback.core.events import Feedback
+from feedback.core.events import WORDS_OF_VOTES, Feedback
 from feedback.core.log import LogUnavailable, Record
 from feedback.joining.labels import Answer
 from feedback.joining.opened import Head, Name, Opener, name_of
@@ -198,8 +198,9 @@ def waited_for(vote: Feedback, knows: Callable[[str], bool]) -> list[Name]:
 
 def without_texts(vote: Feedback) -> Feedback:
     """A vote without what its rater wrote."""
-    bare: dict[str, Any] = {"text": None, "comment": None, "metadata": {}, "tags": [], "sealed": None}
-    return vote.model_copy(update=bare)
+    fields_of = Feedback.model_fields
+    bare = {name: fields_of[name].get_default(call_default_factory=True) for name in WORDS_OF_VOTES}
+    return vote.model_copy(update=bare | {"sealed": None})
 
 
 def _row(vote: Feedback) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import orjson
 from cryptography.exceptions import InvalidTag
 
-from feedback.core.events import Choice, Completion, Event, Feedback
+from feedback.core.events import WORDS_OF_VOTES, Choice, Completion, Event, Feedback
 from feedback.privacy.vault import Vault
 from feedback.privacy.vault_keys import KEY_ID_BYTES, NONCE_BYTES, KeyState, UserKey, VaultUnavailable
 from feedback.privacy.vault_mark import is_vault_id
@@ -26,7 +26,7 @@ Keys = Mapping[str, UserKey | None]
 
 _TEXTS: dict[type[Event], tuple[str, ...]] = {
     Completion: ("messages", "prompt_token_ids", "choices", "metadata"),
-    Feedback: ("text", "comment", "metadata", "tags"),
+    Feedback: WORDS_OF_VOTES,
 }
 _AFTER_ID = "."  # between the vault's id and the rest; base64 has none
 _MAX_BYTES = 64 * 1024 * 1024  # of one event's texts: a bound for what decompression may give

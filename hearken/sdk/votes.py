@@ -26,6 +26,7 @@ class Common(TypedDict, total=False):
     occurred_at: float | str
     metadata: Mapping[str, str]
     dry_run: bool
+    from_now_on: bool
     idempotency_key: str
     token: str
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from feedback.core.events import Choice, Completion
+from feedback.core.events import WORDS_OF_VOTES, Choice, Completion
 from feedback.core.ids import Signer
 from feedback.privacy.redaction import Redactor, redact_all
 from feedback.privacy.sealing import Keys, Sealer
@@ -16,8 +16,6 @@ from serve.storage.stored import Stored
 Json = dict[str, Any]
 T = TypeVar("T")
 U = TypeVar("U")
-
-_TEXTS_OF_VOTES = ("text", "comment")
 
 
 class Privacy:
@@ -60,13 +58,10 @@ class Privacy:
 
     def vote(self, vote: Json) -> Json:
         """What may be kept of a vote, to be sealed."""
-        if self._redact is not None:
-            texts = {name: self._redact(vote[name]) for name in _TEXTS_OF_VOTES if vote.get(name)}
-            metadata = {name: self._redact(value) for name, value in vote.get("metadata", {}).items()}
-            vote = {**vote, **texts, "metadata": metadata}
-            if vote.get("tags"):
-                vote["tags"] = [self._redact(tag) for tag in vote["tags"]]
-        return vote
+        if self._redact is None:
+            return vote
+        words = {name: _redacted_words(vote[name], self._redact) for name in WORDS_OF_VOTES if vote.get(name)}
+        return {**vote, **words}
 
     async def keys(self, votes: Iterable[tuple[Json, int]]) -> Keys:
         """The keys that votes are sealed with, each with the instant at which it began, made in one go.
@@ -134,6 +129,15 @@ class Privacy:
         if (text, thought) == (choice.text, choice.thought):
             return choice
         return choice.without_text().model_copy(update={"text": text, "thought": thought})
+
+
+def _redacted_words(said: Any, redact: Redactor) -> Any:
+    """A text, a list of texts, or an object of them by names, whose names are not the rater's words."""
+    if isinstance(said, list):
+        return [redact(text) for text in said]
+    if isinstance(said, dict):
+        return {name: redact(text) for name, text in said.items()}
+    return redact(said)
 
 
 def _then(first: "Future[T]", do: Callable[[T], U]) -> "Future[U]":

@@ -22,9 +22,10 @@ from serve.receipts.reader import Receipts
 from serve.storage.privacy import Privacy
 from serve.storage.recording import Recorder
 from serve.votes import batches
+from serve.votes.common import Rules
 from serve.votes.from_now_on import Wish, refuse_in_batch, wish_of
 from serve.votes.thumbs import as_json, read_vote, thumb_of
-from serve.votes.vote import Rules, Vote
+from serve.votes.vote import Vote
 from serve.votes.voters import Sender, Voters
 
 Json = dict[str, Any]

@@ -8,20 +8,13 @@ from typing import Any
 from serve.generation.requests import MAX_USER_CHARS
 from serve.schemas.fields import MAX_ID_CHARS
 from serve.votes.batches import MAX_ITEMS
+from serve.votes.common import COMMON, MAX_COMMENT_CHARS, PRINTABLE, text_of
 from serve.votes.receipt_api import MAX_PAGE
 from serve.votes.signals import REGENERATED
 from serve.votes.targets import FIELDS, MAX_CHOICE
-from serve.votes.vote import MAX_COMMENT_CHARS, MAX_RANKED, MAX_TEXT_CHARS, REASONS, SOURCES
+from serve.votes.vote import MAX_RANKED, MAX_TEXT_CHARS
 
 Schema = dict[str, Any]
-
-
-def _text(most: int, **more: Any) -> Schema:
-    return {"type": "string", "minLength": 1, "maxLength": most, **more}
-
-
-def _words(of: Schema) -> Schema:
-    return {"type": "array", "items": of, "maxItems": 16}
 
 
 _NULL: Schema = {"type": "null"}
@@ -45,9 +38,10 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_PRINTABLE = r"^[^\u0000-\u001f\u007f]+$"
-_COMPLETION_ID = _text(MAX_ID_CHARS, description="The id of one of our completions.")
-_NAME = _text(MAX_ID_CHARS, pattern=_PRINTABLE, description="An id of your own, from the request's metadata.")
+_COMPLETION_ID = text_of(MAX_ID_CHARS, description="The id of one of our completions.")
+_NAME = text_of(
+    MAX_ID_CHARS, pattern=PRINTABLE, description="An id of your own, from the request's metadata."
+)
 _CHOICE: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_CHOICE}
 _SPAN: Schema = {
     "type": "array",
@@ -59,32 +53,6 @@ _SPAN: Schema = {
 _DIRECTION: Schema = {
     "enum": ["higher", "lower"],
     "description": "Which way is better. Needed unless the name tells, as latency (lower) and accuracy do.",
-}
-_COMMON: Schema = {
-    "user": {
-        "type": "string",
-        "maxLength": MAX_USER_CHARS,
-        "description": "Who votes, by your name for them.",
-    },
-    "metadata": {
-        "type": "object",
-        "maxProperties": 16,
-        "propertyNames": {"minLength": 1, "maxLength": 64},
-        "additionalProperties": {"type": "string", "maxLength": 512},
-    },
-    "reasons": _words({"type": "string", "enum": list(REASONS)}),
-    "tags": _words(_text(64, pattern=_PRINTABLE)),
-    "comment": _text(MAX_COMMENT_CHARS),
-    "source": {"type": "string", "enum": sorted(SOURCES)},
-    "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-    "occurred_at": {
-        "type": ["number", "string"],
-        "description": "Unix seconds, or ISO 8601 with its offset: at most 90 days ago, 5 minutes ahead.",
-    },
-    "dry_run": {"type": "boolean"},
-    "from_now_on": {"type": "boolean", "description": "The comment is one of the user's preferences, too."},
-    "idempotency_key": _text(255),
-    "token": _text(4096, description="A feedback token, in place of a key."),
 }
 _BY_ID = (["completion_id"], {"completion_id": _COMPLETION_ID, "choice": _CHOICE})
 _BY_NAME = (["external_id"], {"external_id": _NAME, "choice": _CHOICE})
@@ -102,13 +70,13 @@ def _kind(word: str, required: list[str], fields: Schema, *, whole: bool = True)
 
 
 def _vote(word: str, required: list[str], fields: Schema) -> Schema:
-    common = {name: schema for name, schema in _COMMON.items() if (word, name) != ("comment", "comment")}
+    common = {name: field.schema for name, field in COMMON.items() if (word, name) != ("comment", "comment")}
     return _object(["kind", *required], {"kind": {"const": word}, **fields, **common})
 
 
 def _signals() -> list[Schema]:
     """The ways to tell what somebody did."""
-    name = _text(64, pattern=_PRINTABLE, description="What happened, as copied, regenerated or dwell.")
+    name = text_of(64, pattern=PRINTABLE, description="What happened, as copied, regenerated or dwell.")
     happened: Schema = {
         "name": name,
         "value": {
@@ -168,13 +136,13 @@ VOTE: Schema = {
                 }
             },
         ),
-        *_kind("correction", ["text"], {"text": _text(MAX_TEXT_CHARS)}, whole=False),
-        *_kind("comment", ["text"], {"text": _text(MAX_COMMENT_CHARS)}),
+        *_kind("correction", ["text"], {"text": text_of(MAX_TEXT_CHARS)}, whole=False),
+        *_kind("comment", ["text"], {"text": text_of(MAX_COMMENT_CHARS)}),
         *_kind(
             "metric",
             ["name", "value"],
             {
-                "name": _text(64, pattern=_PRINTABLE),
+                "name": text_of(64, pattern=PRINTABLE),
                 "value": {"type": ["number", "boolean"]},
                 "range": _SPAN,
                 "direction": _DIRECTION,
@@ -279,7 +247,7 @@ FEEDBACK_PATHS: Schema = {
         "post": {
             "operationId": "createFeedback",
             "summary": "Vote on answers, one vote or a batch",
-            "parameters": [_parameter("Idempotency-Key", "header", _text(255, pattern="^[!-~]+$"))],
+            "parameters": [_parameter("Idempotency-Key", "header", text_of(255, pattern="^[!-~]+$"))],
             "requestBody": {
                 "required": True,
                 "content": {
@@ -344,7 +312,7 @@ FEEDBACK_PATHS: Schema = {
                         "schema": _object(
                             ["metric_name", "value"],
                             {
-                                "metric_name": _text(64),
+                                "metric_name": text_of(64),
                                 "inference_id": {"type": ["string", "null"], "maxLength": MAX_ID_CHARS},
                                 "episode_id": {"type": ["string", "null"], "maxLength": MAX_ID_CHARS},
                                 "value": {"type": ["string", "number", "boolean"]},

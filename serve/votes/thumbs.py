@@ -12,8 +12,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from feedback.core.events import Source
 from serve.generation.requests import MAX_USER_CHARS
+from serve.votes.common import MAX_COMMENT_CHARS, MAX_KEY_CHARS, MAX_TOKEN_CHARS, Rules
 from serve.votes.targets import MAX_CHOICE
-from serve.votes.vote import MAX_COMMENT_CHARS, MAX_KEY_CHARS, MAX_TOKEN_CHARS, Rules, Vote, parse_vote
+from serve.votes.vote import Vote, parse_vote
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _Value = Annotated[str, Meta(max_length=512)]

@@ -4,54 +4,27 @@ pydantic's union takes 15 us for a thumb, this takes 3, and a batch has a thousa
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import msgspec
 
-from feedback.core.events import Source, VoteKind
+from feedback.core.events import VoteKind
 from feedback.rows.directions import HOW, direction_of
 from serve.generation.requests import MAX_USER_CHARS
 from serve.http.errors import BadRequest
 from serve.schemas import fields
 from serve.schemas.fields import MAX_ID_CHARS
+from serve.votes.common import COMMON, MAX_COMMENT_CHARS, MAX_KEY_CHARS, MAX_TOKEN_CHARS, Rules, read_common
 from serve.votes.signals import read_signal
 from serve.votes.targets import Place, all_targets, one_target, target_list
 
 Json = dict[str, Any]
 
 KINDS: tuple[VoteKind, ...] = get_args(VoteKind)
-SOURCES: frozenset[Source] = frozenset(get_args(Source))
-REASONS = (
-    "incorrect",
-    "incomplete",
-    "irrelevant",
-    "instructions_not_followed",
-    "unsafe",
-    "too_long",
-    "too_short",
-    "style",
-    "refused",
-    "formatting",
-    "helpful",
-    "accurate",
-    "other",
-)
-"""The reasons that a vote may give unless the service was told others."""
-
 MAX_TEXT_CHARS = 100_000
-MAX_COMMENT_CHARS = 10_000
 MAX_RANKED = 16
-MAX_KEY_CHARS, MAX_TOKEN_CHARS = 255, 4096
-FUTURE_SECONDS = 300.0  # how far a client's clock may be ahead
-PAST_SECONDS = 90 * 24 * 3600.0
 
-_COMMON = frozenset(
-    (
-        *("kind", "user", "metadata", "reasons", "tags", "comment"),
-        *("source", "weight", "occurred_at", "dry_run", "from_now_on", "idempotency_key", "token"),
-    )
-)
+_COMMON = frozenset({"kind", *COMMON})
 _ONE = frozenset({"completion_id", "choice", "external_id", "targets"})
 _WHOLE = _ONE | {"episode_id"}
 _SERVERS = frozenset(
@@ -74,15 +47,6 @@ _PREFERENCE = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
 _PREFERRED = frozenset(_PREFERENCE)
 _DIRECTIONS = frozenset({"higher", "lower"})
 _NAMED = ("metric", "signal")
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a vote is checked against: the server's time, the reasons that it knows, the sender's sources."""
-
-    now: float
-    reasons: frozenset[str]
-    sources: frozenset[Source]
 
 
 class Vote(msgspec.Struct):
@@ -125,7 +89,7 @@ def parse_vote(body: object, rules: Rules) -> Vote:
             fields.wrong_type("user", "a string")
         if len(user) > MAX_USER_CHARS:
             raise BadRequest(f"user is longer than {MAX_USER_CHARS} characters.", param="user")
-    _read_common(body, event, rules)
+    read_common(body, event, rules)
     return Vote(
         kind,
         f"{kind}:{said['name']}" if kind in _NAMED else kind,
@@ -137,50 +101,6 @@ def parse_vote(body: object, rules: Rules) -> Vote:
         fields.flag(body, "dry_run"),
         fields.flag(body, "from_now_on"),
     )
-
-
-def _read_common(body: Json, event: Json, rules: Rules) -> None:
-    """The fields that every kind may have."""
-    if "metadata" in body:
-        event["metadata"] = fields.pairs(body, "metadata", 16, 64, 512)
-    if "source" in body:
-        source = fields.one_of(body, "source", SOURCES) or "end_user"
-        if source not in rules.sources:
-            raise BadRequest(
-                f"source {source!r} may not be claimed here; allowed: {', '.join(sorted(rules.sources))}.",
-                param="source",
-                code="source_not_allowed",
-            )
-        event["source"] = source
-    elif "end_user" not in rules.sources:
-        fields.missing("source", f"this key may send {', '.join(sorted(rules.sources))}")
-    if "weight" in body and (weight := fields.number(body, "weight")) is not None:
-        if not 0 < weight <= 1:
-            raise BadRequest("weight must be above 0 and at most 1.", param="weight")
-        event["weight"] = weight
-    if "occurred_at" in body and (moment := fields.moment(body, "occurred_at")) is not None:
-        if not rules.now - PAST_SECONDS <= moment <= rules.now + FUTURE_SECONDS:
-            raise BadRequest(
-                "occurred_at must lie within the last 90 days of the server's clock, "
-                "and at most 5 minutes ahead of it.",
-                param="occurred_at",
-            )
-        event["occurred_at"] = moment
-    if "comment" in body and (comment := fields.string(body, "comment", MAX_COMMENT_CHARS)) is not None:
-        event["comment"] = comment
-    if "tags" in body:
-        event["tags"] = fields.words(body, "tags", 16, _tag_complaint)
-    if "reasons" in body:
-        known = rules.reasons
-
-        def complaint(word: str) -> str | None:
-            return None if word in known else f"must be one of {', '.join(sorted(known))}, not {word!r:.80}"
-
-        event["reasons"] = fields.words(body, "reasons", 16, complaint)
-
-
-def _tag_complaint(tag: str) -> str | None:
-    return None if 0 < len(tag) <= 64 and tag.isprintable() else "must have 1 to 64 printable characters"
 
 
 def _refuse_unknown(body: Json, kind: str, allowed: frozenset[str]) -> None:

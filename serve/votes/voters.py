@@ -9,7 +9,8 @@ from feedback.core.ids import Signer
 from serve.auth.caller import OPEN, Caller
 from serve.auth.feedback_tokens import Grant, Tokens
 from serve.http.errors import Forbidden
-from serve.votes.vote import SOURCES, Vote
+from serve.votes.common import SOURCES
+from serve.votes.vote import Vote
 
 _OPERATORS_ONLY: frozenset[Source] = frozenset({"import"})
 _BROWSERS: frozenset[Source] = frozenset({"end_user"})

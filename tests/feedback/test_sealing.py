@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.core.events import Choice, Completion, Feedback, Target
+from feedback.core.events import WORDS_OF_VOTES, Choice, Completion, Feedback, Target
 from feedback.privacy.sealing import SealBroken, Sealer
 from feedback.privacy.vault import Vault
 from feedback.privacy.vault_keys import VaultLost
@@ -35,6 +35,18 @@ VOTE = Feedback(
     label="up",
     metadata={"note": "my secret note"},
 )
+
+
+PLAIN = """
+    schema_version event_id at tenant sealed revision kind rater targets value label source weight occurred_at
+    reasons amount scale direction name groups presented shown retracts revises refused key_id
+"""
+"""What stays readable of a vote: numbers, ids, and words of a few."""
+
+
+def test_every_field_of_a_vote_is_known_as_words_or_as_none() -> None:
+    known = sorted((*WORDS_OF_VOTES, *PLAIN.split()))
+    assert known == sorted(Feedback.model_fields), "a new field: are there words in it?"
 
 
 @pytest.fixture

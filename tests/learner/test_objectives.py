@@ -3,7 +3,7 @@
 import dataclasses
 
 from learner.votes.objectives import FAULTS, MERITS, METRICS, OBJECTIVES, main_objective, said_of, votes_on
-from serve.votes.vote import REASONS
+from serve.votes.common import REASONS
 from tests.learner.votes import answer, vote
 
 ONE, TWO = answer((10,), "c1"), answer((11,), "c2")

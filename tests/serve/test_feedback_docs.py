@@ -8,7 +8,9 @@ import httpx
 
 from feedback.updates.usage import entry as usage_entry
 from feedback.updates.usage import usage_events
-from serve.votes.vote import KINDS, REASONS
+from hearken.sdk.votes import Common
+from serve.votes.common import COMMON, REASONS
+from serve.votes.vote import KINDS
 from tests.serve.conftest import Gateway
 from tests.serve.test_receipts import Releases, receipt
 
@@ -69,3 +71,12 @@ def test_the_tables_are_the_real_ones() -> None:
     assert tuple(re.findall(r"`(\w+)`", reasons[1])) == REASONS
     table = PAGE.partition("| kind | learned from as")[2].partition("\n\n")[0]
     assert set(re.findall(r"\b(" + "|".join(KINDS) + r")\b", table)) >= set(KINDS)
+
+
+def test_the_page_and_both_clients_know_every_common_field() -> None:
+    table = PAGE.partition("| field | meaning |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(COMMON)
+    typescript = (DOCS.parent / "clients/typescript/src/votes.ts").read_text()
+    typed = typescript.partition("interface Common {")[2].partition("}")[0]
+    assert set(re.findall(r"^  (\w+)\?:", typed, re.MULTILINE)) == {"reason", *COMMON}
+    assert set(Common.__annotations__) == {"reason", *COMMON}

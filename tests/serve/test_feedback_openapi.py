@@ -6,8 +6,9 @@ import jsonschema
 import pytest
 
 from serve.http.errors import BadRequest
+from serve.votes.common import REASONS, SOURCES, Rules
 from serve.votes.openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS, VOTE
-from serve.votes.vote import KINDS, REASONS, SOURCES, Rules, parse_vote
+from serve.votes.vote import KINDS, parse_vote
 from tests.serve.conftest import Gateway
 from tests.serve.test_vote_kinds import (
     AGAIN,

@@ -12,16 +12,10 @@ from serve.generation.requests import MAX_USER_CHARS
 from serve.http.bodies import parse_object
 from serve.http.errors import BadRequest
 from serve.votes.batches import parsed, split
+from serve.votes.common import MAX_COMMENT_CHARS, MAX_KEY_CHARS, MAX_TOKEN_CHARS, REASONS, Rules
 from serve.votes.targets import MAX_CHOICE
 from serve.votes.thumbs import Thumb, as_json, read_vote, thumb_of
-from serve.votes.vote import (
-    MAX_COMMENT_CHARS,
-    MAX_KEY_CHARS,
-    MAX_TOKEN_CHARS,
-    REASONS,
-    Rules,
-    parse_vote,
-)
+from serve.votes.vote import parse_vote
 from tests.serve.mutating import MANY, neighbours, outcome, torn
 
 THUMB = {"kind": "thumbs", "completion_id": "chatcmpl-1", "value": "up"}

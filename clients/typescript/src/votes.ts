@@ -18,6 +18,7 @@ export interface Common {
   occurred_at?: number | string;
   metadata?: Record<string, string>;
   dry_run?: boolean;
+  from_now_on?: boolean;
   idempotency_key?: string;
   token?: string;
 }
