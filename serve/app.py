@@ -21,9 +21,9 @@ from serve.gateway.lifespan import lifespan_of
 from serve.gateway.models import ModelsApi
 from serve.gateway.page_routes import page_routes
 from serve.gateway.preferences_routes import PreferencesRoutes
+from serve.gateway.vote_routes import vote_routes
 from serve.gateway.wiring import Gate, Model, Records, open_gate, open_model, open_records
 from serve.generation.requests import check_chat
-from serve.http.idempotency import Idempotency
 from serve.imports.api import Imports, import_route
 from serve.metrics import Metrics
 from serve.openapi import openapi_route
@@ -40,14 +40,6 @@ from serve.storage.api import StoredApi
 from serve.storage.stored import StoredCompletions
 from serve.tracing import Tracing
 from serve.users import Users
-from serve.votes.api import FeedbackApi
-from serve.votes.common import REASONS
-from serve.votes.receipt_api import ReceiptApi
-from serve.votes.routes import FeedbackRoutes
-from serve.votes.voters import Voters
-from serve.webhooks.order import Order
-from serve.webhooks.receiver import WebhookRoutes
-from serve.webhooks.senders import load_senders
 
 
 def create_app(
@@ -82,7 +74,7 @@ def create_app(
     routes: list[BaseRoute] = [
         *_answers(settings, gate, records, model),
         *StoredApi(records.answers, entrance, limit).routes,
-        *_votes(settings, signer, shared, gate, records),
+        *vote_routes(settings, signer, shared, gate, records),
         import_route(imports, entrance),
         *ReleasesApi(events, shared, records.receipts, entrance, gate.addresses, limit).routes,
         *PreferencesRoutes(records.preferences, users, entrance, records.privacy, limit).routes,
@@ -124,44 +116,3 @@ def _answers(settings: GatewaySettings, gate: Gate, records: Records, model: Mod
         *MessagesRoutes(answering, check, name).routes,
         *ResponsesRoutes(answering, gate.entrance, stored, check, name, limit).routes,
     ]
-
-
-def _votes(
-    settings: GatewaySettings, signer: Signer, shared: SharedStore, gate: Gate, records: Records
-) -> list[Route]:
-    """The routes of feedback, of its receipts, and of webhooks that bring it."""
-    idempotency = Idempotency(shared)
-    feedback = FeedbackApi(
-        signer,
-        Voters(signer, gate.tokens),
-        records.recorder,
-        records.privacy,
-        idempotency,
-        records.receipts,
-        settings.feedback_reasons or REASONS,
-        gate.senders.take_votes,
-        records.preferences,
-    )
-    routes = FeedbackRoutes(
-        gate.senders,
-        gate.entrance,
-        gate.addresses,
-        records.privacy,
-        feedback,
-        settings.max_body_bytes,
-        settings.token_vote_bytes,
-    )
-    receipts = ReceiptApi(records.receipts, records.recorder, signer, gate.senders, gate.access)
-    webhooks = WebhookRoutes(
-        load_senders(settings.webhook_senders, settings.limits),
-        gate.addresses,
-        records.privacy,
-        feedback,
-        records.recorder,
-        records.receipts,
-        idempotency,
-        Order(shared),
-        gate.senders.take_votes,
-        settings.token_vote_bytes,
-    )
-    return [*routes.routes, *receipts.routes, *webhooks.routes]
