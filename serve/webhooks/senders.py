@@ -18,7 +18,7 @@ from feedback.core.events import Source
 from feedback.core.webhook_signatures import BadSecret, parse_secret
 from serve.auth.caller import Caller
 from serve.auth.limits import KEY_DEFAULTS, Limits
-from serve.votes.vote import SOURCES
+from serve.votes.common import SOURCES
 
 VARIABLE = "HEARKEN_WEBHOOK_SENDERS"
 """Where the file's text is when no file is named."""

@@ -410,7 +410,7 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
         name, _, arguments = asked.removeprefix(Trouble.CALL).partition(" ")
         function = {"name": name, "arguments": arguments}
         calls, words = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}], [""]
-    choices = []
+    choices: list[dict[str, Any]] = []
     for index in range(int(body.get("n") or 1)):
         choice = {
             "index": index,
@@ -450,7 +450,11 @@ def _whole(body: dict[str, Any], asked: str) -> dict[str, Any]:
 
 
 def _usage(tokens: int, asked: str = "") -> dict[str, Any]:
-    usage = {"prompt_tokens": len(PROMPT), "total_tokens": len(PROMPT) + tokens, "completion_tokens": tokens}
+    usage: dict[str, Any] = {
+        "prompt_tokens": len(PROMPT),
+        "total_tokens": len(PROMPT) + tokens,
+        "completion_tokens": tokens,
+    }
     if str(asked).startswith("think"):
         usage["completion_tokens_details"] = {"reasoning_tokens": len(_words(THOUGHT))}
     return usage
@@ -474,7 +478,7 @@ def _text_head(body: dict[str, Any]) -> dict[str, Any]:
 
 def _text_choices(body: dict[str, Any]) -> list[dict[str, Any]]:
     """As vLLM: an echo's logprobs begin with the prompt's, but its text does not when ids are asked for."""
-    choices = []
+    choices: list[dict[str, Any]] = []
     for prompt in prompts_of(body):
         for _ in range(int(body.get("n") or 1)):
             sampled = [(i, word, p["logprob"]) for i, word, p, _ in _sampled(body, "")]
