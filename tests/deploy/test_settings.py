@@ -22,7 +22,7 @@ def test_the_defaults_and_the_demos_values_are_valid() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engines": ()}, "at least one URL"),
+        ({"engines": ()}, "at least one vLLM server"),
         ({"ladder": ()}, "at least one"),
         ({"ladder": ((0.25, 1), (0.05, 1))}, "above the one before"),
         ({"ladder": ((0.05, 1),)}, "promoted from 0.25"),

@@ -40,6 +40,7 @@ OTHERS: dict[str, Any] = {
     "gateway.cors_origins": ("https://shop.example",),
     "gateway.trusted_proxies": ("10.0.0.0/8",),
     "gateway.engines": ("http://10.0.0.1:8000", "http://10.0.0.2:8000"),
+    "controller.engines": ("http://10.0.0.1:8000", "dns://engines.chat.svc:8000"),
     "controller.ladder": ((0.02, 5.0), (0.4, 6.0)),
     "controller.webhooks": ("https://ops.example/releases",),
     "controller.gate.length_ratio_low": 0.5,
@@ -206,7 +207,8 @@ def test_what_is_shown_can_be_fed_back(tmp_path: Path) -> None:
         ("[gateway.limits]\ntokens_per_minute = -1",
          "hearken.toml:2: tokens_per_minute is -1; it must be 0 (no limit) or more"),
         ("[service]\nengines = ['here']\n[gateway]\nport = 1",
-         "hearken.toml:2, [service]: engine 'here' is not a URL; write it like http://127.0.0.1:8001"),
+         "hearken.toml:2, [service]: engine 'here' is not a URL; write it like http://127.0.0.1:8001, or "
+         "dns://NAME:PORT for all addresses of a name"),
         ("[controller]\nmargin = 0.1\nholdback_max_seconds = 10",
          "hearken.toml:3: holdback_min_seconds 3600 exceeds holdback_max_seconds 10.0; it has to be at most "
          "that"),
