@@ -19,8 +19,6 @@ from learner.preferences import DPO
 class Hinge(DPO):
     """Learns from pairs, as DPO does."""
 
-    kind = "hinge"  # or a checkpoint of DPO would be taken for one of this
-
     def losses(self, log_ratios: Tensor, examples: Examples, kl_nats: float) -> Tensor:
         """The loss (N,) of N pairs. log_ratios: (N, 2) of policy to live, of each pair's answers."""
         ahead = self.kl_coefficient * (log_ratios[:, 0] - log_ratios[:, 1])

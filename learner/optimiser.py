@@ -87,10 +87,10 @@ class Moved:
 class Optimiser(ABC):
     """Trains `model`'s policy adapter. Deterministic on a CPU: the same calls give the same bits.
 
-    kind: the name of the way, by which a checkpoint of another one is told, the class's path unless it says
-    otherwise; learns_from_rollouts: whether a step learns more where there are more of them; votes_per_step:
-    how many votes a step asks for; announce: called before all ranks compute a method together, with what it
-    is called with.
+    kind: the name of the way, by which a checkpoint of another one is told; the class's path where the class
+    itself gives none; learns_from_rollouts: whether a step learns more where there are more of them;
+    votes_per_step: how many votes a step asks for; announce: called before all ranks compute a method
+    together, with what it is called with.
     """
 
     kind: ClassVar[str] = ""
@@ -99,7 +99,7 @@ class Optimiser(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.kind = cls.kind or f"{cls.__module__}:{cls.__qualname__}"
+        cls.kind = cls.__dict__.get("kind") or f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self, model: SharedModel, settings: PPOSettings, seed: int = 0, ranks: Ranks | None = None

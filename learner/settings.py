@@ -362,9 +362,9 @@ class LearnerSettings:
     )
     optimiser: Annotated[
         str,
-        "how the policy learns: ppo from the reward model, dpo or ipo from votes on pairs, kto from "
-        "thumbs too; or the import path of a class of your own, package.module:Class, which is a subclass of "
-        "learner.optimiser.Optimiser",
+        "how the policy learns, and by which loss: ppo from the reward model, dpo or ipo from votes on "
+        "pairs, kto from thumbs too; or the import path of a class of your own, package.module:Class, which "
+        "is a subclass of learner.optimiser.Optimiser",
     ] = "ppo"
     ppo: Annotated[
         PPOSettings, "hyperparameters of PPO; rates, limits and the price of KL are every optimiser's"

@@ -101,3 +101,10 @@ def test_a_sub_room_has_few_modules(room: str) -> None:
     assert not over, f"more than {SUB_ROOM_MODULES} modules, or than the exception allows: divide it"
     loose = {name for name, most in FULL.items() if name in counts and counts[name] < most}
     assert not loose, "smaller by now: lower its number, or take it out of the list"
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    page = (ROOT / "docs/design.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)+[\w.]+\.\w+)`", page))
+    assert len(named) > 150
+    assert {path for path in named if not (ROOT / path).exists()} == set()

@@ -142,7 +142,7 @@ class Scoring:
 
     def fit(self) -> None:
         """Fit the reward models to the votes that are trusted, and to what people did, each as its age lets
-        it count."""
+        it count. All that a vote weighs is listed in `learner.reward.weighing`."""
         self._fit(self._aged(self._with_deeds(self._believed()[0], readable(self._parts))))
 
     def _fit(self, pairs: Sequence[tuple[Label, float]]) -> None:

@@ -1,4 +1,18 @@
-"""Weights of votes in a fit: by sender, by source, and by the bootstrap of a head."""
+"""Weights of votes in a fit: the last two of the factors that a vote's weight has.
+
+A vote weighs the product of these. `learner.loop.scoring.Scoring` puts them together, in this order::
+
+    what its sender said, 1 at most                  `weight` of the vote (`serve.votes.common`)
+    how far its rater is trusted, 0 to 1             `trusted` (`learner.votes.trust`)
+    of a model's vote: how often it is right         `weighed` (`learner.votes.reliability`)
+    what is left at its age, for what people like    `faded` (`learner.reward.ages`)
+    the cap on one rater's share of all votes        `vote_weights`, here
+    a draw for each head, which gives the spread     `bootstrap`, here
+
+A vote in quarantine is not fitted at all (`learner.votes.quarantine`). A signal has a slope beside its
+weight, which says what it tells (`learner.votes.believing`). In a release weights do not count: there each
+user is one observation (`deploy.evidence.units`).
+"""
 
 import hashlib
 import math

@@ -41,6 +41,9 @@ class Praise(Optimiser):
 class Unfinished(Optimiser):
     pass
 
+class Other(PPO):
+    pass
+
 number = 3
 '''
 
@@ -60,6 +63,10 @@ def test_ours_are_found_by_their_short_names() -> None:
         assert find(name).kind == name
 
 
+def test_a_subclass_of_ours_is_a_way_of_its_own(own: str) -> None:
+    assert find(f"{own}:Other").kind == f"{own}:Other"
+
+
 def test_what_cannot_be_used_is_refused_with_what_would_be_right(own: str, tmp_path: Path) -> None:
     (tmp_path / "broken_way.py").write_text("raise RuntimeError('not\\ntoday')")
     for name, said in {
@@ -67,7 +74,7 @@ def test_what_cannot_be_used_is_refused_with_what_would_be_right(own: str, tmp_p
         "a b:C": "it must be ppo",
         "no_such_way:C": r"No module named 'no_such_way'\); it must be a module that this Python finds",
         "broken_way:C": r"cannot be imported \(RuntimeError: not\); ",
-        f"{own}:Prise": "Prise is no subclass of .*Optimiser there; those there are Praise, Unfinished",
+        f"{own}:Prise": "Prise is no subclass of .*Optimiser there; .* are Praise, Unfinished, Other",
         f"{own}:number": "number is no subclass",
         "json:loads": "loads is no subclass .*; json has none",
         f"{own}:Unfinished": "Unfinished must define learn$",
