@@ -21,6 +21,16 @@ class Metrics:
         r = self.registry = CollectorRegistry()
         ProcessCollector(registry=r)
         GCCollector(registry=r)
+        self._of_requests(r)
+        self._of_records(r)
+        self._of_limits(r)
+        self._of_conversations(r)
+        self._of_engines(r)
+        self._of_waits(r)
+        self.losses = LossMetrics(r)
+        self.lookups = LookupMetrics(r)
+
+    def _of_requests(self, r: CollectorRegistry) -> None:
         self.requests = Counter("hearken_requests_total", "Requests answered", ["route", "code"], registry=r)
         self.connections_cut = Counter(
             "hearken_connections_cut_total",
@@ -64,6 +74,8 @@ class Metrics:
         self.completion_tokens = Counter(
             "hearken_completion_tokens_total", "Tokens sampled for users", ["arm"], registry=r
         )
+
+    def _of_records(self, r: CollectorRegistry) -> None:
         self.unlogged = Counter(
             "hearken_completions_unlogged_total",
             "Answers given although the log could not be written",
@@ -86,6 +98,8 @@ class Metrics:
             buckets=_APPEND_SECONDS,
             registry=r,
         )
+
+    def _of_limits(self, r: CollectorRegistry) -> None:
         self.limited = Counter(
             "hearken_limited_total", "Requests refused because a limit was used up", ["limit"], registry=r
         )
@@ -100,6 +114,8 @@ class Metrics:
             "Looks at limits that a gateway made alone, without Redis",
             registry=r,
         )
+
+    def _of_conversations(self, r: CollectorRegistry) -> None:
         self.turns = Counter(
             "hearken_turns_total",
             "Turns of conversations: first, kept (goes on with its version), moved (to live, for its version "
@@ -122,6 +138,8 @@ class Metrics:
             "Chats answered without their user's preferences, which could not be read",
             registry=r,
         )
+
+    def _of_engines(self, r: CollectorRegistry) -> None:
         self.keys_stale = Gauge(
             "hearken_keys_stale",
             "1 while the key file cannot be used and older keys are in force",
@@ -146,6 +164,8 @@ class Metrics:
             "Requests sent to another engine because one failed before it began to answer",
             registry=r,
         )
+
+    def _of_waits(self, r: CollectorRegistry) -> None:
         self.queue_length = Gauge(
             "hearken_queue_length", "Requests that wait for a place on an engine", registry=r
         )
@@ -155,12 +175,6 @@ class Metrics:
             buckets=_QUEUE_SECONDS,
             registry=r,
         )
-        self._count_waits()
-        self.losses = LossMetrics(r)
-        self.lookups = LookupMetrics(r)
-
-    def _count_waits(self) -> None:
-        r = self.registry
         self.refused = Counter(
             "hearken_queue_refused_total",
             "Requests refused because the queue was full, or because they waited too long",
