@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+from feedback.core.events import WORDS_OF_VOTES
 from feedback.joining.labels import Answer, Label
 from feedback.updates.usage import State
 from learner.votes.deeds import deeds
@@ -358,4 +359,6 @@ def _is_signal(label: Label) -> bool:
 
 def _without_texts(label: Label) -> Label:
     answers = tuple(answer.without_text() for answer in label.answers)
-    return dataclasses.replace(label, answers=answers, text=None, comment=None, tags=())
+    said = (field for field in dataclasses.fields(Label) if field.name in WORDS_OF_VOTES)
+    bare: dict[str, Any] = {field.name: field.default for field in said}
+    return dataclasses.replace(label, answers=answers, **bare)
