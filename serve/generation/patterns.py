@@ -14,7 +14,7 @@ MAX_DEPTH = 2
 _MOST = 100_000  # nothing above the bounds has to be exact
 
 _GROUP = re.compile(r"\((?:\?(?:[:=!]|<[=!]|P?<\w*>))?")
-_TIMES = re.compile(r"(?:[?*+]|\{(\d{1,9})(?:(,)(\d{0,9}))?\})[?+]?")
+_TIMES = re.compile(r"[?*+]|\{(?=,?\d)(\d*)(?:(,)(\d*))?\}", re.ASCII)
 _CLASS = re.compile(r"\[\^?(?:\\.|[^\]\\])*\]?", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u\{[0-9a-fA-F]*\}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[pP]\{\w*\}|.)", re.DOTALL)
 _WIDE = re.compile(r"\[\^|[^\x00-\x7f]|\\[uWDSpP]")
@@ -78,10 +78,11 @@ def work_of(pattern: str, *, unrolled: bool = True) -> Work:
         part, at = _part(pattern, at, open_groups)
         if part is None:
             continue
-        if found := _TIMES.match(pattern, at):
+        while found := _TIMES.match(pattern, at):  # one behind the other is a repetition of a repetition
             least, most = _counts(found)
             part.repeat(least, most, max(least, most or 0) if unrolled or is_group else 1)
-            at = found.end()
+            at, is_group = found.end(), True
+            at += pattern[at : at + 1] == "?"  # as few as will do
         open_groups[-1].add(part)
     while len(open_groups) > 1:
         group = open_groups.pop()
@@ -110,5 +111,9 @@ def _counts(quantifier: re.Match[str]) -> tuple[int, int | None]:
     """How often at least, and at most, None for any number."""
     least, comma, most = quantifier.groups()
     if least is None:
-        return {"?": (0, 1), "*": (0, None), "+": (1, None)}[quantifier[0][0]]
-    return int(least), int(most) if most else (None if comma else int(least))
+        return {"?": (0, 1), "*": (0, None), "+": (1, None)}[quantifier[0]]
+    return _number(least), _number(most) if most else (None if comma else _number(least))
+
+
+def _number(digits: str) -> int:
+    return int(digits.lstrip("0")[:9] or 0)  # nobody repeats anything more often
