@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from deploy.engines.key import engine_headers
-from serve.engines.wire import Connection, Deaf, Pool, WireError
+from serve.engines.connections import Pool
+from serve.engines.wire import Connection, Deaf, WireError
 
 Json = dict[str, Any]
 

@@ -7,9 +7,6 @@ server) into a list, and wakes whoever waits for it.
 
 import asyncio
 import functools
-import ssl
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -19,6 +16,8 @@ import httptools
 
 _HELD_BYTES = 256 * 1024
 """Of an answer that nobody has read yet; above it the engine has to wait."""
+_BARREN_BYTES = 64 * 1024
+"""Of headers, trailers and chunks' extensions, one after the other: what goes on for longer is no answer."""
 
 
 class WireError(Exception):
@@ -75,7 +74,8 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._parts: list[bytes] = []
         self._held = 0  # bytes in `_parts`
-        self._begun = self._complete = False
+        self._barren = 0  # bytes since the last that said anything
+        self._begun = self._complete = self._surplus = False
         self._at_end: Callable[[], None] | None = None
 
     # What the user of the connection calls
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Whether another exchange can follow on a complete one."""
-        return self._failure is None and self._complete and self._keep_alive
+        return self._failure is None and self._complete and self._keep_alive and not self._surplus
 
     def close(self) -> None:
         """Leave at once; an engine stops what it did for this connection."""
@@ -158,8 +158,11 @@ class Connection(asyncio.Protocol):
         if left > 0:
             self._silence = self._loop.call_later(left, self._check_silence)
         else:
-            self._fail(WireError(f"nothing came for {self._silence_seconds:g} s"))
-            self._transport.abort()
+            self._give_up(f"nothing came for {self._silence_seconds:g} s")
+
+    def _give_up(self, why: str) -> None:
+        self._fail(WireError(why))
+        self._transport.abort()
 
     def _stop_clock(self) -> None:
         if hasattr(self, "_silence"):
@@ -172,12 +175,18 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
+        if self._complete:  # it must not become the answer to the next request
+            self._give_up("more than one answer came")
+            return
         self._begun = True
+        self._barren += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(WireError(f"not an HTTP answer: {error}"))
-            self._transport.abort()
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._give_up(f"not an HTTP answer: {error}")
+            return
+        if self._barren > _BARREN_BYTES:
+            self._give_up(f"{_BARREN_BYTES} bytes came that say nothing")
             return
         self._wake()
         if self._complete and self._at_end is not None:
@@ -189,114 +198,26 @@ class Connection(asyncio.Protocol):
 
     # What the parser calls
 
+    def on_message_begin(self) -> None:
+        self._surplus = self._complete
+
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
+        status = self._parser.get_status_code()
+        if not self._surplus and status >= 200:  # 1xx: the answer is still to come
+            self._status, self._barren = status, 0
 
     def on_body(self, body: bytes) -> None:
+        if self._surplus:
+            return
+        self._barren = 0
         self._parts.append(body)
         before, self._held = self._held, self._held + len(body)
         if before <= _HELD_BYTES < self._held:
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        self._complete = True
+        if self._surplus or not self._status:
+            return
+        self._complete, self._barren = True, 0
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it after this
         self._stop_clock()
-
-
-class Pool:
-    """Connections to engines, kept for `idle_seconds` after use.
-
-    `connect_seconds` bounds connecting, `silence_seconds` every wait for the next byte of an answer.
-    """
-
-    def __init__(
-        self, *, connect_seconds: float, silence_seconds: float, idle_seconds: float, headers: bytes = b""
-    ) -> None:
-        self._headers = headers
-        self._connect_seconds = connect_seconds
-        self._silence_seconds = silence_seconds
-        self._idle_seconds = idle_seconds
-        self._idle: defaultdict[tuple[str, int, bool], list[Connection]] = defaultdict(list)
-        self._all: set[Connection] = set()
-
-    async def ask(self, url: str, method: bytes, path: bytes, body: bytes = b"") -> Connection:
-        """Send a request and return the connection on which the answer has begun. Raises WireError.
-
-        A server may close a connection that was idle in the moment in which it is used again. That says
-        nothing of the server, so the request goes out once more.
-        """
-        place = Place.of(url)
-        while (connection := self._idle_one(place)) is not None:
-            try:
-                return await self._begun(connection, place, method, path, body)
-            except Unheard:
-                continue
-        return await self._begun(await self._connect(place), place, method, path, body)
-
-    async def _begun(
-        self, connection: Connection, place: Place, method: bytes, path: bytes, body: bytes
-    ) -> Connection:
-        """The connection, when its answer has a status. It is dropped on any failure."""
-        try:
-            connection.ask(place, method, path, body, self._headers)
-            await connection.status()
-        except BaseException:
-            self.drop(connection)
-            raise
-        return connection
-
-    def give_back(self, url: str, connection: Connection) -> None:
-        """The answer has been read to its end, or to where only the end itself is missing."""
-        connection.when_complete(functools.partial(self._keep, Place.of(url), connection))
-
-    def drop(self, connection: Connection) -> None:
-        """The rest of the answer is not wanted."""
-        self._all.discard(connection)
-        connection.close()
-
-    def close(self) -> None:
-        """Drop every connection."""
-        for connection in list(self._all):
-            self.drop(connection)
-
-    def _idle_one(self, place: Place) -> Connection | None:
-        """The connection used last, if any is still young; the older ones are closed."""
-        waiting = self._idle[place.address]
-        oldest = time.monotonic() - self._idle_seconds
-        while waiting and (waiting[0].idle_since < oldest or not waiting[0].is_reusable):
-            self.drop(waiting.pop(0))
-        while waiting:
-            if (connection := waiting.pop()).is_reusable:
-                return connection
-            self.drop(connection)
-        return None
-
-    def _keep(self, place: Place, connection: Connection) -> None:
-        if connection.is_reusable:
-            connection.idle_since = time.monotonic()
-            self._idle[place.address].append(connection)
-        else:
-            self.drop(connection)
-
-    async def _connect(self, place: Place) -> Connection:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_seconds):
-                _, connection = await loop.create_connection(
-                    functools.partial(Connection, self._silence_seconds),
-                    place.host,
-                    place.port,
-                    ssl=_tls() if place.tls else None,
-                )
-        except ConnectionRefusedError as error:
-            raise Deaf(f"cannot connect: {error!r}") from error
-        except (OSError, TimeoutError) as error:
-            raise WireError(f"cannot connect: {error!r}") from error
-        self._all.add(connection)
-        return connection
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()

@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from serve.engines.wire import Connection, Pool, WireError
+from serve.engines.connections import Pool
+from serve.engines.wire import Connection, Place, WireError
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
 SIZED = b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone"
@@ -170,6 +173,142 @@ def test_answers_that_are_none(sent: bytes, words: str) -> None:
         async with serving(handler) as (_, pool, url):
             with pytest.raises(WireError, match=words):
                 await exchange(pool, url)
+
+    asyncio.run(run())
+
+
+TWO = SIZED + SIZED
+
+
+def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
+    """Neither in the same piece nor in a later one does it become a part of this answer or the next one."""
+
+    async def run() -> None:
+        async with serving(sends(TWO)) as (server, pool, url):
+            for _ in range(2):
+                status, body, connection = await exchange(pool, url)
+                assert (status, body) == (404, b"gone")
+                assert not connection.is_reusable
+            assert server.connections == 2
+
+        more = asyncio.Event()
+
+        async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(SIZED)
+            if not more.is_set():
+                await more.wait()
+                writer.write(CHUNKED)
+
+        async with serving(handler) as (server, pool, url):
+            _, _, first = await exchange(pool, url)
+            assert first.is_reusable
+            more.set()
+            await server.lost.wait()
+            status, body, _ = await exchange(pool, url)
+            assert (status, body, server.connections) == (404, b"gone", 2)
+
+    asyncio.run(run())
+
+
+def test_what_is_said_before_the_answer_is_passed_over() -> None:
+    async def run() -> None:
+        early = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+        for pieces in ((early + CHUNKED,), (early, CHUNKED)):
+            async with serving(sends(*pieces)) as (_, pool, url):
+                status, body, connection = await exchange(pool, url)
+                assert (status, body, connection.is_reusable) == (200, b"hello world", True)
+
+    asyncio.run(run())
+
+
+ENDLESS = {
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"),
+    "one header": (b"HTTP/1.1 200 OK\r\nx: ", b"y" * 100),
+    "early hints": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "trailers": (CHUNKED[:-2], b"x: y\r\n"),
+    "an extension of a chunk": (CHUNKED[: CHUNKED.index(b"6\r\n") + 1], b";x=y"),
+}
+
+
+@pytest.mark.parametrize(("begin", "goes_on"), ENDLESS.values(), ids=ENDLESS)
+def test_what_goes_on_without_saying_anything_is_no_answer(begin: bytes, goes_on: bytes) -> None:
+    sent = 0
+
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(begin)
+        while True:
+            writer.write(goes_on * 100)
+            await writer.drain()
+            sent += 100 * len(goes_on)
+
+    async def run() -> None:
+        async with serving(handler) as (server, pool, url):
+            with pytest.raises(WireError, match=r"say nothing|not an HTTP answer"):
+                await exchange(pool, url)
+            await server.lost.wait()
+            assert sent < 2**24
+
+    asyncio.run(run())
+
+
+class Link(asyncio.Transport):
+    """Takes what is sent; a test sends what is received."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+
+    def write(self, data: object) -> None:
+        """Nobody is there."""
+
+    def pause_reading(self) -> None:
+        """All is held by the test."""
+
+    def resume_reading(self) -> None:
+        """See `pause_reading`."""
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+VALID = (CHUNKED, SIZED, b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n")
+garbage = st.binary(max_size=40)
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> list[bytes]:
+    """Answers, some bytes of which are others, missing or too many, in pieces."""
+    data = bytearray(b"".join(draw(st.lists(st.sampled_from(VALID) | garbage, min_size=1, max_size=4))))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(data)))
+        data[at : at + draw(st.integers(0, 5))] = draw(
+            st.binary(max_size=3) | st.sampled_from([b"\r\n", b"0"])
+        )
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    ends = [*cuts, len(data)]
+    return [bytes(data[a:b]) for a, b in zip([0, *cuts], ends, strict=True) if a < b]
+
+
+@settings(max_examples=300, deadline=None)
+@given(pieces=hostile())
+def test_whatever_a_hostile_engine_sends_is_an_answer_or_an_error(pieces: list[bytes]) -> None:
+    async def run() -> None:
+        connection, link = Connection(60.0), Link()
+        connection.connection_made(link)
+        connection.ask(Place.of("http://engine:1"), b"GET", b"/", b"")
+        for piece in pieces:
+            if not link.aborted:
+                connection.data_received(piece)
+        connection.connection_lost(None)
+        try:
+            status, body = await connection.status(), await connection.read_all()
+        except WireError:
+            assert not connection.is_reusable
+            return
+        assert 200 <= status <= 999
+        assert body in b"".join(pieces) or b"chunked" in b"".join(pieces)
+        assert not connection.is_reusable, "it was lost"
 
     asyncio.run(run())
 
