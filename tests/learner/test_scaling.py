@@ -109,21 +109,20 @@ class TwoPolicies(PolicysEngine):
         super().__init__(learner)
         self.asked: list[tuple[str, list[list[int]]]] = []
         self.left = batches
-        self._one_at_a_time = threading.Lock()  # as there is one policy to answer with
+        self._counting = threading.Lock()  # policy and live are asked at the same time
+        # Live has a model of its own: a policy that is swapped for a moment would be saved as live's.
+        self._live = SharedModel(self._model.name, rank=8)
 
     def sample(self, model: str, prompts: list[list[int]], **options: Any) -> list[Sample]:
-        if not self.left:
-            raise KeyboardInterrupt
-        self.left -= 1
-        self.asked.append((model, prompts))
-        with self._one_at_a_time:
-            ours = self._model.adapter_state(POLICY)
-            if not model.startswith("rollout-"):
-                self._model.copy_adapter(LIVE, POLICY)
-            try:
-                return policys_answers(self._model, len(prompts), seed=len(prompts), asked=prompts)
-            finally:
-                self._model.load_adapter_state(POLICY, ours)
+        with self._counting:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            self.asked.append((model, prompts))
+        if model.startswith("rollout-"):
+            return policys_answers(self._model, len(prompts), seed=len(prompts), asked=prompts)
+        self._live.load_adapter_state(POLICY, self._model.adapter_state(LIVE))
+        return policys_answers(self._live, len(prompts), seed=len(prompts), asked=prompts)
 
 
 HELD_OUT = [prompt for i in range(900) if is_held_out(prompt := [1, 100 + i, 2])][:100]
