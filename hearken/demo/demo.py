@@ -393,13 +393,13 @@ class Demo:
             return None
 
     def _kl_budget_nats(self, evaluation: Evaluation | None) -> float:
-        """The most KL to the base that the live version was allowed when it was offered."""
-        from learner.monitor.lengths import kl_limit
+        """The most KL to the base that the live version may have, in answers as long as those compared."""
+        from learner.monitor.lengths import kl_limit, kl_limit_at
 
         if evaluation is not None and evaluation.version != BASE:
             with suppress(RegistryError):  # its files may be gone: there is a report all the same
                 gate = Registry(self._up.data / "adapters").manifest(evaluation.version).gate
                 if math.isfinite(gate.kl_budget_nats_base):  # a version 0 met no gate
-                    return gate.kl_budget_nats_base
+                    return kl_limit_at(gate.kl_budget_nats_base, gate.response_tokens, evaluation.tokens_live)
         tokens = 0.0 if evaluation is None else evaluation.tokens_live
         return kl_limit(self._up.config.get("learner.kl_budget_nats").value, tokens)

@@ -42,6 +42,11 @@ def kl_limit(nats: float, tokens: float) -> float:
     return nats * max(1.0, tokens / KL_TOKENS)
 
 
+def kl_limit_at(nats: float, tokens: float, other_tokens: float) -> float:
+    """A limit that held for responses of `tokens` tokens on average, for those of `other_tokens`."""
+    return nats * kl_limit(1.0, other_tokens) / kl_limit(1.0, tokens)
+
+
 def rollout_tokens(lengths: Sequence[int], quantile: float, most: int) -> int:
     """The longest rollout, in tokens: what fits `quantile` of the answers in the log, with headroom.
 

@@ -7,6 +7,7 @@ from learner.monitor.lengths import (
     cut_off_penalty,
     default_lam,
     kl_limit,
+    kl_limit_at,
     rollout_tokens,
     users_limit,
 )
@@ -19,6 +20,8 @@ def test_a_kl_limit_is_per_response_of_64_tokens_and_grows_with_longer_ones(
     tokens: float, limit: float
 ) -> None:
     assert kl_limit(6.0, tokens) == pytest.approx(limit)
+    assert kl_limit_at(6.0, 64.0, tokens) == pytest.approx(limit)
+    assert kl_limit_at(limit, tokens, 64.0) == pytest.approx(6.0)
 
 
 def test_rollouts_have_room_for_the_logs_long_answers_and_more() -> None:
