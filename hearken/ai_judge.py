@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import httpx
 
@@ -35,23 +35,48 @@ OWN_URL = f"{ENGINE_URL}/v1"
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeSettings:
-    """A model that judges pairs of answers beside people (`hearken judge`)."""
+class AskSettings:
+    """A model that works off a service's log: where it is, and how it is asked."""
+
+    table: ClassVar[str]  # in the file of settings
 
     data: Annotated[Path, "folder of the service's data"]
     kafka: Annotated[
         str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
     ] = None
+    url: Annotated[str, "base URL of the server that has the model, up to /v1"] = OWN_URL
+    model: Annotated[str, "name of the model there; base is the service's own"] = "base"
+    key_file: Annotated[
+        Path | None, "file with the server's API key; without it none is sent, but that of `hearken up`"
+    ] = None
+    max_tokens: Annotated[int, "longest answer of the model; more for models that think first"] = 16
+    concurrency: Annotated[int, "what is worked on at the same time"] = 2
+    timeout_seconds: Annotated[float, "how long one answer of the model may take"] = 120.0
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "max_tokens", "concurrency")
+        if not self.timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds is {self.timeout_seconds}; it must be above 0")
+
+
+def at_least_one(settings: AskSettings, *names: str) -> None:
+    """Raises ValueError where a count is none."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings(AskSettings):
+    """A model that judges pairs of answers beside people (`hearken judge`)."""
+
+    table = "judge"
+
     judge: Annotated[
         str,
         "who judges: openai asks a server with the OpenAI API; or the import path of a class of your own, "
         "package.module:Class, which is a subclass of hearken.ai_judge.PairJudge",
     ] = OURS
-    url: Annotated[str, "base URL of the server that has the judge model, up to /v1"] = OWN_URL
-    model: Annotated[str, "name of the judge model there; base is the service's own"] = "base"
-    key_file: Annotated[
-        Path | None, "file with the server's API key; without it none is sent, but that of `hearken up`"
-    ] = None
     principles: Annotated[
         Path | None,
         "text file with a principle a line, by which answers are judged; without it four usual ones",
@@ -59,19 +84,14 @@ class JudgeSettings:
     name: Annotated[str, "name of the judge as a rater: another one has weights and votes of its own"] = (
         "judge"
     )
-    max_tokens: Annotated[int, "longest answer of the judge; more for models that think first"] = 16
     concurrency: Annotated[int, "pairs that are judged at the same time"] = 4
-    timeout_seconds: Annotated[float, "how long one answer may take"] = 120.0
     pairs_waiting: Annotated[
         int, "answers whose other one has not come yet; of more the oldest are not judged"
     ] = 10_000
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "concurrency", "pairs_waiting"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.timeout_seconds > 0:
-            raise ValueError(f"timeout_seconds is {self.timeout_seconds}; it must be above 0")
+        AskSettings.__post_init__(self)
+        at_least_one(self, "pairs_waiting")
         if not self.name.strip():
             raise ValueError("name is empty; a rater has a name")
 
@@ -162,29 +182,21 @@ _REFUSALS = (400, 404, 413, 422)
 _LOGPROBS = {"logprobs": True, "top_logprobs": 5}
 
 
-class OpenAIJudge(PairJudge):
-    """A model behind an OpenAI-compatible chat API. Where the server gives logprobs, its word is as sure as
-    they are."""
+class ChatModel:
+    """A model behind an OpenAI-compatible chat API."""
 
-    def __init__(self, settings: JudgeSettings, principles: Sequence[str]) -> None:
-        super().__init__(settings, principles)
+    def __init__(self, settings: AskSettings) -> None:
+        self.settings = settings
         headers = engine_headers() if settings.url == OWN_URL else {}
         if settings.key_file is not None:
             try:
                 headers["authorization"] = f"Bearer {settings.key_file.read_text().strip()}"
             except OSError as error:
-                raise UsageError(f"judge.key_file cannot be read: {error}") from error
+                raise UsageError(f"{settings.table}.key_file cannot be read: {error}") from error
         self._asks_logprobs = True
         self._http = httpx.Client(
             base_url=settings.url, headers=headers, timeout=settings.timeout_seconds, trust_env=False
         )
-
-    def prefers(self, messages: Messages, first: str, second: str) -> float:
-        """See `PairJudge.prefers`."""
-        listed = "\n".join(f"- {principle}" for principle in self.principles)
-        question = _QUESTION.format(conversation=in_words(messages), first=first, second=second)
-        told = _INSTRUCTION.format(principles=listed)
-        return _chance(self.chat(told, question, self.settings.max_tokens, logprobs=True))
 
     def chat(
         self, instruction: str, question: str, max_tokens: int, *, logprobs: bool = False
@@ -226,6 +238,21 @@ class OpenAIJudge(PairJudge):
             return self._http.post("/chat/completions", json=body)
         except httpx.HTTPError as error:
             raise JudgeAway(f"{self.settings.url} does not answer: {error}") from error
+
+
+class OpenAIJudge(PairJudge):
+    """A model that judges. Where its server gives logprobs, its word is as sure as they are."""
+
+    def __init__(self, settings: JudgeSettings, principles: Sequence[str]) -> None:
+        super().__init__(settings, principles)
+        self._model = ChatModel(settings)
+
+    def prefers(self, messages: Messages, first: str, second: str) -> float:
+        """See `PairJudge.prefers`."""
+        listed = "\n".join(f"- {principle}" for principle in self.principles)
+        question = _QUESTION.format(conversation=in_words(messages), first=first, second=second)
+        told = _INSTRUCTION.format(principles=listed)
+        return _chance(self._model.chat(told, question, self.settings.max_tokens, logprobs=True))
 
 
 def in_words(messages: Messages) -> str:

@@ -4,24 +4,20 @@ What it says are votes like others, with the source `model`: they are joined, we
 are. A vote's id follows from what it is about, so a pair that is judged twice has one vote.
 """
 
-import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
-from feedback.core.files import replace_durably
 from feedback.core.ids import Signer, vote_id
 from feedback.core.log import Cursor, Entry, EventLog, Record
 from feedback.core.secret import load_secret
-from feedback.opening import open_log, open_sealer
+from feedback.opening import open_sealer
 from feedback.privacy.sealing import Sealer
 from hearken.ai_judge import CannotJudge, JudgeSettings, PairJudge, make_judge, verdict
-from hearken.base.stopping import event_of_signals
-from hearken.data.working import READ_LIMIT, Progress, before, follow
+from hearken.data.working import READ_LIMIT, Progress, before, load, save, work_off
 
 logger = logging.getLogger("hearken.judge")
 
@@ -68,7 +64,7 @@ class Judging:
         self._log, self._sealer, self._signer, self._judge, self._state = log, sealer, signer, judge, state
         self._pairs = Pairs(judge.settings.pairs_waiting)
         self._due: list[Pair] = []
-        self._cursor = self._saved = _cursor(state)
+        self._cursor = self._saved = load(state)
         self.progress = Progress("pairs judged")
 
     def turn(self, wait_seconds: float) -> int:
@@ -91,23 +87,11 @@ class Judging:
         if entries:
             self._log.append(entries).result()
         self._due = []
-        self._count(found)
-        self._save()
-        return read
-
-    def _count(self, found: Sequence[Feedback | str]) -> None:
-        """Count what came of some pairs: a vote, or why there is none."""
-        reasons = [each for each in found if isinstance(each, str)]
-        self.progress.judged += len(found) - len(reasons)
-        self.progress.skipped.update(reasons)
+        self.progress.take(found)
         if self._pairs.dropped:
             self.progress.skipped[ALONE] = self._pairs.dropped
-
-    def _save(self) -> None:
-        reached = self._pairs.before(self._cursor)
-        if reached != self._saved:
-            replace_durably(self._state, json.dumps(reached).encode())
-            self._saved = reached
+        self._saved = save(self._state, self._pairs.before(self._cursor), self._saved)
+        return read
 
     def _whole(self, record: Record) -> Pair | None:
         try:
@@ -151,23 +135,12 @@ def _entry(pair: Pair, vote: Feedback) -> Entry:
     return Entry(FEEDBACK, pair[0].conversation, vote.model_dump_json().encode())
 
 
-def _cursor(state: Path) -> dict[str, int]:
-    """Where a judge of before had come to."""
-    try:
-        return {str(place): int(offset) for place, offset in json.loads(state.read_text()).items()}
-    except FileNotFoundError:
-        return {}
-
-
 def run(settings: JudgeSettings, *, once: bool) -> int:
     """Judge until SIGTERM, or with `once` what is in the log now. Raises UsageError and LogError."""
-    stop = event_of_signals()
-    judge = make_judge(settings)
-    log = open_log(settings.data, settings.kafka, "judge")
-    try:
-        signer = Signer(load_secret(settings.data / "secret"))
-        state = settings.data / f"judge-{signer.sign('judge', settings.name)[:8]}.json"
-        judging = Judging(log, open_sealer(settings.data), signer, judge, state)
-        return follow(judging, stop, logger, once=once)
-    finally:
-        log.close()
+    judge, signer = make_judge(settings), Signer(load_secret(settings.data / "secret"))
+    state = settings.data / f"judge-{signer.sign('judge', settings.name)[:8]}.json"
+
+    def judging(log: EventLog) -> Judging:
+        return Judging(log, open_sealer(settings.data), signer, judge, state)
+
+    return work_off(settings, "judge", judging, logger, once=once)

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
-from feedback.core.files import replace_durably
 from feedback.core.ids import vote_id
 from feedback.core.log import Cursor, Entry, EventLog, Record
-from feedback.opening import open_log, open_sealer
+from feedback.opening import open_sealer
 from feedback.privacy.sealing import Sealer
 from hearken.ai_judge import CannotJudge, in_words
-from hearken.base.stopping import event_of_signals
 from hearken.data.turn_reader import REACTIONS, ListenSettings, Reaction, TurnReader
-from hearken.data.working import READ_LIMIT, Progress, before, follow
+from hearken.data.working import READ_LIMIT, Progress, before, load, save, work_off
 from serve.generation.preferences import without_preferences
 
 logger = logging.getLogger("hearken.listen")
@@ -106,9 +104,9 @@ class Listening:
         self._concurrency = settings.concurrency
         self._turns = Turns(settings.answers_remembered)
         self._due: list[Turn] = []
-        self._saved = read_state(state)
-        self._cursor: Cursor = self._saved.begin
-        self._done = dict(self._saved.done)
+        self._saved = State({}, {})._asdict() | load(state)
+        self._cursor: Cursor = self._saved["begin"]
+        self._done: Cursor = self._saved["done"]
         self.progress = Progress("next messages read")
 
     def turn(self, wait_seconds: float) -> int:
@@ -124,11 +122,10 @@ class Listening:
         with ThreadPoolExecutor(self._concurrency) as pool:
             found = list(pool.map(self._heard, self._due))
         self._write([each for each in found if not isinstance(each, str)], since)
-        reasons = [each for each in found if isinstance(each, str)]
-        self.progress.judged += len(found) - len(reasons)
-        self.progress.skipped.update(reasons)
+        self.progress.take(found)
         self._due = []
-        self._save()
+        reached = State(self._turns.before(self._cursor), dict(self._cursor))
+        self._saved = save(self._state, reached._asdict(), self._saved)
         return read
 
     def _new(self, record: Record) -> Turn | None:
@@ -192,29 +189,12 @@ class Listening:
         if entries:
             self._log.append(entries).result()
 
-    def _save(self) -> None:
-        reached = State(self._turns.before(self._cursor), dict(self._cursor))
-        if reached != self._saved:
-            replace_durably(self._state, json.dumps(reached._asdict()).encode())
-            self._saved = reached
-
-
-def read_state(file: Path) -> State:
-    """Where a listener of before had come to."""
-    try:
-        return State(**json.loads(file.read_text()))
-    except FileNotFoundError:
-        return State({}, {})
-
 
 def run(settings: ListenSettings, *, once: bool) -> int:
     """Listen until SIGTERM, or with `once` to what is in the log now. Raises UsageError and LogError."""
-    stop = event_of_signals()
-    reader = TurnReader(settings)
-    log = open_log(settings.data, settings.kafka, "listener")
-    try:
-        sealer = open_sealer(settings.data)
-        listening = Listening(log, sealer, reader, settings, settings.data / "listener.json")
-        return follow(listening, stop, logger, once=once)
-    finally:
-        log.close()
+    reader, state = TurnReader(settings), settings.data / "listener.json"
+
+    def listening(log: EventLog) -> Listening:
+        return Listening(log, open_sealer(settings.data), reader, settings, state)
+
+    return work_off(settings, "listener", listening, logger, once=once)

@@ -8,10 +8,19 @@ comment's own (`hearken.data.added_words`).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
-from hearken.ai_judge import OWN_URL, CannotJudge, JudgeSettings, Messages, OpenAIJudge, in_words, verdict
+from hearken.ai_judge import (
+    AskSettings,
+    CannotJudge,
+    ChatModel,
+    JudgeSettings,
+    Messages,
+    OpenAIJudge,
+    at_least_one,
+    in_words,
+    verdict,
+)
 from hearken.data.added_words import brought_in
 
 _HEEDS = ("It does what the user's last message asks of the answer before it.",)
@@ -22,24 +31,16 @@ _KEEPS = (
 
 
 @dataclass(frozen=True, slots=True)
-class ReviseSettings:
+class ReviseSettings(AskSettings):
     """A model that revises answers in the light of comments (`hearken revise`)."""
 
-    data: Annotated[Path, "folder of the service's data"]
-    kafka: Annotated[
-        str | None, "HOST:PORT[,HOST:PORT...] of a Kafka broker; without it the embedded log is used"
-    ] = None
-    url: Annotated[str, "base URL of the server that has the model, up to /v1"] = OWN_URL
-    model: Annotated[str, "name of the model there; base is the service's own"] = "base"
-    key_file: Annotated[
-        Path | None, "file with the server's API key; without it none is sent, but that of `hearken up`"
-    ] = None
+    table = "revise"
+
     weight: Annotated[float, "what a revised answer weighs as a vote; a correction by a person weighs 1"] = (
         0.5
     )
     max_tokens: Annotated[int, "longest revised answer; one that is cut off is refused"] = 1024
     concurrency: Annotated[int, "comments that are worked on at the same time"] = 2
-    timeout_seconds: Annotated[float, "how long one answer of the model may take"] = 120.0
     answers_remembered: Annotated[
         int, "newest answers that comments may be about; comments on older ones are refused"
     ] = 5_000
@@ -48,13 +49,10 @@ class ReviseSettings:
     ] = 1_000
 
     def __post_init__(self) -> None:
+        AskSettings.__post_init__(self)
+        at_least_one(self, "answers_remembered", "comments_waiting")
         if not 0 < self.weight <= 1:
             raise ValueError(f"weight is {self.weight}; it must be above 0 and at most 1")
-        for name in ("max_tokens", "concurrency", "answers_remembered", "comments_waiting"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.timeout_seconds > 0:
-            raise ValueError(f"timeout_seconds is {self.timeout_seconds}; it must be above 0")
 
 
 class Refused(Exception):
@@ -77,20 +75,19 @@ _QUESTION = """<conversation>
 The revised answer:"""
 
 
-class Reviser(OpenAIJudge):
+class Reviser:
     """A model behind an OpenAI-compatible chat API, which revises answers and says whether that went well."""
 
     def __init__(self, settings: ReviseSettings) -> None:
-        asked = JudgeSettings(
+        self._model = ChatModel(settings)
+        judge = JudgeSettings(
             data=settings.data,
             url=settings.url,
             model=settings.model,
             key_file=settings.key_file,
             timeout_seconds=settings.timeout_seconds,
         )
-        super().__init__(asked, _HEEDS)
-        self._topic = OpenAIJudge(asked, _KEEPS)
-        self._max_tokens = settings.max_tokens
+        self._heeds, self._topic = OpenAIJudge(judge, _HEEDS), OpenAIJudge(judge, _KEEPS)
 
     def revised(self, messages: Messages, answer: str, comment: str) -> str:
         """The answer as the comment wants it. Raises `Refused`, and `JudgeAway`."""
@@ -101,7 +98,7 @@ class Reviser(OpenAIJudge):
 
     def _written(self, messages: Messages, answer: str, comment: str) -> str:
         question = _QUESTION.format(conversation=in_words(messages), answer=answer, comment=comment)
-        choice = self.chat(_INSTRUCTION, question, self._max_tokens)
+        choice = self._model.chat(_INSTRUCTION, question, self._model.settings.max_tokens)
         said = (choice.get("message") or {}).get("content")
         revised = said.strip() if isinstance(said, str) else ""
         if not revised or revised == answer.strip() or choice.get("finish_reason") == "length":
@@ -116,7 +113,7 @@ class Reviser(OpenAIJudge):
             {"role": "assistant", "content": answer},
             {"role": "user", "content": comment},
         ]
-        heeds = verdict(self, said, revised, answer)
+        heeds = verdict(self._heeds, said, revised, answer)
         if heeds is None or heeds < 0.5:
             raise Refused("not_better")
         keeps = verdict(self._topic, messages, revised, answer)  # None: neither leaves it more than the other

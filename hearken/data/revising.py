@@ -6,7 +6,6 @@ bounded, sealed, erased and told of as the commenter's votes are. What is made o
 canary.
 """
 
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -16,15 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback
-from feedback.core.files import replace_durably
 from feedback.core.log import Cursor, Entry, EventLog, Record
 from feedback.joining.opened import Name, head_of, name_of
-from feedback.opening import open_log, open_sealer
+from feedback.opening import open_sealer
 from feedback.privacy.sealing import Sealer
 from feedback.updates.revisions import REFUSED, revision_id
-from hearken.base.stopping import event_of_signals
 from hearken.data.reviser import Refused, Reviser, ReviseSettings
-from hearken.data.working import READ_LIMIT, Progress, before, follow
+from hearken.data.working import READ_LIMIT, Progress, before, load, save, work_off
 
 logger = logging.getLogger("hearken.revise")
 
@@ -89,9 +86,9 @@ class Revising:
         self._waiting: OrderedDict[str, tuple[Feedback, Record]] = OrderedDict()  # by the comment's id
         self._due: dict[str, tuple[Feedback, Record | None]] = {}  # comments, each with its answer
         self._withdrawn: list[Feedback] = []
-        self._saved = read_state(state)
-        self._cursor: Cursor = self._saved.cursor
-        self._revised = dict.fromkeys(self._saved.revised)  # comments of which there is a revision
+        self._saved = State({}, [])._asdict() | load(state)
+        self._cursor: Cursor = self._saved["cursor"]
+        self._revised = dict.fromkeys(self._saved["revised"])  # comments of which there is a revision
         self.progress = Progress("comments became revised answers")
 
     def turn(self, wait_seconds: float) -> int:
@@ -217,17 +214,7 @@ class Revising:
     def _save(self) -> None:
         waiting = [record for _, record in self._waiting.values()]
         reached = State(before(self._answers.before(self._cursor), waiting), list(self._revised))
-        if reached != self._saved:
-            replace_durably(self._state, json.dumps(reached._asdict()).encode())
-            self._saved = reached
-
-
-def read_state(file: Path) -> State:
-    """Where a reviser of before had come to."""
-    try:
-        return State(**json.loads(file.read_text()))
-    except FileNotFoundError:
-        return State({}, [])
+        self._saved = save(self._state, reached._asdict(), self._saved)
 
 
 def _may_ask(vote: Feedback) -> bool:
@@ -251,12 +238,9 @@ def _words(vote: Feedback) -> str:
 
 def run(settings: ReviseSettings, *, once: bool) -> int:
     """Revise until SIGTERM, or with `once` what is in the log now. Raises UsageError and LogError."""
-    stop = event_of_signals()
-    reviser = Reviser(settings)
-    log = open_log(settings.data, settings.kafka, "reviser")
-    try:
-        sealer = open_sealer(settings.data)
-        revising = Revising(log, sealer, reviser, settings, settings.data / "reviser.json")
-        return follow(revising, stop, logger, once=once)
-    finally:
-        log.close()
+    reviser, state = Reviser(settings), settings.data / "reviser.json"
+
+    def revising(log: EventLog) -> Revising:
+        return Revising(log, open_sealer(settings.data), reviser, settings, state)
+
+    return work_off(settings, "reviser", revising, logger, once=once)

@@ -1,14 +1,21 @@
 """Work on the log with a model: turn after turn, from where it stopped, whatever is away."""
 
+import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from feedback.core.log import Cursor, Record
-from hearken.ai_judge import JudgeAway
+from feedback.core.files import replace_durably
+from feedback.core.log import Cursor, EventLog, Record
+from feedback.opening import open_log
+from hearken.ai_judge import AskSettings, JudgeAway
+from hearken.base.stopping import event_of_signals
+
+T = TypeVar("T", bound=Mapping[str, Any])
 
 READ_LIMIT = 500
 WAIT_SECONDS = 1.0
@@ -22,6 +29,14 @@ class Progress:
     what: str
     judged: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+
+    def take(self, found: Iterable[object]) -> None:
+        """Count what came of some work: a text says why there was nothing."""
+        for each in found:
+            if isinstance(each, str):
+                self.skipped[each] += 1
+            else:
+                self.judged += 1
 
     def lines(self) -> list[str]:
         """For people."""
@@ -49,6 +64,42 @@ def before(cursor: Cursor, records: Iterable[Record]) -> dict[str, int]:
         place = f"{record.topic}/{record.partition}"
         found[place] = min(found.get(place, record.offset), record.offset)
     return found
+
+
+def load(state: Path) -> dict[str, Any]:
+    """Where a worker of before had come to, as it saved that; empty where none was."""
+    try:
+        found: dict[str, Any] = json.loads(state.read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def save(state: Path, reached: T, saved: T) -> T:
+    """Write where a worker has come to, unless that was saved last. Gives what is saved now."""
+    if reached != saved:
+        replace_durably(state, json.dumps(reached).encode())
+    return reached
+
+
+def work_off(
+    settings: AskSettings,
+    reader: str,
+    worker: Callable[[EventLog], Worker],
+    logger: logging.Logger,
+    *,
+    once: bool,
+) -> int:
+    """Work on a service's log until SIGTERM, or with `once` on what is in it now; the exit status.
+
+    reader: the worker's name as a reader of the log. Raises `LogError`.
+    """
+    stop = event_of_signals()
+    log = open_log(settings.data, settings.kafka, reader)
+    try:
+        return follow(worker(log), stop, logger, once=once)
+    finally:
+        log.close()
 
 
 def follow(worker: Worker, stop: threading.Event, logger: logging.Logger, *, once: bool) -> int:

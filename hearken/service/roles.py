@@ -7,6 +7,7 @@ becomes one line.
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,39 +118,32 @@ def run_judge(config: Config, *, once: bool) -> int:
     """Let a model judge until SIGTERM, or with `once` what is in the log now."""
     from hearken.data.judging import run
 
-    log_to_stderr()
-    settings = _in_folder(config).build("judge")
-    take_engine_key(settings.data)
-    try:
-        return run(settings, once=once)
-    except LogError as error:
-        raise UsageError(f"the judge cannot go on: {error}", code=1) from error
+    return _work_off(run, config, "judge", "judge", once=once)
 
 
 def run_reviser(config: Config, *, once: bool) -> int:
     """Let a model revise answers in the light of comments, like `run_judge`."""
     from hearken.data.revising import run
 
-    log_to_stderr()
-    settings = _in_folder(config).build("revise")
-    take_engine_key(settings.data)
-    try:
-        return run(settings, once=once)
-    except LogError as error:
-        raise UsageError(f"the reviser cannot go on: {error}", code=1) from error
+    return _work_off(run, config, "revise", "reviser", once=once)
 
 
 def run_listener(config: Config, *, once: bool) -> int:
     """Let a model read what people's next messages say of answers, like `run_judge`."""
     from hearken.data.listening import run
 
+    return _work_off(run, config, "listen", "listener", once=once)
+
+
+def _work_off(run: Callable[..., int], config: Config, table: str, who: str, *, once: bool) -> int:
     log_to_stderr()
-    settings = _in_folder(config).build("listen")
+    settings = _in_folder(config).build(table)
     take_engine_key(settings.data)
     try:
-        return run(settings, once=once)
+        status: int = run(settings, once=once)
     except LogError as error:
-        raise UsageError(f"the listener cannot go on: {error}", code=1) from error
+        raise UsageError(f"the {who} cannot go on: {error}", code=1) from error
+    return status
 
 
 def _in_folder(config: Config) -> Config:

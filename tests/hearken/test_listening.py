@@ -15,6 +15,7 @@ from feedback.joining.join import Joiner
 from feedback.opening import open_sealer
 from feedback.sqlite.log import SqliteLog
 from hearken.ai_judge import JudgeAway
+from hearken.base.errors import UsageError
 from hearken.cli import main
 from hearken.data.listening import GONE, UNREAD, Listening
 from hearken.data.turn_reader import ListenSettings, TurnReader
@@ -294,3 +295,8 @@ def test_the_command_works_off_the_log(
 def test_settings_that_make_no_sense_are_refused(data: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ListenSettings(data=data, **wrong)
+
+
+def test_a_key_that_cannot_be_read_is_told_by_its_setting(data: Path) -> None:
+    with pytest.raises(UsageError, match=r"^listen\.key_file cannot be read"):
+        TurnReader(ListenSettings(data=data, key_file=data / "nowhere"))
