@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from feedback.core.events import FEEDBACK, Completion, Feedback
+from feedback.core.events import FEEDBACK, Completion
 from feedback.core.ids import Signer
-from feedback.core.log import Entry
 from feedback.core.secret import load_secret
 from feedback.joining.join import Joiner
 from feedback.opening import open_sealer
@@ -27,8 +26,9 @@ from hearken.ai_judge import (
 from hearken.base.errors import UsageError
 from hearken.cli import main
 from hearken.data.judging import ALONE, GONE, REFUSED, UNDECIDED, Judging
-from tests.feedback.examples import completion, record
+from tests.feedback.examples import completion
 from tests.hearken.chat_api import ChatApi, serving
+from tests.hearken.logs import opened, votes, write
 
 
 class Server(ChatApi):
@@ -70,20 +70,6 @@ def side(number: int, role: str, text: str, **changes: Any) -> Completion:
     return made.model_copy(update={"comparison_id": f"cmp-{number}", "choices": [choice], **changes})
 
 
-def write(data: Path, *completions: Completion, sealed: bool = True) -> None:
-    log, sealer = SqliteLog(data / "log.db"), open_sealer(data)
-    made = [record(sealer.seal(each) if sealed else each) for each in completions]
-    log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
-    log.close()
-
-
-def votes(data: Path) -> list[Feedback]:
-    log = SqliteLog(data / "log.db")
-    records, _ = log.read([FEEDBACK], {}, 1000)
-    log.close()
-    return [Feedback.model_validate_json(each.value) for each in records]
-
-
 def settings(data: Path, server: Server, **changes: Any) -> JudgeSettings:
     return replace(JudgeSettings(data=data, url=server.url, model="judge-7b"), **changes)
 
@@ -96,17 +82,14 @@ def pair(number: int, better: str = "answer") -> tuple[Completion, Completion]:
 @pytest.fixture
 def judge_of(data: Path, server: Server) -> Iterator[Callable[..., Judging]]:
     """Makes a judge that reads the log in `data` from where the one before it had come to."""
-    logs: list[SqliteLog] = []
+    with opened(data) as log:
 
-    def make(**changes: Any) -> Judging:
-        logs.append(SqliteLog(data / "log.db"))
-        signer = Signer(load_secret(data / "secret"))
-        judge = make_judge(settings(data, server, **changes))
-        return Judging(logs[-1], open_sealer(data), signer, judge, data / "judge.json")
+        def make(**changes: Any) -> Judging:
+            signer = Signer(load_secret(data / "secret"))
+            judge = make_judge(settings(data, server, **changes))
+            return Judging(log(), open_sealer(data), signer, judge, data / "judge.json")
 
-    yield make
-    for log in logs:
-        log.close()
+        yield make
 
 
 def test_each_pair_gets_one_vote_of_the_model_which_is_joined_like_any(data: Path, server: Server) -> None:

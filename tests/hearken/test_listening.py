@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback
+from feedback.core.events import COMPLETIONS, FEEDBACK, Completion
 from feedback.core.ids import Signer
-from feedback.core.log import Entry
 from feedback.core.secret import load_secret
 from feedback.joining.join import Joiner
 from feedback.opening import open_sealer
@@ -21,8 +20,9 @@ from hearken.data.listening import GONE, UNREAD, Listening
 from hearken.data.turn_reader import ListenSettings, TurnReader
 from learner.votes.meanings import BUILTIN
 from serve.generation.preferences import with_preferences, without_preferences
-from tests.feedback.examples import completion, record
+from tests.feedback.examples import completion
 from tests.hearken.chat_api import ChatApi, serving
+from tests.hearken.logs import opened, votes, write
 
 QUESTION, ANSWER = "Where is my parcel?", "It is in the van."
 Said = dict[tuple[str, str], str]  # (answer's id, name of a signal) -> yes or no
@@ -65,22 +65,8 @@ def chat(name: str, *said: str, text: str = ANSWER, **changes: Any) -> Completio
     return made.model_copy(update={"messages": messages, "choices": [choice], **changes})
 
 
-def write(data: Path, *events: Completion | Feedback) -> None:
-    log, sealer = SqliteLog(data / "log.db"), open_sealer(data)
-    made = [record(sealer.seal(each)) for each in events]
-    log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
-    log.close()
-
-
-def events(data: Path) -> list[Feedback]:
-    log = SqliteLog(data / "log.db")
-    records, _ = log.read([FEEDBACK], {}, 1000)
-    log.close()
-    return [Feedback.model_validate_json(each.value) for each in records]
-
-
 def signals(data: Path) -> Said:
-    return {(each.targets[0].completion_id, each.name or ""): each.label for each in events(data)}
+    return {(each.targets[0].completion_id, each.name or ""): each.label for each in votes(data)}
 
 
 Make = Callable[..., Listening]
@@ -89,16 +75,13 @@ Make = Callable[..., Listening]
 @pytest.fixture
 def listener_of(data: Path, server: Server) -> Iterator[Make]:
     """Makes a listener that reads the log in `data` from where the one before it had come to."""
-    logs: list[SqliteLog] = []
+    with opened(data) as log:
 
-    def make(**changes: Any) -> Listening:
-        logs.append(SqliteLog(data / "log.db"))
-        settings = replace(ListenSettings(data=data, url=server.url), **changes)
-        return Listening(logs[-1], open_sealer(data), TurnReader(settings), settings, data / "listener.json")
+        def make(**changes: Any) -> Listening:
+            settings = replace(ListenSettings(data=data, url=server.url), **changes)
+            return Listening(log(), open_sealer(data), TurnReader(settings), settings, data / "listener.json")
 
-    yield make
-    for log in logs:
-        log.close()
+        yield make
 
 
 @pytest.mark.parametrize(
@@ -116,8 +99,8 @@ def test_a_next_message_tells_of_the_answer_before_it(
         ("chatcmpl-1", "thanked"): thanked,
     }
     assert listening.progress.judged == 1
-    assert {each.kind for each in events(data)} == {"signal"}
-    assert {each.source for each in events(data)} == {"app"}
+    assert {each.kind for each in votes(data)} == {"signal"}
+    assert {each.source for each in votes(data)} == {"app"}
     assert BUILTIN["complained"].direction == "lower"
     assert BUILTIN["thanked"].direction == "higher"
 
@@ -206,7 +189,7 @@ def test_a_message_that_is_edited_says_nothing_new(data: Path, listener_of: Make
     )
     listener_of().turn(0.0)
     assert signals(data)["chatcmpl-1", "thanked"] == "yes"
-    assert len(events(data)) == 2
+    assert len(votes(data)) == 2
 
 
 def test_a_restart_knows_the_answers_and_reads_no_message_twice(
@@ -226,7 +209,7 @@ def test_a_restart_knows_the_answers_and_reads_no_message_twice(
         pass
     assert len(server.asked) == 2
     assert signals(data)["chatcmpl-2", "complained"] == "yes"
-    assert len(events(data)) == 4
+    assert len(votes(data)) == 4
 
 
 def test_while_the_model_is_away_messages_wait(data: Path, server: Server, listener_of: Make) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from feedback.core.events import COMPLETIONS, FEEDBACK, Completion, Feedback, Target
 from feedback.core.ids import vote_id
-from feedback.core.log import Entry
 from feedback.core.secret import load_secret
 from feedback.joining.join import Joiner
 from feedback.joining.labels import Label
@@ -25,8 +24,9 @@ from hearken.data.added_words import brought_in, words_of
 from hearken.data.reviser import Reviser, ReviseSettings
 from hearken.data.revising import Revising
 from learner.reward.weighing import vote_weights
-from tests.feedback.examples import completion, record, thumb
+from tests.feedback.examples import completion, thumb
 from tests.hearken.chat_api import ChatApi, serving
+from tests.hearken.logs import opened, votes, write
 
 LONG = "Your parcel, which is a fine parcel, is in the van, which is a fine van."
 SHORT = "Your parcel is in the van."
@@ -96,21 +96,11 @@ def comment(
     return made.model_copy(update=changes)
 
 
-def write(data: Path, *events: Completion | Feedback) -> None:
-    log, sealer = SqliteLog(data / "log.db"), open_sealer(data)
-    made = [record(sealer.seal(each)) for each in events]
-    log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
-    log.close()
-
-
 def read(data: Path) -> list[Feedback]:
     """What was made of comments, unsealed, oldest first."""
-    log, sealer = SqliteLog(data / "log.db"), open_sealer(data)
-    records, _ = log.read([FEEDBACK], {}, 1000)
-    log.close()
-    votes = [Feedback.model_validate_json(each.value) for each in records]
-    assert all(vote.text is None for vote in votes if vote.revises)  # sealed
-    return [sealer.open(vote) for vote in votes if vote.revises]
+    found, sealer = votes(data), open_sealer(data)
+    assert all(vote.text is None for vote in found if vote.revises)  # sealed
+    return [sealer.open(vote) for vote in found if vote.revises]
 
 
 Make = Callable[..., Revising]
@@ -119,16 +109,13 @@ Make = Callable[..., Revising]
 @pytest.fixture
 def reviser_of(data: Path, server: Server) -> Iterator[Make]:
     """Makes a reviser that reads the log in `data` from where the one before it had come to."""
-    logs: list[SqliteLog] = []
+    with opened(data) as log:
 
-    def make(**changes: Any) -> Revising:
-        logs.append(SqliteLog(data / "log.db"))
-        settings = replace(ReviseSettings(data=data, url=server.url), **changes)
-        return Revising(logs[-1], open_sealer(data), Reviser(settings), settings, data / "reviser.json")
+        def make(**changes: Any) -> Revising:
+            settings = replace(ReviseSettings(data=data, url=server.url), **changes)
+            return Revising(log(), open_sealer(data), Reviser(settings), settings, data / "reviser.json")
 
-    yield make
-    for log in logs:
-        log.close()
+        yield make
 
 
 def labels(data: Path) -> list[Label]:
