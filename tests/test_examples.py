@@ -13,7 +13,6 @@ from deploy.decide.own_checks import vetoes
 from feedback.core.log import Entry
 from feedback.core.secret import load_secret
 from feedback.opening import open_sealer
-from feedback.shared import SqliteStore
 from feedback.sqlite.log import SqliteLog
 from hearken.cli import main
 from learner.examples import Examples
@@ -23,8 +22,7 @@ from tests.hearken.test_judging import pair, side, votes, write
 from tests.learner.conftest import random_model
 from tests.learner.test_ppo import likes, sample
 from tests.learner.test_preferences import PRICE, made, votes_for_the_ended
-from tests.serve.conftest import Gateway, eventually, serving
-from tests.serve.fake_vllm import fake_engine
+from tests.serve.conftest import Gateway, ready
 
 __all__ = ["random_model"]
 
@@ -40,12 +38,8 @@ def path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    log, store = SqliteLog(tmp_path / "log.db"), SqliteStore(tmp_path / "shared.db")
-    with fake_engine() as engine, serving(tmp_path, log, store, (engine.url,)) as running:
-        eventually(running.is_ready, "the gateway is ready")
+    with ready(tmp_path) as running:
         yield running
-    store.close()
-    log.close()
 
 
 def run(name: str, *arguments: str | Path) -> str:

@@ -17,10 +17,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from feedback.shared import SqliteStore
-from feedback.sqlite.log import SqliteLog
-from tests.serve.conftest import Gateway, eventually, serving
-from tests.serve.fake_vllm import fake_engine
+from tests.serve.conftest import Gateway, eventually, ready
 from tests.servers import free_port
 
 PROGRAM = os.environ.get("OPEN_WEBUI")
@@ -168,12 +165,8 @@ def _wait(condition: Callable[[], bool], process: subprocess.Popen[Any], log: Pa
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    log, store = SqliteLog(tmp_path / "log.db"), SqliteStore(tmp_path / "shared.db")
-    with fake_engine() as engine, serving(tmp_path, log, store, (engine.url,)) as running:
-        eventually(running.is_ready, "the gateway is ready")
+    with ready(tmp_path) as running:
         yield running
-    store.close()
-    log.close()
 
 
 @contextmanager

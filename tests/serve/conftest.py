@@ -194,6 +194,19 @@ def serving(
         yield Gateway(url, data, events, signer, http)
 
 
+@contextmanager
+def ready(data: Path, **fields: Any) -> Iterator[Gateway]:
+    """A gateway that is ready, on an engine, a log and a store of its own."""
+    with (
+        fake_engine() as engine,
+        closing(SqliteLog(data / "log.db")) as log,
+        closing(SqliteStore(data / "shared.db")) as store,
+        serving(data, log, store, (engine.url,), **fields) as gateway,
+    ):
+        eventually(gateway.is_ready, "the gateway is ready")
+        yield gateway
+
+
 @pytest.fixture
 def fake() -> Iterator[FakeVllm]:
     with fake_engine() as server:
@@ -291,16 +304,8 @@ def gateway(start: Start) -> Gateway:
 @pytest.fixture(scope="module")
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway for all tests of a file that leave nothing behind. It shows logprobs to everyone."""
-    data = tmp_path_factory.mktemp("steady")
-    engine = FakeVllm().start()
-    events = SqliteLog(data / "log.db")
-    store = SqliteStore(data / "shared.db")
-    with serving(data, events, store, (engine.url,), blind_voters=False) as gateway:
-        eventually(gateway.is_ready, "the gateway is ready")
+    with ready(tmp_path_factory.mktemp("steady"), blind_voters=False) as gateway:
         yield gateway
-    store.close()
-    events.close()
-    engine.stop()
 
 
 @pytest.fixture(scope="module")
