@@ -22,19 +22,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from bench._keys import Holder, hand_out
 from bench._poisons import FOUND, KNOWN, Body, again, drawn
 from bench._servers import Server, engine, gateway
 from bench._streams import percentile
-from serve.auth.caller import Scope
-from serve.auth.keyfile import edit_keys
-from serve.auth.keys import Key, make_key
-from serve.auth.limits import NO_LIMITS, Limits
+from serve.auth.limits import Limits
 
 SLOW_SECONDS = 1.0
 _STREAMS = 2
@@ -223,19 +220,15 @@ async def measure(
 
 def keys_of(data: Path) -> dict[str, str]:
     """Keys for all who call: two tenants, an operator, and one without limits."""
-    made: dict[str, str] = {}
-    keys: list[Key] = []
-    asked: list[tuple[str, Scope, Limits]] = [
-        ("victim", "chat", Limits()),
-        ("attacker", "chat", Limits()),
-        ("operator", "operate", Limits()),
-        ("unlimited", "chat", NO_LIMITS),
-    ]
-    for name, scope, limits in asked:
-        key, made[name] = make_key(name, [scope], datetime.now(UTC), tenant=name, limits=limits)
-        keys.append(key)
-    edit_keys(data / "keys.json", lambda _: keys)
-    return made
+    return hand_out(
+        data,
+        [
+            Holder("victim", "victim", limits=Limits()),
+            Holder("attacker", "attacker", limits=Limits()),
+            Holder("operator", "operator", ("operate",), Limits()),
+            Holder("unlimited", "unlimited"),
+        ],
+    )
 
 
 def main(argv: Sequence[str]) -> int:

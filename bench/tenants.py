@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import aiohttp
 import numpy as np
 from safetensors.numpy import save_file
 
+from bench._keys import Holder, hand_out
 from bench._servers import Server, engine, fake_engine, gateway
 from bench._telling import auc, guessed
 from deploy.engines.client import EngineClient
@@ -36,10 +36,6 @@ from feedback.core.events import COMPLETIONS, Completion
 from feedback.core.replay import replay
 from feedback.sqlite.log import SqliteLog
 from hearken.models.tiny import ensure_tiny
-from serve.auth.caller import Scope
-from serve.auth.keyfile import edit_keys
-from serve.auth.keys import Key, make_key
-from serve.auth.limits import NO_LIMITS
 
 CONTROL, CANARY = "policy-1-aaaaaaaa", "policy-2-bbbbbbbb"
 _WORDS = 150  # of a prompt: some hundred tokens, of which the cache has blocks of 32
@@ -212,16 +208,8 @@ def adapter(folder: Path, model: Path) -> Path:
 
 def keys_of(data: Path) -> dict[str, str]:
     """Keys of tenants a and b that may only chat, another one of a, and one of a voter."""
-    made: dict[str, str] = {}
-    keys: list[Key] = []
-    chat: list[Scope] = ["chat"]
-    asked: list[tuple[str, str, list[Scope]]] = [("a", "a", chat), ("a2", "a", chat), ("b", "b", chat)]
-    asked.append(("voter", "c", ["chat", "feedback"]))
-    for name, tenant, scopes in asked:
-        key, made[name] = make_key(name, scopes, datetime.now(UTC), tenant=tenant, limits=NO_LIMITS)
-        keys.append(key)
-    edit_keys(data / "keys.json", lambda _: keys)
-    return made
+    chatting = [Holder("a", "a"), Holder("a2", "a"), Holder("b", "b")]
+    return hand_out(data, [*chatting, Holder("voter", "c", ("chat", "feedback"))])
 
 
 async def _until_known(caller: Caller) -> None:

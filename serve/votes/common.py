@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args
 from feedback.core.events import Source
 from serve.generation.requests import MAX_USER_CHARS
 from serve.http.errors import BadRequest
+from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas import fields
 
 Json = dict[str, Any]
@@ -36,7 +37,7 @@ REASONS = (
 truth stands in `learner/votes/objectives.py`; the others are kept with the vote."""
 
 MAX_COMMENT_CHARS = 10_000
-MAX_KEY_CHARS, MAX_TOKEN_CHARS = 255, 4096
+MAX_TOKEN_CHARS = 4096
 FUTURE_SECONDS = 300.0  # how far a client's clock may be ahead
 PAST_SECONDS = 90 * 24 * 3600.0
 PRINTABLE = r"^[^\u0000-\u001f\u007f]+$"

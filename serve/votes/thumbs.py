@@ -12,7 +12,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from feedback.core.events import Source
 from serve.generation.requests import MAX_USER_CHARS
-from serve.votes.common import MAX_COMMENT_CHARS, MAX_KEY_CHARS, MAX_TOKEN_CHARS, Rules
+from serve.http.idempotency import MAX_KEY_CHARS
+from serve.votes.common import MAX_COMMENT_CHARS, MAX_TOKEN_CHARS, Rules
 from serve.votes.targets import MAX_CHOICE
 from serve.votes.vote import Vote, parse_vote
 

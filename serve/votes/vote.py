@@ -12,9 +12,10 @@ from feedback.core.events import VoteKind
 from feedback.rows.directions import HOW, direction_of
 from serve.generation.requests import MAX_USER_CHARS
 from serve.http.errors import BadRequest
+from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas import fields
 from serve.schemas.fields import MAX_ID_CHARS
-from serve.votes.common import COMMON, MAX_COMMENT_CHARS, MAX_KEY_CHARS, MAX_TOKEN_CHARS, Rules, read_common
+from serve.votes.common import COMMON, MAX_COMMENT_CHARS, MAX_TOKEN_CHARS, Rules, read_common
 from serve.votes.signals import read_signal
 from serve.votes.targets import Place, all_targets, one_target, target_list
 
