@@ -144,3 +144,30 @@ def test_no_test_looks_for_a_word_that_an_id_has_by_chance() -> None:
 def test_a_word_that_an_id_has_by_chance_is_found() -> None:
     text = 'assert "ada" not in a\nassert b"4711" not in b\nassert "grace" not in c\nassert "ada" in d\n'
     assert list(chance_words(text)) == ["line 1: ada", "line 2: 4711"]
+
+
+PASSING = re.compile(r"\b(time\.\w+|uuid\w*|secrets\.\w+|random\.\w+|datetime\.now|gzip\.compress)\(")
+"""Calls that give something else in each process or second."""
+
+
+def passing_names(text: str) -> Iterator[str]:
+    """The cases that a test is made of and that another process of the same run would make otherwise.
+
+    Processes that name tests differently refuse to run any.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            for line in map(ast.unparse, node.decorator_list):
+                if "parametrize" in line and (found := PASSING.search(line)):
+                    yield f"{node.name}: {found[1]}"
+
+
+def test_no_test_is_named_by_what_passes() -> None:
+    found = {path: list(passing_names(path.read_text())) for path in ROOT.glob("tests/**/test_*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_a_name_that_passes_is_found() -> None:
+    decorated = "@pytest.mark.parametrize('x', [{}])\ndef test_it(x): pass\n"
+    for case, found in (("gzip.compress(b'')", ["gzip.compress"]), ("time.time()", ["time.time"]), ("1", [])):
+        assert list(passing_names(decorated.format(case))) == [f"test_it: {name}" for name in found]
