@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,9 +136,14 @@ def chance_words(text: str) -> Iterator[str]:
                 yield f"line {node.lineno}: {word}"
 
 
+def found_in_tests(find: Callable[[str], Iterator[str]]) -> dict[Path, list[str]]:
+    """What is found in the text of each file of tests that has any."""
+    found = {path: list(find(path.read_text())) for path in ROOT.glob("tests/**/test_*.py")}
+    return {path: words for path, words in found.items() if words}
+
+
 def test_no_test_looks_for_a_word_that_an_id_has_by_chance() -> None:
-    found = {path: list(chance_words(path.read_text())) for path in ROOT.glob("tests/**/test_*.py")}
-    assert {path: words for path, words in found.items() if words} == {}
+    assert found_in_tests(chance_words) == {}
 
 
 def test_a_word_that_an_id_has_by_chance_is_found() -> None:
@@ -163,8 +168,7 @@ def passing_names(text: str) -> Iterator[str]:
 
 
 def test_no_test_is_named_by_what_passes() -> None:
-    found = {path: list(passing_names(path.read_text())) for path in ROOT.glob("tests/**/test_*.py")}
-    assert {path: names for path, names in found.items() if names} == {}
+    assert found_in_tests(passing_names) == {}
 
 
 def test_a_name_that_passes_is_found() -> None:

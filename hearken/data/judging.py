@@ -17,7 +17,7 @@ from feedback.core.secret import load_secret
 from feedback.opening import open_sealer
 from feedback.privacy.sealing import Sealer
 from hearken.ai_judge import CannotJudge, JudgeSettings, PairJudge, make_judge, verdict
-from hearken.data.working import READ_LIMIT, Progress, before, load, save, work_off
+from hearken.data.working import READ_LIMIT, Progress, before, completion_in, load, save, work_off
 
 logger = logging.getLogger("hearken.judge")
 
@@ -94,11 +94,8 @@ class Judging:
         return read
 
     def _whole(self, record: Record) -> Pair | None:
-        try:
-            completion = self._sealer.open(Completion.model_validate_json(record.value))
-        except ValueError:
-            return None  # those who need it count it
-        return self._pairs.add(completion, record)
+        completion = completion_in(record, self._sealer)
+        return None if completion is None else self._pairs.add(completion, record)
 
     def _vote(self, pair: Pair) -> Feedback | str:
         """The judge's vote on a pair, or why there is none. Raises `JudgeAway`."""

@@ -22,7 +22,7 @@ from feedback.opening import open_sealer
 from feedback.privacy.sealing import Sealer
 from hearken.ai_judge import CannotJudge, in_words
 from hearken.data.turn_reader import REACTIONS, ListenSettings, Reaction, TurnReader
-from hearken.data.working import READ_LIMIT, Progress, before, load, save, work_off
+from hearken.data.working import READ_LIMIT, Progress, before, completion_in, load, save, work_off
 from serve.generation.preferences import without_preferences
 
 logger = logging.getLogger("hearken.listen")
@@ -130,11 +130,8 @@ class Listening:
 
     def _new(self, record: Record) -> Turn | None:
         """The turn that a record brings, if it has one that was not read before."""
-        try:
-            completion = self._sealer.open(Completion.model_validate_json(record.value))
-        except ValueError:
-            return None  # those who need it count it
-        turn = self._turns.add(completion, record)
+        completion = completion_in(record, self._sealer)
+        turn = None if completion is None else self._turns.add(completion, record)
         is_new = record.offset >= self._done.get(f"{record.topic}/{record.partition}", 0)
         return turn if is_new else None
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from feedback.core.events import Completion
 from feedback.core.files import replace_durably
 from feedback.core.log import Cursor, EventLog, Record
 from feedback.opening import open_log
+from feedback.privacy.sealing import Sealer
 from hearken.ai_judge import AskSettings, JudgeAway
 from hearken.base.stopping import event_of_signals
 
@@ -55,6 +57,14 @@ class Worker(Protocol):
         Raises `LogError`, and `JudgeAway`: the next turn works on the same again.
         """
         ...
+
+
+def completion_in(record: Record, sealer: Sealer) -> Completion | None:
+    """The completion that a record has, unsealed; None for a record without one."""
+    try:
+        return sealer.open(Completion.model_validate_json(record.value))
+    except ValueError:
+        return None  # those who need it count it
 
 
 def before(cursor: Cursor, records: Iterable[Record]) -> dict[str, int]:
