@@ -25,7 +25,7 @@ ENGINE_PROCESS_BYTES = 1900 * MIB  # the same for vLLM on a CPU: its server and 
 CUDA_BYTES = 600 * MIB  # a CUDA context with torch's kernels loaded
 ENGINE_CUDA_BYTES = 1536 * MIB  # the same with vLLM's kernels and CUDA graphs
 HEAP_BYTES = GIB  # the most freed memory that a learner keeps (`learner.model.machine.KEPT_BYTES`)
-LOGIT_BYTES = 64 * MIB  # of logits at a time (`learner.model.shared.LOGIT_BYTES`)
+LOGIT_BYTES = 64 * MIB  # of logits at a time (`learner.model.head.LOGIT_BYTES`)
 SNAPSHOTS = 3  # of the policy and its optimiser: two that can be gone back to, and one on its way to disk
 
 
@@ -180,11 +180,10 @@ def learner_on_card(shape: Shape, load: LearnerLoad) -> Need:
 def learner_in_ram(shape: Shape, load: LearnerLoad) -> Need:
     """What a learner takes on a CPU."""
     adapter, weights = shape.adapter(load.rank), base_bytes(shape, load)
-    blocks = shape.parameters - shape.vocabulary * shape.hidden
     states = 4 * load.rollouts * load.rollout_tokens * shape.hidden
     return {
         "process": PROCESS_BYTES,
-        "weights": weights + (4 * blocks if load.blocks == "native" else 0),
+        "weights": weights + (4 * shape.parameters if load.blocks == "native" else 0),  # packed both ways
         "adapters": (20 + 16 * load.reader) * adapter,
         "optimiser": 8 * adapter + 12 * adapter * SNAPSHOTS,
         "activations": _passing(shape, load),

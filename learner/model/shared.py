@@ -23,7 +23,8 @@ from learner.model import native
 from learner.model.adapters import FlatAdapter, RankTooLow, embed, on_layers_of, rank_of
 from learner.model.base import linear_names, load, weight_files
 from learner.model.blocks import PackedTrunk, Unsuitable, add_in_bf16
-from learner.model.head import NextTokens, OutputLayer, TokenLogprobs, compare_next_tokens
+from learner.model.head import NextTokens, OutputLayer, TokenLogprobs
+from learner.model.native.head import compiled
 from learner.model.native.trunk import NativeTrunk
 from learner.model.quantized import CannotQuantize
 from learner.model.width import default_rank
@@ -34,7 +35,6 @@ logger = logging.getLogger("hearken.learner")
 POLICY, LIVE = "policy", "live"
 ADAPTERS = (POLICY, LIVE)
 READER = "reader"  # of the reward model, see `learner.reward.reader`
-LOGIT_BYTES = 64 << 20  # of float32 logits held at a time
 STATES_APART = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Relative distance of our blocks' states from transformers' that rounding explains. Another kind of block is
 off by 1 or so."""
@@ -116,6 +116,8 @@ class SharedModel:
         self.flat[LIVE].weights.requires_grad_(False)
         self._packed = self._packed_trunk() if packed else None
         self._native = self._native_trunk() if bf16_products and self._packed is not None else None
+        if self._native is not None:
+            self._head = compiled(self._head, self.name)
         self._selected: str | None = "?"
         self._select(None)
         if recompute and self._packed is None:
@@ -424,10 +426,9 @@ class SharedModel:
     def token_logprobs(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Logprobs (nats, (N,)) of the tokens that follow `states: (N, H)`, float32.
 
-        Logits are made for a slice of the N at a time, and made again for the backward pass.
+        Logits are made for a slice of the N at a time.
         """
-        rows = max(1, LOGIT_BYTES // (4 * self.vocab_size))
-        found: Tensor = TokenLogprobs.apply(states, tokens, self._head, rows)  # type: ignore[no-untyped-call]
+        found: Tensor = TokenLogprobs.apply(states, tokens, self._head)  # type: ignore[no-untyped-call]
         return found
 
     @torch.no_grad()
@@ -436,8 +437,7 @@ class SharedModel:
 
         others: (N, H) each, what they are compared with; tokens: (N,) that followed.
         """
-        rows = max(1, LOGIT_BYTES // (8 * self.vocab_size))  # two tables at a time
-        return compare_next_tokens(self._head, states, others, tokens, rows)
+        return self._head.compare(states, others, tokens)
 
     def answer_logprobs(
         self, items: Sequence[Item], adapter: str | None, *, exact: bool = False, bf16_sums: bool = False

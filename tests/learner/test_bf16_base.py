@@ -95,7 +95,7 @@ def test_an_output_layer_may_have_a_bias() -> None:
     layer = torch.nn.Linear(8, 20).requires_grad_(False)
     states = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     tokens = torch.arange(5)
-    found = TokenLogprobs.apply(states, tokens, OutputLayer(layer), 2)
+    found = TokenLogprobs.apply(states, tokens, OutputLayer(layer))
     assert torch.allclose(found, layer(states).log_softmax(-1)[range(5), tokens], atol=1e-6)
 
 

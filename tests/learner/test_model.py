@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from learner.batching import Item, make_batch
-from learner.model import shared as module
+from learner.model import head
 from learner.model.adapters import RankTooLow
 from learner.model.shared import ADAPTERS, CONFIG_FILE, LIVE, POLICY, WEIGHTS_FILE, SharedModel
 from tests.learner.test_batching import some_items
@@ -175,7 +175,7 @@ def test_slices_of_logits_give_the_same_values_and_gradients(
 
     whole = run()
     assert torch.equal(whole[0][0], whole[0][1])  # compared as they are trained
-    monkeypatch.setattr(module, "LOGIT_BYTES", 4 * model.vocab_size * 5)  # five tokens at a time
+    monkeypatch.setattr(head, "LOGIT_BYTES", 4 * model.vocab_size * 5)  # five tokens at a time
     sliced = run()
     assert torch.allclose(whole[0], sliced[0], atol=1e-6)
     assert torch.allclose(whole[1], sliced[1], atol=1e-5)

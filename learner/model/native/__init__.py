@@ -15,13 +15,14 @@ from learner.model.machine import has_fast_bf16, processor_flags
 
 logger = logging.getLogger("hearken.learner")
 
-SOURCE = Path(__file__).with_name("trunk.cpp")
+HERE = Path(__file__).parent
+SOURCES = (HERE / "trunk.cpp", HERE / "head.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """`trunk.cpp` as a library, None where it cannot be had; the log says why.
+    """The code as a library, None where it cannot be had; the log says why.
 
     torch must have been imported: its threads are used, by the library of theirs that is loaded already.
     """
@@ -35,23 +36,23 @@ def library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # no home, for one
         told = getattr(error, "stderr", None) or error
-        logger.warning("%s does not compile; products stay in float32, which takes longer: %s", SOURCE, told)
+        logger.warning("%s does not compile; products stay in float32, which takes longer: %s", HERE, told)
         return None
 
 
 def _compiled(compiler: str) -> Path:
-    """The library's file, made if need be. Its name tells the source, the compiler and the processor."""
+    """The library's file, made if need be. Its name tells the sources, the compiler and the processor."""
     # -march=native makes code for what the processor can do.
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    about = "\0".join((SOURCE.read_text(), *FLAGS, version, platform.machine(), *processor_flags()))
+    texts = [file.read_text() for file in (HERE / "products.h", *SOURCES)]
+    about = "\0".join((*texts, *FLAGS, version, platform.machine(), *processor_flags()))
     folder = cache_folder() / "native"
-    file = folder / f"trunk-{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
+    file = folder / f"products-{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / file.name
-            subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", str(made)], capture_output=True, text=True, check=True
-            )
+            command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(made)]
+            subprocess.run(command, capture_output=True, text=True, check=True)
             made.replace(file)  # whole or not at all, whoever else compiles it
     return file
