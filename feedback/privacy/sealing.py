@@ -46,21 +46,20 @@ class Sealer:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self.instant = vault.instant  # now, for what begins now and is sealed later; does not wait
         self._opened: dict[str, tuple[str, int]] = {}  # owner -> whose key opened something, and when first
 
     # ---- sealing
 
     def owner(self, event: Completion | Feedback) -> str | None:
         """Whose key an event needs, None when it has no texts."""
-        return _owner(event) if _texts(event) else None
+        has_texts = any(getattr(event, name, None) for name in _TEXTS[type(event)])
+        return _owner(event) if has_texts else None
 
     def owner_of_vote(self, vote: dict[str, Any]) -> str | None:
         """The same for the JSON of a `Feedback`."""
-        return f"{vote['tenant']}/{vote['rater']}" if _texts_of_vote(vote) else None
-
-    def instant(self) -> int:
-        """Now, for what begins now and is sealed later. Does not wait."""
-        return self._vault.instant()
+        has_words = any(vote.get(name) for name in WORDS_OF_VOTES)
+        return f"{vote['tenant']}/{vote['rater']}" if has_words else None
 
     def begin(self) -> int:
         """The same for a process that has just been started: looks into the vault first."""
@@ -100,26 +99,22 @@ class Sealer:
         ]
         keys = self.keys(dict.fromkeys((owner for owner in owners if owner is not None), since)).result()
         return [
-            event if owner is None else event.model_copy(update=self._sealing(event, keys[owner]))
+            event if owner is None else self.seal_with(event, keys[owner])
             for (event, _), owner in zip(events, owners, strict=True)
         ]
 
     def seal_with(self, event: E, key: UserKey | None) -> E:
         """The event with its texts sealed with a key; without one its texts are left out."""
-        change = self._sealing(event, key)
-        return event.model_copy(update=change) if change else event
-
-    def _sealing(self, event: Completion | Feedback, key: UserKey | None) -> dict[str, Any]:
-        """The fields that sealing changes."""
         texts = _texts(event)
         if not texts:
-            return {}
+            return event
+        sealed = None if key is None else self._closed(key, _bound_to(event), texts)
         emptied = {name: _emptied(value) for name, value in texts.items()}
-        return {**emptied, "sealed": None if key is None else self._closed(key, _bound_to(event), texts)}
+        return event.model_copy(update={**emptied, "sealed": sealed})
 
     def seal_vote_with(self, vote: dict[str, Any], key: UserKey | None) -> dict[str, Any]:
         """The same for the JSON of a `Feedback`, whose texts are left out."""
-        texts = _texts_of_vote(vote)
+        texts = {name: vote[name] for name in WORDS_OF_VOTES if vote.get(name)}
         if not texts:
             return vote
         rest = {name: value for name, value in vote.items() if name not in texts}
@@ -261,10 +256,6 @@ def _texts(event: Event) -> dict[str, Any]:
     """The fields of an event that hold texts, those that are empty left out."""
     found = {name: getattr(event, name, None) for name in _TEXTS[type(event)]}
     return {name: value for name, value in found.items() if value}
-
-
-def _texts_of_vote(vote: dict[str, Any]) -> dict[str, Any]:
-    return {name: vote[name] for name in _TEXTS[Feedback] if vote.get(name)}
 
 
 def _emptied(value: Any) -> Any:

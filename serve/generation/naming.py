@@ -14,14 +14,15 @@ _HOLDERS = ("metadata", "hearken")
 
 def names_of(body: dict[str, Any]) -> tuple[str | None, str | None]:
     """The external id and the episode id of a chat request. Raises BadRequest naming the field."""
-    return _name(body, "external_id"), _name(body, "episode_id")
+    holders = {name: body[name] for name in _HOLDERS if isinstance(body.get(name), dict)}
+    if not holders:
+        return None, None
+    return _name(holders, "external_id"), _name(holders, "episode_id")
 
 
-def _name(body: dict[str, Any], field: str) -> str | None:
+def _name(holders: dict[str, dict[str, Any]], field: str) -> str | None:
     found = [
-        fields.name(holder, field, fields.MAX_ID_CHARS, at=f"{name}.")
-        for name in _HOLDERS
-        if isinstance(holder := body.get(name), dict)
+        fields.name(holder, field, fields.MAX_ID_CHARS, at=f"{name}.") for name, holder in holders.items()
     ]
     said = {name for name in found if name is not None}
     if len(said) > 1:

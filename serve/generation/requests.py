@@ -75,7 +75,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     @property
     def conversation(self) -> bytes:
         """What tells it from other conversations, see `serve.engines.affinity`."""
-        return of_chat(self.messages)
+        return of_chat(self.body["messages"])
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     @property
     def prompted(self) -> list[dict[str, Any]]:
         """The messages that the engine gets: the client's, under its user's preferences."""
-        return with_preferences(self.messages, self.preferences)
+        return with_preferences(self.messages, self.preferences) if self.preferences else self.messages
 
     @property
     def wants_preferences(self) -> bool:
@@ -119,17 +119,13 @@ def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | 
 
     Raises BadRequest naming the field, NotFound for another model.
     """
-    _refuse_outdated(body)
-    check(body, CHAT)
-    return chat_of(body, model_name, default_max_tokens)
-
-
-def _refuse_outdated(body: dict[str, Any]) -> None:
     for field, newer in _OUTDATED.items():
         if body.get(field) is not None:
             raise BadRequest(
                 f"{field} is not supported; send {newer}.", param=field, code="unsupported_parameter"
             )
+    check(body, CHAT)
+    return chat_of(body, model_name, default_max_tokens)
 
 
 def chat_of(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
@@ -258,15 +254,12 @@ def sampling_of(body: dict[str, Any], max_tokens: float | None) -> Sampling:
     neutral = _NEUTRAL.keys().isdisjoint(body) or all(
         body[field] in _NEUTRAL[field] for field in _NEUTRAL.keys() & body
     )
+    temperature, top_p = body.get("temperature"), body.get("top_p")
     return Sampling(
-        temperature=_or(body.get("temperature"), 1.0),
-        top_p=_or(body.get("top_p"), 1.0),
+        temperature=1.0 if temperature is None else float(temperature),
+        top_p=1.0 if top_p is None else float(top_p),
         top_k=int(body.get("top_k") or 0),
         max_tokens=None if max_tokens is None else int(max_tokens),
         seed=None if body.get("seed") is None else int(body["seed"]),
         penalties=strict or not neutral,
     )
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else float(value)

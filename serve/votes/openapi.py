@@ -7,7 +7,7 @@ from typing import Any
 
 from serve.generation.requests import MAX_USER_CHARS
 from serve.schemas.fields import MAX_ID_CHARS
-from serve.votes.batches import MAX_ITEMS
+from serve.votes.bodies import MAX_ITEMS
 from serve.votes.common import COMMON, MAX_COMMENT_CHARS, PRINTABLE, text_of
 from serve.votes.receipt_api import MAX_PAGE
 from serve.votes.signals import REGENERATED

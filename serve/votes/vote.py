@@ -63,11 +63,6 @@ class Vote(msgspec.Struct):
     dry_run: bool
     from_now_on: bool  # its comment is to be one of the user's preferences
 
-    @property
-    def completion_ids(self) -> list[str]:
-        """The signed ids that it names."""
-        return [target["completion_id"] for target in self.event["targets"] if target["completion_id"]]
-
 
 def parse_vote(body: object, rules: Rules) -> Vote:
     """Check one vote. Raises BadRequest naming the field."""

@@ -1,21 +1,31 @@
-"""Thumbs, by far the most common votes, read at a third of the time that other votes take.
+"""How votes come in a request's body: one JSON object, a JSON array of them, or one on each line.
 
-A thumb of the usual fields is decoded from its bytes into a struct that is checked on the way. Whatever does
-not fit the struct is for `serve.votes.vote`, which says what is wrong or finds that nothing is: so a struct
-may be stricter than the checks there, and must never be laxer.
+Thumbs are by far the most common votes, and are read at a third of the time that other votes take. A thumb
+of the usual fields is decoded from its bytes into a struct that is checked on the way. Whatever does not fit
+the struct is for `serve.votes.vote`, which says what is wrong or finds that nothing is: so a struct may be
+stricter than the checks there, and must never be laxer.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
+import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from feedback.core.events import Source
 from serve.generation.requests import MAX_USER_CHARS
+from serve.http.bodies import JSON_LINES, is_json, unsupported
+from serve.http.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from serve.http.idempotency import MAX_KEY_CHARS
 from serve.votes.common import MAX_COMMENT_CHARS, MAX_TOKEN_CHARS, Rules
 from serve.votes.targets import MAX_CHOICE
 from serve.votes.vote import Vote, parse_vote
+
+MAX_ITEMS = 1000
+"""Votes of one batch."""
+PLAIN = "text/plain"
+"""What a browser may send to another origin without asking first."""
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _Value = Annotated[str, Meta(max_length=512)]
@@ -57,6 +67,75 @@ def thumbs_of(raw: bytes) -> list[Thumb] | None:
         return _several.decode(raw)
     except _UNREADABLE:
         return None
+
+
+# ---- a body
+
+
+def is_batch(raw: bytes, kind: str) -> bool:
+    """Whether a body holds several votes. kind: its media type.
+
+    Raises UnsupportedMediaType for what is not JSON.
+    """
+    if kind in JSON_LINES:
+        return True
+    if kind != PLAIN and not is_json(kind):
+        raise no_votes(kind)
+    return raw.lstrip()[:1] == b"["
+
+
+def no_votes(kind: str) -> UnsupportedMediaType:
+    """The refusal of a body of a media type in which no votes come."""
+    right = "send application/json, or application/x-ndjson for one vote on each line"
+    return unsupported(kind, right)
+
+
+def split(raw: bytes, kind: str) -> list[Any]:
+    """The items of a batch: parsed ones of an array, or unparsed lines (bytes) without the empty ones.
+
+    Where there is nothing else in an array, thumbs are `Thumb`s.
+
+    Raises BadRequest when the body is no array or empty, BodyTooLarge for more than `MAX_ITEMS`.
+    """
+    if kind in JSON_LINES:
+        items: list[Any] = [line for line in raw.split(b"\n") if line and not line.isspace()]
+    else:
+        items = thumbs_of(raw) or _array(raw)
+    if not items:
+        raise BadRequest("The batch is empty; send at least one vote.", code="empty_batch")
+    if len(items) > MAX_ITEMS:
+        raise BodyTooLarge(
+            f"The batch has {len(items)} votes; at most {MAX_ITEMS} are taken at once.",
+            code="batch_too_large",
+        )
+    return items
+
+
+def _array(raw: bytes) -> list[Any]:
+    try:
+        items: list[Any] = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+    return items
+
+
+def slices(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """`items` in pieces of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def parsed(item: Any) -> Any:
+    """A line of NDJSON as a `Thumb` or as JSON; an item of an array is that already."""
+    if type(item) is not bytes:
+        return item
+    try:
+        return thumb_of(item) or orjson.loads(item)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"This line is not valid JSON: {error}.", code="invalid_json") from error
+
+
+# ---- one of its votes
 
 
 def as_json(item: Any) -> Any:
