@@ -23,7 +23,7 @@ from tests.serve.fake_vllm import FakeVllm
 
 ROOT = Path(__file__).parents[2]
 ROOMS = tuple(f"{ROOT / room}/" for room in ("feedback", "deploy", "serve", "hearken"))
-WORKERS = "ThreadPoolExecutor"
+WORKERS = ("asyncio_", "uvloop_")
 """How the threads are called that the event loop gives work to: some of them may be older than the tracer."""
 TRIES = 20
 
