@@ -4,31 +4,29 @@ from typing import Any
 
 from feedback.exchange.import_options import LAYOUT_NAMES
 from serve.schemas.openapi_words import answered, parameter, refused
-from serve.schemas.responses import listed, of
-from serve.schemas.words import FLAG, STRING, integer
+from serve.schemas.words import COUNT, FLAG, FREE, STRING, TEXT, integer, list_of, of
 
 Schema = dict[str, Any]
 
-_COUNT = integer(0)
 _REPORT: Schema = {
     "file": STRING,
-    "rows": _COUNT,
-    "imported": {"type": "object", "additionalProperties": _COUNT, "description": "By kind."},
-    "repeated": {**_COUNT, "description": "Said again what another row said."},
-    "changed": {**_COUNT, "description": "Judged again what the same rater had judged: the newest counts."},
-    "skipped": {
-        "type": "object",
-        "additionalProperties": of(count=_COUNT, rows=listed(integer(1))),
+    "rows": COUNT,
+    "imported": FREE | {"additionalProperties": COUNT, "description": "By kind."},
+    "repeated": COUNT | {"description": "Said again what another row said."},
+    "changed": COUNT | {"description": "Judged again what the same rater had judged: the newest counts."},
+    "skipped": FREE
+    | {
+        "additionalProperties": of(count=COUNT, rows=list_of(integer(1))),
         "description": "Rows that cannot be used, by the reason, which names the column and what to do.",
     },
-    "problem": {"type": ["string", "null"], "description": "Why the body could not be read to its end."},
+    "problem": TEXT | {"description": "Why the body could not be read to its end."},
 }
 IMPORT_SCHEMAS: Schema = {
     "Import": of(
         object={"const": "import"},
         dry_run=FLAG,
-        written={**_COUNT, "description": "Examples that this request wrote."},
-        written_before={**_COUNT, "description": "Those that the same body had written before."},
+        written=COUNT | {"description": "Examples that this request wrote."},
+        written_before=COUNT | {"description": "Those that the same body had written before."},
         **_REPORT,
     )
 }
@@ -48,7 +46,7 @@ _BODY = (
 
 
 def _several(name: str, form: str, description: str) -> Schema:
-    return parameter("query", name, listed(STRING), f"{form}: {description}; again for more.")
+    return parameter("query", name, list_of(STRING), f"{form}: {description}; again for more.")
 
 
 _PARAMETERS = [

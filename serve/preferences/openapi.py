@@ -4,21 +4,17 @@ from typing import Any
 
 from serve.generation.preferences import PREFERENCES
 from serve.schemas.openapi_words import operation, parameter, with_body
-from serve.schemas.responses import const, listed, of
-from serve.schemas.words import STRING, integer
+from serve.schemas.words import COUNT, STRING, list_of, of, word
 
 Json = dict[str, Any]
 
-_COUNT = integer(0)
 _IN_PATH = parameter("path", "user", STRING)
 _IN_QUERY = parameter(
     "query", "name", STRING, "The user, where no path can have the name: `user` is empty then."
 )
 
 PREFERENCE_SCHEMAS: Json = {
-    "Preferences": of(
-        object=const("preferences"), entries=listed(STRING), max_entries=_COUNT, max_chars=_COUNT
-    )
+    "Preferences": of(object=word("preferences"), entries=list_of(STRING), max_entries=COUNT, max_chars=COUNT)
 }
 
 PREFERENCE_PATHS: Json = {

@@ -5,8 +5,23 @@ from typing import Any, get_args
 from deploy.history.states import Action
 from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas.openapi_words import answered, parameter, refused, with_body
-from serve.schemas.responses import listed, of, optional, ref
-from serve.schemas.words import FLAG, FREE, NULL, STRING, integer, number, word
+from serve.schemas.words import (
+    FLAG,
+    FREE,
+    INTEGER,
+    NULL,
+    NUMBER,
+    STRING,
+    TEXT,
+    integer,
+    list_of,
+    number,
+    of,
+    optional,
+    or_null,
+    ref,
+    word,
+)
 
 Schema = dict[str, Any]
 
@@ -14,21 +29,19 @@ PAGE, MAX_PAGE = 20, 1000
 WAIT_SECONDS, MAX_WAIT_SECONDS = 10, 60
 WITH_VERSION = ("pin", "promote", "rollback")
 
-_TEXT: Schema = {"type": ["string", "null"]}
-
 ACTION: Schema = {
     "type": "object",
     "required": ["action", "reason"],
     "additionalProperties": False,
     "properties": {
-        "action": {"type": "string", "enum": list(get_args(Action))},
-        "version": {
-            "type": ["string", "null"],
+        "action": word(*get_args(Action)),
+        "version": TEXT
+        | {
             "maxLength": 100,
             "description": "The version to pin, to promote or to roll back; of no other action.",
         },
-        "reason": {
-            "type": "string",
+        "reason": STRING
+        | {
             "minLength": 1,
             "maxLength": 500,
             "pattern": r"^[^\x00-\x1f\x7f]+$",
@@ -38,47 +51,46 @@ ACTION: Schema = {
 }
 """What a body must be; what belongs together is checked beside it."""
 
-_NUMBER: Schema = {"type": "number"}
-_SECONDS: Schema = _NUMBER | {"description": "Unix time in seconds."}
+_SECONDS: Schema = NUMBER | {"description": "Unix time in seconds."}
 
 _DECISION = optional(
     of(
         number=integer(1),
         at=_SECONDS,
         outcome=STRING,
-        version=_TEXT | {"description": "The version concerned."},
+        version=TEXT | {"description": "The version concerned."},
         live=STRING | {"description": "The version that is live after it."},
         stage=word("idle", "canary", "holdback"),
         sentence=STRING,
-        who=_TEXT | {"description": "The operator: a key's name, or a user of the machine."},
-        reason=_TEXT,
+        who=TEXT | {"description": "The operator: a key's name, or a user of the machine."},
+        reason=TEXT,
     ),
     numbers=FREE,
-    action=_TEXT | {"description": "What an operator asked for; null where nobody did."},
+    action=TEXT | {"description": "What an operator asked for; null where nobody did."},
 )
 
-_ESTIMATE: Schema = of(value=_NUMBER, low=_NUMBER, high=_NUMBER, users={"type": "integer"}) | {
-    "type": ["object", "null"],
+_ESTIMATE = or_null(of(value=NUMBER, low=NUMBER, high=NUMBER, users=INTEGER)) | {
     "description": "A mean over users with the interval that holds at every look; null where nobody said so.",
 }
 _OPINION = of(
     at=_SECONDS,
     version=STRING,
     against=STRING,
-    outcome=_TEXT | {"description": "What became of it; null while it is on trial."},
+    outcome=TEXT | {"description": "What became of it; null while it is on trial."},
     preferred=_ESTIMATE | {"description": "Share of those who compared both."},
     thumbs=_ESTIMATE | {"description": "Share of thumbs up less that of the other."},
 )
 _LEARNING = of(
     object={"const": "learning"},
     sentence=STRING | {"description": "How learning goes, with numbers."},
-    to_do=listed(STRING) | {"description": "What a person should do, the most urgent first; mostly nothing."},
+    to_do=list_of(STRING)
+    | {"description": "What a person should do, the most urgent first; mostly nothing."},
     votes=of(
-        count={"type": "integer"},
+        count=INTEGER,
         since=_SECONDS,
         complete=FLAG | {"description": "False where there may be more."},
     ),
-    opinions=listed(_OPINION)
+    opinions=list_of(_OPINION)
     | {"description": "What users said of each version against another, the newest last."},
     steps=FREE
     | {
@@ -93,15 +105,15 @@ RELEASE_SCHEMAS: Schema = {
     "Release": of(
         object={"const": "release"},
         state=FREE | {"description": "As `hearken status --json` prints it."},
-        why=listed(STRING) | {"description": "Why nothing more has happened, and what has to."},
-        told_at={
-            "type": ["number", "null"],
+        why=list_of(STRING) | {"description": "Why nothing more has happened, and what has to."},
+        told_at=or_null(NUMBER)
+        | {
             "description": "Unix time in seconds when the controller told why, evidence and guardrails; "
             "null where none has for 15 seconds.",
         },
         history=of(
             object={"const": "list"},
-            data=listed(ref("Decision")),
+            data=list_of(ref("Decision")),
             has_more=FLAG | {"description": "Whether there are older ones."},
         ),
     ),
@@ -109,10 +121,10 @@ RELEASE_SCHEMAS: Schema = {
         object={"const": "release.action"},
         id=STRING,
         action=STRING,
-        version=_TEXT,
+        version=TEXT,
         status=word("asked", "decided", "done"),
         decision={"anyOf": [ref("Decision"), NULL]},
-        waits_for=_TEXT | {"description": "What is missing; null when it is done."},
+        waits_for=TEXT | {"description": "What is missing; null when it is done."},
     ),
 }
 

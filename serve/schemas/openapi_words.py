@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from serve.schemas.responses import ref
+from serve.schemas.words import ref, word
 
 Json = dict[str, Any]
 
@@ -25,8 +25,7 @@ _ALWAYS = (400, 401, 403, 413, 415, 421, 429, 503)
 
 def named(schema: Json, model_name: str) -> Json:
     """A request's schema, with the one name that `model` may have."""
-    model = {"type": "string", "enum": [model_name]}
-    return schema | {"properties": schema["properties"] | {"model": model}}
+    return schema | {"properties": schema["properties"] | {"model": word(model_name)}}
 
 
 def post(

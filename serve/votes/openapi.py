@@ -9,8 +9,21 @@ from serve.generation.requests import MAX_USER_CHARS
 from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas.fields import MAX_ID_CHARS
 from serve.schemas.openapi_words import answered, parameter, refused, with_body
-from serve.schemas.responses import listed, of, optional, ref
-from serve.schemas.words import FLAG, FREE, NULL, STRING, integer, list_of
+from serve.schemas.words import (
+    FLAG,
+    FREE,
+    INTEGER,
+    NULL,
+    NUMBER,
+    STRING,
+    TEXT,
+    integer,
+    list_of,
+    of,
+    optional,
+    or_null,
+    ref,
+)
 from serve.votes.bodies import MAX_ITEMS
 from serve.votes.common import COMMON, MAX_COMMENT_CHARS, PRINTABLE, text_of
 from serve.votes.receipt_api import MAX_PAGE
@@ -40,7 +53,7 @@ _NAME = text_of(
     MAX_ID_CHARS, pattern=PRINTABLE, description="An id of your own, from the request's metadata."
 )
 _CHOICE = integer(0, MAX_CHOICE)
-_SPAN = listed({"type": "number"}) | {"minItems": 2, "maxItems": 2, "description": "[lowest, highest]"}
+_SPAN = list_of(NUMBER) | {"minItems": 2, "maxItems": 2, "description": "[lowest, highest]"}
 _DIRECTION: Schema = {
     "enum": ["higher", "lower"],
     "description": "Which way is better. Needed unless the name tells, as latency (lower) and accuracy do.",
@@ -103,7 +116,7 @@ VOTE: Schema = {
         *_kind(
             "rating",
             ["value"],
-            {"value": {"type": "number", "description": "On the scale, 1 to 5 by itself."}, "scale": _SPAN},
+            {"value": NUMBER | {"description": "On the scale, 1 to 5 by itself."}, "scale": _SPAN},
         ),
         _vote(
             "comparison",
@@ -138,19 +151,17 @@ VOTE: Schema = {
         *_signals(),
     ]
 }
-_INTEGER: Schema = {"type": "integer"}
-_TEXT: Schema = {"type": ["string", "null"]}
-_ABOUT: Schema = {"type": ["object", "null"]}
-_STATUS: Schema = _INTEGER | {"description": "What the vote by itself would have been answered with."}
+_ABOUT = or_null(FREE)
+_STATUS = INTEGER | {"description": "What the vote by itself would have been answered with."}
 
 FEEDBACK_SCHEMAS: Schema = {
     "Vote": VOTE,
     "VoteAccepted": optional(of(id=STRING, status={"const": "accepted"}), remembered={"const": True}),
     "VoteBatch": of(
         object={"const": "feedback.batch"},
-        accepted=_INTEGER,
-        rejected=_INTEGER,
-        results=listed(optional(of(index=_INTEGER, status=_STATUS), id=STRING, error=FREE)),
+        accepted=INTEGER,
+        rejected=INTEGER,
+        results=list_of(optional(of(index=INTEGER, status=_STATUS), id=STRING, error=FREE)),
     ),
     "VoteReceipt": optional(
         of(
@@ -160,14 +171,14 @@ FEEDBACK_SCHEMAS: Schema = {
             status=STRING,
             sentence=STRING,
             policy=_ABOUT,
-            targets=listed(FREE),
-            updates=listed(FREE),
-            policies=listed(FREE),
+            targets=list_of(FREE),
+            updates=list_of(FREE),
+            policies=list_of(FREE),
         ),
-        reason=_TEXT,
+        reason=TEXT,
         comment=_ABOUT | {"description": "What became of the vote's words."},
     ),
-    "VotePage": optional(of(object={"const": "list"}, data=listed(FREE), has_more=FLAG), last_id=_TEXT),
+    "VotePage": optional(of(object={"const": "list"}, data=list_of(FREE), has_more=FLAG), last_id=TEXT),
 }
 
 _BATCH: Schema = {
@@ -179,10 +190,10 @@ _TENSORZERO = _object(
     ["metric_name", "value"],
     {
         "metric_name": text_of(64),
-        "inference_id": {"type": "string", "maxLength": MAX_ID_CHARS},
-        "episode_id": {"type": "string", "maxLength": MAX_ID_CHARS},
+        "inference_id": STRING | {"maxLength": MAX_ID_CHARS},
+        "episode_id": STRING | {"maxLength": MAX_ID_CHARS},
         "value": {"type": ["string", "number", "boolean"]},
-        "tags": {"type": "object", "additionalProperties": STRING},
+        "tags": FREE | {"additionalProperties": STRING},
         "dryrun": FLAG,
         "direction": _DIRECTION,
     },

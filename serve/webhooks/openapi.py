@@ -4,16 +4,15 @@ from typing import Any
 
 from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas.openapi_words import operation, parameter, refused, with_body
-from serve.schemas.responses import of, optional, ref
-from serve.schemas.words import STRING
+from serve.schemas.words import STRING, of, optional, ref
 from serve.webhooks.delivery import GIVEN, ID, REMOVED, SIGNATURE, TIMESTAMP
 
 Schema = dict[str, Any]
 
-_TEXT: Schema = STRING | {"minLength": 1}
+_SOME = STRING | {"minLength": 1}
 
 _BODY = of(
-    type=_TEXT
+    type=_SOME
     | {"maxLength": 128, "description": f"{', '.join((*GIVEN, REMOVED))}; anything else is passed over."},
     timestamp={"type": ["string", "number"], "description": "When it happened: ISO 8601, Unix seconds."},
     data=ref("Vote") | {"description": "The vote, with its `user`; also of a removal."},
@@ -31,7 +30,7 @@ WEBHOOK_SCHEMAS: Schema = {
 
 
 def _header(name: str, pattern: str, description: str, **more: int) -> Schema:
-    return parameter("header", name, _TEXT | {"pattern": pattern, **more}, description, required=True)
+    return parameter("header", name, _SOME | {"pattern": pattern, **more}, description, required=True)
 
 
 _POST = operation(
@@ -61,7 +60,7 @@ WEBHOOK_PATHS: Schema = {
             parameter(
                 "header",
                 SIGNATURE,
-                _TEXT,
+                _SOME,
                 "v1,BASE64 of the HMAC-SHA256 of id.timestamp.body; several by spaces.",
                 required=True,
             ),
