@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from serve.apis.openapi import DOOR_SCHEMAS, door_paths
 from serve.generation.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
-from serve.http.errors import json_response
+from serve.http.bodies import json_response
 from serve.http.routes import READ, at
 from serve.imports.openapi import IMPORT_PATHS, IMPORT_SCHEMAS
 from serve.preferences.openapi import PREFERENCE_PATHS, PREFERENCE_SCHEMAS

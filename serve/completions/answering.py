@@ -15,8 +15,8 @@ from serve.completions.chat import Chat
 from serve.generation.doors import ChatDoor, Door, Json
 from serve.generation.requests import ChatRequest
 from serve.generation.streaming import EventStream, while_present
-from serve.http.bodies import read_json
-from serve.http.errors import BadRequest, json_response
+from serve.http.bodies import json_response, read_json
+from serve.http.errors import BadRequest
 from serve.preferences.api import Preferences
 from serve.server.observing import visit_of
 from serve.storage.privacy import Privacy

@@ -10,10 +10,10 @@ from feedback.core.ids import PREFIX
 from serve.engines.affinity import of_chat
 from serve.engines.upstream import CHAT_PATH
 from serve.generation.grammars import check_grammars
-from serve.generation.naming import names_of
 from serve.generation.preferences import with_preferences
 from serve.generation.request_schemas import CHAT, MAX_USER_CHARS
 from serve.http.errors import BadRequest, NotFound
+from serve.schemas import fields
 from serve.schemas.validator import check
 
 __all__ = ["MAX_USER_CHARS", "ChatRequest", "check_chat", "unknown_model", "upstream_body"]
@@ -28,6 +28,7 @@ _NOT_PASSED = frozenset(
     }
 )
 _GREEDY_BELOW = 1e-5  # vLLM's own bound for temperatures that are taken for 0
+_NAMED_IN = ("metadata", "hearken")
 _OUTDATED = {"functions": "tools", "function_call": "tool_choice"}
 
 # Fields that reshape the sampling distribution in ways that a learner who knows only logits cannot undo,
@@ -136,7 +137,7 @@ def chat_of(body: dict[str, Any], model_name: str, default_max_tokens: int | Non
     for field in ("top_logprobs", "logprob_token_ids"):
         if body.get(field) and not wants_logprobs:
             raise BadRequest(f"{field} needs logprobs: true.", param=field)
-    external_id, episode_id = names_of(body)
+    external_id, episode_id = _names_of(body)
     _check_tool_choice(body)
     check_grammars(body)
     max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
@@ -231,6 +232,30 @@ def _tidy(body: dict[str, Any]) -> None:
         content = message.get("content")
         if type(content) is list and not content:
             message["content"] = None if message["role"] == "assistant" else ""
+
+
+def _names_of(body: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The team's names for the completion and its conversation, which votes may use in place of our ids.
+
+    A client that keeps its metadata for itself, as Open WebUI does, has the same fields in `hearken`. Raises
+    BadRequest naming the field.
+    """
+    holders = {name: body[name] for name in _NAMED_IN if isinstance(body.get(name), dict)}
+    if not holders:
+        return None, None
+    return _name(holders, "external_id"), _name(holders, "episode_id")
+
+
+def _name(holders: dict[str, dict[str, Any]], field: str) -> str | None:
+    found = [
+        fields.name(holder, field, fields.MAX_ID_CHARS, at=f"{name}.") for name, holder in holders.items()
+    ]
+    said = {name for name in found if name is not None}
+    if len(said) > 1:
+        raise BadRequest(
+            f"metadata.{field} and hearken.{field} differ; send one of them.", param=f"hearken.{field}"
+        )
+    return said.pop() if said else None
 
 
 def _check_tool_choice(body: dict[str, Any]) -> None:

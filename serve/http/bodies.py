@@ -1,6 +1,6 @@
-"""Bodies of requests: their type, their bytes, and the JSON object in them.
+"""Bodies of requests and of answers: their type, their bytes, and the JSON in them.
 
-Bodies are JSON and say so. A web page may send a form, plain text, or a body without a type to any address
+Requests are JSON and say so. A web page may send a form, plain text, or a body without a type to any address
 without asking first. For JSON its browser asks whether the page's origin may (CORS).
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from starlette.requests import Request
+from starlette.responses import Response
 
 from serve.http.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
@@ -101,3 +102,8 @@ def _is_deeper(value: Any, levels: int) -> bool:
         if not level:
             return False
     return True
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")

@@ -28,8 +28,8 @@ from feedback.shared import SharedStore
 from serve.auth.caller import Caller
 from serve.auth.cors import is_of_another_page
 from serve.auth.entrance import Entrance
-from serve.http.bodies import parse_object, read_json
-from serve.http.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable, json_response
+from serve.http.bodies import json_response, parse_object, read_json
+from serve.http.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable
 from serve.http.idempotency import KEY_HEADER, check_header
 from serve.http.routes import at
 from serve.receipts.reader import Receipts

@@ -12,7 +12,8 @@ from feedback.core.ids import Signer
 from feedback.core.log import Entry, LogUnavailable
 from serve.auth.access import Access
 from serve.auth.caller import Caller
-from serve.http.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable, json_response
+from serve.http.bodies import json_response
+from serve.http.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable
 from serve.http.routes import at
 from serve.receipts.reader import Receipts
 from serve.receipts.store import Row

@@ -7,8 +7,7 @@ from starlette.routing import Route
 
 from serve.auth.entrance import Entrance
 from serve.auth.feedback_tokens import found
-from serve.http.bodies import media_type, parse_object, read_body, read_json
-from serve.http.errors import json_response
+from serve.http.bodies import json_response, media_type, parse_object, read_body, read_json
 from serve.http.idempotency import KEY_HEADER
 from serve.http.routes import at
 from serve.server.addresses import Addresses

@@ -101,7 +101,7 @@ def test_the_way_of_a_thumb(traced: tuple[Gateway, Tracer]) -> None:
     def thumb() -> None:
         assert gateway.http.post("/v1/feedback", json=vote).status_code == 202
 
-    held(shortest(tracer, thumb), 55, 22)
+    held(shortest(tracer, thumb), 55, 21)
 
 
 def test_the_way_of_a_streamed_chat(traced: tuple[Gateway, Tracer]) -> None:
@@ -110,4 +110,4 @@ def test_the_way_of_a_streamed_chat(traced: tuple[Gateway, Tracer]) -> None:
     def chat() -> None:
         assert gateway.chat("hi", stream=True).text.endswith("[DONE]\n\n")
 
-    held(shortest(tracer, chat), 250, 45)
+    held(shortest(tracer, chat), 250, 44)
