@@ -14,7 +14,7 @@ import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from feedback.core.events import Source
-from serve.generation.requests import MAX_USER_CHARS
+from serve.generation.request_schemas import MAX_NAME_CHARS, MAX_PAIRS, MAX_USER_CHARS, MAX_VALUE_CHARS
 from serve.http.bodies import JSON_LINES, is_json, unsupported
 from serve.http.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from serve.http.idempotency import MAX_KEY_CHARS
@@ -27,8 +27,8 @@ MAX_ITEMS = 1000
 PLAIN = "text/plain"
 """What a browser may send to another origin without asking first."""
 
-_Name = Annotated[str, Meta(min_length=1, max_length=64)]
-_Value = Annotated[str, Meta(max_length=512)]
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
+_Value = Annotated[str, Meta(max_length=MAX_VALUE_CHARS)]
 _SAID = {"up": (1.0, "up"), "down": (0.0, "down"), True: (1.0, "up"), False: (0.0, "down")}
 
 
@@ -41,7 +41,7 @@ class Thumb(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     choice: Annotated[int, Meta(ge=0, le=MAX_CHOICE)] | UnsetType | None = UNSET
     user: Annotated[str, Meta(max_length=MAX_USER_CHARS)] | UnsetType | None = UNSET
     source: Source | UnsetType | None = UNSET
-    metadata: Annotated[dict[_Name, _Value], Meta(max_length=16)] | UnsetType | None = UNSET
+    metadata: Annotated[dict[_Name, _Value], Meta(max_length=MAX_PAIRS)] | UnsetType | None = UNSET
     comment: Annotated[str, Meta(min_length=1, max_length=MAX_COMMENT_CHARS)] | UnsetType | None = UNSET
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)] | UnsetType | None = UNSET
     token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN_CHARS)] | UnsetType | None = UNSET

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from feedback.core.events import Source
-from serve.generation.requests import MAX_USER_CHARS
+from serve.generation.request_schemas import (
+    MAX_NAME_CHARS,
+    MAX_PAIRS,
+    MAX_USER_CHARS,
+    MAX_VALUE_CHARS,
+    METADATA,
+)
 from serve.http.errors import BadRequest
 from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas import fields
@@ -119,13 +125,8 @@ COMMON: dict[str, Field] = {
         {"type": "string", "maxLength": MAX_USER_CHARS, "description": "Who votes, by your name for them."}
     ),
     "metadata": Field(
-        {
-            "type": "object",
-            "maxProperties": 16,
-            "propertyNames": {"minLength": 1, "maxLength": 64},
-            "additionalProperties": {"type": "string", "maxLength": 512},
-        },
-        lambda body, name, rules: fields.pairs(body, name, 16, 64, 512),
+        METADATA,
+        lambda body, name, rules: fields.pairs(body, name, MAX_PAIRS, MAX_NAME_CHARS, MAX_VALUE_CHARS),
     ),
     "source": Field({"type": "string", "enum": sorted(SOURCES)}, _source),
     "weight": Field({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, _weight),
