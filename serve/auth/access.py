@@ -148,8 +148,10 @@ class Access:
     def _caller(self, key: Key) -> Caller:
         consent = (key.consent or self._consent) == "given"
         limits = key.limits.or_else(self._defaults)
-        is_blind = self._blind and "feedback" in key.scopes and "operate" not in key.scopes
-        return Caller(key.id, key.tenant, frozenset(key.scopes), limits, consent, is_blind, key.name)
+        is_operator = "operate" in key.scopes
+        is_blind = self._blind and "feedback" in key.scopes and not is_operator
+        scopes = frozenset(key.scopes)
+        return Caller(key.id, key.tenant, scopes, limits, consent, is_blind, key.name, is_operator)
 
 
 def presented_key(headers: Mapping[str, str]) -> str:
