@@ -77,9 +77,8 @@ class Conversations:
         if names:
             evicted = await self._ask(self._marks.put, tenant, names, route.place.record())
             self._metrics.conversations_evicted.inc(evicted or 0)
-            self._leases.answered(
-                route.place.version
-            )  # after the mark was put, so that it is held for as long
+            # After the mark was put, so that the version is held for as long as it.
+            self._leases.answered(route.place.version)
 
     def close(self) -> None:
         """Let go of the store."""

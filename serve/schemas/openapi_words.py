@@ -64,7 +64,7 @@ def with_body(operation: Json, body: Json) -> Json:
 
 def parameter(where: str, name: str, schema: Json, description: str = "", required: bool = False) -> Json:
     """A parameter of a path, a query or a header; one of a path is always there."""
-    found = {"in": where, "name": name, "schema": schema}
+    found: Json = {"in": where, "name": name, "schema": schema}
     if required or where == "path":
         found["required"] = True
     return found | ({"description": description} if description else {})
