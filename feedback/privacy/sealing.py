@@ -99,18 +99,22 @@ class Sealer:
         ]
         keys = self.keys(dict.fromkeys((owner for owner in owners if owner is not None), since)).result()
         return [
-            event if owner is None else self.seal_with(event, keys[owner])
+            event if owner is None else event.model_copy(update=self._sealing(event, keys[owner]))
             for (event, _), owner in zip(events, owners, strict=True)
         ]
 
     def seal_with(self, event: E, key: UserKey | None) -> E:
         """The event with its texts sealed with a key; without one its texts are left out."""
+        change = self._sealing(event, key)
+        return event.model_copy(update=change) if change else event
+
+    def _sealing(self, event: Completion | Feedback, key: UserKey | None) -> dict[str, Any]:
+        """The fields that sealing changes."""
         texts = _texts(event)
         if not texts:
-            return event
-        sealed = None if key is None else self._closed(key, _bound_to(event), texts)
+            return {}
         emptied = {name: _emptied(value) for name, value in texts.items()}
-        return event.model_copy(update={**emptied, "sealed": sealed})
+        return {**emptied, "sealed": None if key is None else self._closed(key, _bound_to(event), texts)}
 
     def seal_vote_with(self, vote: dict[str, Any], key: UserKey | None) -> dict[str, Any]:
         """The same for the JSON of a `Feedback`, whose texts are left out."""

@@ -110,4 +110,4 @@ def test_the_way_of_a_streamed_chat(traced: tuple[Gateway, Tracer]) -> None:
     def chat() -> None:
         assert gateway.chat("hi", stream=True).text.endswith("[DONE]\n\n")
 
-    held(shortest(tracer, chat), 250, 44)
+    held(shortest(tracer, chat), 250, 43)
