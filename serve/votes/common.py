@@ -20,6 +20,7 @@ from serve.generation.request_schemas import (
 from serve.http.errors import BadRequest
 from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas import fields
+from serve.schemas.words import NULL
 
 Json = dict[str, Any]
 
@@ -72,6 +73,19 @@ class Field(NamedTuple):
 def text_of(most: int, **more: Any) -> Json:
     """The schema of a text."""
     return {"type": "string", "minLength": 1, "maxLength": most, **more}
+
+
+def closed(required: list[str], properties: Json) -> Json:
+    """The schema of an object of these fields only; what may be left out may be null, as many send it."""
+    return {
+        "type": "object",
+        "required": required,
+        "properties": {
+            name: schema if name in required or schema is NULL else {"anyOf": [schema, NULL]}
+            for name, schema in properties.items()
+        },
+        "additionalProperties": False,
+    }
 
 
 def _words(of: Json) -> Json:
@@ -154,6 +168,12 @@ COMMON: dict[str, Field] = {
     "token": Field(text_of(MAX_TOKEN_CHARS, description="A feedback token, in place of a key.")),
 }
 """Name -> the field. Checked in this order."""
+
+
+def common_fields(kind: str) -> dict[str, Field]:
+    """Those that a vote of a kind may have: a comment by itself has no comment beside it."""
+    return {name: field for name, field in COMMON.items() if (kind, name) != ("comment", "comment")}
+
 
 _LOGGED = [(name, field.read) for name, field in COMMON.items() if field.read is not None]
 

@@ -14,7 +14,6 @@ from serve.schemas.words import (
     FREE,
     INTEGER,
     NULL,
-    NUMBER,
     STRING,
     TEXT,
     integer,
@@ -25,130 +24,30 @@ from serve.schemas.words import (
     ref,
 )
 from serve.votes.bodies import MAX_ITEMS
-from serve.votes.common import COMMON, MAX_COMMENT_CHARS, PRINTABLE, text_of
+from serve.votes.common import closed, common_fields, text_of
+from serve.votes.kinds import DIRECTION, FORMS
 from serve.votes.receipt_api import MAX_PAGE
-from serve.votes.signals import REGENERATED
-from serve.votes.targets import FIELDS, MAX_CHOICE
-from serve.votes.vote import MAX_RANKED, MAX_TEXT_CHARS
+from serve.votes.targets import Shape
 
 Schema = dict[str, Any]
 
 
-def _object(required: list[str], properties: Schema, **more: Any) -> Schema:
-    """An object of these fields only. What may be left out may also be null, as many clients send it."""
-    return {
-        "type": "object",
-        "required": required,
-        "properties": {
-            name: schema if name in required or schema is NULL else {"anyOf": [schema, NULL]}
-            for name, schema in properties.items()
-        },
-        "additionalProperties": False,
-        **more,
-    }
-
-
-_COMPLETION_ID = text_of(MAX_ID_CHARS, description="The id of one of our completions.")
-_NAME = text_of(
-    MAX_ID_CHARS, pattern=PRINTABLE, description="An id of your own, from the request's metadata."
-)
-_CHOICE = integer(0, MAX_CHOICE)
-_SPAN = list_of(NUMBER) | {"minItems": 2, "maxItems": 2, "description": "[lowest, highest]"}
-_DIRECTION: Schema = {
-    "enum": ["higher", "lower"],
-    "description": "Which way is better. Needed unless the name tells, as latency (lower) and accuracy do.",
-}
-_BY_ID = (["completion_id"], {"completion_id": _COMPLETION_ID, "choice": _CHOICE})
-_BY_NAME = (["external_id"], {"external_id": _NAME, "choice": _CHOICE})
-_BY_EPISODE = (["episode_id"], {"episode_id": _NAME})
-_ANSWER: Schema = {
-    "anyOf": [_COMPLETION_ID, *(_object(needed, fields) for needed, fields in (_BY_ID, _BY_NAME))]
-}
-
-
-def _kind(word: str, required: list[str], fields: Schema, *, whole: bool = True) -> list[Schema]:
-    """A kind of vote about one thing, once for each way to name it."""
-    ways = [_BY_ID, _BY_NAME, *([_BY_EPISODE] if whole else [])]
-    others: Schema = {name: NULL for _, names in ways for name in names}
-    return [_vote(word, [*required, *needed], fields | others | names) for needed, names in ways]
-
-
-def _vote(word: str, required: list[str], fields: Schema) -> Schema:
-    common = {name: field.schema for name, field in COMMON.items() if (word, name) != ("comment", "comment")}
-    return _object(["kind", *required], {"kind": {"const": word}, **fields, **common})
-
-
-def _signals() -> list[Schema]:
-    """The ways to tell what somebody did."""
-    name = text_of(64, pattern=PRINTABLE, description="What happened, as copied, regenerated or dwell.")
-    happened: Schema = {
-        "name": name,
-        "value": {
-            "type": ["boolean", "number"],
-            "description": "true (when absent) or false: whether it happened; or how much, as seconds.",
-        },
-        "shown": {"const": True},
-    }
-    unseen: Schema = {
-        "name": name,
-        "value": {"enum": [False, 0]},
-        "shown": {"const": False, "description": "It was not shown: nothing follows from that."},
-    }
-    both: Schema = {
-        "name": {"const": REGENERATED},
-        "completion_id": _COMPLETION_ID,
-        "regeneration_of": _COMPLETION_ID
-        | {"description": "The answer that completion_id's was to replace."},
-        "kept": {"enum": ["new", "old"], "description": "Which of both the person went on with."},
-    }
-    alone: Schema = {"regeneration_of": NULL, "kept": NULL}
-    others: Schema = dict.fromkeys((*FIELDS[1:], "value", "shown"), NULL)
+def _described(kind: str, shape: Shape) -> list[Schema]:
+    """A shape of a kind of vote, once for each way to name what it is about."""
+    common = {name: field.schema for name, field in common_fields(kind).items()}
+    elsewise: Schema = {name: NULL for way in shape.about for name in way}
     return [
-        *_kind("signal", ["name"], happened | alone),
-        *_kind("signal", ["name", "shown"], unseen | alone),
-        _vote("signal", ["name", "completion_id", "regeneration_of"], both | others),
+        closed(
+            ["kind", *shape.needed, *list(way)[:1]],
+            {"kind": {"const": kind}, **shape.fields, **elsewise, **way, **common},
+        )
+        for way in shape.about or ({},)
     ]
 
 
 VOTE: Schema = {
     "anyOf": [
-        *_kind("thumbs", ["value"], {"value": {"enum": ["up", "down", True, False, 1, 0]}}),
-        *_kind(
-            "rating",
-            ["value"],
-            {"value": NUMBER | {"description": "On the scale, 1 to 5 by itself."}, "scale": _SPAN},
-        ),
-        _vote(
-            "comparison",
-            ["a", "b", "preferred"],
-            {
-                "a": _COMPLETION_ID,
-                "b": _COMPLETION_ID,
-                "preferred": {"enum": ["a", "b", "tie", "both_bad"]},
-                "presented": {"enum": [["a", "b"], ["b", "a"]]},
-            },
-        ),
-        _vote(
-            "ranking",
-            ["groups"],
-            {
-                "groups": list_of(list_of(_ANSWER, at_least=1), at_least=1)
-                | {"description": f"The best first, ties in one group; 2 to {MAX_RANKED} answers in all."}
-            },
-        ),
-        *_kind("correction", ["text"], {"text": text_of(MAX_TEXT_CHARS)}, whole=False),
-        *_kind("comment", ["text"], {"text": text_of(MAX_COMMENT_CHARS)}),
-        *_kind(
-            "metric",
-            ["name", "value"],
-            {
-                "name": text_of(64, pattern=PRINTABLE),
-                "value": {"type": ["number", "boolean"]},
-                "range": _SPAN,
-                "direction": _DIRECTION,
-            },
-        ),
-        *_signals(),
+        each for kind, form in FORMS.items() for shape in form.shapes for each in _described(kind, shape)
     ]
 }
 _ABOUT = or_null(FREE)
@@ -186,7 +85,7 @@ _BATCH: Schema = {
     "minItems": 1,
     "description": f"Up to {MAX_ITEMS} votes; each is answered for itself.",
 }
-_TENSORZERO = _object(
+_TENSORZERO = closed(
     ["metric_name", "value"],
     {
         "metric_name": text_of(64),
@@ -195,7 +94,7 @@ _TENSORZERO = _object(
         "value": {"type": ["string", "number", "boolean"]},
         "tags": FREE | {"additionalProperties": STRING},
         "dryrun": FLAG,
-        "direction": _DIRECTION,
+        "direction": DIRECTION,
     },
 )
 _ERRORS = {
