@@ -11,7 +11,7 @@ FLAG: Schema = {"type": "boolean"}
 NAME: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}  # of a function
 FREE: Schema = {"type": "object"}
 NULL: Schema = {"type": "null"}
-TEXT: Schema = {"type": ["string", "null"]}
+TEXT: Schema = {"type": ["string", "null"]}  # where there may be none
 
 
 def or_null(schema: Schema) -> Schema:
