@@ -35,8 +35,8 @@ from serve.auth.keys import make_key
 from serve.auth.limits import NO_LIMITS, UNSET, Limits
 from serve.auth.metering import Metering
 from serve.auth.windows import LocalWindows, RedisWindows, Windows
-from serve.http.visit import Visit
 from serve.metrics import Metrics
+from serve.server.observing import Visit
 
 AT_A_TIME = 8
 USERS = 10_000
@@ -90,13 +90,14 @@ async def cost(side: str, folder: Path, url: str | None, requests: int) -> float
         for _ in range(n):
             header = (b"authorization", f"Bearer {secret}".encode())
             request = Request({"type": "http", "method": "POST", "headers": [header]})
-            visit = Visit(request.scope)
+            visit = Visit()
             caller = access.caller(request, "chat")
             if caller.limits is not NO_LIMITS:
                 await metering.admit(caller, "chat", visit)
                 await metering.admit_user(caller, f"user-{draw.randrange(USERS)}")
             metering.charge(caller, TOKENS)
-            visit.end()
+            for call in visit.at_end:
+                call()
 
     await ask(100)
     before = time.process_time()

@@ -16,9 +16,8 @@ from serve.generation.request_schemas import CHAT
 from serve.generation.requests import chat_of, check_chat
 from serve.http.bodies import parse_object
 from serve.schemas.validator import find_fault
-from serve.votes.batches import split
+from serve.votes.bodies import read_vote, split
 from serve.votes.common import REASONS, SOURCES, Rules
-from serve.votes.thumbs import read_vote
 from serve.votes.vote import parse_vote
 
 MODEL = "hearken"

@@ -12,26 +12,38 @@ from starlette.routing import Route
 
 from serve.apis.openapi import DOOR_SCHEMAS, door_paths
 from serve.generation.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
-from serve.http.errors import json_response
+from serve.http.bodies import json_response
 from serve.http.routes import READ, at
 from serve.imports.openapi import IMPORT_PATHS, IMPORT_SCHEMAS
 from serve.preferences.openapi import PREFERENCE_PATHS, PREFERENCE_SCHEMAS
 from serve.releases.openapi import RELEASE_PATHS, RELEASE_SCHEMAS
-from serve.schemas.openapi_words import answered, named, operation, post
+from serve.schemas.openapi_words import answered, named, operation, parameter, post
 from serve.schemas.responses import RESPONSES
+from serve.schemas.words import FREE, STRING, word
 from serve.votes.openapi import FEEDBACK_PATHS, FEEDBACK_SCHEMAS
 from serve.webhooks.openapi import WEBHOOK_PATHS, WEBHOOK_SCHEMAS
 
 Json = dict[str, Any]
 
-_BY: Json = {
-    "in": "query",
-    "name": "by",
-    "description": "What `user` is, where it could be both.",
-    "schema": {"type": "string", "enum": ["name", "pseudonym"]},
+_INFO = {
+    "title": "hearken",
+    "version": "1",
+    "description": "OpenAI's and Anthropic's APIs for chats, and votes on the answers. Errors have OpenAI's "
+    "shape, those of /v1/messages Anthropic's.",
 }
-_NAME: Json = {"type": "string", "minLength": 1}
-_SCHEMAS = RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS | WEBHOOK_SCHEMAS
+_COMPONENTS: Json = {
+    "schemas": RESPONSES
+    | DOOR_SCHEMAS
+    | FEEDBACK_SCHEMAS
+    | IMPORT_SCHEMAS
+    | RELEASE_SCHEMAS
+    | WEBHOOK_SCHEMAS
+    | PREFERENCE_SCHEMAS,
+    "securitySchemes": {
+        "key": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    },
+}
 
 
 def openapi_route(model_name: str) -> Route:
@@ -45,100 +57,49 @@ def openapi_route(model_name: str) -> Route:
 
 def document(model_name: str) -> Json:
     """The document of a service whose model has this name."""
-    chat, text = named(CHAT, model_name), named(TEXT, model_name)
-    stored = {"in": "path", "name": "completion_id", "required": True, "schema": {"type": "string"}}
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "hearken",
-            "version": "1",
-            "description": (
-                "OpenAI's and Anthropic's APIs for chats, and votes on the answers. Errors have OpenAI's "
-                "shape, those of /v1/messages Anthropic's."
-            ),
-        },
+        "info": _INFO,
         "paths": {
-            "/v1/chat/completions": {
-                "post": post(
-                    "createChatCompletion",
-                    "A chat completion",
-                    chat,
-                    "ChatCompletion",
-                    _streamed("ChatCompletionChunk"),
-                ),
-                "get": operation(
-                    "listChatCompletions", "Stored completions", "StoredCompletionList", [400], _list_query()
-                ),
-            },
-            "/v1/chat/completions/{completion_id}": {
-                "parameters": [stored],
-                "get": operation("getChatCompletion", "A stored completion", "StoredCompletion", [404]),
-                "post": post(
-                    "updateChatCompletion",
-                    "Replace a stored completion's metadata",
-                    METADATA_CHANGE,
-                    "StoredCompletion",
-                ),
-                "delete": operation(
-                    "deleteChatCompletion", "Delete a stored completion", "DeletedCompletion", [404]
-                ),
-            },
-            "/v1/chat/completions/{completion_id}/messages": {
-                "parameters": [stored],
-                "get": operation(
-                    "listChatCompletionMessages",
-                    "The messages that a stored completion answers",
-                    "StoredMessageList",
-                    [400, 404],
-                    _page_query(),
-                ),
-            },
-            "/v1/completions": {
-                "post": post(
-                    "createCompletion",
-                    "Text that goes on from a prompt",
-                    text,
-                    "Completion",
-                    _streamed("Completion"),
-                )
-            },
-            "/v1/comparisons": {
-                "post": post("createComparison", "Two answers to choose from", _whole(chat), "Comparison")
-            },
+            **_answers(model_name),
+            **_STORED,
             **door_paths(model_name),
             **FEEDBACK_PATHS,
             **WEBHOOK_PATHS,
             **IMPORT_PATHS,
             **RELEASE_PATHS,
             **PREFERENCE_PATHS,
-            "/v1/models": {"get": operation("listModels", "The one model", "ModelList", [])},
-            "/v1/models/{model}": {
-                "parameters": [
-                    {"in": "path", "name": "model", "required": True, "schema": {"type": "string"}}
-                ],
-                "get": operation("getModel", "A model", "Model", [404]),
-            },
-            "/v1/users/{user}": {
-                "parameters": [stored | {"name": "user"}, _BY],
-                "get": operation("getUser", "What is kept of a user", "User", [404, 409]),
-                "delete": operation("eraseUser", "Forget a user", "Erased", [404, 409]),
-            },
-            "/v1/users": {
-                "parameters": [{"in": "query", "name": "name", "required": True, "schema": _NAME}, _BY],
-                "get": operation("getNamedUser", "What is kept of a user", "User", [404, 409]),
-                "delete": operation("eraseNamedUser", "Forget a user", "Erased", [404, 409]),
-            },
-            "/livez": {"get": _health("Whether the process works")},
-            "/readyz": {"get": _health("Whether an engine can serve everyone")},
+            **_OTHERS,
         },
-        "components": {
-            "schemas": _SCHEMAS | PREFERENCE_SCHEMAS,
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer"},
-                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            },
-        },
+        "components": _COMPONENTS,
         "security": [{}, {"key": []}, {"header": []}],
+    }
+
+
+def _answers(model_name: str) -> Json:
+    """Chats, texts and comparisons of a model."""
+    chat, text = named(CHAT, model_name), named(TEXT, model_name)
+    streamed = _streamed("ChatCompletionChunk")
+    stored = operation(
+        "listChatCompletions", "Stored completions", "StoredCompletionList", [400], _LIST_QUERY
+    )
+    return {
+        "/v1/chat/completions": {
+            "post": post("createChatCompletion", "A chat completion", chat, "ChatCompletion", streamed),
+            "get": stored,
+        },
+        "/v1/completions": {
+            "post": post(
+                "createCompletion",
+                "Text that goes on from a prompt",
+                text,
+                "Completion",
+                _streamed("Completion"),
+            )
+        },
+        "/v1/comparisons": {
+            "post": post("createComparison", "Two answers to choose from", _whole(chat), "Comparison")
+        },
     }
 
 
@@ -158,6 +119,47 @@ def _whole(schema: Json) -> Json:
     return schema | {"properties": kept | {"stream": never, "store": never, "n": one}}
 
 
+_METADATA = FREE | {"propertyNames": {"pattern": r"^[^\[\]]{1,64}$"}, "additionalProperties": STRING}
+_QUERY = LIST_QUERY["properties"]
+_PAGE_QUERY = [parameter("query", name, _QUERY[name]) for name in ("limit", "order", "after")]
+_LIST_QUERY = [
+    *_PAGE_QUERY,
+    parameter("query", "model", _QUERY["model"]),
+    parameter("query", "metadata", _METADATA) | {"style": "deepObject"},
+]
+_ONE = "/v1/chat/completions/{completion_id}"
+_ID = [parameter("path", "completion_id", STRING)]
+_UPDATE = "Replace a stored completion's metadata"
+_STORED: Json = {
+    _ONE: {
+        "parameters": _ID,
+        "get": operation("getChatCompletion", "A stored completion", "StoredCompletion", [404]),
+        "post": post("updateChatCompletion", _UPDATE, METADATA_CHANGE, "StoredCompletion"),
+        "delete": operation("deleteChatCompletion", "Delete a stored completion", "DeletedCompletion", [404]),
+    },
+    f"{_ONE}/messages": {
+        "parameters": _ID,
+        "get": operation(
+            "listChatCompletionMessages",
+            "The messages that a stored completion answers",
+            "StoredMessageList",
+            [400, 404],
+            _PAGE_QUERY,
+        ),
+    },
+}
+
+
+def _user(name: str, where: Json) -> Json:
+    """What is done with a user, who is named somewhere. name: the end of the operations' names."""
+    by = parameter("query", "by", word("name", "pseudonym"), "What `user` is, where it could be both.")
+    return {
+        "parameters": [where, by],
+        "get": operation(f"get{name}", "What is kept of a user", "User", [404, 409]),
+        "delete": operation(f"erase{name}", "Forget a user", "Erased", [404, 409]),
+    }
+
+
 def _health(summary: str) -> Json:
     return {
         "summary": summary,
@@ -166,16 +168,14 @@ def _health(summary: str) -> Json:
     }
 
 
-def _page_query() -> list[Json]:
-    fields = LIST_QUERY["properties"]
-    return [{"in": "query", "name": name, "schema": fields[name]} for name in ("limit", "order", "after")]
-
-
-def _list_query() -> list[Json]:
-    names = {"pattern": r"^[^\[\]]{1,64}$"}
-    pairs = {"type": "object", "propertyNames": names, "additionalProperties": {"type": "string"}}
-    return [
-        *_page_query(),
-        {"in": "query", "name": "model", "schema": LIST_QUERY["properties"]["model"]},
-        {"in": "query", "name": "metadata", "style": "deepObject", "schema": pairs},
-    ]
+_OTHERS: Json = {
+    "/v1/models": {"get": operation("listModels", "The one model", "ModelList", [])},
+    "/v1/models/{model}": {
+        "parameters": [parameter("path", "model", STRING)],
+        "get": operation("getModel", "A model", "Model", [404]),
+    },
+    "/v1/users/{user}": _user("User", parameter("path", "user", STRING)),
+    "/v1/users": _user("NamedUser", parameter("query", "name", STRING | {"minLength": 1}, required=True)),
+    "/livez": {"get": _health("Whether the process works")},
+    "/readyz": {"get": _health("Whether an engine can serve everyone")},
+}

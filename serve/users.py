@@ -17,7 +17,8 @@ from feedback.privacy.sealing import Sealer
 from feedback.privacy.vault_keys import KeyState
 from serve.auth.entrance import Entrance
 from serve.generation.generation import Json
-from serve.http.errors import BadRequest, Conflict, NotFound, Unavailable, json_response
+from serve.http.bodies import json_response
+from serve.http.errors import BadRequest, Conflict, NotFound, Unavailable
 from serve.http.routes import at
 from serve.preferences.store import PreferenceStore
 from serve.receipts.reader import Receipts

@@ -32,7 +32,6 @@ LONG_FILES = {
     "learner/reward/likelihoods.py": 305,
     "learner/model/shared.py": 585,
     "learner/settings.py": 465,
-    "serve/votes/openapi.py": 355,
     "serve/receipts/store.py": 370,
     "serve/receipts/reader.py": 310,
     "serve/engines/watching.py": 310,
@@ -43,7 +42,6 @@ LONG_FUNCTIONS = {
     "bench/gpu_loop.py:run": 100,
     "deploy/controller/metrics.py:__init__": 85,
     "learner/loop/metrics.py:__init__": 165,
-    "serve/openapi.py:document": 100,
 }
 """Those that were longer when the caps came, and what they may have: no new ones, no larger numbers."""
 

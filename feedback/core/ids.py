@@ -9,7 +9,13 @@ from collections.abc import Sequence
 PREFIX = "chatcmpl-"
 RESPONSE_PREFIX = "resp_"
 MESSAGE_PREFIX = "msg_"
-PREFIXES = (PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX)
+_PURPOSES = {
+    PREFIX: "completion",
+    RESPONSE_PREFIX: f"completion {RESPONSE_PREFIX}",
+    MESSAGE_PREFIX: f"completion {MESSAGE_PREFIX}",
+}
+"""What the HMAC of an id is for, by the id's prefix: an id of one prefix is none of another."""
+PREFIXES = tuple(_PURPOSES)
 """Of completion ids: each API's clients expect its own."""
 _RANDOM_HEX = 24
 _PSEUDONYM = re.compile(r"u_[0-9a-f]{24}")
@@ -24,14 +30,10 @@ class Signer:
             raise ValueError(f"the signing secret has {len(secret)} bytes; at least 16 are needed")
         self._secret = secret
 
-    def _tag(self, purpose: str, text: str, length: int) -> str:
-        # The one-shot digest takes a quarter of the time of hmac.new, and every vote needs two.
-        return hmac.digest(self._secret, f"{purpose}\0{text}".encode(), "sha256").hex()[:length]
-
     def new_completion_id(self, prefix: str = PREFIX) -> str:
         """A fresh id that `is_ours` accepts: a prefix + 24 random hex digits + 16 of their HMAC."""
         random = secrets.token_hex(_RANDOM_HEX // 2)
-        return prefix + random + self._tag(_purpose(prefix), random, _TAG_HEX)
+        return prefix + random + self.sign(_PURPOSES[prefix], random, _TAG_HEX)
 
     def is_ours(self, completion_id: str) -> bool:
         """Whether this service issued the id: no database, so it works before the completion is logged."""
@@ -41,16 +43,17 @@ class Signer:
         body = completion_id[len(prefix) :]
         if len(body) != _RANDOM_HEX + _TAG_HEX:
             return False
-        expected = self._tag(_purpose(prefix), body[:_RANDOM_HEX], _TAG_HEX)
+        expected = self.sign(_PURPOSES[prefix], body[:_RANDOM_HEX], _TAG_HEX)
         return hmac.compare_digest(body[_RANDOM_HEX:], expected)
 
-    def sign(self, purpose: str, text: str) -> str:
-        """32 hex digits that only this secret gives for a text. A signature is good for its purpose alone."""
-        return self._tag(purpose, text, 32)
+    def sign(self, purpose: str, text: str, length: int = 32) -> str:
+        """Hex digits that only this secret gives for a text. A signature is good for its purpose alone."""
+        # The one-shot digest takes a quarter of the time of hmac.new, and every vote needs two.
+        return hmac.digest(self._secret, f"{purpose}\0{text}".encode(), "sha256").hex()[:length]
 
     def prompt_hash(self, token_ids: Sequence[int]) -> str:
         """Names a prompt without its words; only who has the secret can tell which prompt it is."""
-        return self._tag("prompt", " ".join(map(str, token_ids)), 16)
+        return self.sign("prompt", " ".join(map(str, token_ids)), 16)
 
     @staticmethod
     def is_pseudonym(name: str) -> bool:
@@ -59,12 +62,7 @@ class Signer:
 
     def pseudonym(self, tenant: str, user: str) -> str:
         """The name under which an end user is logged: stable, and meaningless without the secret."""
-        return "u_" + self._tag("user", f"{tenant}\0{user}", 24)
-
-
-def _purpose(prefix: str) -> str:
-    """What an id's HMAC is for: an id of one prefix is none of another."""
-    return "completion" if prefix == PREFIX else f"completion {prefix}"
+        return "u_" + self.sign("user", f"{tenant}\0{user}", 24)
 
 
 def vote_id(tenant: str, rater: str, kind: str, targets: list[tuple[str, int]]) -> str:

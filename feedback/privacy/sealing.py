@@ -46,21 +46,20 @@ class Sealer:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self.instant = vault.instant  # now, for what begins now and is sealed later; does not wait
         self._opened: dict[str, tuple[str, int]] = {}  # owner -> whose key opened something, and when first
 
     # ---- sealing
 
     def owner(self, event: Completion | Feedback) -> str | None:
         """Whose key an event needs, None when it has no texts."""
-        return _owner(event) if _texts(event) else None
+        has_texts = any(getattr(event, name, None) for name in _TEXTS[type(event)])
+        return _owner(event) if has_texts else None
 
     def owner_of_vote(self, vote: dict[str, Any]) -> str | None:
         """The same for the JSON of a `Feedback`."""
-        return f"{vote['tenant']}/{vote['rater']}" if _texts_of_vote(vote) else None
-
-    def instant(self) -> int:
-        """Now, for what begins now and is sealed later. Does not wait."""
-        return self._vault.instant()
+        has_words = any(vote.get(name) for name in WORDS_OF_VOTES)
+        return f"{vote['tenant']}/{vote['rater']}" if has_words else None
 
     def begin(self) -> int:
         """The same for a process that has just been started: looks into the vault first."""
@@ -119,7 +118,7 @@ class Sealer:
 
     def seal_vote_with(self, vote: dict[str, Any], key: UserKey | None) -> dict[str, Any]:
         """The same for the JSON of a `Feedback`, whose texts are left out."""
-        texts = _texts_of_vote(vote)
+        texts = {name: vote[name] for name in WORDS_OF_VOTES if vote.get(name)}
         if not texts:
             return vote
         rest = {name: value for name, value in vote.items() if name not in texts}
@@ -261,10 +260,6 @@ def _texts(event: Event) -> dict[str, Any]:
     """The fields of an event that hold texts, those that are empty left out."""
     found = {name: getattr(event, name, None) for name in _TEXTS[type(event)]}
     return {name: value for name, value in found.items() if value}
-
-
-def _texts_of_vote(vote: dict[str, Any]) -> dict[str, Any]:
-    return {name: vote[name] for name in _TEXTS[Feedback] if vote.get(name)}
 
 
 def _emptied(value: Any) -> Any:

@@ -117,7 +117,15 @@ class SqliteLog:
     def append(self, entries: Sequence[Entry]) -> "Future[None]":
         """See `EventLog.append`. Raises `ValueError` for an entry that no log could hold."""
         for entry in entries:
-            _check(entry)
+            # Whatever SQLite would choke on must fail here, in the caller, and not for a whole group.
+            if not entry.topic:
+                raise ValueError("an entry needs a topic, got an empty one")
+            (entry.topic + entry.key).encode()  # UnicodeEncodeError, a ValueError, for a lone surrogate
+            if len(entry.value) > MAX_VALUE_BYTES:
+                raise ValueError(
+                    f"an entry of {len(entry.value)} bytes for {entry.topic}; at most {MAX_VALUE_BYTES} are "
+                    "allowed"
+                )
         return self._submit(tuple(entries))
 
     def discard(self, through: int) -> "Future[None]":
@@ -411,17 +419,6 @@ def _rolled_back(connection: sqlite3.Connection) -> bool:
     except sqlite3.Error:
         return False
     return True
-
-
-def _check(entry: Entry) -> None:
-    # Whatever SQLite would choke on must fail here, in the caller, and not for a whole group.
-    if not entry.topic:
-        raise ValueError("an entry needs a topic, got an empty one")
-    (entry.topic + entry.key).encode()  # UnicodeEncodeError, a ValueError, for a lone surrogate
-    if len(entry.value) > MAX_VALUE_BYTES:
-        raise ValueError(
-            f"an entry of {len(entry.value)} bytes for {entry.topic}; at most {MAX_VALUE_BYTES} are allowed"
-        )
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

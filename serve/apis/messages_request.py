@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from serve.apis.messages_schema import COUNT, MESSAGE, refuse_foreign
+from serve.apis.messages_schema import COUNT_TOKENS, MESSAGE, refuse_foreign
 from serve.generation.requests import check_model
 from serve.http.bodies import parse_object
 from serve.schemas.validator import check
@@ -29,7 +29,7 @@ def parse_message(raw: bytes, model_name: str) -> Json:
 
 def parse_count(raw: bytes, model_name: str) -> Json:
     """Check a request to count a prompt's tokens. Raises BadRequest, NotFound likewise."""
-    return _parse(raw, model_name, COUNT)
+    return _parse(raw, model_name, COUNT_TOKENS)
 
 
 def _parse(raw: bytes, model_name: str, schema: Json) -> Json:

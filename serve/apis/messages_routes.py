@@ -14,7 +14,7 @@ from serve.completions.answering import Answering
 from serve.completions.tokenizing import question_of
 from serve.generation.doors import Json
 from serve.generation.requests import ChatRequest
-from serve.http.errors import json_response
+from serve.http.bodies import json_response
 from serve.http.routes import at
 
 

@@ -5,8 +5,8 @@ Only what can be translated into a chat is in the schema. Fields that are not in
 
 from typing import Any
 
+from serve.apis.refusing import records, refuse_comparing, refuse_fields, unsupported
 from serve.generation.request_schemas import EFFORT, MAX_STOPS, SHARED, USER
-from serve.http.dialects import Foreign
 from serve.schemas.words import (
     FLAG,
     FREE,
@@ -70,7 +70,7 @@ _STOPS = list_of({"type": "string", "minLength": 1}) | {"maxItems": MAX_STOPS}
 _OTHERS = ("n", "stop", "stream_options", "user", "safety_identifier")
 _SHARED = {name: schema for name, schema in SHARED.items() if name not in _OTHERS}
 
-COUNT: Schema = record(
+COUNT_TOKENS: Schema = record(
     ["model", "messages"],
     model=STRING,
     messages=list_of(_MESSAGE, at_least=1),
@@ -84,7 +84,7 @@ COUNT: Schema = record(
 
 MESSAGE: Schema = record(
     ["model", "max_tokens", "messages"],
-    **(_SHARED | COUNT["properties"]),
+    **(_SHARED | COUNT_TOKENS["properties"]),
     max_tokens=integer(1),
     stop_sequences=or_null(_STOPS),
     metadata=or_null(record([], user_id=USER)),
@@ -114,53 +114,35 @@ def refuse_foreign(body: Json) -> None:
 
     `body` has passed no check yet: what is of a wrong type is left for the schema.
     """
-    for field, instead in _INSTEAD.items():
-        if body.get(field) is not None:
-            raise _unsupported(field, f"{field} is not supported; {instead}.")
+    refuse_fields(body, _INSTEAD)
     if body.get("mcp_servers"):
-        raise _unsupported("mcp_servers", "mcp_servers is not supported; call their tools yourself.")
-    for field in ("compare", "compare_sparingly") if isinstance(body.get("hearken"), dict) else ():
-        if body["hearken"].get(field):
-            raise _unsupported(
-                f"hearken.{field}",
-                f"hearken.{field} is not supported here; send a chat, or POST /v1/comparisons.",
-            )
-    for i, tool in enumerate(_records(body.get("tools"))):
+        raise unsupported("mcp_servers", "mcp_servers is not supported; call their tools yourself.")
+    refuse_comparing(body)
+    for i, tool in enumerate(records(body.get("tools"))):
         kind = tool.get("type")
         if isinstance(kind, str) and kind != "custom":
-            raise _unsupported(
+            raise unsupported(
                 f"tools[{i}].type",
                 f"tools[{i}].type {kind!r:.60} is not supported; send a tool of your own, with input_schema.",
             )
-    for i, message in enumerate(_records(body.get("messages"))):
+    for i, message in enumerate(records(body.get("messages"))):
         _refuse_blocks(message.get("content"), f"messages[{i}].content")
     _refuse_blocks(body.get("system"), "system")
 
 
 def _refuse_blocks(content: object, path: str) -> None:
-    for i, block in enumerate(_records(content)):
+    for i, block in enumerate(records(content)):
         kind = block.get("type")
         if kind == "image":
-            raise _unsupported(
+            raise unsupported(
                 f"{path}[{i}].type",
                 f"{path}[{i}]: images are not supported here; send them to POST /v1/chat/completions, "
                 "as image_url, if the model has eyes.",
             )
         if isinstance(kind, str) and kind not in _BLOCKS:
-            raise _unsupported(
+            raise unsupported(
                 f"{path}[{i}].type",
                 f"{path}[{i}].type {kind!r:.60} is not supported; send what is in it as a text block.",
             )
         if kind == "tool_result":
             _refuse_blocks(block.get("content"), f"{path}[{i}].content")
-
-
-def _records(value: object) -> list[Json]:
-    """The objects of a list, where it is one; others stand for none, so that places are kept."""
-    if not isinstance(value, list):
-        return []
-    return [each if isinstance(each, dict) else {} for each in value]
-
-
-def _unsupported(param: str, message: str) -> Foreign:
-    return Foreign(message, param=param, code="unsupported_value")

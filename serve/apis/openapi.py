@@ -2,19 +2,17 @@
 
 from typing import Any
 
-from serve.apis.messages_schema import COUNT, MESSAGE
+from serve.apis.messages_schema import COUNT_TOKENS, MESSAGE
 from serve.apis.responses_schema import RESPONSE
 from serve.completions.tokenizing import PATH as TOKENIZE_PATH
 from serve.completions.tokenizing import TOKENIZE
-from serve.schemas.openapi_words import named, operation, post
-from serve.schemas.responses import HEARKEN, const, listed, of, optional
+from serve.schemas.openapi_words import named, operation, parameter, post
+from serve.schemas.responses import HEARKEN
+from serve.schemas.words import COUNT, FLAG, FREE, STRING, TEXT, list_of, of, optional, or_null, word
 
 Json = dict[str, Any]
 
-_STRING: Json = {"type": "string"}
-_TEXT: Json = {"type": ["string", "null"]}
-_COUNT: Json = {"type": "integer", "minimum": 0}
-_KIND = of(type=_STRING)
+_KIND = of(type=STRING)
 _STREAMED = (
     "with `stream: true` server-sent events, each with its `type` as its name. Lines that begin with : are "
     "comments."
@@ -23,42 +21,42 @@ _STREAMED = (
 DOOR_SCHEMAS: Json = {
     "Response": optional(
         of(
-            id=_STRING,
-            object=const("response"),
-            created_at=_COUNT,
-            status={"type": "string", "enum": ["completed", "incomplete"]},
-            model=_STRING,
-            output=listed(of(id=_STRING, type=_STRING, status=_STRING)),
-            usage=of(input_tokens=_COUNT, output_tokens=_COUNT, total_tokens=_COUNT),
-            incomplete_details={"type": ["object", "null"]},
+            id=STRING,
+            object=word("response"),
+            created_at=COUNT,
+            status=word("completed", "incomplete"),
+            model=STRING,
+            output=list_of(of(id=STRING, type=STRING, status=STRING)),
+            usage=of(input_tokens=COUNT, output_tokens=COUNT, total_tokens=COUNT),
+            incomplete_details=or_null(FREE),
         ),
         hearken=HEARKEN,
     ),
-    "DeletedResponse": of(object=const("response"), id=_STRING, deleted={"type": "boolean"}),
+    "DeletedResponse": of(object=word("response"), id=STRING, deleted=FLAG),
     "Message": optional(
         of(
-            id=_STRING,
-            type=const("message"),
-            role=const("assistant"),
-            model=_STRING,
-            content=listed(_KIND),
-            stop_reason=_TEXT,
-            stop_sequence=_TEXT,
-            usage=of(input_tokens=_COUNT, output_tokens=_COUNT),
+            id=STRING,
+            type=word("message"),
+            role=word("assistant"),
+            model=STRING,
+            content=list_of(_KIND),
+            stop_reason=TEXT,
+            stop_sequence=TEXT,
+            usage=of(input_tokens=COUNT, output_tokens=COUNT),
         ),
         hearken=HEARKEN,
     ),
-    "MessageError": of(type=const("error"), error=of(type=_STRING, message=_STRING)),
-    "TokenCount": of(input_tokens=_COUNT),
+    "MessageError": of(type=word("error"), error=of(type=STRING, message=STRING)),
+    "TokenCount": of(input_tokens=COUNT),
     "Tokens": of(
-        count=_COUNT, max_model_len=_COUNT, tokens=listed(_COUNT), token_strs={"type": ["array", "null"]}
+        count=COUNT, max_model_len=COUNT, tokens=list_of(COUNT), token_strs=or_null({"type": "array"})
     ),
 }
 
 
 def door_paths(model_name: str) -> Json:
     """The paths of a service whose model has this name."""
-    response_id = {"in": "path", "name": "response_id", "required": True, "schema": _STRING}
+    response_id = parameter("path", "response_id", STRING)
     response, message = named(RESPONSE, model_name), named(MESSAGE, model_name)
     return {
         "/v1/responses": {"post": post("createResponse", "A response", response, "Response", _STREAMED)},
@@ -74,7 +72,7 @@ def door_paths(model_name: str) -> Json:
             "post": post(
                 "countMessageTokens",
                 "How many tokens a message's prompt has",
-                named(COUNT, model_name),
+                named(COUNT_TOKENS, model_name),
                 "TokenCount",
                 error="MessageError",
             )

@@ -17,7 +17,7 @@ from serve.completions.answering import Answering, Incoming
 from serve.generation.doors import Json
 from serve.generation.generation import consents
 from serve.generation.requests import ChatRequest, user_of
-from serve.http.errors import json_response
+from serve.http.bodies import json_response
 from serve.http.routes import READ, at
 
 

@@ -5,8 +5,8 @@ Only what can be translated into a chat is in the schema. Fields that are not in
 
 from typing import Any
 
+from serve.apis.refusing import records, refuse_comparing, refuse_fields, unsupported
 from serve.generation.request_schemas import EFFORT, FUNCTION, JSON_SCHEMA, METADATA, SHARED
-from serve.http.dialects import Foreign
 from serve.schemas.words import (
     FLAG,
     NULL,
@@ -113,49 +113,40 @@ def refuse_foreign(body: Json) -> None:
 
     `body` has passed no check yet: what is of a wrong type is left for the schema.
     """
-    for field, instead in _INSTEAD.items():
-        if body.get(field) is not None:
-            raise _unsupported(field, f"{field} is not supported; {instead}.")
+    refuse_fields(body, _INSTEAD)
     if body.get("background") is True:
-        raise _unsupported(
-            "background", "background is not supported; leave it out, and stream long answers."
-        )
+        raise unsupported("background", "background is not supported; leave it out, and stream long answers.")
     if body.get("truncation") == "auto":
-        raise _unsupported(
+        raise unsupported(
             "truncation",
             "truncation 'auto' is not supported; leave out of input what the context has no room for.",
         )
-    for i, tool in enumerate(_records(body.get("tools"))):
+    for i, tool in enumerate(records(body.get("tools"))):
         _refuse_type(
             tool,
             {"function"},
             f"tools[{i}]",
             "tools that run here are not supported; send functions, and run them",
         )
-    for field in ("compare", "compare_sparingly") if isinstance(body.get("hearken"), dict) else ():
-        if body["hearken"].get(field):
-            raise _unsupported(
-                f"hearken.{field}",
-                f"hearken.{field} is not supported here; send a chat, or POST /v1/comparisons.",
-            )
+    refuse_comparing(body)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         _refuse_type(
             choice, {"function"}, "tool_choice", "name a function, or send 'auto', 'required' or 'none'"
         )
-    for i, item in enumerate(_records(body.get("input"))):
+    for i, item in enumerate(records(body.get("input"))):
         instead = "send messages, function_call, function_call_output and reasoning items"
         if item.get("type") == "item_reference":
             instead = "send the item itself, or previous_response_id"
         _refuse_type(item, _KNOWN_ITEMS, f"input[{i}]", instead)
-        for j, part in enumerate(_records(item.get("content"))):
+        for j, part in enumerate(records(item.get("content"))):
             if part.get("type") in ("input_file", "input_audio"):
-                raise _unsupported(
+                raise unsupported(
                     f"input[{i}].content[{j}].type",
                     f"{part['type']} is not supported; send what is in it as input_text.",
                 )
             if part.get("type") == "input_image" and part.get("image_url") is None:
-                raise _unsupported(
+                raise unsupported(
                     f"input[{i}].content[{j}].image_url",
                     "Files are not kept here; send the image as image_url.",
                 )
@@ -164,15 +155,4 @@ def refuse_foreign(body: Json) -> None:
 def _refuse_type(value: Json, known: frozenset[str] | set[str], path: str, instead: str) -> None:
     kind = value.get("type")
     if isinstance(kind, str) and kind not in known:
-        raise _unsupported(f"{path}.type", f"{path}.type {kind!r:.60} is not supported; {instead}.")
-
-
-def _records(value: object) -> list[Json]:
-    """The objects of a list, where it is one; others stand for none, so that places are kept."""
-    if not isinstance(value, list):
-        return []
-    return [each if isinstance(each, dict) else {} for each in value]
-
-
-def _unsupported(param: str, message: str) -> Foreign:
-    return Foreign(message, param=param, code="unsupported_value")
+        raise unsupported(f"{path}.type", f"{path}.type {kind!r:.60} is not supported; {instead}.")

@@ -37,7 +37,7 @@ class Access:
     `path` is the key file. Where there is none, and none is `required`, the service is open to everyone who
     reaches it, until there is one. A file that can no longer be used, or is gone, is reported, and the keys
     that were read last stay in force: no mistake opens a service that had keys. `limits` and `consent` hold
-    where a key has none of its own. `blind`: those who may vote are blind, see serve/generation/blinding.py.
+    where a key has none of its own. `blind`: who may vote is blind, see serve/completions/answering.py.
 
     Raises KeysUnusable when made with a file that cannot be used.
     """
@@ -148,8 +148,10 @@ class Access:
     def _caller(self, key: Key) -> Caller:
         consent = (key.consent or self._consent) == "given"
         limits = key.limits.or_else(self._defaults)
-        is_blind = self._blind and "feedback" in key.scopes and "operate" not in key.scopes
-        return Caller(key.id, key.tenant, frozenset(key.scopes), limits, consent, is_blind, key.name)
+        is_operator = "operate" in key.scopes
+        is_blind = self._blind and "feedback" in key.scopes and not is_operator
+        scopes = frozenset(key.scopes)
+        return Caller(key.id, key.tenant, scopes, limits, consent, is_blind, key.name, is_operator)
 
 
 def presented_key(headers: Mapping[str, str]) -> str:

@@ -7,8 +7,8 @@ from serve.auth.access import Access
 from serve.auth.caller import Caller, Scope
 from serve.auth.limits import NO_LIMITS
 from serve.auth.metering import Metering
-from serve.http.visit import visit_of
 from serve.server.addresses import Addresses
+from serve.server.observing import visit_of
 
 
 class Entrance:

@@ -75,11 +75,6 @@ def found(raw: bytes) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def with_token(event: bytes, token: dict[str, object]) -> bytes:
-    """The first event of a stream with a token in its object."""
-    return event.replace(b"data: {", b'data: {"%s":%s,' % (EXTENSION.encode(), orjson.dumps(token)), 1)
-
-
 class Tokens:
     """Issues tokens and checks them. `is_trusted`: whether a key, by its id, was not revoked since."""
 

@@ -34,8 +34,9 @@ class Limits:
                 raise ValueError(f"{name} is {number}; it must be 0 (no limit) or more")
 
     def or_else(self, other: "Limits") -> "Limits":
-        """These, with `other`'s numbers where these have none."""
-        return Limits(**(asdict(other) | self.given()))
+        """These, with `other`'s numbers where these have none; `other` itself where these have no number."""
+        given = self.given()
+        return Limits(**(asdict(other) | given)) if given else other
 
     def given(self) -> dict[str, int]:
         """The numbers that are set, by name."""

@@ -6,8 +6,8 @@ import math
 from serve.auth.caller import Caller, Scope
 from serve.auth.windows import Window, Windows
 from serve.http.errors import BodyTooLarge, TooManyRequests
-from serve.http.visit import Visit
 from serve.metrics import Metrics
+from serve.server.observing import Visit
 
 _BUSY_RETRY_SECONDS = 1.0
 
@@ -64,13 +64,11 @@ class Metering:
             )
 
     async def admit_votes(self, whose: str, limit: int, votes: int) -> None:
-        """Let so many votes in together, and count them; `limit` is what may come in a minute, 0: no limit.
+        """Let so many votes in together, and count them; `limit` is what may come in a minute.
 
         A batch is let in whole or not at all. Raises TooManyRequests, BodyTooLarge for a batch that never
         could be.
         """
-        if not limit:
-            return
         if votes > limit:
             raise BodyTooLarge(
                 f"The batch has {votes} votes, and at most {limit} are taken in a minute: send smaller ones.",
@@ -118,7 +116,7 @@ class Metering:
                 _BUSY_RETRY_SECONDS,
             )
         self._running[key_id] = running + 1
-        visit.at_end(lambda: self._leave(key_id))
+        visit.at_end.append(lambda: self._leave(key_id))
 
     def _leave(self, key_id: str) -> None:
         self._running[key_id] -= 1

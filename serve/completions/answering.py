@@ -12,15 +12,13 @@ from serve.auth.caller import Caller
 from serve.auth.entrance import Entrance
 from serve.auth.feedback_tokens import HEADER, Tokens
 from serve.completions.chat import Chat
-from serve.generation.blinding import check_blind
 from serve.generation.doors import ChatDoor, Door, Json
-from serve.generation.generation import Route
 from serve.generation.requests import ChatRequest
 from serve.generation.streaming import EventStream, while_present
-from serve.http.bodies import read_json
-from serve.http.errors import json_response
-from serve.http.visit import visit_of
+from serve.http.bodies import json_response, read_json
+from serve.http.errors import BadRequest
 from serve.preferences.api import Preferences
+from serve.server.observing import visit_of
 from serve.storage.privacy import Privacy
 
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -69,7 +67,9 @@ class Answering:
         """The answer, streamed or whole. `make_door`: of the completion's id and its feedback token."""
         user, asked = await self.for_user(incoming, asked)
         route = await self._chat.route(asked, user, incoming.caller, incoming.since)
-        _show_operator(incoming, route)
+        if incoming.caller.is_operator:  # for nobody else, so that voters stay blind
+            headers = visit_of(incoming.request.scope).headers
+            headers["x-hearken-arm"], headers["x-hearken-policy-version"] = route.arm, route.version
         door = make_door(route.completion_id, self.token(incoming, route.user, route.completion_id))
         if asked.stream:
             events = self._chat.stream(asked, route, door)
@@ -87,7 +87,7 @@ class Answering:
     async def for_user(self, incoming: Incoming, asked: ChatRequest) -> tuple[str, ChatRequest]:
         """The pseudonym of the user to be answered, and the request under what that user asked for; one that
         names no user is as it was. Raises BadRequest for what they may not see, 429."""
-        check_blind(asked, incoming.caller)
+        _check_blind(asked, incoming.caller)
         user = await self._entrance.user(incoming.request, incoming.caller, asked.user)
         if not (asked.user and asked.wants_preferences):
             return user, asked
@@ -100,9 +100,18 @@ class Answering:
         return {"feedback_token": token, "feedback_token_expires_at": expires_at}
 
 
-def _show_operator(incoming: Incoming, route: Route) -> None:
-    """Arm and version, in headers, for an operator's key; for nobody else, so that voters stay blind."""
-    if incoming.caller.is_operator:
-        headers = visit_of(incoming.request.scope).headers
-        headers["x-hearken-arm"] = route.arm
-        headers["x-hearken-policy-version"] = route.version
+def _check_blind(asked: ChatRequest, caller: Caller) -> None:
+    """Raises BadRequest for a request for logprobs of a caller who may vote.
+
+    Exact ones differ by policy for the same text, and so name the arm. Rounded ones would too, only after
+    more tokens: two policies that differ by .05 nats a token fall on two sides of a rounding to 1 nat in one
+    token of twenty. Counts of cached tokens are kept back for a like reason, see
+    serve/generation/generation.py. What the texts themselves give away stays, and how long they take.
+    """
+    if caller.is_blind and asked.wants_logprobs:
+        raise BadRequest(
+            "logprobs are not for those who may vote, because they tell policies apart: leave them out, use "
+            "a key without the scope feedback, or let the operator set gateway.blind_voters = false.",
+            param="logprobs",
+            code="unsupported_parameter",
+        )

@@ -72,7 +72,7 @@ class Chat:
 
         user: whose it is (a pseudonym), by which it is logged. since: when it began, as erasures count time.
         """
-        place = await self._conversations.place(caller.tenant, _named(asked, user), asked)
+        place = await self._conversations.place(caller.tenant, user, asked)
         return Route(
             self._signer.new_completion_id(asked.id_prefix),
             user,
@@ -114,9 +114,10 @@ class Chat:
             shown = generation.take_whole(answer)
         if generation.is_worth_logging:
             await self._recorder.completion(generation)
-            await self._remember(generation)
+            await self._conversations.note(generation)
             self._shadowing.consider(generation)
-        await self._keep(generation)
+        if isinstance(generation, KeptGeneration):
+            await self._stored.keep(generation)
         return shown, generation
 
     @contextmanager
@@ -133,17 +134,6 @@ class Chat:
         cancelled = failure == "abandoned" and generation.route.comparison_id is not None
         if failure is not None and not cancelled and generation.is_worth_logging:
             self._recorder.failed(generation, failure)
-
-    async def _remember(self, generation: Generation) -> None:
-        """Know the conversation again by this answer."""
-        asked, route = generation.asked, generation.route
-        said = generation.transcript.said
-        user = _named(asked, route.user)
-        await self._conversations.note(route.caller.tenant, user, asked, said, route.place)
-
-    async def _keep(self, generation: Generation) -> None:
-        if isinstance(generation, KeptGeneration) and generation.unfinished is None:
-            await self._stored.keep(generation)
 
     async def _begin(self, asked: ChatRequest, route: Route) -> Generation:
         route = replace(route, cache_salt=self._cache_salt(route.caller, asked))
@@ -221,9 +211,10 @@ class Chat:
         if tokens and generation.ttft_seconds is not None:
             self._metrics.ttft_seconds.labels(route.arm).observe(generation.ttft_seconds)
             await self._recorder.completion(generation)
-            await self._remember(generation)
+            await self._conversations.note(generation)
             self._shadowing.consider(generation)
-        await self._keep(generation)
+        if isinstance(generation, KeptGeneration) and generation.unfinished is None:
+            await self._stored.keep(generation)
         yield end
 
     async def _first_to_begin(self, generation: Generation) -> "_Answering":
@@ -244,11 +235,6 @@ class Chat:
             except UpstreamError as failure:
                 if not want.may_try_again(failure):
                     raise await self._blame.told(failure, asked, route) from failure
-
-
-def _named(asked: ChatRequest, user: str) -> str | None:
-    """The pseudonym of a request's user, None where it names none."""
-    return user if asked.user else None
 
 
 def _want(asked: ChatRequest, route: Route) -> Want:

@@ -5,11 +5,12 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from feedback.core.ids import Signer
 from serve.engines.pool import Fleet
+from serve.generation.generation import Generation
 from serve.generation.requests import ChatRequest
 from serve.metrics import Metrics
 from serve.routing.following import TableFollower
@@ -19,7 +20,6 @@ from serve.routing.placing import Place, answers_of, draw, go_on, table_versions
 
 log = logging.getLogger(__name__)
 
-Json = dict[str, Any]
 T = TypeVar("T")
 
 MOST_ANSWERS = 8
@@ -52,30 +52,33 @@ class Conversations:
         self._metrics = metrics
         self._away_until = 0.0
 
-    async def place(self, tenant: str, user: str | None, asked: ChatRequest) -> Place:
-        """Where a turn goes. user: the pseudonym of the user whom it names, None where it names none."""
+    async def place(self, tenant: str, user: str, asked: ChatRequest) -> Place:
+        """Where a turn goes. user: whose it is (a pseudonym), also where it names no user."""
+        named = user if asked.user else None
         answers = answers_of(asked.messages)
-        names = self._names(tenant, user, asked.episode_id, answers)
+        names = self._names(tenant, named, asked.episode_id, answers)
         record = await self._ask(self._marks.first, tenant, names) if names else None
         table = self._follower.table
         if record is None:
             self._metrics.turns.labels("unknown" if answers else "first").inc()
-            return draw(table, user, self._unit(tenant, asked.episode_id))
+            return draw(table, named, self._unit(tenant, asked.episode_id))
         known = Place.of_record(record)
         place = go_on(known, table, table_versions(table) | self._former())
         self._metrics.turns.labels("kept" if place is known else "moved").inc()
         return place
 
-    async def note(
-        self, tenant: str, user: str | None, asked: ChatRequest, said: Sequence[Json], place: Place
-    ) -> None:
-        """Remember the place of a conversation by its newest answers (`said`, as assistant messages)."""
-        newest = [answers_of([*asked.messages, message])[0] for message in said[:MOST_ANSWERS]]
-        names = self._names(tenant, user, asked.episode_id, list(dict.fromkeys(newest)))
+    async def note(self, generation: Generation) -> None:
+        """Remember the place of a conversation by its newest answers."""
+        asked, route = generation.asked, generation.route
+        said = generation.transcript.said[:MOST_ANSWERS]
+        newest = [answers_of([*asked.messages, message])[0] for message in said]
+        tenant, named = route.caller.tenant, route.user if asked.user else None
+        names = self._names(tenant, named, asked.episode_id, list(dict.fromkeys(newest)))
         if names:
-            evicted = await self._ask(self._marks.put, tenant, names, place.record())
+            evicted = await self._ask(self._marks.put, tenant, names, route.place.record())
             self._metrics.conversations_evicted.inc(evicted or 0)
-            self._leases.answered(place.version)  # after the mark was put, so that it is held for as long
+            # After the mark was put, so that the version is held for as long as it.
+            self._leases.answered(route.place.version)
 
     def close(self) -> None:
         """Let go of the store."""

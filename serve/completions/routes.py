@@ -15,8 +15,7 @@ from serve.completions.tokenizing import parse_tokenize
 from serve.generation.doors import Json
 from serve.generation.requests import ChatRequest
 from serve.generation.streaming import while_present
-from serve.http.bodies import parse_object
-from serve.http.errors import json_response
+from serve.http.bodies import json_response, parse_object
 from serve.http.routes import at
 
 CheckChat = Callable[[Json], ChatRequest]

@@ -191,10 +191,8 @@ class TextPresentation:
         self._model = model_name
         self._to_echo = dict(enumerate(text for text in echoed for _ in range(asked.n)))
 
-    def chunk(self, chunk: Json) -> Json | None:
-        """A chunk for the client, or None when it carries only the usage that nobody asked for."""
-        if not chunk["choices"] and not self._asked.wants_usage:
-            return None
+    def chunk(self, chunk: Json) -> Json:
+        """A chunk for the client: what a whole answer is."""
         return self.whole(chunk)
 
     def whole(self, answer: Json) -> Json:

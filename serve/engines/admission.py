@@ -22,23 +22,20 @@ class FairQueue(Generic[T]):
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self._size = 0
+        self.size = 0  # of all lines together
         self._lines: OrderedDict[str, list[T]] = OrderedDict()  # whose turn it is first; no empty ones
-
-    def __len__(self) -> int:
-        return self._size
 
     def push(self, key: str, item: T) -> None:
         """Add an item at the end of its key's line, whether there is room or not."""
         self._lines.setdefault(key, []).append(item)
-        self._size += 1
+        self.size += 1
 
     def spill(self, last: str) -> tuple[str, T] | None:
         """Take out an item, of the key given back with it, when there are more than there is room for.
 
         `last`: the key that has just got an item; where its line is one of the longest, that item goes.
         """
-        if self._size <= self._length:
+        if self.size <= self._length:
             return None
         longest = max(self._lines, key=lambda k: len(self._lines[k]))
         if len(self._lines[longest]) <= len(self._lines.get(last, ())):
@@ -52,7 +49,7 @@ class FairQueue(Generic[T]):
         line = self._lines.get(key, [])
         if item in line:
             line.remove(item)
-            self._size -= 1
+            self.size -= 1
             if not line:
                 del self._lines[key]
 
@@ -107,14 +104,14 @@ class Admission(Generic[W, P]):
 
     def __len__(self) -> int:
         """How many wait."""
-        return len(self._queue)
+        return self._queue.size
 
     async def enter(self, key: str, want: W, missing: Callable[[], Unavailable]) -> P:
         """A place, after waiting for it if need be.
 
         Raises Unavailable at once when the queue is full, and `missing()` when the time limit is over.
         """
-        if not self._queue and (place := self._find(want)) is not None:
+        if not self._queue.size and (place := self._find(want)) is not None:
             return place
         started = asyncio.get_running_loop().time()
         waiter: _Waiter[W, P] = _Waiter(want)
@@ -136,7 +133,8 @@ class Admission(Generic[W, P]):
 
     def serve(self) -> None:
         """Give out all places that there are."""
-        self._queue.serve(self._place)
+        if self._queue.size:
+            self._queue.serve(self._place)
 
     def _push(self, key: str, waiter: _Waiter[W, P]) -> None:
         # First who gets a place, then who has none: those who wait for what is away must not keep others

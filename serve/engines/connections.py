@@ -32,24 +32,17 @@ class Pool:
         nothing of the server, so the request goes out once more.
         """
         place = Place.of(url)
-        while (connection := self._idle_one(place)) is not None:
+        while True:
+            idle = self._idle_one(place)
+            connection = idle or await self._connect(place)
             try:
-                return await self._begun(connection, place, method, path, body)
-            except Unheard:
-                continue
-        return await self._begun(await self._connect(place), place, method, path, body)
-
-    async def _begun(
-        self, connection: Connection, place: Place, method: bytes, path: bytes, body: bytes
-    ) -> Connection:
-        """The connection, when its answer has a status. It is dropped on any failure."""
-        try:
-            connection.ask(place, method, path, body, self._headers)
-            await connection.status()
-        except BaseException:
-            self.drop(connection)
-            raise
-        return connection
+                connection.ask(place, method, path, body, self._headers)
+                await connection.begun()
+                return connection
+            except BaseException as error:
+                self.drop(connection)
+                if idle is None or not isinstance(error, Unheard):
+                    raise
 
     def give_back(self, url: str, connection: Connection) -> None:
         """The answer has been read to its end, or to where only the end itself is missing."""
@@ -69,7 +62,7 @@ class Pool:
         """The connection used last, if any is still young; the older ones are closed."""
         waiting = self._idle[place.address]
         oldest = time.monotonic() - self._idle_seconds
-        while waiting and (waiting[0].idle_since < oldest or not waiting[0].is_reusable):
+        while waiting and waiting[0].idle_since < oldest:
             self.drop(waiting.pop(0))
         while waiting:
             if (connection := waiting.pop()).is_reusable:
@@ -85,15 +78,11 @@ class Pool:
             self.drop(connection)
 
     async def _connect(self, place: Place) -> Connection:
-        loop = asyncio.get_running_loop()
+        host, port, tls = place.address
+        loop, make = asyncio.get_running_loop(), functools.partial(Connection, self._silence_seconds)
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, connection = await loop.create_connection(
-                    functools.partial(Connection, self._silence_seconds),
-                    place.host,
-                    place.port,
-                    ssl=_tls() if place.tls else None,
-                )
+                _, connection = await loop.create_connection(make, host, port, ssl=_tls() if tls else None)
         except ConnectionRefusedError as error:
             raise Deaf(f"cannot connect: {error!r}") from error
         except (OSError, TimeoutError) as error:

@@ -52,11 +52,6 @@ class Fleet:
         self._roster = Roster(Discovery(settings.engines, resolve), metrics, self._watch.run)
 
     @property
-    def engines(self) -> list[Engine]:
-        """Those that there are now, those that are leaving included."""
-        return self._roster.engines
-
-    @property
     def waiting(self) -> int:
         """How many requests wait for a place."""
         return len(self._admission)
@@ -71,7 +66,7 @@ class Fleet:
         request raises inside goes on; an engine that failed it is asked a question of ours, and a `Failed`
         brings the future that will tell which of the two is at fault.
         """
-        if want.tried and want.tried.issuperset(e for e in self.engines if not e.leaves):
+        if want.tried and want.tried.issuperset(e for e in self._roster.engines if not e.leaves):
             raise engine_unavailable()
         if not self._anyone_has(want):
             self._ask_all()  # the policy may be there already, and only not seen yet
@@ -106,7 +101,7 @@ class Fleet:
         """A place for a request, on the engine that suits it; None when there is none."""
         busy = {
             engine.url: engine
-            for engine in self.engines
+            for engine in self._roster.engines
             if want.version in engine.policies
             and engine.usable
             and self._has_room(engine, want.key_id)
@@ -135,17 +130,19 @@ class Fleet:
             del place.engine.held[place.key_id]
 
     def _anyone_has(self, want: Want) -> bool:
-        return any(e.usable and want.version in e.policies and e not in want.tried for e in self.engines)
+        return any(
+            e.usable and want.version in e.policies and e not in want.tried for e in self._roster.engines
+        )
 
     def has(self, version: str) -> bool:
         """Whether an engine that is in use serves a version."""
-        return any(engine.usable and version in engine.policies for engine in self.engines)
+        return any(engine.usable and version in engine.policies for engine in self._roster.engines)
 
     def _why_none(self, want: Want) -> Unavailable:
         return overloaded() if self._anyone_has(want) else engine_unavailable()
 
     def _ask_all(self) -> None:
-        for engine in self.engines:
+        for engine in self._roster.engines:
             engine.ask_now.set()
 
     async def look_for(self, versions: AbstractSet[str]) -> None:
@@ -153,7 +150,7 @@ class Fleet:
 
         Those that do not answer within `_LOOK_SECONDS` stay as they were known.
         """
-        lacking = [e for e in self.engines if e.usable and not versions <= e.policies]
+        lacking = [e for e in self._roster.engines if e.usable and not versions <= e.policies]
         if not lacking:
             return
         for engine in lacking:
@@ -172,7 +169,7 @@ class Fleet:
         `detailed`: with the engines' URLs and words. Without, they are numbered, and only states are told.
         """
         problems = self.lookup_problems(detailed)
-        for number, engine in enumerate((e for e in self.engines if not e.leaves), 1):
+        for number, engine in enumerate((e for e in self._roster.engines if not e.leaves), 1):
             name = engine.url if detailed else f"engine-{number}"
             missing = (table.adapters | {table.live}) - engine.policies
             if not engine.usable:
@@ -195,5 +192,5 @@ class Fleet:
 
     def _spread(self, engine: Engine, policies: frozenset[str]) -> None:
         """Let requests that a lost engine has not begun to answer go elsewhere, if there is an elsewhere."""
-        if any(other.usable and policies <= other.policies for other in self.engines):
+        if any(other.usable and policies <= other.policies for other in self._roster.engines):
             engine.give_up()

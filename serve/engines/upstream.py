@@ -101,7 +101,7 @@ class Upstream:
         while iterating, Refused, or EngineLost when the stream ends without vLLM's `[DONE]`.
         """
         async with self._asked(engine, b"POST", path.encode(), body) as connection:
-            if await connection.status() != 200:
+            if connection.status != 200:
                 await _accepted(connection)
             chunks = _Chunks(connection)
             yield chunks
@@ -128,10 +128,9 @@ class Upstream:
 
 
 async def _accepted(connection: Connection) -> bytes:
-    status = await connection.status()
     body = await connection.read_all()
-    if status != 200:
-        raise refusal(status, body)
+    if connection.status != 200:
+        raise refusal(connection.status, body)
     return body
 
 

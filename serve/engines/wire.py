@@ -36,9 +36,7 @@ class Unheard(WireError):
 class Place:
     """Where an engine listens."""
 
-    host: str
-    port: int
-    tls: bool
+    address: tuple[str, int, bool]  # host, port, whether with TLS: what a connection is made to
     path: bytes  # in front of every request's path
     name: bytes  # for the host header
 
@@ -50,16 +48,11 @@ class Place:
         tls = parts.scheme == "https"
         port = parts.port or (443 if tls else 80)
         name = parts.netloc.rpartition("@")[2].encode()
-        return cls(parts.hostname or "", port, tls, parts.path.rstrip("/").encode(), name)
-
-    @property
-    def address(self) -> tuple[str, int, bool]:
-        """What a connection is made to."""
-        return self.host, self.port, self.tls
+        return cls((parts.hostname or "", port, tls), parts.path.rstrip("/").encode(), name)
 
 
 class Connection(asyncio.Protocol):
-    """One connection, with one exchange at a time: `ask`, then `status`, then `read` until it gives b""."""
+    """One connection, with one exchange at a time: `ask`, then `begun`, then `read` until it gives b""."""
 
     def __init__(self, silence_seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -71,7 +64,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._status = 0
+        self.status = 0  # of the answer; 0 before it has begun
         self._parts: list[bytes] = []
         self._held = 0  # bytes in `_parts`
         self._barren = 0  # bytes since the last that said anything
@@ -91,11 +84,11 @@ class Connection(asyncio.Protocol):
             head += b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self._transport.write(head + b"\r\n" + body)
 
-    async def status(self) -> int:
-        """The answer's status. Raises WireError."""
-        while not self._status:
+    async def begun(self) -> int:
+        """The answer's status, when it is there. Raises WireError."""
+        while not self.status:
             await self._arrival()
-        return self._status
+        return self.status
 
     async def read(self) -> bytes:
         """What has come of the body since the last call, b"" when it is complete. Raises WireError."""
@@ -204,7 +197,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if not self._surplus and status >= 200:  # 1xx: the answer is still to come
-            self._status, self._barren = status, 0
+            self.status, self._barren = status, 0
 
     def on_body(self, body: bytes) -> None:
         if self._surplus:
@@ -216,7 +209,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        if self._surplus or not self._status:
+        if self._surplus or not self.status:
             return
         self._complete, self._barren = True, 0
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it after this

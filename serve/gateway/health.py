@@ -12,7 +12,7 @@ from feedback.core.log import EventLog
 from feedback.privacy.sealing import Sealer
 from serve.auth.access import Access
 from serve.engines.pool import Fleet
-from serve.http.errors import json_response
+from serve.http.bodies import json_response
 from serve.http.routes import READ, at
 from serve.metrics import Metrics
 from serve.routing.following import TableFollower

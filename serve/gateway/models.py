@@ -9,7 +9,7 @@ from starlette.routing import Route
 from serve.auth.access import Access
 from serve.generation.doors import Json
 from serve.generation.requests import unknown_model
-from serve.http.errors import json_response
+from serve.http.bodies import json_response
 from serve.http.routes import READ, at
 
 

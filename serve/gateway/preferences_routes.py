@@ -5,8 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serve.auth.entrance import Entrance
-from serve.http.bodies import read_json
-from serve.http.errors import json_response
+from serve.http.bodies import json_response, read_json
 from serve.http.routes import at
 from serve.preferences.api import Preferences
 from serve.storage.privacy import Privacy

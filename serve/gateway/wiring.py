@@ -36,7 +36,7 @@ from serve.storage.privacy import Privacy
 from serve.storage.recording import Recorder
 from serve.storage.stored import StoredCompletions
 from serve.tracing import Tracing
-from serve.votes.senders import Senders
+from serve.votes.voters import Senders
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.prompt_token_ids: list[int] = []
-        self.usage_tokens: int | None = None  # completion tokens by the engine's own count
+        self.usage: Json | None = None  # the engine's own counts
         self._thinks = False  # whether the engine has a reasoning parser: then it counts what was thought
         self._sampled: dict[int, Sampled] = {}
 
@@ -70,35 +70,32 @@ class Transcript:
             self.prompt_token_ids = prompt
         usage = answer.get("usage")
         if usage is not None:
-            self.usage_tokens = usage.get("completion_tokens")
+            self.usage = usage
             self._thinks = usage.get("completion_tokens_details") is not None
         for choice in answer["choices"]:
-            self._add_choice(choice)
-
-    def _add_choice(self, choice: Json) -> None:
-        sampled = self._sampled.get(choice["index"])
-        if sampled is None:
-            sampled = self._sampled[choice["index"]] = Sampled()
-        part = choice.get("delta") or choice.get("message") or {}
-        content = part.get("content")
-        if content:
-            sampled.text.append(content)
-        thought = part.get("reasoning")
-        if thought:
-            sampled.thought.append(thought)
-        for call in part.get("tool_calls") or ():
-            if call.get("id"):
-                sampled.calls.append(call["id"])
-        token_ids = choice.get("token_ids")
-        if token_ids:
-            sampled.token_ids += token_ids
-        logprobs = choice.get("logprobs")
-        if logprobs is not None and logprobs.get("content"):
-            sampled.logprobs += [token["logprob"] for token in logprobs["content"]]
-            sampled.tokens += [token["token"] for token in logprobs["content"]]
-        finish_reason = choice.get("finish_reason")
-        if finish_reason is not None:
-            sampled.finish_reason = finish_reason
+            sampled = self._sampled.get(choice["index"])
+            if sampled is None:
+                sampled = self._sampled[choice["index"]] = Sampled()
+            part = choice.get("delta") or choice.get("message") or {}
+            content = part.get("content")
+            if content:
+                sampled.text.append(content)
+            thought = part.get("reasoning")
+            if thought:
+                sampled.thought.append(thought)
+            for call in part.get("tool_calls") or ():
+                if call.get("id"):
+                    sampled.calls.append(call["id"])
+            token_ids = choice.get("token_ids")
+            if token_ids:
+                sampled.token_ids += token_ids
+            logprobs = choice.get("logprobs")
+            if logprobs is not None and logprobs.get("content"):
+                sampled.logprobs += [token["logprob"] for token in logprobs["content"]]
+                sampled.tokens += [token["token"] for token in logprobs["content"]]
+            finish_reason = choice.get("finish_reason")
+            if finish_reason is not None:
+                sampled.finish_reason = finish_reason
 
     @property
     def has_tokens(self) -> bool:
@@ -115,7 +112,8 @@ class Transcript:
         """Whether every sampled token has its logprob, and the engine counted as many as arrived."""
         paired = all(len(s.token_ids) == len(s.logprobs) for s in self._sampled.values())
         tokens = sum(len(s.token_ids) for s in self._sampled.values())
-        return paired and self.usage_tokens in (None, tokens) and bool(self.prompt_token_ids)
+        counted = (self.usage or {}).get("completion_tokens")
+        return paired and counted in (None, tokens) and bool(self.prompt_token_ids)
 
     @property
     def said(self) -> list[Json]:
@@ -146,41 +144,33 @@ class Presentation:
         self._model = model_name
         self._logprobs = asked.wants_logprobs
         self._token_ids = asked.wants_token_ids
-        self._usage = asked.wants_usage
 
-    def chunk(self, chunk: Json) -> Json | None:
-        """A chunk for the client, or None when it carries only the usage that nobody asked for."""
-        if not chunk["choices"] and not self._usage:
-            return None
-        self._name(chunk)
+    def chunk(self, chunk: Json) -> Json:
+        """A chunk for the client."""
+        chunk["id"] = self._id
+        chunk["model"] = self._model
+        if not self._token_ids:
+            chunk.pop("prompt_token_ids", None)
         for choice in chunk["choices"]:
-            if "reasoning" in choice["delta"]:
-                _name_thought(choice["delta"])
+            if not self._logprobs:
+                choice["logprobs"] = None
+            if not self._token_ids:
+                choice.pop("token_ids", None)
+            part = choice["message"] if "message" in choice else choice["delta"]
+            if "reasoning" in part:
+                _name_thought(part)
         return chunk
 
     def whole(self, answer: Json) -> Json:
-        """A whole answer for the client."""
-        self._name(answer)
-        for choice in answer["choices"]:
-            message = choice["message"]
-            _name_thought(message)
+        """A whole answer for the client: what a chunk is, and more."""
+        self.chunk(answer)
+        for message in (choice["message"] for choice in answer["choices"]):
             if message.get("tool_calls") and not message["content"]:
                 message["content"] = None
         for field in _ENGINE_ONLY:
             if answer.get(field) is None:
                 answer.pop(field, None)
         return answer
-
-    def _name(self, answer: Json) -> None:
-        answer["id"] = self._id
-        answer["model"] = self._model
-        if not self._token_ids:
-            answer.pop("prompt_token_ids", None)
-        for choice in answer["choices"]:
-            if not self._logprobs:
-                choice["logprobs"] = None
-            if not self._token_ids:
-                choice.pop("token_ids", None)
 
 
 def lacks_answer(answer: Json) -> bool:

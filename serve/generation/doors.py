@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from serve.auth.feedback_tokens import EXTENSION, with_token
+from serve.auth.feedback_tokens import EXTENSION
 from serve.http.errors import ApiError
 
 Json = dict[str, Any]
@@ -63,10 +63,10 @@ class ChatDoor:
 
     def chunk(self, chunk: Json) -> bytes:
         """See `Door.chunk`."""
-        if self._begun:
-            return event(chunk)
-        self._begun = True
-        return with_token(event(chunk), self._token)
+        if not self._begun:
+            self._begun = True
+            chunk = {EXTENSION: self._token, **chunk}
+        return event(chunk)
 
     def end(self) -> bytes:
         """See `Door.end`."""

@@ -55,7 +55,7 @@ class Shown(Protocol):
     """What the client sees of the engine's answers: `serve.generation.answers.Presentation`, or that of
     text."""
 
-    def chunk(self, chunk: Json) -> Json | None: ...
+    def chunk(self, chunk: Json) -> Json: ...
     def whole(self, answer: Json) -> Json: ...
 
 
@@ -101,6 +101,8 @@ class Generation:
         self.transcript.add(chunk)
         if self.ttft_seconds is None and self.transcript.has_tokens:
             self.ttft_seconds = time.perf_counter() - self._started
+        if not chunk["choices"] and not self.asked.wants_usage:
+            return None  # it has only the usage, and nobody asked for that
         return self._presentation.chunk(chunk)
 
     def take_whole(self, answer: Json) -> Json:
@@ -111,13 +113,24 @@ class Generation:
         return self._presentation.whole(answer)
 
     def _prepare(self, answer: Json) -> None:
-        """Bring a chunk, or a whole answer, into the shape that is kept and shown."""
+        """Bring a chunk, or a whole answer, into the shape that is kept and shown.
+
+        Marks of thoughts are taken out: vLLM's parsers take out one thought, and no second one.
+        """
         usage = answer.get("usage")
         if usage:
             self._tell_cached(usage)
         if self._copies > 1:
             self._copy(answer, self._copies)
-        self._tidy(answer["choices"])
+        for choice in answer["choices"]:
+            part = choice.get("delta") or choice.get("message") or {}
+            if not self._thinks:  # a thought's end is sampled and not shown where the engine took it out
+                tokens = (choice.get("logprobs") or {}).get("content") or ()
+                ends = [token["token"] for token in tokens if token["token"] in CLOSINGS]
+                lost = any(ends.count(end) > (part.get("content") or "").count(end) for end in ends)
+                self._thinks = bool(part.get("reasoning")) or lost
+            if self._thinks and part.get("content"):
+                part["content"] = without_marks(part["content"])
 
     def _tell_cached(self, usage: Json) -> None:
         """Of the prompt's tokens tell how many were cached, as OpenAI does; not to who may vote.
@@ -144,14 +157,6 @@ class Generation:
                     name: count and count * copies for name, count in details.items()
                 }
             usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-
-    def _tidy(self, choices: list[Json]) -> None:
-        """Take marks of thoughts out of answers: vLLM's parsers take out one thought, and no second one."""
-        for choice in choices:
-            part = choice.get("delta") or choice.get("message") or {}
-            self._thinks = self._thinks or bool(part.get("reasoning")) or _lost_a_mark(choice, part)
-            if self._thinks and part.get("content"):
-                part["content"] = without_marks(part["content"])
 
     def finish(self) -> None:
         """The engine has sent all of it."""
@@ -194,10 +199,3 @@ class Generation:
         words: dict[str, Any] = {"messages": [], "prompt_token_ids": [], "choices": []}
         names: dict[str, Any] = {"external_id": None, "episode_id": None, "comparison_id": None}
         return self.completion().model_copy(update={**words, **names, "failure": failure})
-
-
-def _lost_a_mark(choice: Json, part: Json) -> bool:
-    """Whether a thought's end was sampled more often than it is shown: the engine's parser took it out."""
-    tokens = (choice.get("logprobs") or {}).get("content") or ()
-    ends = [token["token"] for token in tokens if token["token"] in CLOSINGS]
-    return any(ends.count(end) > (part.get("content") or "").count(end) for end in ends)

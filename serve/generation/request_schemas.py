@@ -4,19 +4,32 @@ Their meaning is OpenAI's. Fields that are not here are passed to vLLM as they a
 not know.
 """
 
-from serve.schemas.words import FLAG, FREE, NAME, STRING, Schema, integer, number, or_null, record, word
+from serve.schemas.words import (
+    FLAG,
+    FREE,
+    NAME,
+    NULL,
+    NUMBER,
+    STRING,
+    Schema,
+    integer,
+    list_of,
+    number,
+    or_null,
+    record,
+    word,
+)
 
 MAX_USER_CHARS = 512
 MAX_CHOICES = 128  # of one request, as at OpenAI
 MAX_STOPS = 64  # OpenAI takes 4; each is looked for after each token
+MAX_PAIRS, MAX_NAME_CHARS, MAX_VALUE_CHARS = 16, 64, 512  # of metadata, as at OpenAI
 _INT64 = 2**63 - 1
 
-
-METADATA: Schema = {
-    "type": "object",
-    "maxProperties": 16,
-    "propertyNames": {"type": "string", "minLength": 1, "maxLength": 64},
-    "additionalProperties": {"type": "string", "maxLength": 512},
+METADATA = FREE | {
+    "maxProperties": MAX_PAIRS,
+    "propertyNames": STRING | {"minLength": 1, "maxLength": MAX_NAME_CHARS},
+    "additionalProperties": STRING | {"maxLength": MAX_VALUE_CHARS},
 }
 
 _PART = record(["type", "text"], type=word("text"), text=STRING)
@@ -27,15 +40,11 @@ _AUDIO = record(
     input_audio=record(["data", "format"], data=STRING, format=STRING),
 )
 _OTHER_PART = record(["type"], type=word("file", "video_url", "refusal"))
-_PARTS: Schema = {
-    "type": "array",
-    "minItems": 1,
-    "items": {"anyOf": [_PART, _IMAGE, _AUDIO, _OTHER_PART]},
-}
+_PARTS = list_of({"anyOf": [_PART, _IMAGE, _AUDIO, _OTHER_PART]}, at_least=1)
 _CONTENT: Schema = {"anyOf": [STRING, _PARTS]}
 _TOLD: Schema = {"anyOf": [STRING, _PARTS | {"minItems": 0}]}
 """By a tool that may have nothing to tell."""
-_SAID: Schema = {"anyOf": [*_TOLD["anyOf"], {"type": "null"}]}
+_SAID: Schema = {"anyOf": [*_TOLD["anyOf"], NULL]}
 """By an assistant: some clients send an empty list beside calls of functions."""
 _CALL = record(
     ["id", "type", "function"],
@@ -53,7 +62,7 @@ _MESSAGE: Schema = {
             reasoning=or_null(STRING),
             reasoning_content=or_null(STRING),
             name=STRING,
-            tool_calls=or_null({"type": "array", "items": _CALL}),
+            tool_calls=or_null(list_of(_CALL)),
         ),
         record(["role", "content", "tool_call_id"], role=word("tool"), content=_TOLD, tool_call_id=STRING),
     ]
@@ -68,7 +77,7 @@ _TOOL_CHOICE: Schema = {
     "anyOf": [
         word("none", "auto", "required"),
         record(["type", "function"], type=word("function"), function=record(["name"], name=STRING)),
-        {"type": "null"},
+        NULL,
     ]
 }
 _RESPONSE_FORMAT: Schema = {
@@ -79,34 +88,29 @@ _RESPONSE_FORMAT: Schema = {
             type=word("json_schema"),
             json_schema=record(["name", "schema"], **JSON_SCHEMA),
         ),
-        {"type": "null"},
+        NULL,
     ]
 }
-_STOP_WORD: Schema = {"type": "string", "minLength": 1}
-USER = or_null({"type": "string", "maxLength": MAX_USER_CHARS})
+_SOME = STRING | {"minLength": 1}
+_NAME = _SOME | {"maxLength": 128}
+USER = or_null(STRING | {"maxLength": MAX_USER_CHARS})
 EFFORT = or_null(word("none", "minimal", "low", "medium", "high", "xhigh", "max"))
 
 SHARED: dict[str, Schema] = {
     "model": STRING,
     "n": or_null(integer(1, MAX_CHOICES)),
     "seed": or_null(integer(-_INT64 - 1, _INT64)),
-    "stop": {
-        "anyOf": [
-            _STOP_WORD,
-            {"type": "array", "maxItems": MAX_STOPS, "items": _STOP_WORD},
-            {"type": "null"},
-        ]
-    },
+    "stop": {"anyOf": [_SOME, list_of(_SOME) | {"maxItems": MAX_STOPS}, NULL]},
     "stream": or_null(FLAG),
     "stream_options": or_null(record([], include_usage=or_null(FLAG))),
     "temperature": or_null(number(0, 2)),
-    "top_p": or_null({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+    "top_p": or_null(NUMBER | {"exclusiveMinimum": 0, "maximum": 1}),
     "frequency_penalty": or_null(number(-2, 2)),
     "presence_penalty": or_null(number(-2, 2)),
     "logit_bias": or_null(
-        {
-            "type": "object",
-            "propertyNames": {"type": "string", "pattern": "^[0-9]{1,9}$"},
+        FREE
+        | {
+            "propertyNames": STRING | {"pattern": "^[0-9]{1,9}$"},
             "additionalProperties": number(-100, 100),
         }
     ),
@@ -121,18 +125,18 @@ SHARED: dict[str, Schema] = {
     "length_penalty": number(-10, 10),
     "ignore_eos": FLAG,
     "return_token_ids": or_null(FLAG),
-    "cache_salt": or_null({"type": "string", "minLength": 1, "maxLength": 128}),
+    "cache_salt": or_null(_NAME),
 }
 
 CHAT: Schema = record(
     ["model", "messages"],
     **SHARED,
-    messages={"type": "array", "minItems": 1, "items": _MESSAGE},
+    messages=list_of(_MESSAGE, at_least=1),
     max_tokens=or_null(integer(1)),
     max_completion_tokens=or_null(integer(1)),
     logprobs=or_null(FLAG),
     top_logprobs=or_null(integer(0, 20)),
-    tools=or_null({"type": "array", "items": _TOOL}),
+    tools=or_null(list_of(_TOOL)),
     tool_choice=_TOOL_CHOICE,
     parallel_tool_calls=or_null(FLAG),
     response_format=_RESPONSE_FORMAT,
@@ -152,17 +156,18 @@ CHAT: Schema = record(
     ),
 )
 
-_TOKENS: Schema = {"type": "array", "minItems": 1, "items": integer(0, 2**31 - 1)}
+_TOKENS = list_of(integer(0, 2**31 - 1), at_least=1)
+_SEVERAL = {"maxItems": 128}
 TEXT: Schema = record(
     ["model", "prompt"],
     **SHARED,
     hearken=or_null(record([], consent=or_null(FLAG))),
     prompt={
         "anyOf": [
-            {"type": "string", "minLength": 1},
-            {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "string", "minLength": 1}},
+            _SOME,
+            list_of(_SOME, at_least=1) | _SEVERAL,
             _TOKENS,
-            {"type": "array", "minItems": 1, "maxItems": 128, "items": _TOKENS},
+            list_of(_TOKENS, at_least=1) | _SEVERAL,
         ]
     },
     max_tokens=or_null(integer(0)),
@@ -177,7 +182,7 @@ LIST_QUERY: Schema = record(
     [],
     limit=integer(1, 100),
     order=word("asc", "desc"),
-    after={"type": "string", "minLength": 1, "maxLength": 128},
-    model={"type": "string", "minLength": 1, "maxLength": 128},
+    after=_NAME,
+    model=_NAME,
 )
 """Parameters of lists of stored completions and of their messages; `metadata[key]=value` besides."""

@@ -10,10 +10,10 @@ from feedback.core.ids import PREFIX
 from serve.engines.affinity import of_chat
 from serve.engines.upstream import CHAT_PATH
 from serve.generation.grammars import check_grammars
-from serve.generation.naming import names_of
 from serve.generation.preferences import with_preferences
 from serve.generation.request_schemas import CHAT, MAX_USER_CHARS
 from serve.http.errors import BadRequest, NotFound
+from serve.schemas import fields
 from serve.schemas.validator import check
 
 __all__ = ["MAX_USER_CHARS", "ChatRequest", "check_chat", "unknown_model", "upstream_body"]
@@ -28,6 +28,7 @@ _NOT_PASSED = frozenset(
     }
 )
 _GREEDY_BELOW = 1e-5  # vLLM's own bound for temperatures that are taken for 0
+_NAMED_IN = ("metadata", "hearken")
 _OUTDATED = {"functions": "tools", "function_call": "tool_choice"}
 
 # Fields that reshape the sampling distribution in ways that a learner who knows only logits cannot undo,
@@ -75,7 +76,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     @property
     def conversation(self) -> bytes:
         """What tells it from other conversations, see `serve.engines.affinity`."""
-        return of_chat(self.messages)
+        return of_chat(self.body["messages"])
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     @property
     def prompted(self) -> list[dict[str, Any]]:
         """The messages that the engine gets: the client's, under its user's preferences."""
-        return with_preferences(self.messages, self.preferences)
+        return with_preferences(self.messages, self.preferences) if self.preferences else self.messages
 
     @property
     def wants_preferences(self) -> bool:
@@ -119,17 +120,13 @@ def check_chat(body: dict[str, Any], model_name: str, default_max_tokens: int | 
 
     Raises BadRequest naming the field, NotFound for another model.
     """
-    _refuse_outdated(body)
-    check(body, CHAT)
-    return chat_of(body, model_name, default_max_tokens)
-
-
-def _refuse_outdated(body: dict[str, Any]) -> None:
     for field, newer in _OUTDATED.items():
         if body.get(field) is not None:
             raise BadRequest(
                 f"{field} is not supported; send {newer}.", param=field, code="unsupported_parameter"
             )
+    check(body, CHAT)
+    return chat_of(body, model_name, default_max_tokens)
 
 
 def chat_of(body: dict[str, Any], model_name: str, default_max_tokens: int | None = None) -> ChatRequest:
@@ -140,7 +137,7 @@ def chat_of(body: dict[str, Any], model_name: str, default_max_tokens: int | Non
     for field in ("top_logprobs", "logprob_token_ids"):
         if body.get(field) and not wants_logprobs:
             raise BadRequest(f"{field} needs logprobs: true.", param=field)
-    external_id, episode_id = names_of(body)
+    external_id, episode_id = _names_of(body)
     _check_tool_choice(body)
     check_grammars(body)
     max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
@@ -237,6 +234,30 @@ def _tidy(body: dict[str, Any]) -> None:
             message["content"] = None if message["role"] == "assistant" else ""
 
 
+def _names_of(body: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The team's names for the completion and its conversation, which votes may use in place of our ids.
+
+    A client that keeps its metadata for itself, as Open WebUI does, has the same fields in `hearken`. Raises
+    BadRequest naming the field.
+    """
+    holders = {name: body[name] for name in _NAMED_IN if isinstance(body.get(name), dict)}
+    if not holders:
+        return None, None
+    return _name(holders, "external_id"), _name(holders, "episode_id")
+
+
+def _name(holders: dict[str, dict[str, Any]], field: str) -> str | None:
+    found = [
+        fields.name(holder, field, fields.MAX_ID_CHARS, at=f"{name}.") for name, holder in holders.items()
+    ]
+    said = {name for name in found if name is not None}
+    if len(said) > 1:
+        raise BadRequest(
+            f"metadata.{field} and hearken.{field} differ; send one of them.", param=f"hearken.{field}"
+        )
+    return said.pop() if said else None
+
+
 def _check_tool_choice(body: dict[str, Any]) -> None:
     choice, tools = body.get("tool_choice"), body.get("tools") or []
     if choice is None or choice == "none":
@@ -258,15 +279,12 @@ def sampling_of(body: dict[str, Any], max_tokens: float | None) -> Sampling:
     neutral = _NEUTRAL.keys().isdisjoint(body) or all(
         body[field] in _NEUTRAL[field] for field in _NEUTRAL.keys() & body
     )
+    temperature, top_p = body.get("temperature"), body.get("top_p")
     return Sampling(
-        temperature=_or(body.get("temperature"), 1.0),
-        top_p=_or(body.get("top_p"), 1.0),
+        temperature=1.0 if temperature is None else float(temperature),
+        top_p=1.0 if top_p is None else float(top_p),
         top_k=int(body.get("top_k") or 0),
         max_tokens=None if max_tokens is None else int(max_tokens),
         seed=None if body.get("seed") is None else int(body["seed"]),
         penalties=strict or not neutral,
     )
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else float(value)

@@ -1,1 +1,1 @@
-"""HTTP requests: their bodies, their errors, and what one gathers on its way."""
+"""HTTP requests: their bodies and their errors, in every dialect."""

@@ -1,14 +1,22 @@
-"""Bodies of requests: bytes, and the JSON object in them."""
+"""Bodies of requests and of answers: their type, their bytes, and the JSON in them.
+
+Requests are JSON and say so. A web page may send a form, plain text, or a body without a type to any address
+without asking first. For JSON its browser asks whether the page's origin may (CORS).
+"""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from starlette.requests import Request
+from starlette.responses import Response
 
-from serve.http.errors import BadRequest, BodyTooLarge
-from serve.http.media import check_json
+from serve.http.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
+JSON_LINES = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
+)
 _MAX_LEVELS = 100
 """Of a body; far more than chats need. What reads and writes JSON here and in vLLM ends at some 250."""
 _ESCAPE = re.compile(
@@ -18,9 +26,27 @@ _ESCAPE = re.compile(
 """An escape in a JSON string: both halves of a character, one half by itself (the group), or another."""
 
 
+def media_type(headers: Mapping[str, str]) -> str:
+    """The type of a request's body, without its parameters; "" where it does not say any."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    """Whether a body of this media type is JSON."""
+    return kind in ("application/json", "text/json") or kind.endswith("+json")
+
+
+def unsupported(kind: str, right: str) -> UnsupportedMediaType:
+    """The refusal of a body of a media type, with what would be right."""
+    said = f"The content type {kind[:80]!r} is not understood" if kind else "The body has no content type"
+    return UnsupportedMediaType(f"{said}; {right}.", code="unsupported_media_type")
+
+
 async def read_json(request: Request, limit: int) -> bytes:
     """A whole body that says that it is JSON. Raises UnsupportedMediaType, and as `read_body`."""
-    check_json(request.headers.get("content-type", ""))
+    kind = media_type(request.headers)
+    if not is_json(kind):
+        raise unsupported(kind, "send application/json")
     return await read_body(request, limit)
 
 
@@ -76,3 +102,8 @@ def _is_deeper(value: Any, levels: int) -> bool:
         if not level:
             return False
     return True
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")

@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from serve.http.errors import ApiError, BadRequest, error_response, json_response
+from serve.http.bodies import json_response
+from serve.http.errors import ApiError, BadRequest
 
 Json = dict[str, Any]
 
@@ -60,6 +61,11 @@ def error_at(path: str, error: ApiError) -> Response:
     if api == MESSAGES:
         return json_response(as_message_error(error), error.status, error.headers)
     return error_response(error)
+
+
+def error_response(error: ApiError) -> Response:
+    """The HTTP answer for an error."""
+    return json_response(error.as_dict(), error.status, error.headers)
 
 
 def as_message_error(error: ApiError) -> Json:

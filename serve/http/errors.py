@@ -2,11 +2,10 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import orjson
-from starlette.responses import Response
 
 RETRY_AFTER_SECONDS = 1
 
@@ -158,16 +157,6 @@ class ClientGone(ApiError):
 
     def __init__(self) -> None:
         super().__init__("The client closed the connection.", code="client_closed_request")
-
-
-def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer."""
-    return Response(orjson.dumps(content), status, headers, media_type="application/json")
-
-
-def error_response(error: ApiError) -> Response:
-    """The HTTP answer for an error."""
-    return json_response(error.as_dict(), error.status, error.headers)
 
 
 def engine_unavailable() -> Unavailable:

@@ -17,6 +17,7 @@ from serve.http.errors import BadRequest, IdempotencyConflict, StillRunning
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 24 * 3600
+KEY_HEADER = "idempotency-key"
 MAX_KEY_CHARS = 255
 HEADER_KEY = re.compile(f"[!-~]{{1,{MAX_KEY_CHARS}}}")
 CLAIM_SECONDS = 5.0  # without an answer for so long a request is taken for dead; twice is harmless
@@ -42,9 +43,9 @@ class Claim:
     first: Reply | None = None
 
 
-def check_header(key: str | None) -> None:
+def check_header(key: str) -> None:
     """Whether an Idempotency-Key header is as documented; raises BadRequest, also where no key is needed."""
-    if key is not None and not HEADER_KEY.fullmatch(key):
+    if not HEADER_KEY.fullmatch(key):
         raise BadRequest(
             f"The header Idempotency-Key must have 1 to {MAX_KEY_CHARS} visible ASCII characters, "
             "and no spaces.",

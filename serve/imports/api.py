@@ -27,15 +27,8 @@ from feedback.exchange.import_report import Report
 from feedback.shared import SharedStore
 from serve.auth.caller import Caller
 from serve.auth.entrance import Entrance
-from serve.http.errors import (
-    ApiError,
-    BadRequest,
-    BodyTooLarge,
-    Forbidden,
-    NotFound,
-    Unavailable,
-    json_response,
-)
+from serve.http.bodies import json_response
+from serve.http.errors import ApiError, BadRequest, BodyTooLarge, Forbidden, NotFound, Unavailable
 from serve.http.routes import at
 from serve.imports.body import Intake, kind_of, nameless_file
 from serve.imports.progress import Progress, import_id

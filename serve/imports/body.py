@@ -16,8 +16,8 @@ from typing import IO, NamedTuple
 
 from starlette.datastructures import Headers
 
+from serve.http.bodies import JSON_LINES, is_json, media_type, unsupported
 from serve.http.errors import BodyTooLarge, Unavailable, UnsupportedMediaType
-from serve.http.media import JSON_LINES, is_json, media_type, unsupported
 from serve.http.unpacking import Packing, unpacker
 
 log = logging.getLogger(__name__)
@@ -55,15 +55,14 @@ class Kind(NamedTuple):
 
 def kind_of(headers: Headers) -> Kind:
     """What a body's headers say that it is. Raises UnsupportedMediaType for what is not understood."""
-    content_type = headers.get("content-type", "")
     encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in _ENCODINGS:
         raise UnsupportedMediaType(
             f"The content encoding {encoding:.80} is not understood; send gzip or zstd, or unpacked.",
             code="unsupported_content_encoding",
         )
-    packing, kind = _ENCODINGS[encoding], media_type(content_type)
-    if is_json(content_type):
+    packing, kind = _ENCODINGS[encoding], media_type(headers)
+    if is_json(kind):
         return Kind(".json", packing)
     if kind in JSON_LINES:
         return Kind(".jsonl", packing)
@@ -72,7 +71,7 @@ def kind_of(headers: Headers) -> Kind:
     if kind in _PACKED_LINES and packing is None:
         return Kind(".jsonl", _PACKED_LINES[kind])
     raise unsupported(
-        content_type,
+        kind,
         "send application/x-ndjson, application/json, text/csv or application/vnd.apache.parquet, packed "
         "or not (Content-Encoding: gzip or zstd), or packed JSON lines as application/gzip or "
         "application/zstd",

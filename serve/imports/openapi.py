@@ -3,51 +3,40 @@
 from typing import Any
 
 from feedback.exchange.import_options import LAYOUT_NAMES
-from serve.schemas.responses import ref
+from serve.schemas.openapi_words import answered, parameter, refused
+from serve.schemas.words import COUNT, FLAG, FREE, STRING, TEXT, integer, list_of, of
 
 Schema = dict[str, Any]
 
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_ROWS: Schema = {
-    "type": "object",
-    "required": ["count", "rows"],
-    "properties": {"count": _COUNT, "rows": {"type": "array", "items": {"type": "integer", "minimum": 1}}},
-}
 _REPORT: Schema = {
-    "file": {"type": "string"},
-    "rows": _COUNT,
-    "imported": {"type": "object", "additionalProperties": _COUNT, "description": "By kind."},
-    "repeated": {**_COUNT, "description": "Said again what another row said."},
-    "changed": {**_COUNT, "description": "Judged again what the same rater had judged: the newest counts."},
-    "skipped": {
-        "type": "object",
-        "additionalProperties": _ROWS,
+    "file": STRING,
+    "rows": COUNT,
+    "imported": FREE | {"additionalProperties": COUNT, "description": "By kind."},
+    "repeated": COUNT | {"description": "Said again what another row said."},
+    "changed": COUNT | {"description": "Judged again what the same rater had judged: the newest counts."},
+    "skipped": FREE
+    | {
+        "additionalProperties": of(count=COUNT, rows=list_of(integer(1))),
         "description": "Rows that cannot be used, by the reason, which names the column and what to do.",
     },
-    "problem": {"type": ["string", "null"], "description": "Why the body could not be read to its end."},
+    "problem": TEXT | {"description": "Why the body could not be read to its end."},
 }
-_IMPORT: Schema = {
-    "type": "object",
-    "required": ["object", "dry_run", "written", "written_before", *_REPORT],
-    "properties": {
-        "object": {"const": "import"},
-        "dry_run": {"type": "boolean"},
-        "written": {**_COUNT, "description": "Examples that this request wrote."},
-        "written_before": {**_COUNT, "description": "Those that the same body had written before."},
+IMPORT_SCHEMAS: Schema = {
+    "Import": of(
+        object={"const": "import"},
+        dry_run=FLAG,
+        written=COUNT | {"description": "Examples that this request wrote."},
+        written_before=COUNT | {"description": "Those that the same body had written before."},
         **_REPORT,
-    },
+    )
 }
-IMPORT_SCHEMAS: Schema = {"Import": _IMPORT}
 
 _ERRORS = {
     400: "An option or the body is wrong. Where no row can be used, `report` says why for each.",
-    401: "No API key, or one that is not in force.",
     403: "The key has no scope `operate`, or it is another tenant's.",
     404: "This service cannot import over HTTP: its gateway knows no model.",
     413: "The body holds too much, unpacked.",
     415: "The content type or encoding is not understood.",
-    421: "The Host header is no name of this service.",
-    429: "A limit is used up; Retry-After says when it is not.",
     503: "Not at the moment; the message says how far it came, and the same body goes on from there.",
 }
 _BODY = (
@@ -56,29 +45,18 @@ _BODY = (
 )
 
 
-def _one(name: str, schema: Schema, description: str) -> Schema:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
 def _several(name: str, form: str, description: str) -> Schema:
-    return _one(
-        name, {"type": "array", "items": {"type": "string"}}, f"{form}: {description}; again for more."
-    )
+    return parameter("query", name, list_of(STRING), f"{form}: {description}; again for more.")
 
 
 _PARAMETERS = [
-    _one("layout", {"type": "string", "enum": list(LAYOUT_NAMES)}, "What a row looks like."),
+    parameter("query", "layout", STRING | {"enum": list(LAYOUT_NAMES)}, "What a row looks like."),
     _several("scale", "[NAME=]LOWEST:HIGHEST", "the scale of numbers that do not say it"),
     _several("map", "COLUMN=FIELD", "what a column is"),
     _several("direction", "NAME=WHICH", "which way a score is better, higher or lower"),
-    _one("dry_run", {"type": "boolean"}, "Read and report, write nothing."),
-    _one("tenant", {"type": "string"}, "The key's own tenant; any other is refused."),
+    parameter("query", "dry_run", FLAG, "Read and report, write nothing."),
+    parameter("query", "tenant", STRING, "The key's own tenant; any other is refused."),
 ]
-
-
-def _json(schema: str, description: str) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": ref(schema)}}}
-
 
 IMPORT_PATHS: Schema = {
     "/v1/imports": {
@@ -90,14 +68,14 @@ IMPORT_PATHS: Schema = {
                 "required": True,
                 "description": _BODY,
                 "content": {
-                    "application/x-ndjson": {"schema": {"type": "string"}},
+                    "application/x-ndjson": {"schema": STRING},
                     "application/json": {"schema": {"type": ["array", "object"]}},
-                    "text/csv": {"schema": {"type": "string"}},
+                    "text/csv": {"schema": STRING},
                 },
             },
             "responses": {
-                "200": _json("Import", "What became of the rows. What is imported is durable."),
-                **{str(status): _json("Error", text) for status, text in _ERRORS.items()},
+                "200": answered("What became of the rows. What is imported is durable.", "Import"),
+                **refused(words=_ERRORS),
             },
         }
     }

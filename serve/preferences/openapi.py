@@ -3,33 +3,23 @@
 from typing import Any
 
 from serve.generation.preferences import PREFERENCES
-from serve.schemas.openapi_words import operation, with_body
-from serve.schemas.responses import const, listed, of
+from serve.schemas.openapi_words import operation, parameter, with_body
+from serve.schemas.words import COUNT, STRING, list_of, of, word
 
 Json = dict[str, Any]
 
-_COUNT: Json = {"type": "integer", "minimum": 0}
-
-_USER: Json = {"in": "path", "name": "user", "required": True, "schema": {"type": "string"}}
-_NAME: Json = {
-    "in": "query",
-    "name": "name",
-    "description": "The user, where no path can have the name: `user` is empty then.",
-    "schema": {"type": "string"},
-}
+_IN_PATH = parameter("path", "user", STRING)
+_IN_QUERY = parameter(
+    "query", "name", STRING, "The user, where no path can have the name: `user` is empty then."
+)
 
 PREFERENCE_SCHEMAS: Json = {
-    "Preferences": of(
-        object=const("preferences"),
-        entries=listed({"type": "string"}),
-        max_entries=_COUNT,
-        max_chars=_COUNT,
-    )
+    "Preferences": of(object=word("preferences"), entries=list_of(STRING), max_entries=COUNT, max_chars=COUNT)
 }
 
 PREFERENCE_PATHS: Json = {
     "/v1/users/{user}/preferences": {
-        "parameters": [_USER, _NAME],
+        "parameters": [_IN_PATH, _IN_QUERY],
         "get": operation("getPreferences", "What a user asked for in every answer", "Preferences", [404]),
         "put": with_body(
             operation("setPreferences", "Replace what a user asked for", "Preferences", [404, 409]),

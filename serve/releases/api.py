@@ -28,9 +28,9 @@ from feedback.shared import SharedStore
 from serve.auth.caller import Caller
 from serve.auth.cors import is_of_another_page
 from serve.auth.entrance import Entrance
-from serve.http.bodies import parse_object, read_json
-from serve.http.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable, json_response
-from serve.http.idempotency import check_header
+from serve.http.bodies import json_response, parse_object, read_json
+from serve.http.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable
+from serve.http.idempotency import KEY_HEADER, check_header
 from serve.http.routes import at
 from serve.receipts.reader import Receipts
 from serve.releases.decisions import KEPT, Decisions
@@ -133,8 +133,9 @@ class ReleasesApi:
         """
         caller = await self._entrance.enter(request, "operate")
         who = operator_of(caller, self._addresses.of(request), request.headers)
-        raw, key = await read_json(request, self._max_body_bytes), request.headers.get("idempotency-key")
-        check_header(key)
+        raw, key = await read_json(request, self._max_body_bytes), request.headers.get(KEY_HEADER)
+        if key is not None:
+            check_header(key)
         deadline = time.monotonic() + _wait_seconds(request.query_params)
         command = parse_action(raw, who, "" if key is None else f"{caller.tenant}\0{key}")
         asked = Asked(self._events, command)

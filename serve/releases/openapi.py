@@ -3,7 +3,25 @@
 from typing import Any, get_args
 
 from deploy.history.states import Action
-from serve.schemas.responses import ref
+from serve.http.idempotency import MAX_KEY_CHARS
+from serve.schemas.openapi_words import answered, parameter, refused, with_body
+from serve.schemas.words import (
+    FLAG,
+    FREE,
+    INTEGER,
+    NULL,
+    NUMBER,
+    STRING,
+    TEXT,
+    integer,
+    list_of,
+    number,
+    of,
+    optional,
+    or_null,
+    ref,
+    word,
+)
 
 Schema = dict[str, Any]
 
@@ -11,21 +29,19 @@ PAGE, MAX_PAGE = 20, 1000
 WAIT_SECONDS, MAX_WAIT_SECONDS = 10, 60
 WITH_VERSION = ("pin", "promote", "rollback")
 
-_TEXT: Schema = {"type": ["string", "null"]}
-
 ACTION: Schema = {
     "type": "object",
     "required": ["action", "reason"],
     "additionalProperties": False,
     "properties": {
-        "action": {"type": "string", "enum": list(get_args(Action))},
-        "version": {
-            "type": ["string", "null"],
+        "action": word(*get_args(Action)),
+        "version": TEXT
+        | {
             "maxLength": 100,
             "description": "The version to pin, to promote or to roll back; of no other action.",
         },
-        "reason": {
-            "type": "string",
+        "reason": STRING
+        | {
             "minLength": 1,
             "maxLength": 500,
             "pattern": r"^[^\x00-\x1f\x7f]+$",
@@ -35,151 +51,114 @@ ACTION: Schema = {
 }
 """What a body must be; what belongs together is checked beside it."""
 
-_DECISION: Schema = {
-    "type": "object",
-    "required": ["number", "at", "outcome", "version", "live", "stage", "sentence", "who", "reason"],
-    "properties": {
-        "number": {"type": "integer", "minimum": 1},
-        "at": {"type": "number", "description": "Unix time in seconds."},
-        "outcome": {"type": "string"},
-        "version": {**_TEXT, "description": "The version concerned."},
-        "live": {"type": "string", "description": "The version that is live after it."},
-        "stage": {"type": "string", "enum": ["idle", "canary", "holdback"]},
-        "sentence": {"type": "string"},
-        "numbers": {"type": "object"},
-        "action": {**_TEXT, "description": "What an operator asked for; null where nobody did."},
-        "who": {**_TEXT, "description": "The operator: a key's name, or a user of the machine."},
-        "reason": _TEXT,
-    },
-}
+_SECONDS: Schema = NUMBER | {"description": "Unix time in seconds."}
 
-_ESTIMATE: Schema = {
-    "type": ["object", "null"],
+_DECISION = optional(
+    of(
+        number=integer(1),
+        at=_SECONDS,
+        outcome=STRING,
+        version=TEXT | {"description": "The version concerned."},
+        live=STRING | {"description": "The version that is live after it."},
+        stage=word("idle", "canary", "holdback"),
+        sentence=STRING,
+        who=TEXT | {"description": "The operator: a key's name, or a user of the machine."},
+        reason=TEXT,
+    ),
+    numbers=FREE,
+    action=TEXT | {"description": "What an operator asked for; null where nobody did."},
+)
+
+_ESTIMATE = or_null(of(value=NUMBER, low=NUMBER, high=NUMBER, users=INTEGER)) | {
     "description": "A mean over users with the interval that holds at every look; null where nobody said so.",
-    "required": ["value", "low", "high", "users"],
-    "properties": {
-        **{name: {"type": "number"} for name in ("value", "low", "high")},
-        "users": {"type": "integer"},
-    },
 }
-
-_LEARNING: Schema = {
-    "type": "object",
-    "required": ["object", "sentence", "to_do", "votes", "opinions", "steps"],
-    "properties": {
-        "object": {"const": "learning"},
-        "sentence": {"type": "string", "description": "How learning goes, with numbers."},
-        "to_do": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "What a person should do, the most urgent first; mostly nothing.",
-        },
-        "votes": {
-            "type": "object",
-            "required": ["count", "since", "complete"],
-            "properties": {
-                "count": {"type": "integer"},
-                "since": {"type": "number", "description": "Unix time in seconds."},
-                "complete": {"type": "boolean", "description": "False where there may be more."},
-            },
-        },
-        "opinions": {
-            "type": "array",
-            "description": "What users said of each version against another, the newest last.",
-            "items": {
-                "type": "object",
-                "required": ["at", "version", "against", "outcome", "preferred", "thumbs"],
-                "properties": {
-                    "at": {"type": "number", "description": "Unix time in seconds."},
-                    "version": {"type": "string"},
-                    "against": {"type": "string"},
-                    "outcome": {**_TEXT, "description": "What became of it; null while it is on trial."},
-                    "preferred": {**_ESTIMATE, "description": "Share of those who compared both."},
-                    "thumbs": {**_ESTIMATE, "description": "Share of thumbs up less that of the other."},
-                },
-            },
-        },
-        "steps": {
-            "type": "object",
-            "description": "The learner's steps as `hearken report --json` has them; `complete` is false "
-            "while this gateway has not read all of them.",
-        },
+_OPINION = of(
+    at=_SECONDS,
+    version=STRING,
+    against=STRING,
+    outcome=TEXT | {"description": "What became of it; null while it is on trial."},
+    preferred=_ESTIMATE | {"description": "Share of those who compared both."},
+    thumbs=_ESTIMATE | {"description": "Share of thumbs up less that of the other."},
+)
+_LEARNING = of(
+    object={"const": "learning"},
+    sentence=STRING | {"description": "How learning goes, with numbers."},
+    to_do=list_of(STRING)
+    | {"description": "What a person should do, the most urgent first; mostly nothing."},
+    votes=of(
+        count=INTEGER,
+        since=_SECONDS,
+        complete=FLAG | {"description": "False where there may be more."},
+    ),
+    opinions=list_of(_OPINION)
+    | {"description": "What users said of each version against another, the newest last."},
+    steps=FREE
+    | {
+        "description": "The learner's steps as `hearken report --json` has them; `complete` is false "
+        "while this gateway has not read all of them."
     },
-}
+)
 
 RELEASE_SCHEMAS: Schema = {
     "Decision": _DECISION,
     "Learning": _LEARNING,
-    "Release": {
-        "type": "object",
-        "required": ["object", "state", "why", "told_at", "history"],
-        "properties": {
-            "object": {"const": "release"},
-            "state": {"type": "object", "description": "As `hearken status --json` prints it."},
-            "why": {
-                "type": "array",
-                "items": {"type": "string"},
-                "description": "Why nothing more has happened, and what has to.",
-            },
-            "told_at": {
-                "type": ["number", "null"],
-                "description": "Unix time in seconds when the controller told why, evidence and guardrails; "
-                "null where none has for 15 seconds.",
-            },
-            "history": {
-                "type": "object",
-                "required": ["object", "data", "has_more"],
-                "properties": {
-                    "object": {"const": "list"},
-                    "data": {"type": "array", "items": ref("Decision")},
-                    "has_more": {"type": "boolean", "description": "Whether there are older ones."},
-                },
-            },
+    "Release": of(
+        object={"const": "release"},
+        state=FREE | {"description": "As `hearken status --json` prints it."},
+        why=list_of(STRING) | {"description": "Why nothing more has happened, and what has to."},
+        told_at=or_null(NUMBER)
+        | {
+            "description": "Unix time in seconds when the controller told why, evidence and guardrails; "
+            "null where none has for 15 seconds.",
         },
-    },
-    "ReleaseAction": {
-        "type": "object",
-        "required": ["object", "id", "action", "version", "status", "decision", "waits_for"],
-        "properties": {
-            "object": {"const": "release.action"},
-            "id": {"type": "string"},
-            "action": {"type": "string"},
-            "version": _TEXT,
-            "status": {"type": "string", "enum": ["asked", "decided", "done"]},
-            "decision": {"anyOf": [ref("Decision"), {"type": "null"}]},
-            "waits_for": {**_TEXT, "description": "What is missing; null when it is done."},
-        },
-    },
+        history=of(
+            object={"const": "list"},
+            data=list_of(ref("Decision")),
+            has_more=FLAG | {"description": "Whether there are older ones."},
+        ),
+    ),
+    "ReleaseAction": of(
+        object={"const": "release.action"},
+        id=STRING,
+        action=STRING,
+        version=TEXT,
+        status=word("asked", "decided", "done"),
+        decision={"anyOf": [ref("Decision"), NULL]},
+        waits_for=TEXT | {"description": "What is missing; null when it is done."},
+    ),
 }
 
 _ERRORS = {
-    400: "The request is wrong; `param` names the field.",
-    401: "No API key, or one that is not in force.",
     403: "The key has no scope `operate`, or there are no keys and the request is not from the same machine.",
-    413: "The body is too large.",
-    415: "The body does not say that it is JSON.",
-    421: "The Host header is no name of this service.",
-    429: "A limit is used up; Retry-After says when it is not.",
     503: "The log is away; Retry-After says when to try again.",
 }
-_LOOKING = {status: text for status, text in _ERRORS.items() if status not in (400, 413, 415)}
 _CONFLICTS = {
     409: "It was not done; the message says why.",
     422: "The idempotency key was used for another action.",
 }
 
-
-def _answer(schema: str, description: str) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": ref(schema)}}}
-
-
-def _answers(of: Schema, errors: dict[int, str]) -> Schema:
-    return of | {str(status): _answer("Error", text) for status, text in sorted(errors.items())}
-
-
-def _query(name: str, schema: Schema, description: str) -> Schema:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
+_ASK: Schema = {
+    "operationId": "createReleaseAction",
+    "summary": "Ask the release controller for something",
+    "parameters": [
+        parameter(
+            "query",
+            "wait",
+            number(0, MAX_WAIT_SECONDS) | {"default": WAIT_SECONDS},
+            "Seconds to wait until it is decided and all gateways serve by it.",
+        ),
+        parameter(
+            "header",
+            "Idempotency-Key",
+            STRING | {"minLength": 1, "maxLength": MAX_KEY_CHARS, "pattern": "^[!-~]+$"},
+        ),
+    ],
+    "responses": {
+        "200": answered("It is done, and gateways serve by it.", "ReleaseAction"),
+        "202": answered("It is durable; `waits_for` says what is missing.", "ReleaseAction"),
+        **refused(words=_ERRORS | _CONFLICTS),
+    },
+}
 
 RELEASE_PATHS: Schema = {
     "/v1/releases": {
@@ -187,51 +166,29 @@ RELEASE_PATHS: Schema = {
             "operationId": "retrieveRelease",
             "summary": "Where releases stand, why, and what was decided",
             "parameters": [
-                _query(
+                parameter(
+                    "query",
                     "limit",
-                    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
+                    integer(1, MAX_PAGE) | {"default": PAGE},
                     "How many decisions, the newest.",
                 ),
-                _query(
-                    "before",
-                    {"type": "integer", "minimum": 1, "maximum": 2**53},
-                    "Older ones: those with a number below.",
-                ),
+                parameter("query", "before", integer(1, 2**53), "Older ones: those with a number below."),
             ],
-            "responses": _answers({"200": _answer("Release", "Decisions with the newest last.")}, _ERRORS),
+            "responses": {
+                "200": answered("Decisions with the newest last.", "Release"),
+                **refused(words=_ERRORS),
+            },
         }
     },
     "/v1/learning": {
         "get": {
             "operationId": "retrieveLearning",
             "summary": "How learning goes: in a sentence, and as numbers over time",
-            "responses": _answers({"200": _answer("Learning", "Times are Unix seconds.")}, _LOOKING),
+            "responses": {
+                "200": answered("Times are Unix seconds.", "Learning"),
+                **refused(words=_ERRORS, but=(400, 413, 415)),
+            },
         }
     },
-    "/v1/releases/actions": {
-        "post": {
-            "operationId": "createReleaseAction",
-            "summary": "Ask the release controller for something",
-            "parameters": [
-                _query(
-                    "wait",
-                    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": WAIT_SECONDS},
-                    "Seconds to wait until it is decided and all gateways serve by it.",
-                ),
-                {
-                    "name": "Idempotency-Key",
-                    "in": "header",
-                    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-                },
-            ],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": ACTION}}},
-            "responses": _answers(
-                {
-                    "200": _answer("ReleaseAction", "It is done, and gateways serve by it."),
-                    "202": _answer("ReleaseAction", "It is durable; `waits_for` says what is missing."),
-                },
-                _ERRORS | _CONFLICTS,
-            ),
-        }
-    },
+    "/v1/releases/actions": {"post": with_body(_ASK, ACTION)},
 }

@@ -8,9 +8,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import redis
@@ -19,8 +20,6 @@ from feedback.shared import redis_client
 from feedback.sqlite.file import connect, is_damage
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _TIMEOUT_SECONDS = 0.5
 
@@ -83,25 +82,20 @@ class SqliteMarks:
         """See `Marks.first`."""
         since = time.time() - self._keep_seconds
 
-        def look(db: sqlite3.Connection) -> bytes | None:
+        with self._working() as db:
             for mark in marks:
                 found = db.execute(_GET, (tenant, mark, since)).fetchall()
                 if found:
                     return bytes(found[0][0])
             return None
 
-        return self._do(look)
-
     def put(self, tenant: str, marks: Sequence[str], record: bytes) -> int:
         """See `Marks.put`."""
         rows = [(tenant, mark, record, time.time()) for mark in marks]
-
-        def put(db: sqlite3.Connection) -> int:
+        with self._working() as db:
             db.executemany(_PUT, rows)
             self._unswept[tenant] = self._unswept.get(tenant, 0) + len(rows)
             return self._sweep(db, tenant) if self._unswept[tenant] >= self._every else 0
-
-        return self._do(put)
 
     def _sweep(self, db: sqlite3.Connection, tenant: str) -> int:
         self._unswept[tenant] = 0
@@ -113,10 +107,12 @@ class SqliteMarks:
         with self._lock:
             self._connection.close()
 
-    def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+    @contextmanager
+    def _working(self) -> Iterator[sqlite3.Connection]:
+        """The file, for one operation at a time. Raises MarksUnavailable."""
         with self._lock:
             try:
-                return operation(self._connection)
+                yield self._connection
             except sqlite3.Error as error:
                 raise MarksUnavailable(f"the file of conversations does not work: {error}") from error
 

@@ -1,8 +1,9 @@
 """The words that the OpenAPI document is written with."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from serve.schemas.responses import ref
+from serve.schemas.words import ref, word
 
 Json = dict[str, Any]
 
@@ -24,8 +25,7 @@ _ALWAYS = (400, 401, 403, 413, 415, 421, 429, 503)
 
 def named(schema: Json, model_name: str) -> Json:
     """A request's schema, with the one name that `model` may have."""
-    model = {"type": "string", "enum": [model_name]}
-    return schema | {"properties": schema["properties"] | {"model": model}}
+    return schema | {"properties": schema["properties"] | {"model": word(model_name)}}
 
 
 def post(
@@ -37,17 +37,12 @@ def post(
     error: str = "Error",
 ) -> Json:
     """A POST of JSON. `streamed`: what is said of its stream, if any; `error`: the schema of its errors."""
-    content: Json = {"application/json": {"schema": ref(answer)}}
-    description = "The answer."
+    good = answered("The answer.", answer)
     if streamed is not None:
-        content["text/event-stream"] = {}
-        description = f"The answer; {streamed}"
-    return {
-        "operationId": operation_id,
-        "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {"200": {"description": description, "content": content}, **_errors(404, error=error)},
-    }
+        good["description"] = f"The answer; {streamed}"
+        good["content"]["text/event-stream"] = {}
+    responses = {"200": good, **refused(404, error=error)}
+    return with_body({"operationId": operation_id, "summary": summary, "responses": responses}, body)
 
 
 def operation(
@@ -57,7 +52,7 @@ def operation(
     made: Json = {
         "operationId": operation_id,
         "summary": summary,
-        "responses": {"200": answered("The answer.", answer), **_errors(*errors)},
+        "responses": {"200": answered("The answer.", answer), **refused(*errors)},
     }
     return made if parameters is None else made | {"parameters": parameters}
 
@@ -67,11 +62,22 @@ def with_body(operation: Json, body: Json) -> Json:
     return operation | {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}
 
 
+def parameter(where: str, name: str, schema: Json, description: str = "", required: bool = False) -> Json:
+    """A parameter of a path, a query or a header; one of a path is always there."""
+    found: Json = {"in": where, "name": name, "schema": schema}
+    if required or where == "path":
+        found["required"] = True
+    return found | ({"description": description} if description else {})
+
+
 def answered(description: str, schema: str) -> Json:
     """An answer of JSON."""
     return {"description": description, "content": {"application/json": {"schema": ref(schema)}}}
 
 
-def _errors(*more: int, error: str = "Error") -> Json:
-    """The errors that every operation has, and those that it has besides."""
-    return {str(status): answered(_WORDS[status], error) for status in sorted({*_ALWAYS, *more})}
+def refused(
+    *more: int, words: Mapping[int, str] | None = None, but: tuple[int, ...] = (), error: str = "Error"
+) -> Json:
+    """The errors that every operation has, `but` these, and those that it has besides; `words` of its own."""
+    texts = {status: _WORDS[status] for status in {*_ALWAYS, *more} - {*but}} | dict(words or {})
+    return {str(status): answered(text, error) for status, text in sorted(texts.items())}

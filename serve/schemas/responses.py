@@ -1,149 +1,116 @@
 """What clients get, as JSON Schemas for /openapi.json. Objects may have more fields than are shown."""
 
-from typing import Any
+from serve.schemas.words import (
+    COUNT,
+    FLAG,
+    FREE,
+    NULL,
+    NUMBER,
+    STRING,
+    TEXT,
+    Schema,
+    list_of,
+    of,
+    optional,
+    or_null,
+    record,
+    ref,
+    word,
+)
 
-Schema = dict[str, Any]
-
-_STRING: Schema = {"type": "string"}
-_TEXT: Schema = {"type": ["string", "null"]}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
 _FINISH: Schema = {"enum": ["stop", "length", "tool_calls", "abort", "error", "repetition", None]}
 
 
-def ref(name: str) -> Schema:
-    """A schema of the document's components."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def of(**properties: Schema) -> Schema:
-    """An object that has all of these."""
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def listed(items: Schema) -> Schema:
-    """A list of these."""
-    return {"type": "array", "items": items}
-
-
-def const(word: str) -> Schema:
-    """This one string."""
-    return {"type": "string", "enum": [word]}
-
-
 def _paged(items: Schema) -> Schema:
-    return of(
-        object=const("list"), data=listed(items), first_id=_TEXT, last_id=_TEXT, has_more={"type": "boolean"}
-    )
+    return of(object=word("list"), data=list_of(items), first_id=TEXT, last_id=TEXT, has_more=FLAG)
 
 
-def optional(schema: Schema, **properties: Schema) -> Schema:
-    """An object's schema with properties that it may have besides."""
-    return schema | {"properties": schema["properties"] | properties}
-
-
-_TOKEN = of(token=_STRING, logprob={"type": "number"}, bytes={"type": ["array", "null"], "items": _COUNT})
-_LOGPROBS: Schema = {
-    "type": ["object", "null"],
-    "properties": {
-        "content": {"type": ["array", "null"], "items": optional(_TOKEN, top_logprobs=listed(_TOKEN))}
-    },
-}
-_CALL = of(id=_STRING, type=const("function"), function=of(name=_STRING, arguments=_STRING))
-_THOUGHT: dict[str, Schema] = {"reasoning": _STRING, "reasoning_content": _STRING}
+_TOKEN = of(token=STRING, logprob=NUMBER, bytes=or_null(list_of(COUNT)))
+_LOGPROBS = or_null(record([], content=or_null(list_of(optional(_TOKEN, top_logprobs=list_of(_TOKEN))))))
+_CALL = of(id=STRING, type=word("function"), function=of(name=STRING, arguments=STRING))
+_THOUGHT: dict[str, Schema] = {"reasoning": STRING, "reasoning_content": STRING}
 _MESSAGE = optional(
-    of(role=const("assistant"), content=_TEXT), tool_calls=listed(_CALL), refusal=_TEXT, **_THOUGHT
+    of(role=word("assistant"), content=TEXT), tool_calls=list_of(_CALL), refusal=TEXT, **_THOUGHT
 )
-_CHOICE = of(index=_COUNT, message=_MESSAGE, logprobs=_LOGPROBS, finish_reason=_FINISH)
-_CALL_DELTA = {"type": "object", "properties": {"index": _COUNT}, "required": ["index"]}
-_DELTA: Schema = {
-    "type": "object",
-    "properties": {
-        "role": const("assistant"),
-        "content": _TEXT,
-        "tool_calls": listed(_CALL_DELTA),
-        **_THOUGHT,
-    },
-}
-_HEAD = {"id": _STRING, "created": _COUNT, "model": _STRING}
-_TEXT_LOGPROBS: Schema = {
-    "type": ["object", "null"],
-    "properties": {
-        "tokens": listed(_STRING),
-        "token_logprobs": listed({"type": ["number", "null"]}),
-        "top_logprobs": listed({"type": ["object", "null"]}),
-        "text_offset": listed(_COUNT),
-    },
-}
-_TEXT_CHOICE = of(index=_COUNT, text=_STRING, logprobs=_TEXT_LOGPROBS, finish_reason=_FINISH)
+_CHOICE = of(index=COUNT, message=_MESSAGE, logprobs=_LOGPROBS, finish_reason=_FINISH)
+_DELTA = record([], role=word("assistant"), content=TEXT, tool_calls=list_of(of(index=COUNT)), **_THOUGHT)
+_HEAD = {"id": STRING, "created": COUNT, "model": STRING}
+_TEXT_LOGPROBS = or_null(
+    record(
+        [],
+        tokens=list_of(STRING),
+        token_logprobs=list_of(or_null(NUMBER)),
+        top_logprobs=list_of(or_null(FREE)),
+        text_offset=list_of(COUNT),
+    )
+)
+_TEXT_CHOICE = of(index=COUNT, text=STRING, logprobs=_TEXT_LOGPROBS, finish_reason=_FINISH)
 _ANSWER = of(
-    object=const("chat.completion"), **_HEAD, choices=listed(_CHOICE), usage={"anyOf": [ref("Usage")]}
+    object=word("chat.completion"), **_HEAD, choices=list_of(_CHOICE), usage={"anyOf": [ref("Usage")]}
 )
-HEARKEN: Schema = {
-    "type": "object",
-    "description": "A token to vote with; of a response its id again, of a comparison the ids of its sides.",
-    "properties": {
-        "feedback_token": _STRING,
-        "feedback_token_expires_at": _COUNT,
-        "completion_id": _STRING,
-        "comparison": of(comparison_id=_STRING, a=_STRING, b=_STRING),
-    },
-}
+HEARKEN = record(
+    [],
+    feedback_token=STRING,
+    feedback_token_expires_at=COUNT,
+    completion_id=STRING,
+    comparison=of(comparison_id=STRING, a=STRING, b=STRING),
+) | {"description": "A token to vote with; of a response its id again, of a comparison the ids of its sides."}
 
-_TIME = {"type": ["number", "null"]}
-_COUNTED = of(count=_COUNT, first_at=_TIME, last_at=_TIME)
+_TIME = or_null(NUMBER)
+_LEFT: dict[str, Schema] = {
+    "stored_completions": COUNT,
+    "preferences": COUNT,
+    "policy_versions": list_of(STRING),
+    "descendants": list_of(STRING),
+}
+_COUNTED = of(count=COUNT, first_at=_TIME, last_at=_TIME)
 
 RESPONSES: dict[str, Schema] = {
-    "Error": of(error=of(message=_STRING, type=_STRING, param=_TEXT, code=_STRING)),
+    "Error": of(error=of(message=STRING, type=STRING, param=TEXT, code=STRING)),
     "Usage": optional(
-        of(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT),
-        prompt_tokens_details=of(cached_tokens=_COUNT),
+        of(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
+        prompt_tokens_details=of(cached_tokens=COUNT),
     ),
     "ChatCompletion": optional(_ANSWER, hearken=HEARKEN),
     "ChatCompletionChunk": of(
-        object=const("chat.completion.chunk"),
+        object=word("chat.completion.chunk"),
         **_HEAD,
-        choices=listed({"type": "object", "properties": {"index": _COUNT, "delta": _DELTA}}),
+        choices=list_of(record([], index=COUNT, delta=_DELTA)),
     ),
     "StoredCompletion": optional(
         _ANSWER | {"required": [*_ANSWER["required"], "metadata"]},
-        metadata={"type": "object", "additionalProperties": _STRING},
-        usage={"anyOf": [ref("Usage"), {"type": "null"}]},
+        metadata=FREE | {"additionalProperties": STRING},
+        usage={"anyOf": [ref("Usage"), NULL]},
     ),
     "StoredCompletionList": _paged(ref("StoredCompletion")),
     "StoredMessageList": _paged(
-        of(id=_STRING, role=_STRING, content=_TEXT, content_parts={"type": ["array", "null"]})
+        of(id=STRING, role=STRING, content=TEXT, content_parts=or_null({"type": "array"}))
     ),
-    "DeletedCompletion": of(object=const("chat.completion.deleted"), id=_STRING, deleted={"type": "boolean"}),
+    "DeletedCompletion": of(object=word("chat.completion.deleted"), id=STRING, deleted=FLAG),
     "Completion": of(
-        object=const("text_completion"), **_HEAD, choices=listed(_TEXT_CHOICE), usage=ref("Usage")
+        object=word("text_completion"), **_HEAD, choices=list_of(_TEXT_CHOICE), usage=ref("Usage")
     ),
-    "Comparison": of(object=const("comparison"), **_HEAD, a=ref("ChatCompletion"), b=ref("ChatCompletion")),
-    "Model": of(id=_STRING, object=const("model"), created=_COUNT, owned_by=_STRING),
-    "ModelList": of(object=const("list"), data=listed(ref("Model"))),
+    "Comparison": of(object=word("comparison"), **_HEAD, a=ref("ChatCompletion"), b=ref("ChatCompletion")),
+    "Model": of(id=STRING, object=word("model"), created=COUNT, owned_by=STRING),
+    "ModelList": of(object=word("list"), data=list_of(ref("Model"))),
     "Erased": of(
-        object=const("user.deleted"),
-        id=_STRING,
-        found={"type": "boolean"},
-        deleted={"type": "boolean"},
-        had_texts={"type": "boolean"},
-        stored_completions=_COUNT,
-        preferences=_COUNT,
-        policy_versions=listed(_STRING),
-        descendants=listed(_STRING),
+        object=word("user.deleted"),
+        id=STRING,
+        found=FLAG,
+        deleted=FLAG,
+        had_texts=FLAG,
+        **_LEFT,
     ),
     "User": of(
-        object=const("user"),
-        id=_STRING,
-        pseudonyms=listed(_STRING),
-        found={"type": "boolean"},
-        key={"type": "string", "enum": ["present", "erased", "none"]},
+        object=word("user"),
+        id=STRING,
+        pseudonyms=list_of(STRING),
+        found=FLAG,
+        key=word("present", "erased", "none"),
         erased_at=_TIME,
         completions=_COUNTED,
-        votes=optional(_COUNTED, kinds={"type": "object", "additionalProperties": _COUNTED}),
-        stored_completions=_COUNT,
-        preferences=_COUNT,
-        policy_versions=listed(_STRING),
-        descendants=listed(_STRING),
+        votes=optional(_COUNTED, kinds=FREE | {"additionalProperties": _COUNTED}),
+        **_LEFT,
     ),
-    "Status": optional(of(status=_STRING), reasons=listed(_STRING), warnings=listed(_STRING)),
+    "Status": optional(of(status=STRING), reasons=list_of(STRING), warnings=list_of(STRING)),
 }

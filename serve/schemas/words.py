@@ -1,14 +1,17 @@
-"""The words that schemas of requests are written with."""
+"""The words that schemas of requests and of answers are written with."""
 
 from typing import Any
 
 Schema = dict[str, Any]
 
 STRING: Schema = {"type": "string"}
+INTEGER: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
 NAME: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}  # of a function
 FREE: Schema = {"type": "object"}
 NULL: Schema = {"type": "null"}
+TEXT: Schema = {"type": ["string", "null"]}  # where there may be none
 
 
 def or_null(schema: Schema) -> Schema:
@@ -43,3 +46,21 @@ def number(low: float, high: float) -> Schema:
 def integer(low: int, high: int | None = None) -> Schema:
     """An integer within bounds."""
     return {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high})
+
+
+COUNT = integer(0)
+
+
+def of(**properties: Schema) -> Schema:
+    """An object that has all of these; it may have others."""
+    return record(list(properties), **properties)
+
+
+def optional(schema: Schema, **properties: Schema) -> Schema:
+    """An object's schema with properties that it may have besides."""
+    return schema | {"properties": schema["properties"] | properties}
+
+
+def ref(name: str) -> Schema:
+    """A schema of the document's components."""
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,1 +1,1 @@
-"""The HTTP server in front of the application: connections, their bounds, and what every request passes."""
+"""The HTTP server in front of the application: its connections, and what every request passes and gathers."""

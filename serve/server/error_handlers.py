@@ -8,8 +8,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from serve.http.dialects import error_at
-from serve.http.errors import ApiError, ClientGone, MethodNotAllowed, NotFound, error_response, json_response
+from serve.http.bodies import json_response
+from serve.http.dialects import error_at, error_response
+from serve.http.errors import ApiError, ClientGone, MethodNotAllowed, NotFound
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

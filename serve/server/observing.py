@@ -1,21 +1,40 @@
-"""What happens around every request: an id, a visit, a count, a duration, and no exception that gets out."""
+"""What happens around every request: an id, a visit, a count, a duration, and no exception that gets out.
+
+The visit is what a request gathers on its way: headers for its answer, and what must happen when it is over.
+"""
 
 import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.dialects import error_at
 from serve.http.errors import ApiError
-from serve.http.visit import Visit
 from serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_VISIT = "hearken.visit"
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request, from its headers to the last byte of its answer, however it ends."""
+
+    headers: dict[str, str] = field(default_factory=dict)  # set on the answer, an error's too
+    at_end: list[Callable[[], None]] = field(default_factory=list)  # called when the request is over
+
+
+def visit_of(scope: Scope) -> Visit:
+    """The visit of a request that came through `Observe`."""
+    visit: Visit = scope[_VISIT]
+    return visit
 
 
 class Observe:
@@ -31,7 +50,7 @@ class Observe:
             return
         started = time.perf_counter()
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
-        visit = Visit(scope)
+        visit = scope[_VISIT] = Visit()
         status = 0
 
         async def observed_send(message: Message) -> None:
@@ -52,7 +71,8 @@ class Observe:
             failure = ApiError(f"Something went wrong here (request {request_id}).", code="internal_error")
             await error_at(scope["path"], failure)(scope, receive, observed_send)
         finally:
-            visit.end()
+            for call in visit.at_end:
+                call()
             # The route's pattern, not the path: clients must not be able to invent label values.
             route = getattr(scope.get("route"), "path", "unknown")
             self._metrics.requests.labels(route, str(status or 499)).inc()

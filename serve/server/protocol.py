@@ -71,7 +71,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._waits: _Waits = "head"
         self._due = 0.0  # when what we wait for must be complete, on the loop's clock
         self._unread_bytes = 0  # parsed since the last header, piece of a body, or request came to its end
-        self._head_bytes = 0  # of the headers that are complete
         self._broken: Reason | None = None  # the bound that a callback of the parser found broken
         self._thrown_away: int | None = None  # bytes since the refusal; None: nothing was refused
         self._answered: RequestResponseCycle | None = None  # the request at work; `cycle` is the newest one
@@ -127,21 +126,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_bytes = 0
         if self._waits != "head":  # right behind another request
             self._wait_for("head", self._bounds.header_seconds)
 
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._head_bytes += len(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._bounds.header_bytes or len(self.headers) >= MOST_FIELDS:
-            self._break("header_bytes")
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
+        # What came in one piece with the end of another request is in no count of unread bytes.
+        head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if head_bytes > self._bounds.header_bytes or len(self.headers) > MOST_FIELDS:
+            self._break("header_bytes")
         super().on_headers_complete()
         self._unread_bytes = 0
         self._wait_for("body", self._bounds.body_seconds)
@@ -154,6 +146,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._due = self.loop.time() + self._bounds.body_seconds
 
     def on_message_complete(self) -> None:
+        if len(self.headers) > MOST_FIELDS:  # with trailers, which the parser tells as further headers
+            self._break("header_bytes")
         super().on_message_complete()
         self._unread_bytes = 0
         self._waits = "nothing"

@@ -12,8 +12,8 @@ from feedback.core.ids import PREFIX
 from serve.auth.caller import Caller
 from serve.auth.entrance import Entrance
 from serve.generation.request_schemas import LIST_QUERY, METADATA_CHANGE
-from serve.http.bodies import parse_object, read_json
-from serve.http.errors import BadRequest, NotFound, json_response
+from serve.http.bodies import json_response, parse_object, read_json
+from serve.http.errors import BadRequest, NotFound
 from serve.http.routes import READ, at
 from serve.schemas.validator import check
 from serve.storage.answers import StoredAnswers

@@ -25,31 +25,20 @@ class KeepingPresentation(Presentation):
 
     def __init__(self, asked: ChatRequest, completion_id: str, model_name: str) -> None:
         super().__init__(asked, completion_id, model_name)
-        self._whole: Json | None = None
-        self._chunks: list[Json] = []
-        self._usage_chunk: Json | None = None
+        self._shown: list[Json] = []  # the chunks, or a whole answer
 
-    def chunk(self, chunk: Json) -> Json | None:
+    def chunk(self, chunk: Json) -> Json:
         """See `Presentation.chunk`."""
-        if chunk.get("usage") is not None:
-            self._usage_chunk = chunk["usage"]
-        shown = super().chunk(chunk)
-        if shown is not None:
-            self._chunks.append(shown)
-        return shown
+        self._shown.append(super().chunk(chunk))
+        return chunk
 
-    def whole(self, answer: Json) -> Json:
-        """See `Presentation.whole`."""
-        self._whole = super().whole(answer)
-        return self._whole
-
-    def kept(self) -> Json:
-        """The whole answer."""
-        if self._whole is not None:
-            return self._whole
-        first = self._chunks[0]
+    def kept(self, usage: Json | None) -> Json:
+        """The whole answer; `usage` of a stream whose client did not ask for it."""
+        first = self._shown[0]
+        if first["object"] == "chat.completion":
+            return first
         choices: dict[int, Json] = {}
-        for chunk in self._chunks:
+        for chunk in self._shown:
             for piece in chunk["choices"]:
                 _add(choices.setdefault(piece["index"], _empty(piece["index"])), piece)
         return {
@@ -58,13 +47,14 @@ class KeepingPresentation(Presentation):
             "created": first["created"],
             "model": first["model"],
             "choices": [choices[index] for index in sorted(choices)],
-            "usage": self._usage_chunk,
+            "usage": usage,
         }
 
 
 class KeptGeneration(Generation):
     """A chat whose answer will be stored."""
 
+    transcript: Transcript
     _presentation: KeepingPresentation
 
     def __init__(self, asked: ChatRequest, route: Route, model_name: str) -> None:
@@ -74,7 +64,7 @@ class KeptGeneration(Generation):
     def stored(self) -> Stored:
         """What is to be kept of a finished answer."""
         body, route = self.asked.body, self.route
-        answer = self._presentation.kept()
+        answer = self._presentation.kept(self.transcript.usage)
         asked = self.asked.kept_with
         if asked is None:
             asked = {

@@ -1,10 +1,10 @@
 """What may be written of a completion or a vote: after consent and redaction, and only sealed."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from feedback.core.events import WORDS_OF_VOTES, Choice, Completion
 from feedback.core.ids import Signer
@@ -14,8 +14,6 @@ from feedback.privacy.vault_keys import UserKey, VaultUnavailable
 from serve.storage.stored import Stored
 
 Json = dict[str, Any]
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 class Privacy:
@@ -25,10 +23,7 @@ class Privacy:
         self._signer = signer
         self._sealer = sealer
         self._redact = redact
-
-    def instant(self) -> int:
-        """Now, for a request that begins: its user may be erased before it ends (see `Vault.instant`)."""
-        return self._sealer.instant()
+        self.instant = sealer.instant  # now, for a request that begins: its user may be erased meanwhile
 
     def is_erased(self, tenant: str, user: str, since: int) -> bool:
         """Whether a user was erased after an instant, or perhaps was: the vault does not say."""
@@ -44,17 +39,20 @@ class Privacy:
         if completion.prompt_token_ids:
             named = self._signer.prompt_hash(completion.prompt_token_ids)
             completion = completion.model_copy(update={"prompt_hash": named})
-        return self._redacted(completion)
+        return completion if self._redact is None else _redacted(completion, self._redact)
 
-    def sealed(self, completion: Completion, since: int) -> "Future[Completion]":
-        """The event to log, blank when its user was erased since its request began.
+    def keys_of(self, completion: Completion, since: int) -> "Future[Keys]":
+        """The key that a completion is sealed with, none for one without texts. since: when it began.
 
-        Does not wait, and is done already unless the user's key must be looked for or made. Fails with
+        Does not wait, and is done already unless the key must be looked for or made. Fails with
         VaultUnavailable.
         """
         owner = self._sealer.owner(completion)
-        keys = self._sealer.keys({} if owner is None else {owner: since})
-        return _then(keys, lambda found: self._sealer.seal_with(completion, found.get(owner or "")))
+        return self._sealer.keys({} if owner is None else {owner: since})
+
+    def sealed(self, completion: Completion, keys: Keys) -> Completion:
+        """The event to log, blank when its user was erased since its request began. `keys`: of `keys_of`."""
+        return self._sealer.seal_with(completion, next(iter(keys.values()), None))
 
     def vote(self, vote: Json) -> Json:
         """What may be kept of a vote, to be sealed."""
@@ -90,7 +88,7 @@ class Privacy:
 
     def sealed_vote(self, vote: Json, keys: Keys) -> Json:
         """The JSON of the event to log. `keys`: as `keys` gave them, of this vote and others."""
-        owner = self._sealer.owner_of_vote(vote) if keys else None
+        owner = self._sealer.owner_of_vote(vote)
         return vote if owner is None else self._sealer.seal_vote_with(vote, keys[owner])
 
     def stored(self, item: Stored) -> Stored:
@@ -108,27 +106,24 @@ class Privacy:
             metadata=redact_all(dict(item.metadata), self._redact),
         )
 
-    def _redacted(self, completion: Completion) -> Completion:
-        if self._redact is None:
-            return completion
-        messages = redact_all(completion.messages, self._redact)
-        choices = [self._redacted_choice(choice) for choice in completion.choices]
-        # Token ids are text too, and of prompts that came as ids the redactor saw no text.
-        several = any(choice.prompt_token_ids is not None for choice in choices)
-        if several or not messages or messages != completion.messages:
-            bare = [choice.model_copy(update={"prompt_token_ids": None}) for choice in choices]
-            return completion.model_copy(
-                update={"messages": messages, "prompt_token_ids": [], "choices": bare}
-            )
-        return completion.model_copy(update={"choices": choices})
 
-    def _redacted_choice(self, choice: Choice) -> Choice:
-        assert self._redact is not None
-        text = self._redact(choice.text)
-        thought = None if choice.thought is None else self._redact(choice.thought)
-        if (text, thought) == (choice.text, choice.thought):
-            return choice
-        return choice.without_text().model_copy(update={"text": text, "thought": thought})
+def _redacted(completion: Completion, redact: Redactor) -> Completion:
+    messages = redact_all(completion.messages, redact)
+    choices = [_redacted_choice(choice, redact) for choice in completion.choices]
+    # Token ids are text too, and of prompts that came as ids the redactor saw no text.
+    several = any(choice.prompt_token_ids is not None for choice in choices)
+    if several or not messages or messages != completion.messages:
+        bare = [choice.model_copy(update={"prompt_token_ids": None}) for choice in choices]
+        return completion.model_copy(update={"messages": messages, "prompt_token_ids": [], "choices": bare})
+    return completion.model_copy(update={"choices": choices})
+
+
+def _redacted_choice(choice: Choice, redact: Redactor) -> Choice:
+    text = redact(choice.text)
+    thought = None if choice.thought is None else redact(choice.thought)
+    if (text, thought) == (choice.text, choice.thought):
+        return choice
+    return choice.without_text().model_copy(update={"text": text, "thought": thought})
 
 
 def _redacted_words(said: Any, redact: Redactor) -> Any:
@@ -138,21 +133,6 @@ def _redacted_words(said: Any, redact: Redactor) -> Any:
     if isinstance(said, dict):
         return {name: redact(text) for name, text in said.items()}
     return redact(said)
-
-
-def _then(first: "Future[T]", do: Callable[[T], U]) -> "Future[U]":
-    """What `do` makes of a result, in the thread that has it, at once where it is there."""
-    second: Future[U] = Future()
-    second.set_running_or_notify_cancel()
-
-    def go_on(done: "Future[T]") -> None:
-        try:
-            second.set_result(do(done.result()))
-        except Exception as error:  # whoever waits for the second is told
-            second.set_exception(error)
-
-    first.add_done_callback(go_on)
-    return second
 
 
 def without_texts(completion: Completion) -> Completion:

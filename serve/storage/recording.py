@@ -8,13 +8,17 @@ comparisons alike, and the revisions of one vote always keep their order.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+
+import orjson
 
 from deploy.history.releases import entry as release_entry
 from deploy.history.shadowed import Shadowed
-from feedback.core.events import COMPLETIONS, Completion
+from feedback.core.events import COMPLETIONS, FEEDBACK, Completion
 from feedback.core.log import Entry, EventLog, LogError
+from feedback.privacy.sealing import Keys
 from serve.auth.caller import Caller
 from serve.engines.upstream import CHAT_PATH
 from serve.generation.generation import Generation, Json
@@ -24,6 +28,8 @@ from serve.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
+SLICE = 100
+"""Votes sealed in one go (about 1 ms): between slices the event loop serves the chats that wait."""
 
 Charge = Callable[[Caller, int], None]
 
@@ -44,6 +50,7 @@ class Recorder:
         tracing: Tracing | None = None,
     ) -> None:
         self._events = events
+        self.stamp = events.stamp  # a revision for a vote, later than all before
         self._privacy = privacy
         self._metrics = metrics
         self._charge = charge
@@ -74,19 +81,20 @@ class Recorder:
 
     def _append_completion(self, completion: Completion, since: int) -> "Future[None]":
         """Seal and append; where the user's key has to be made, when it is durable, in another thread."""
+        kept = self._privacy.completion(completion)
         appended: Future[None] = Future()
         appended.set_running_or_notify_cancel()
 
-        def append(done: "Future[Completion]") -> None:
+        def append(keys: "Future[Keys]") -> None:
             try:
-                value = done.result().model_dump_json().encode()
+                value = self._privacy.sealed(kept, keys.result()).model_dump_json().encode()
             except Exception as error:  # whoever waits is told
                 log.error("the texts cannot be sealed: %s", error)
                 appended.set_exception(error)
                 return
-            _pass_on(self._append([Entry(COMPLETIONS, completion.conversation, value)]), appended)
+            _pass_on(self._append([Entry(COMPLETIONS, kept.conversation, value)]), appended)
 
-        self._privacy.sealed(self._privacy.completion(completion), since).add_done_callback(append)
+        self._privacy.keys_of(kept, since).add_done_callback(append)
         return appended
 
     def shadowed(self, event: Shadowed) -> None:
@@ -103,23 +111,30 @@ class Recorder:
         for logged in done:
             logged.exception()  # it was told in the log
 
-    async def votes(self, entries: Sequence[Entry], counts: Mapping[tuple[str, str], int]) -> None:
-        """Log votes durably, all or none. Raises LogUnavailable: what is not on disk is not acknowledged.
+    async def votes(self, votes: Sequence[tuple[Json, int]]) -> list[Entry]:
+        """Log votes, each with the instant at which it began; the entries, sealed and durable.
 
-        `counts`: how many there are of each kind and label.
+        All or none. Raises VaultUnavailable, and LogUnavailable: what is not on disk is not acknowledged.
         """
+        keys = await self._privacy.keys(votes)
+        entries: list[Entry] = []
+        for start in range(0, len(votes), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            for event, _ in votes[start : start + SLICE]:
+                sealed = self._privacy.sealed_vote(event, keys) if keys else event
+                entries.append(Entry(FEEDBACK, event["rater"], orjson.dumps(sealed)))
         await asyncio.shield(asyncio.wrap_future(self._append(entries)))
-        for (kind, label), count in counts.items():
+        for (kind, label), count in Counter((event["kind"], event["label"]) for event, _ in votes).items():
             self._metrics.feedback.labels(kind, label).inc(count)
-
-    def traced(self, events: Iterable[Json]) -> None:
-        """Tell tracing, if there is one, of votes that are durable."""
         if self._tracing is not None:
-            self._tracing.votes(events)
+            self._tracing.votes(event for event, _ in votes)
+        return entries
 
-    def stamp(self) -> int:
-        """A revision for a vote: microseconds since 1970, always later than all before (`EventLog.stamp`)."""
-        return self._events.stamp()
+    async def retraction(self, entry: Entry) -> None:
+        """Log durably that a vote is taken back. Raises LogUnavailable."""
+        await self.note(entry)
+        self._metrics.feedback.labels("retraction", "retracted").inc()
 
     async def note(self, entry: Entry) -> None:
         """Log one entry durably. Raises LogUnavailable."""

@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import orjson
 
-from feedback.core.events import FEEDBACK
 from feedback.core.ids import Signer, vote_id
-from feedback.core.log import Entry, LogUnavailable
+from feedback.core.log import LogUnavailable
 from feedback.privacy.vault_keys import VaultUnavailable
 from serve.http.bodies import parse_object
 from serve.http.errors import ApiError, BadRequest, NotFound, Unavailable
@@ -21,10 +19,10 @@ from serve.preferences.api import Preferences
 from serve.receipts.reader import Receipts
 from serve.storage.privacy import Privacy
 from serve.storage.recording import Recorder
-from serve.votes import batches
+from serve.votes import bodies
+from serve.votes.bodies import as_json, read_vote, thumb_of
 from serve.votes.common import Rules
 from serve.votes.from_now_on import Wish, refuse_in_batch, wish_of
-from serve.votes.thumbs import as_json, read_vote, thumb_of
 from serve.votes.vote import Vote
 from serve.votes.voters import Sender, Voters
 
@@ -91,12 +89,13 @@ class FeedbackApi:
         never gave out, Unavailable when the log cannot be written. A vote may overtake its completion: the
         id's signature is enough.
         """
-        check_header(posted.key)
-        if batches.is_batch(posted.raw, posted.kind):
+        if posted.key is not None:
+            check_header(posted.key)
+        if bodies.is_batch(posted.raw, posted.kind):
             return await self._batch(posted)
         ballot = Ballot(thumb_of(posted.raw) or parse_object(posted.raw))
         await self._take_votes(posted.sender, 1)
-        vote = self._check(ballot, posted, self._rules(posted.sender))
+        vote = self._check(ballot, posted, posted.sender.rules(self._reasons))
         if vote.from_now_on:
             ballot.wish = wish_of(vote, posted.sender)
         key, raw = posted.key, posted.raw
@@ -114,7 +113,7 @@ class FeedbackApi:
     def id_of(self, vote: Json, sender: Sender) -> str:
         """The id that a vote has, or would have. Raises BadRequest and NotFound as `post` does."""
         ballot = Ballot(vote)
-        self._check(ballot, Posted(b"", "application/json", None, sender), self._rules(sender))
+        self._check(ballot, Posted(b"", "application/json", None, sender), sender.rules(self._reasons))
         assert ballot.answer is not None
         return str(ballot.answer["id"])
 
@@ -130,14 +129,14 @@ class FeedbackApi:
     # ---- batches
 
     async def _batch(self, posted: Posted) -> Reply:
-        ballots = [Ballot(sent) for sent in batches.split(posted.raw, posted.kind)]
+        ballots = [Ballot(sent) for sent in bodies.split(posted.raw, posted.kind)]
         await self._take_votes(posted.sender, len(ballots))
         work = partial(self._all, ballots, posted)
         return await self._idempotency.once(posted.sender.scope, posted.key, posted.raw, work)
 
     async def _all(self, ballots: list[Ballot], posted: Posted) -> Reply:
-        rules = self._rules(posted.sender)
-        for i, part in enumerate(batches.slices(ballots, SLICE)):
+        rules = posted.sender.rules(self._reasons)
+        for i, part in enumerate(bodies.slices(ballots, SLICE)):
             if i:
                 await asyncio.sleep(0)
             for ballot in part:
@@ -160,7 +159,7 @@ class FeedbackApi:
 
     def _check_or_refuse(self, ballot: Ballot, posted: Posted, rules: Rules) -> None:
         try:
-            ballot.sent = batches.parsed(ballot.sent)
+            ballot.sent = bodies.parsed(ballot.sent)
             if self._check(ballot, posted, rules).from_now_on:
                 refuse_in_batch()
         except ApiError as error:
@@ -194,14 +193,12 @@ class FeedbackApi:
 
     # ---- one vote
 
-    def _rules(self, sender: Sender) -> Rules:
-        return Rules(time.time(), self._reasons, sender.sources)
-
     def _check(self, ballot: Ballot, posted: Posted, rules: Rules) -> Vote:
         """Make a vote of what was sent, and its event. Raises ApiError."""
         vote = ballot.vote = read_vote(ballot.sent, rules)
-        for completion_id in vote.completion_ids:
-            if not self._signer.is_ours(completion_id):
+        for target in vote.event["targets"]:
+            completion_id = target["completion_id"]  # "" where it has a name of the client's
+            if completion_id and not self._signer.is_ours(completion_id):
                 raise NotFound(
                     f"There is no completion {completion_id!r}.",
                     param=_param(as_json(ballot.sent), completion_id),
@@ -218,7 +215,10 @@ class FeedbackApi:
             "key_id": key_id,
             **vote.event,
         }
-        batches.check_plain_text(posted.kind, vote.token)
+        if posted.kind == bodies.PLAIN and vote.token is None:
+            # From a page that leaves (`navigator.sendBeacon`). Without a token any web page could send votes
+            # in the name of whoever looks at it.
+            raise bodies.no_votes(posted.kind)
         if vote.dry_run:
             ballot.answer, ballot.status = _would_be(event), 200
         else:
@@ -232,26 +232,10 @@ class FeedbackApi:
         if not votes:
             return
         try:
-            entries = await self._entries(votes)
-            counts = Counter((event["kind"], event["label"]) for event, _ in votes)
-            await self._recorder.votes(entries, counts)
+            entries = await self._recorder.votes(votes)
         except (VaultUnavailable, LogUnavailable) as error:
             raise Unavailable("Feedback cannot be stored at the moment.", code="log_unavailable") from error
         self._receipts.took(entries)
-        self._recorder.traced(event for event, _ in votes)
-
-    async def _entries(self, votes: Sequence[tuple[Json, int]]) -> list[Entry]:
-        """Votes, each with the instant at which it began, sealed as entries of the log."""
-        keys = await self._privacy.keys(votes)
-        entries: list[Entry] = []
-        for start in range(0, len(votes), SLICE):
-            if start:
-                await asyncio.sleep(0)
-            entries += [
-                Entry(FEEDBACK, event["rater"], orjson.dumps(self._privacy.sealed_vote(event, keys)))
-                for event, _ in votes[start : start + SLICE]
-            ]
-        return entries
 
 
 _NOT_SHOWN = ("at", "revision", "event_id", "key_id")

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from feedback.core.events import Source
-from serve.generation.requests import MAX_USER_CHARS
+from serve.generation.request_schemas import (
+    MAX_NAME_CHARS,
+    MAX_PAIRS,
+    MAX_USER_CHARS,
+    MAX_VALUE_CHARS,
+    METADATA,
+)
 from serve.http.errors import BadRequest
 from serve.http.idempotency import MAX_KEY_CHARS
 from serve.schemas import fields
+from serve.schemas.words import NULL
 
 Json = dict[str, Any]
 
@@ -68,6 +75,19 @@ def text_of(most: int, **more: Any) -> Json:
     return {"type": "string", "minLength": 1, "maxLength": most, **more}
 
 
+def closed(required: list[str], properties: Json) -> Json:
+    """The schema of an object of these fields only; what may be left out may be null, as many send it."""
+    return {
+        "type": "object",
+        "required": required,
+        "properties": {
+            name: schema if name in required or schema is NULL else {"anyOf": [schema, NULL]}
+            for name, schema in properties.items()
+        },
+        "additionalProperties": False,
+    }
+
+
 def _words(of: Json) -> Json:
     return {"type": "array", "items": of, "maxItems": 16}
 
@@ -119,13 +139,8 @@ COMMON: dict[str, Field] = {
         {"type": "string", "maxLength": MAX_USER_CHARS, "description": "Who votes, by your name for them."}
     ),
     "metadata": Field(
-        {
-            "type": "object",
-            "maxProperties": 16,
-            "propertyNames": {"minLength": 1, "maxLength": 64},
-            "additionalProperties": {"type": "string", "maxLength": 512},
-        },
-        lambda body, name, rules: fields.pairs(body, name, 16, 64, 512),
+        METADATA,
+        lambda body, name, rules: fields.pairs(body, name, MAX_PAIRS, MAX_NAME_CHARS, MAX_VALUE_CHARS),
     ),
     "source": Field({"type": "string", "enum": sorted(SOURCES)}, _source),
     "weight": Field({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, _weight),
@@ -153,6 +168,12 @@ COMMON: dict[str, Field] = {
     "token": Field(text_of(MAX_TOKEN_CHARS, description="A feedback token, in place of a key.")),
 }
 """Name -> the field. Checked in this order."""
+
+
+def common_fields(kind: str) -> dict[str, Field]:
+    """Those that a vote of a kind may have: a comment by itself has no comment beside it."""
+    return {name: field for name, field in COMMON.items() if (kind, name) != ("comment", "comment")}
+
 
 _LOGGED = [(name, field.read) for name, field in COMMON.items() if field.read is not None]
 

@@ -12,13 +12,13 @@ from feedback.core.ids import Signer
 from feedback.core.log import Entry, LogUnavailable
 from serve.auth.access import Access
 from serve.auth.caller import Caller
-from serve.http.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable, json_response
+from serve.http.bodies import json_response
+from serve.http.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable
 from serve.http.routes import at
 from serve.receipts.reader import Receipts
 from serve.receipts.store import Row
 from serve.storage.recording import Recorder
-from serve.votes.senders import Senders
-from serve.votes.voters import Sender
+from serve.votes.voters import Sender, Senders
 
 MAX_PAGE = 1000
 
@@ -128,12 +128,12 @@ async def take_back(vote: Row, recorder: Recorder, receipts: Receipts) -> None:
     if vote["retracted"]:
         return
     value, key = retraction(vote, recorder.stamp(), time.time())
-    entries = [Entry(FEEDBACK, key, value)]
+    entry = Entry(FEEDBACK, key, value)
     try:
-        await recorder.votes(entries, {("retraction", "retracted"): 1})
+        await recorder.retraction(entry)
     except LogUnavailable as error:
         raise _unavailable("Feedback cannot be stored at the moment.") from error
-    receipts.took(entries)
+    receipts.took([entry])
 
 
 def retraction(vote: Row, revision: int, at: float) -> tuple[bytes, str]:

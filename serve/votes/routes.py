@@ -7,16 +7,14 @@ from starlette.routing import Route
 
 from serve.auth.entrance import Entrance
 from serve.auth.feedback_tokens import found
-from serve.http.bodies import parse_object, read_body, read_json
-from serve.http.errors import json_response
-from serve.http.media import media_type
+from serve.http.bodies import json_response, media_type, parse_object, read_body, read_json
+from serve.http.idempotency import KEY_HEADER
 from serve.http.routes import at
 from serve.server.addresses import Addresses
 from serve.storage.privacy import Privacy
 from serve.votes.api import FeedbackApi, Posted
-from serve.votes.senders import Senders
 from serve.votes.tensorzero import translate
-from serve.votes.voters import Sender
+from serve.votes.voters import Sender, Senders
 
 
 class FeedbackRoutes:
@@ -52,8 +50,8 @@ class FeedbackRoutes:
         raw = await read_body(request, self._max_body_bytes if by_key else self._token_vote_bytes)
         if sender is None:
             sender = await self._senders.granted(request, found(raw), since)
-        kind = media_type(request.headers.get("content-type", ""))
-        reply = await self._feedback.post(Posted(raw, kind, _key(request), sender))
+        posted = Posted(raw, media_type(request.headers), request.headers.get(KEY_HEADER), sender)
+        reply = await self._feedback.post(posted)
         return json_response(reply.body, reply.status)
 
     async def post_tensorzero(self, request: Request) -> Response:
@@ -62,9 +60,6 @@ class FeedbackRoutes:
         caller = await self._entrance.enter(request, "feedback")
         vote = orjson.dumps(translate(parse_object(await read_json(request, self._max_body_bytes))))
         sender = Sender(self._addresses.of(request), caller, since=since)
-        reply = await self._feedback.post(Posted(vote, "application/json", _key(request), sender))
+        posted = Posted(vote, "application/json", request.headers.get(KEY_HEADER), sender)
+        reply = await self._feedback.post(posted)
         return json_response({"feedback_id": reply.body["id"]})
-
-
-def _key(request: Request) -> str | None:
-    return request.headers.get("idempotency-key")

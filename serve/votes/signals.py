@@ -8,13 +8,55 @@ from typing import Any
 from serve.http.errors import BadRequest
 from serve.schemas import fields
 from serve.schemas.fields import MAX_ID_CHARS
-from serve.votes.targets import FIELDS, Json, Place, Targets, one_target
+from serve.schemas.words import NULL
+from serve.votes.common import PRINTABLE, text_of
+from serve.votes.targets import COMPLETION_ID, FIELDS, Json, Place, Shape, Targets, one_target
 
 REGENERATED = "regenerated"
 """The name of the signal that may link the answer that was generated anew with the one before it."""
 
 _KEPT = {"new": 1.0, "old": 0.0}
 _SIDES = frozenset(_KEPT)
+
+_ALONE: Json = {
+    "name": text_of(64, pattern=PRINTABLE, description="What happened, as copied, regenerated or dwell."),
+    "regeneration_of": NULL,
+    "kept": NULL,
+}
+SIGNALS = [
+    Shape(
+        ["name"],
+        _ALONE
+        | {
+            "value": {
+                "type": ["boolean", "number"],
+                "description": "true (when absent) or false: whether it happened; or how much, as seconds.",
+            },
+            "shown": {"const": True},
+        },
+    ),
+    Shape(
+        ["name", "shown"],
+        _ALONE
+        | {
+            "value": {"enum": [False, 0]},
+            "shown": {"const": False, "description": "It was not shown: nothing follows from that."},
+        },
+    ),
+    Shape(
+        ["name", "completion_id", "regeneration_of"],
+        {
+            "name": {"const": REGENERATED},
+            "completion_id": COMPLETION_ID,
+            "regeneration_of": COMPLETION_ID
+            | {"description": "The answer that completion_id's was to replace."},
+            "kept": {"enum": ["new", "old"], "description": "Which of both the person went on with."},
+            **dict.fromkeys((*FIELDS[1:], "value", "shown"), NULL),
+        },
+        about=(),
+    ),
+]
+"""What was done with one answer or episode; that it was not shown; and two answers, one for the other."""
 
 
 def read_signal(body: Json) -> tuple[list[Json], list[Place], Json]:

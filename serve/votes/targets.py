@@ -1,11 +1,14 @@
-"""What a vote is about: its targets, checked by hand and turned into those of its event."""
+"""What a vote is about: its targets, checked by hand and turned into those of its event; and the shapes of
+votes, by what they are about."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from feedback.core.events import EPISODE, EXTERNAL
 from serve.http.errors import BadRequest
 from serve.schemas import fields
 from serve.schemas.fields import MAX_ID_CHARS
+from serve.schemas.words import integer
+from serve.votes.common import PRINTABLE, text_of
 
 Json = dict[str, Any]
 Place = tuple[str, int]
@@ -16,6 +19,29 @@ FIELDS = ("completion_id", "external_id", "episode_id", "choice")
 """The fields with which a vote about one thing names it, where it has no `targets`."""
 
 _TARGET = frozenset(FIELDS)
+
+COMPLETION_ID = text_of(MAX_ID_CHARS, description="The id of one of our completions.")
+_NAME = text_of(
+    MAX_ID_CHARS, pattern=PRINTABLE, description="An id of your own, from the request's metadata."
+)
+_CHOICE = integer(0, MAX_CHOICE)
+
+AN_ANSWER: tuple[Json, ...] = (
+    {"completion_id": COMPLETION_ID, "choice": _CHOICE},
+    {"external_id": _NAME, "choice": _CHOICE},
+)
+"""The ways to name an answer, as JSON Schemas of fields of which the first has to be there."""
+ANYTHING: tuple[Json, ...] = (*AN_ANSWER, {"episode_id": _NAME})
+"""The ways to name an answer, or a whole episode."""
+
+
+class Shape(NamedTuple):
+    """A shape of a kind of vote. needed: fields that have to be there; fields: its own, as JSON Schemas, NULL
+    for what has to be left out; about: the ways to name its target, none where its own fields do so."""
+
+    needed: list[str]
+    fields: Json
+    about: tuple[Json, ...] = ANYTHING
 
 
 def one_target(body: Json, whole: bool = True) -> Targets:

@@ -1,15 +1,27 @@
-"""Who votes: a key's caller for its users, or a browser with the token of the answer that it shows."""
+"""Who votes: who sent a request with votes, and in whose name each vote is.
+
+By a key a caller votes for its users, by the token of an answer a browser, and where the service is open
+anybody.
+"""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from starlette.requests import Request
+
 from feedback.core.events import Source
 from feedback.core.ids import Signer
+from serve.auth.access import Access
 from serve.auth.caller import OPEN, Caller
-from serve.auth.feedback_tokens import Grant, Tokens
+from serve.auth.cors import is_of_another_page
+from serve.auth.entrance import Entrance
+from serve.auth.feedback_tokens import BROWSER, Grant, Tokens, presented
+from serve.auth.metering import Metering
 from serve.http.errors import Forbidden
-from serve.votes.common import SOURCES
+from serve.server.addresses import Addresses
+from serve.votes.common import SOURCES, Rules
 from serve.votes.vote import Vote
 
 _OPERATORS_ONLY: frozenset[Source] = frozenset({"import"})
@@ -32,12 +44,82 @@ class Sender:
             return f"{self.grant.tenant}/{self.grant.rater}"
         return self.caller.tenant
 
-    @property
-    def sources(self) -> frozenset[Source]:
-        """The sources that its votes may claim: a browser speaks for its user, imports are for operators."""
+    def rules(self, reasons: frozenset[str]) -> Rules:
+        """What its votes are checked against now. reasons: those that the service knows.
+
+        Sources: a browser speaks for its user, and imports are for operators.
+        """
         if self.grant is not None:
-            return _BROWSERS
-        return SOURCES if "operate" in self.caller.scopes else SOURCES - _OPERATORS_ONLY
+            sources = _BROWSERS
+        else:
+            sources = SOURCES if "operate" in self.caller.scopes else SOURCES - _OPERATORS_ONLY
+        return Rules(time.time(), reasons, sources)
+
+
+class Senders:
+    """Tells who sends votes, and counts these against the sender's quota.
+
+    cors_origins: the origins whose pages may call the API. token_votes_per_minute: what one token may send,
+    0: no limit.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        entrance: Entrance,
+        addresses: Addresses,
+        metering: Metering,
+        tokens: Tokens,
+        cors_origins: Sequence[str],
+        token_votes_per_minute: int,
+    ) -> None:
+        self._access = access
+        self._entrance = entrance
+        self._addresses = addresses
+        self._metering = metering
+        self._tokens = tokens
+        self._cors_origins = cors_origins
+        self._token_votes_per_minute = token_votes_per_minute
+
+    async def known(self, request: Request, since: int = 0) -> Sender | None:
+        """Who votes: by a feedback token, or by what access says. Raises Unauthorized, Forbidden, 429.
+
+        since: the instant at which the request began, as erasures count time.
+        None: a request that shows neither key nor token, where one is needed. An open service knows nobody,
+        but a page of another origin is not to vote in the name of whoever looks at it.
+        """
+        token = presented(request.headers)
+        if token is not None:
+            return await self.granted(request, token, since)
+        if self._access.is_open:
+            if is_of_another_page(request.headers, self._cors_origins):
+                return None
+        elif not {"authorization", "x-api-key"}.intersection(request.headers):
+            return None
+        caller = await self._entrance.enter(request, "feedback")
+        return Sender(self._addresses.of(request), caller, since=since)
+
+    async def granted(self, request: Request, token: str | None, since: int = 0) -> Sender:
+        """The sender who has a token. Raises Unauthorized when there is none of ours, or 429."""
+        if token is None:
+            self._access.caller(request, "feedback")  # which refuses, but in an open service
+            raise Forbidden(
+                "A web page of another origin can vote with the answer's feedback token only, or when its "
+                "origin is allowed: --cors-origin.",
+                code="cross_site",
+            )
+        grant = self._tokens.check(token, time.time())
+        await self._metering.admit_user(BROWSER, grant.rater)
+        return Sender(self._addresses.of(request), grant=grant, since=since)
+
+    async def take_votes(self, sender: Sender, votes: int) -> None:
+        """Count votes, before they are checked, for the key or token they come with. Raises 429, 413."""
+        if sender.grant is None:
+            whose, limit = f"key/{sender.caller.key_id}", sender.caller.limits.votes_per_minute
+        else:
+            whose, limit = f"token/{min(sender.grant.completion_ids)}", self._token_votes_per_minute
+        if limit:
+            await self._metering.admit_votes(whose, limit, votes)
 
 
 class Voter(NamedTuple):

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from feedback.core.log import LogUnavailable
-from serve.http.bodies import read_json
-from serve.http.errors import BadRequest, NotFound, Unavailable, json_response
+from serve.http.bodies import json_response, read_json
+from serve.http.errors import BadRequest, NotFound, Unavailable
 from serve.http.idempotency import Idempotency, Reply
 from serve.http.routes import at
 from serve.receipts.reader import Receipts

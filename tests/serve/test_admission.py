@@ -214,8 +214,8 @@ def test_the_queue_holds_what_it_took_and_no_more(pushes: list[tuple[str, int]],
             inside.remove(out)
             lines = Counter(k for k, _ in [*inside, out])
             assert lines[out[0]] == max(lines.values())
-        assert len(queue) == len(inside) <= length
+        assert queue.size == len(inside) <= length
     served: list[tuple[int, int]] = []
     queue.serve(lambda item: not served.append(item))  # type: ignore[func-returns-value]
     assert sorted(served) == sorted(item for _, item in inside)
-    assert len(queue) == 0
+    assert queue.size == 0

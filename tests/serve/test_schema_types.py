@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.apis.messages_schema import COUNT, MESSAGE
+from serve.apis.messages_schema import COUNT_TOKENS, MESSAGE
 from serve.apis.responses_schema import RESPONSE
 from serve.completions.tokenizing import TOKENIZE
 from serve.generation.request_schemas import CHAT, LIST_QUERY, METADATA_CHANGE, TEXT
@@ -138,7 +138,7 @@ SCHEMAS: dict[str, tuple[Schema, list[Any]]] = {
     "TOKENIZE": (TOKENIZE, [{"prompt": "hi", "add_special_tokens": True}, *CHATS[:2]]),
     "RESPONSE": (RESPONSE, RESPONSES),
     "MESSAGE": (MESSAGE, MESSAGES),
-    "COUNT": (COUNT, MESSAGES),
+    "COUNT_TOKENS": (COUNT_TOKENS, MESSAGES),
     "ACTION": (ACTION, [{"action": "pin", "version": "base", "reason": "it is better"}]),
     "METADATA_CHANGE": (
         METADATA_CHANGE,

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from serve.generation.requests import MAX_USER_CHARS
 from serve.http.bodies import parse_object
 from serve.http.errors import BadRequest
-from serve.votes.batches import parsed, split
+from serve.votes.bodies import Thumb, as_json, parsed, read_vote, split, thumb_of
 from serve.votes.common import MAX_COMMENT_CHARS, MAX_KEY_CHARS, MAX_TOKEN_CHARS, REASONS, Rules
 from serve.votes.targets import MAX_CHOICE
-from serve.votes.thumbs import Thumb, as_json, read_vote, thumb_of
 from serve.votes.vote import parse_vote
 from tests.serve.mutating import MANY, neighbours, outcome, torn
 

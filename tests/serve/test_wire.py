@@ -66,7 +66,7 @@ def sends(*pieces: bytes) -> Handler:
 
 async def exchange(pool: Pool, url: str) -> tuple[int, bytes, Connection]:
     connection = await pool.ask(url, b"POST", b"/v1/x", b"{}")
-    status, body = await connection.status(), await connection.read_all()
+    status, body = await connection.begun(), await connection.read_all()
     pool.give_back(url, connection)
     return status, body, connection
 
@@ -145,7 +145,7 @@ def test_a_stream_whose_end_comes_late_still_gives_its_connection_back() -> None
 
         async with serving(handler) as (server, pool, url):
             connection = await pool.ask(url, b"GET", b"/")
-            assert await connection.status() == 200
+            assert await connection.begun() == 200
             assert await connection.read() == b"hello world"
             pool.give_back(url, connection)
             finish.set()
@@ -302,7 +302,7 @@ def test_whatever_a_hostile_engine_sends_is_an_answer_or_an_error(pieces: list[b
                 connection.data_received(piece)
         connection.connection_lost(None)
         try:
-            status, body = await connection.status(), await connection.read_all()
+            status, body = await connection.begun(), await connection.read_all()
         except WireError:
             assert not connection.is_reusable
             return
@@ -354,7 +354,7 @@ def test_what_nobody_reads_is_held_at_the_engine_not_in_memory() -> None:
 
         async with serving(handler) as (_, pool, url):
             connection = await pool.ask(url, b"GET", b"/")
-            assert await connection.status() == 200
+            assert await connection.begun() == 200
             before = -1
             while before != written:  # until the sender is stuck
                 before = written
@@ -369,7 +369,7 @@ def test_leaving_closes_the_connection() -> None:
     async def run() -> None:
         async with serving(sends(CHUNKED[:60])) as (server, pool, url):
             connection = await pool.ask(url, b"GET", b"/")
-            assert await connection.status() == 200
+            assert await connection.begun() == 200
             pool.drop(connection)
             await asyncio.wait_for(server.lost.wait(), 10)
             with pytest.raises(WireError):
