@@ -19,6 +19,7 @@ from deploy.evidence.comparing import STATES, Bar, Failure, Finding, Sides, medi
 from deploy.evidence.recent import Measured, Recent, answer_of
 from deploy.evidence.voting import voted_answer
 from deploy.history.scope import Bucket, Scope
+from feedback.core.decoded import DecodedCompletion
 from feedback.core.events import Completion
 from feedback.joining.join import Label
 
@@ -86,7 +87,7 @@ class Guardrails:
     _exposed: dict[int, set[str]] = field(default_factory=dict)  # epoch -> canary users
     _findings: list[Finding] | None = None  # of all that was fed; None: to be made anew
 
-    def add(self, completion: Completion) -> None:
+    def add(self, completion: DecodedCompletion | Completion) -> None:
         """Count a completion once, however often the log repeats it."""
         if completion.table_epoch < self.scope.first_epoch or completion.role != "answer":
             return

@@ -9,6 +9,7 @@ for all. What a window holds follows from the set of answers, not from the order
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from feedback.core.decoded import DecodedCompletion
 from feedback.core.events import Completion
 
 USERS = 2_000
@@ -32,7 +33,7 @@ class Answer(NamedTuple):
     ttft_seconds: float | None
 
 
-def answer_of(completion: Completion) -> Answer:
+def answer_of(completion: DecodedCompletion | Completion) -> Answer:
     """What guardrails look at in a completion."""
     choices = completion.choices
     # Calls to tools have no text and are not empty: vLLM says so in the finish reason.
