@@ -10,6 +10,7 @@ the difference is over its limit by `z` standard errors (deploy/evidence/compari
 does little harm.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -80,7 +81,7 @@ class Guardrails:
     limits: GuardrailLimits
     scope: Scope
     foreseen: float | None = None
-    _seen: dict[str, None] = field(default_factory=dict)
+    _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _canary: Recent = field(default_factory=Recent)
     _control: Recent = field(default_factory=Recent)
     _buckets: Buckets = field(default_factory=Buckets)
@@ -95,7 +96,7 @@ class Guardrails:
             return
         self._seen[completion.completion_id] = None
         if len(self._seen) > MAX_IDS:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         bucket = self.scope.bucket(completion.arm, completion.policy_version, completion.table_epoch)
         if bucket is None:
             return

@@ -21,6 +21,7 @@ from feedback.core.log import LogUnavailable, Place, Record
 from feedback.joining.canonical import Said, canonical, said_of
 from feedback.joining.labels import Answer
 from feedback.joining.memory import CompletionsUnavailable, Gone, bare_value, waited_for
+from feedback.joining.newest import Newest
 from feedback.joining.opened import Head, Name, Opener, Unreadable
 
 _SCHEMA = """
@@ -52,7 +53,7 @@ MOST_WAITING = 200_000
 KEEP = 2_000_000
 """Completions, and votes, that are known."""
 
-_RAW_BYTES = 256 << 20  # of the newest completions as they came, which are likely to be wanted next
+_NEWEST_BYTES = 256 << 20
 _FETCH = 500  # completions of one question to the log
 
 Fetch = Callable[[Sequence[Place]], list[Record | None]]
@@ -79,9 +80,7 @@ class FileJoins:
         self.opens = True  # whether `answers` come with their texts, which takes most of the time
         self._bare = opener.bare()
         self._keep, self._recent, self._most_waiting = keep, recent, most_waiting
-        self._raw: OrderedDict[int, Record] = OrderedDict()  # by number
-        self._raw_bytes = 0
-        self._numbers: OrderedDict[int, int] = OrderedDict()  # of those in `_raw`, by key
+        self._newest = Newest(_NEWEST_BYTES)
         self._awaited: set[int] | None = None  # the names that votes wait for; None: to be read in the file
         self._opened: OrderedDict[int, tuple[Answer, ...]] = OrderedDict()  # what `recent` gave, by number
         self._clock = 0.0  # the latest time of a vote
@@ -107,18 +106,14 @@ class FileJoins:
             for name in head.names:
                 named = (_key(name), head.at, head.completion_id, number)
                 self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", named)
-        self._raw[number] = record
-        self._numbers[key] = number
-        self._raw_bytes += len(record.value)
-        while self._raw_bytes > _RAW_BYTES:
-            self._drop_oldest_raw()
+        self._newest.add(number, key, record)
         return True
 
     def _place(self, completion_id: str) -> tuple[int, tuple[int, int]] | None:
         """A completion's number, and its (partition, offset); None when it is not known."""
         key = hash64(completion_id)
-        if (number := self._numbers.get(key)) is not None:
-            record = self._raw[number]
+        number = self._newest.number(key)
+        if number is not None and (record := self._newest.record(number)) is not None:
             return number, (record.partition, record.offset)
         row = self._row("SELECT number, partition, offset FROM completions WHERE key = ?", key)
         return None if row is None else (row[0], row[1:])
@@ -134,7 +129,7 @@ class FileJoins:
         number, spot = place
         if number in self._opened:
             return self._opened[number]
-        record = self._raw.get(number) or self._fetched([spot])[0]
+        record = self._newest.record(number) or self._fetched([spot])[0]
         if record is None:
             raise Gone(completion_id)
         found = self._open(record, self._opener if self.opens else self._bare)
@@ -167,11 +162,11 @@ class FileJoins:
         query = "SELECT number, partition, offset FROM completions WHERE number >= ? ORDER BY number"
         rows = iter(self._db.execute(query, (first,)).fetchall())
         while some := list(islice(rows, _FETCH)):
-            missing = [row for row in some if row[0] not in self._raw]
+            missing = [row for row in some if self._newest.record(row[0]) is None]
             records = self._fetched([(partition, offset) for _, partition, offset in missing])
             fetched = dict(zip((row[0] for row in missing), records, strict=True))
             for number, _, _ in some:
-                record = self._raw.get(number) or fetched.get(number)
+                record = self._newest.record(number) or fetched.get(number)
                 self._opened[number] = () if record is None else self._open_if_whole(record)
         while self._opened and next(iter(self._opened)) <= last - self._recent:
             self._opened.popitem(last=False)
@@ -235,9 +230,8 @@ class FileJoins:
             oldest = f"(SELECT max(number) - ? FROM {table})"
             self._db.execute(f"DELETE FROM {table} WHERE number <= {oldest}", (self._keep,))
         self._db.execute("DELETE FROM names WHERE number < (SELECT min(number) FROM completions)")
-        (first,) = self._row("SELECT min(number) FROM completions")
-        while self._raw and (first is None or next(iter(self._raw)) < first):
-            self._drop_oldest_raw()
+        (first,) = self._row("SELECT coalesce(min(number), 0) FROM completions")
+        self._newest.drop_before(first)
         (waiting,) = self._row("SELECT count(*) FROM bodies") or (0,)
         query = "SELECT vote, joined, value FROM bodies WHERE at < ? OR vote IN "
         query += "(SELECT vote FROM bodies ORDER BY at LIMIT ?) ORDER BY at"
@@ -255,27 +249,18 @@ class FileJoins:
         for number, answers in self._opened.items():
             if answers and (answers[0].tenant, answers[0].user) == (tenant, user):
                 self._opened[number] = tuple(answer.without_text() for answer in answers)
-        self._forget_raw()
+        self._newest.clear()
         for key, value in self._db.execute("SELECT vote, value FROM bodies").fetchall():
             if (bare := bare_value(value, tenant, user)) is not None:
                 self._db.execute("UPDATE bodies SET value = ? WHERE vote = ?", (bare, key))
 
     def rolled_back(self) -> None:
         """The file went back to an earlier state: what was remembered beside it may not be in it."""
-        self._forget_raw()
+        self._newest.clear()
         self._awaited = None
         (last,) = self._row("SELECT coalesce(max(number), 0) FROM completions") or (0,)
         while self._opened and next(reversed(self._opened)) > last:
             self._opened.popitem()
-
-    def _drop_oldest_raw(self) -> None:
-        self._raw_bytes -= len(self._raw.popitem(last=False)[1].value)
-        self._numbers.popitem(last=False)
-
-    def _forget_raw(self) -> None:
-        self._raw.clear()
-        self._numbers.clear()
-        self._raw_bytes = 0
 
     def state(self) -> dict[str, Any]:
         """See `Joins.state`."""
