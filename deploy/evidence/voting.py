@@ -133,8 +133,8 @@ def _window_of(vote: Vote, window_seconds: float) -> list[Window]:
     """The window of a user with one vote."""
     if vote.value is None:
         return []
-    said = (vote.value, None) if vote.kind == "thumbs" else (None, vote.value)
-    return [Window(vote.at + window_seconds, *said, int(vote.bucket))]
+    thumbs, preference = (vote.value, None) if vote.kind == "thumbs" else (None, vote.value)
+    return [Window(vote.at + window_seconds, thumbs, preference, int(vote.bucket))]
 
 
 def _mean(votes: Iterable[Vote], kind: Kind) -> float | None:

@@ -130,6 +130,8 @@ class Opener:
 
     def shared(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         """The same token ids, each number once in memory."""
+        if not token_ids:  # of most that stay sealed
+            return ()
         return tuple(map(self._token_ids.setdefault, token_ids, token_ids))
 
     def _opened(self, value: bytes) -> DecodedCompletion | Completion:
