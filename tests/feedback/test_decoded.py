@@ -27,14 +27,13 @@ WHOLE: dict[str, Any] = {
     "sealed": None,
 }
 OF_CHOICES = sorted(WHOLE["choices"][0])
-OTHERS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.floats(),
-    st.sampled_from(["", "5", "1.5", "true", "answer", "reference", "canary", "nobody", "a\x00\u2028é"]),
-    st.sampled_from([[], {}, [1], [1.0], [True], ["1"], [None], {"top_k": 1}, {"top_k": 1.0}, {"role": 7}]),
-)
+WRONG: list[Any] = [
+    *(None, True, False, 0, 1, -1, 2**70, 0.0, 1.0, 1.5, 1e300),
+    *("", "5", "1.5", "true", "answer", "reference", "canary", "nobody", "a\x00\u2028é"),
+    *([], {}, [1], [1.0], [True], ["1"], [None], [[1]], [{}], {"top_k": 1}, {"top_k": 1.0}, {"role": 7}),
+]
+"""Values of every type, of which each is right for few fields."""
+OTHERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(), st.sampled_from(WRONG))
 
 
 @st.composite
@@ -107,6 +106,28 @@ def test_what_is_written_today_is_decoded_the_quick_way(tmp_path: Any) -> None:
 
 @given(values())
 def test_what_is_decoded_is_what_the_event_says(value: bytes) -> None:
+    check(value)
+
+
+@pytest.mark.parametrize("part", ["completion", "choice", "sampling"])
+def test_every_field_is_as_strict_as_the_events(part: str) -> None:
+    checked = 0
+    for other in WRONG:
+        for name in fields_of(json.loads(json.dumps(WHOLE)), part):
+            made = json.loads(json.dumps(WHOLE))
+            fields_of(made, part)[name] = other
+            check(json.dumps(made).encode())
+            checked += 1
+    assert checked > 100
+
+
+def fields_of(made: Any, part: str) -> Any:
+    """A part of a completion, by its fields."""
+    return {"completion": made, "choice": made["choices"][1], "sampling": made["sampling"]}[part]
+
+
+def check(value: bytes) -> None:
+    """What is decoded has the event's values, and heads and answers are what they are by the event."""
     found, opener = decoded(value), Opener()
     if found is not None:
         event = Completion.model_validate_json(value)
