@@ -20,10 +20,13 @@ MAX_COUNTED = 200_000
 class _Count:
     def __init__(self) -> None:
         self.users: dict[Bucket, set[str]] = {"canary": set(), "control": set()}
+        self._counted = 0
 
     def add(self, bucket: Bucket, user: str) -> None:
-        if sum(map(len, self.users.values())) < MAX_COUNTED:
-            self.users[bucket].add(user)
+        users = self.users[bucket]
+        if self._counted < MAX_COUNTED and user not in users:
+            users.add(user)
+            self._counted += 1
 
     def failure(self, alpha: float) -> Failure | None:
         return equal_buckets(len(self.users["canary"]), len(self.users["control"]), alpha)

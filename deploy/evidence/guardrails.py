@@ -10,6 +10,7 @@ the difference is over its limit by `z` standard errors (deploy/evidence/compari
 does little harm.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -19,6 +20,7 @@ from deploy.evidence.comparing import STATES, Bar, Failure, Finding, Sides, medi
 from deploy.evidence.recent import Measured, Recent, answer_of
 from deploy.evidence.voting import voted_answer
 from deploy.history.scope import Bucket, Scope
+from feedback.core.decoded import DecodedCompletion
 from feedback.core.events import Completion
 from feedback.joining.join import Label
 
@@ -79,14 +81,14 @@ class Guardrails:
     limits: GuardrailLimits
     scope: Scope
     foreseen: float | None = None
-    _seen: dict[str, None] = field(default_factory=dict)
+    _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _canary: Recent = field(default_factory=Recent)
     _control: Recent = field(default_factory=Recent)
     _buckets: Buckets = field(default_factory=Buckets)
     _exposed: dict[int, set[str]] = field(default_factory=dict)  # epoch -> canary users
     _findings: list[Finding] | None = None  # of all that was fed; None: to be made anew
 
-    def add(self, completion: Completion) -> None:
+    def add(self, completion: DecodedCompletion | Completion) -> None:
         """Count a completion once, however often the log repeats it."""
         if completion.table_epoch < self.scope.first_epoch or completion.role != "answer":
             return
@@ -94,7 +96,7 @@ class Guardrails:
             return
         self._seen[completion.completion_id] = None
         if len(self._seen) > MAX_IDS:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         bucket = self.scope.bucket(completion.arm, completion.policy_version, completion.table_epoch)
         if bucket is None:
             return

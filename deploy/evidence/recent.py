@@ -6,9 +6,11 @@ time of their newest answer, and of theirs the answers since the oldest of these
 for all. What a window holds follows from the set of answers, not from the order in which they arrive.
 """
 
+from bisect import insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from feedback.core.decoded import DecodedCompletion
 from feedback.core.events import Completion
 
 USERS = 2_000
@@ -32,21 +34,27 @@ class Answer(NamedTuple):
     ttft_seconds: float | None
 
 
-def answer_of(completion: Completion) -> Answer:
+def answer_of(completion: DecodedCompletion | Completion) -> Answer:
     """What guardrails look at in a completion."""
-    choices = completion.choices
-    # Calls to tools have no text and are not empty: vLLM says so in the finish reason.
-    silent = [c for c in choices if c.is_blank and c.finish_reason != "tool_calls"]
+    failed, silent, cut_off, tokens, answer_tokens = completion.failure is not None, 0, False, 0, 0
+    for choice in completion.choices:  # mostly one: a loop takes half the time of five sums
+        why, length = choice.finish_reason, choice.length
+        failed = failed or why == "error"
+        cut_off = cut_off or why == "length"
+        # Calls to tools have no text and are not empty: vLLM says so in the finish reason.
+        silent += choice.is_blank and why != "tool_calls"
+        tokens += length
+        answer_tokens += length - choice.answer_start
     return Answer(
-        at=completion.at,
-        completion_id=completion.completion_id,
-        failed=completion.failure is not None or any(c.finish_reason == "error" for c in choices),
-        empty=bool(choices) and len(silent) == len(choices),
-        cut_off=any(choice.finish_reason == "length" for choice in choices),
-        tokens=sum(choice.length for choice in choices),
-        answer_tokens=sum(choice.answer_length for choice in choices),
-        seconds=completion.latency_seconds,
-        ttft_seconds=completion.ttft_seconds,
+        completion.at,
+        completion.completion_id,
+        failed,
+        bool(completion.choices) and silent == len(completion.choices),
+        cut_off,
+        tokens,
+        answer_tokens,
+        completion.latency_seconds,
+        completion.ttft_seconds,
     )
 
 
@@ -93,8 +101,10 @@ class _User:
         return self.answers[-1]
 
     def add(self, answer: Answer) -> None:
-        self.answers = sorted([*self.answers, answer])[-ANSWERS:]
-        self.voted &= {kept.completion_id for kept in self.answers}
+        insort(self.answers, answer)
+        del self.answers[:-ANSWERS]
+        if self.voted:
+            self.voted &= {kept.completion_id for kept in self.answers}
         self._all = None
 
     def vote(self, completion_id: str) -> None:
@@ -120,7 +130,10 @@ class Recent:
 
     def add(self, user: str, answer: Answer) -> None:
         """Take in an answer; each only once."""
-        self._users.setdefault(user, _User()).add(answer)
+        known = self._users.get(user)
+        if known is None:
+            known = self._users[user] = _User()
+        known.add(answer)
         self._order = None
         if len(self._users) >= 2 * USERS:
             self._users = dict(self._sorted()[:USERS])

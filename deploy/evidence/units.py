@@ -1,6 +1,6 @@
 """Votes to units: all that a user says within a window is one observation, known when the window closes."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -48,31 +48,41 @@ class Units:
         before."""
         while self._open and self._open[0][0] <= clock:
             self._changed.add(heappop(self._open)[1])
-        same = len(self.closed)
+        gone: list[Unit] = []
+        new: list[Unit] = []
         for key in self._changed:
-            same = min(same, self._look(key, clock))
+            before, now = self._of.get(key, []), self._look(key, clock)
+            gone += _without(before, now)
+            new += _without(now, before)
+            self._of[key] = now
         self._changed.clear()
+        return self._put(gone, new)
+
+    def _put(self, gone: Iterable[Unit], new: list[Unit]) -> int:
+        """Take units out of `closed` and put others in. Gives where the first change was.
+
+        All that are new at once: after a restart they are all that there are, and to put each in its place by
+        itself moves all that come after it.
+        """
+        same = len(self.closed)
+        for unit in gone:
+            place = bisect_left(self.closed, unit)
+            del self.closed[place]
+            same = min(same, place)
+        if new:
+            place = bisect_left(self.closed, min(new))
+            self.closed[place:] = sorted(self.closed[place:] + new)
+            same = min(same, place)
         return same
 
-    def _look(self, key: Key, clock: float) -> int:
-        """Put the closed windows of a user right. Gives where in `closed` the first change was."""
+    def _look(self, key: Key, clock: float) -> list[Unit]:
+        """The closed windows of a user, those that are open noted."""
         side, user, group = key
         windows = close_windows(self._votes[key].values(), self._window, self._per_user)
         for window in windows:
             if window.closes_at > clock:
                 heappush(self._open, (window.closes_at, key))
-        now = [Unit(w.closes_at, user, side, group, *w[1:]) for w in windows if w.closes_at <= clock]
-        before = self._of.get(key, [])
-        same = len(self.closed)
-        for gone in _without(before, now):
-            place = bisect_left(self.closed, gone)
-            del self.closed[place]
-            same = min(same, place)
-        for new in _without(now, before):
-            same = min(same, bisect_left(self.closed, new))
-            insort(self.closed, new)
-        self._of[key] = now
-        return same
+        return [Unit(w.closes_at, user, side, group, *w[1:]) for w in windows if w.closes_at <= clock]
 
 
 def _without(units: Iterable[Unit], others: list[Unit]) -> list[Unit]:

@@ -53,13 +53,8 @@ def voted_answer(label: Label) -> tuple[Answer, float] | None:
     that only they were given, while many an app leaves the user's name out of it. In a comparison the
     "answer" comes from the user's arm and the "reference" from the live policy.
     """
-    if label.retracted:
-        return None
-    answer = _judged(label)
-    if answer is None:
-        return None
-    turned = label.kind == "comparison" and answer is not label.answers[0]
-    return answer, 1.0 - label.value if turned else label.value
+    answer = None if label.retracted else _judged(label)
+    return None if answer is None else (answer, _value(label, answer))
 
 
 def opinion(label: Label, scope: Scope) -> Opinion | None:
@@ -74,8 +69,7 @@ def opinion(label: Label, scope: Scope) -> Opinion | None:
     side = scope.side(answer.policy_version, answer.table_epoch)
     if side is None:
         return None
-    judged = voted_answer(label)
-    value = None if judged is None else judged[1]
+    value = None if label.retracted else _value(label, answer)
     kind: Kind = "comparison" if label.kind == "comparison" else "thumbs"
     if kind == "comparison":
         other = next(each for each in label.answers if each is not answer)
@@ -95,12 +89,18 @@ def _judged(label: Label) -> Answer | None:
     """
     if label.source != "end_user" or label.whole_episode or label.is_selected:
         return None
-    roles = {answer.role for answer in label.answers}
+    roles = [answer.role for answer in label.answers]
     if label.kind in ("thumbs", "rating"):
-        fits = len(label.answers) == 1 and roles == {"answer"}
+        fits = roles == ["answer"]
     else:
-        fits = label.kind == "comparison" and len(label.answers) == 2 and roles == {"answer", "reference"}
-    return next(answer for answer in label.answers if answer.role == "answer") if fits else None
+        fits = label.kind == "comparison" and sorted(roles) == ["answer", "reference"]
+    return label.answers[roles.index("answer")] if fits else None
+
+
+def _value(label: Label, answer: Answer) -> float:
+    """What a label says of its answer; in a comparison, whether it is the better one."""
+    turned = label.kind == "comparison" and answer is not label.answers[0]
+    return 1.0 - label.value if turned else label.value
 
 
 def close_windows(votes: Iterable[Vote], window_seconds: float, windows_per_user: int) -> list[Window]:
@@ -112,6 +112,8 @@ def close_windows(votes: Iterable[Vote], window_seconds: float, windows_per_user
     """
     windows: list[Window] = []
     left = sorted(votes, key=lambda vote: vote[:3])
+    if len(left) == 1:  # of most users; it comes to the same in a quarter of the time
+        return _window_of(left[0], window_seconds)[:windows_per_user]
     while left and len(windows) < windows_per_user:
         closes_at = left[0].at + window_seconds
         latest: dict[str, Vote] = {}
@@ -125,6 +127,14 @@ def close_windows(votes: Iterable[Vote], window_seconds: float, windows_per_user
             windows.append(Window(closes_at, *means, sum(vote.bucket for vote in counted)))
         left = [v for v in left if v.at >= closes_at and not (counted and v.event_id in latest)]
     return windows
+
+
+def _window_of(vote: Vote, window_seconds: float) -> list[Window]:
+    """The window of a user with one vote."""
+    if vote.value is None:
+        return []
+    thumbs, preference = (vote.value, None) if vote.kind == "thumbs" else (None, vote.value)
+    return [Window(vote.at + window_seconds, thumbs, preference, int(vote.bucket))]
 
 
 def _mean(votes: Iterable[Vote], kind: Kind) -> float | None:

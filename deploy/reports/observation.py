@@ -11,7 +11,8 @@ from deploy.evidence.evidence import Evidence
 from deploy.evidence.guardrails import Guardrails
 from deploy.history.states import ReleaseState
 from deploy.settings import ControllerSettings
-from feedback.core.events import COMPLETIONS, Completion
+from feedback.core.decoded import DecodedCompletion
+from feedback.core.events import Completion
 from feedback.core.log import Record
 from feedback.joining.join import Joiner
 
@@ -34,6 +35,7 @@ class Observation:
     ) -> None:
         self._joiner = Joiner(JOIN_WINDOW)
         self._joiner.refused = refused
+        self._joiner.sees = self._see
         self.guardrails = Guardrails(settings.guardrails, state.scope(), state.length_foreseen)
         self.stage_epoch = state.first_epoch
         rules = settings.evidence_rules
@@ -48,17 +50,16 @@ class Observation:
         closed as well.
         """
         for record in records:
-            if record.topic == COMPLETIONS:
-                self._add(record)
-            labels = self._joiner.feed([record])
-            self.guardrails.feed(labels)
-            self.evidence.feed(labels)
+            if labels := self._joiner.feed_one(record):
+                self.guardrails.feed(labels)
+                self.evidence.feed(labels)
 
-    def _add(self, record: Record) -> None:
-        try:
-            completion = Completion.model_validate_json(record.value)
-        except ValidationError:
-            return  # the joiner reports it
+    def _see(self, value: bytes, completion: DecodedCompletion | Completion | None) -> None:
+        if completion is None:
+            try:
+                completion = Completion.model_validate_json(value)
+            except ValidationError:
+                return  # the joiner reports it
         self.guardrails.add(completion)
         self.evidence.advance(completion.at)
 

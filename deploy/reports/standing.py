@@ -10,7 +10,7 @@ from deploy.evidence.preference import EvidenceRules, Reading
 from deploy.history.releases import Decision
 from deploy.history.states import ReleaseState, Standing
 from deploy.reports.observation import JOIN_WINDOW
-from feedback.core.events import COMPLETIONS
+from feedback.core.decoded import DecodedCompletion
 from feedback.core.log import Record
 from feedback.joining.join import Joiner
 
@@ -28,20 +28,20 @@ class StandingTest:
         self.standing = standing
         self._latest = Reading()
         self._joiner = Joiner(JOIN_WINDOW)
+        self._joiner.sees = self._advance
         self._evidence = Evidence(anchor.rules_of(standing, rules), anchor.scope(standing, anchored))
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take in completions and feedback, one record at a time, as `Observation.feed` does."""
         for record in records:
-            if record.topic == COMPLETIONS:
-                self._advance(record.value)
-            self._evidence.feed(self._joiner.feed([record]))
+            self._evidence.feed(self._joiner.feed_one(record))
 
-    def _advance(self, value: bytes) -> None:
+    def _advance(self, value: bytes, completion: DecodedCompletion | None) -> None:
         try:
-            self._evidence.advance(_Stamped.model_validate_json(value).at)
+            stamped = completion or _Stamped.model_validate_json(value)
         except ValidationError:
             return  # who observes releases sets it aside
+        self._evidence.advance(stamped.at)
 
     def reading(self) -> Reading:
         """The evidence of this period alone. It costs a look at all who were heard in it."""

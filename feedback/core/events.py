@@ -23,6 +23,7 @@ UPDATES = "updates"  # what the learner used votes for (see `usage`), and its st
 TOPICS = (COMPLETIONS, FEEDBACK, RELEASES, UPDATES)
 
 Arm = Literal["live", "control", "canary", "anchor", "base"]
+Role = Literal["answer", "reference"]
 BASE = "base"  # the policy version, and the engine's model name, of the model with no adapter
 
 
@@ -123,7 +124,7 @@ class Completion(Event):
     drawn: bool = True  # whether this request drew its arm; False: it is its conversation's, epoch included
     policy_version: str  # adapter name, or BASE
     arm: Arm
-    role: Literal["answer", "reference"] = "answer"
+    role: Role = "answer"
     comparison_id: str | None = None
     selected: bool = False  # whether it was shown hung on what a vote would teach: votes are no evidence
     table_epoch: int = 0

@@ -18,9 +18,10 @@ from typing import Any
 
 from feedback.core.events import COMPLETIONS, Feedback
 from feedback.core.log import LogUnavailable, Place, Record
-from feedback.joining.join import canonical
+from feedback.joining.canonical import Said, canonical, said_of
 from feedback.joining.labels import Answer
-from feedback.joining.memory import CompletionsUnavailable, Gone, Said, without_texts
+from feedback.joining.memory import CompletionsUnavailable, Gone, bare_value, waited_for
+from feedback.joining.newest import Newest
 from feedback.joining.opened import Head, Name, Opener, Unreadable
 
 _SCHEMA = """
@@ -52,7 +53,7 @@ MOST_WAITING = 200_000
 KEEP = 2_000_000
 """Completions, and votes, that are known."""
 
-_RAW_BYTES = 256 << 20  # of the newest completions as they came, which are likely to be wanted next
+_NEWEST_BYTES = 256 << 20
 _FETCH = 500  # completions of one question to the log
 
 Fetch = Callable[[Sequence[Place]], list[Record | None]]
@@ -79,43 +80,56 @@ class FileJoins:
         self.opens = True  # whether `answers` come with their texts, which takes most of the time
         self._bare = opener.bare()
         self._keep, self._recent, self._most_waiting = keep, recent, most_waiting
-        self._raw: OrderedDict[int, Record] = OrderedDict()  # by number
-        self._raw_bytes = 0
+        self._newest = Newest(_NEWEST_BYTES)
+        self._awaited: set[int] | None = None  # the names that votes wait for; None: to be read in the file
         self._opened: OrderedDict[int, tuple[Answer, ...]] = OrderedDict()  # what `recent` gave, by number
         self._clock = 0.0  # the latest time of a vote
 
     # ---- completions
 
-    def knows(self, completion_id: str) -> bool:
-        """See `Joins.knows`."""
-        return self._row("SELECT 1 FROM completions WHERE key = ?", hash64(completion_id)) is not None
+    def look_again(self) -> None:
+        """See `Joins.look_again`."""
+        self._opener.look_again()
+        self._bare.look_again()
 
-    def add(self, head: Head, record: Record) -> None:
+    def add(self, head: Head, record: Record) -> bool:
         """See `Joins.add`; its texts are not opened. Raises `VaultLost` when they can never be."""
         self._opener.check(head)
-        row = (hash64(head.completion_id), record.partition, record.offset)
-        insert = "INSERT INTO completions (key, partition, offset) VALUES (?, ?, ?)"
-        number = self._db.execute(insert, row).lastrowid
-        assert number is not None
+        key = hash64(head.completion_id)
+        insert = "INSERT INTO completions (key, partition, offset) VALUES (?, ?, ?) "
+        row = (key, record.partition, record.offset)
+        done = self._db.execute(insert + "ON CONFLICT (key) DO NOTHING", row)
+        number = done.lastrowid
+        if not done.rowcount or number is None:
+            return False
         if head.role == "answer":
             for name in head.names:
-                row_ = (_key(name), head.at, head.completion_id, number)
-                self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", row_)
-        self._raw[number] = record
-        self._raw_bytes += len(record.value)
-        while self._raw_bytes > _RAW_BYTES:
-            self._raw_bytes -= len(self._raw.popitem(last=False)[1].value)
+                named = (_key(name), head.at, head.completion_id, number)
+                self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", named)
+        self._newest.add(number, key, record)
+        return True
+
+    def _place(self, completion_id: str) -> tuple[int, tuple[int, int]] | None:
+        """A completion's number, and its (partition, offset); None when it is not known."""
+        key = hash64(completion_id)
+        number = self._newest.number(key)
+        if number is not None and (record := self._newest.record(number)) is not None:
+            return number, (record.partition, record.offset)
+        row = self._row("SELECT number, partition, offset FROM completions WHERE key = ?", key)
+        return None if row is None else (row[0], row[1:])
+
+    def _knows(self, completion_id: str) -> bool:
+        return self._place(completion_id) is not None
 
     def answers(self, completion_id: str) -> tuple[Answer, ...] | None:
         """See `Joins.answers`."""
-        query = "SELECT number, partition, offset FROM completions WHERE key = ?"
-        row = self._row(query, hash64(completion_id))
-        if row is None:
+        place = self._place(completion_id)
+        if place is None:
             return None
-        number, partition, offset = row
+        number, spot = place
         if number in self._opened:
             return self._opened[number]
-        record = self._raw.get(number) or self._fetched([(partition, offset)])[0]
+        record = self._newest.record(number) or self._fetched([spot])[0]
         if record is None:
             raise Gone(completion_id)
         found = self._open(record, self._opener if self.opens else self._bare)
@@ -148,11 +162,11 @@ class FileJoins:
         query = "SELECT number, partition, offset FROM completions WHERE number >= ? ORDER BY number"
         rows = iter(self._db.execute(query, (first,)).fetchall())
         while some := list(islice(rows, _FETCH)):
-            missing = [row for row in some if row[0] not in self._raw]
+            missing = [row for row in some if self._newest.record(row[0]) is None]
             records = self._fetched([(partition, offset) for _, partition, offset in missing])
             fetched = dict(zip((row[0] for row in missing), records, strict=True))
             for number, _, _ in some:
-                record = self._raw.get(number) or fetched.get(number)
+                record = self._newest.record(number) or fetched.get(number)
                 self._opened[number] = () if record is None else self._open_if_whole(record)
         while self._opened and next(iter(self._opened)) <= last - self._recent:
             self._opened.popitem(last=False)
@@ -167,40 +181,48 @@ class FileJoins:
 
     # ---- votes
 
-    def said(self, event_id: str) -> Said | None:
-        """See `Joins.said`."""
-        query = "SELECT revision, value, label, digest FROM votes WHERE key = ?"
-        row = self._row(query, hash64(event_id))
-        return None if row is None else Said(*row)
-
-    def put(self, vote: Feedback, said: Said, value: bytes, waits_for: Sequence[Name]) -> None:
+    def put(self, vote: Feedback, value: bytes) -> bool:
         """See `Joins.put`."""
-        key = hash64(vote.event_id)
-        self._db.execute(
-            "INSERT INTO votes (key, revision, value, label, digest) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, value = excluded.value, "
-            "label = excluded.label, digest = excluded.digest",
-            (key, *said),
-        )
+        key, said = hash64(vote.event_id), said_of(vote)
+        insert = "INSERT INTO votes (key, revision, value, label, digest) VALUES (?, ?, ?, ?, ?)"
+        if not self._db.execute(f"{insert} ON CONFLICT (key) DO NOTHING", (key, *said)).rowcount:
+            query = "SELECT revision, value, label, digest FROM votes WHERE key = ?"
+            if said <= Said(*self._row(query, key)):
+                return False
+            update = "UPDATE votes SET revision = ?, value = ?, label = ?, digest = ? WHERE key = ?"
+            self._db.execute(update, (*said, key))
         self._clock = max(self._clock, vote.at)
-        if waits_for:
+        if waits_for := [_key(name) for name in waited_for(vote, self._knows)]:
             insert = "INSERT OR IGNORE INTO waits (name, vote) VALUES (?, ?)"
-            self._db.executemany(insert, [(_key(name), key) for name in waits_for])
+            self._db.executemany(insert, [(name, key) for name in waits_for])
             self._db.execute("INSERT OR REPLACE INTO bodies VALUES (?, ?, 0, ?)", (key, vote.at, value))
+            self._awaited_names().update(waits_for)
+        return True
 
     def waiting(self, name: Name) -> list[Feedback]:
         """See `Joins.waiting`."""
+        key = _key(name)
+        if key not in self._awaited_names():
+            return []
         query = "SELECT vote, value FROM waits JOIN bodies USING (vote) WHERE name = ? ORDER BY waits.number"
-        rows = self._db.execute(query, (_key(name),)).fetchall()
+        rows = self._db.execute(query, (key,)).fetchall()
         if name[0] == "id" and rows:
-            self._db.execute("DELETE FROM waits WHERE name = ?", (_key(name),))
+            self._db.execute("DELETE FROM waits WHERE name = ?", (key,))
+            self._awaited_names().discard(key)
             ended = "DELETE FROM bodies WHERE vote = ?1 AND NOT EXISTS (SELECT 1 FROM waits WHERE vote = ?1)"
             self._db.executemany(ended, [(vote,) for vote, _ in rows])
         return [canonical(self._opener.vote(value)) for _, value in rows]
 
+    def _awaited_names(self) -> set[int]:
+        """The names that votes wait for. Mostly nothing waits for what comes, and then no file is asked."""
+        if self._awaited is None:
+            self._awaited = {name for (name,) in self._db.execute("SELECT DISTINCT name FROM waits")}
+        return self._awaited
+
     def joined(self, vote: Feedback) -> None:
         """See `Joins.joined`."""
-        self._db.execute("UPDATE bodies SET joined = 1 WHERE vote = ?", (hash64(vote.event_id),))
+        if self._awaited_names():
+            self._db.execute("UPDATE bodies SET joined = 1 WHERE vote = ?", (hash64(vote.event_id),))
 
     def sweep(self) -> list[Feedback]:
         """Forget what is too old. Gives the votes that are lost by that: what they are about never came."""
@@ -208,6 +230,8 @@ class FileJoins:
             oldest = f"(SELECT max(number) - ? FROM {table})"
             self._db.execute(f"DELETE FROM {table} WHERE number <= {oldest}", (self._keep,))
         self._db.execute("DELETE FROM names WHERE number < (SELECT min(number) FROM completions)")
+        (first,) = self._row("SELECT coalesce(min(number), 0) FROM completions")
+        self._newest.drop_before(first)
         (waiting,) = self._row("SELECT count(*) FROM bodies") or (0,)
         query = "SELECT vote, joined, value FROM bodies WHERE at < ? OR vote IN "
         query += "(SELECT vote FROM bodies ORDER BY at LIMIT ?) ORDER BY at"
@@ -215,6 +239,7 @@ class FileJoins:
         rows = self._db.execute(query, (self._clock - WAIT_SECONDS, surplus)).fetchall()
         for table in ("bodies", "waits"):
             self._db.executemany(f"DELETE FROM {table} WHERE vote = ?", [(vote,) for vote, _, _ in rows])
+        self._awaited = None
         return [self._opener.vote(value) for _, joined, value in rows if not joined]
 
     # ---- the rest
@@ -224,18 +249,15 @@ class FileJoins:
         for number, answers in self._opened.items():
             if answers and (answers[0].tenant, answers[0].user) == (tenant, user):
                 self._opened[number] = tuple(answer.without_text() for answer in answers)
-        self._raw.clear()
-        self._raw_bytes = 0
+        self._newest.clear()
         for key, value in self._db.execute("SELECT vote, value FROM bodies").fetchall():
-            vote = Feedback.model_validate_json(value)
-            if (vote.tenant, vote.rater) == (tenant, user):
-                bare = without_texts(vote).model_dump_json().encode()
+            if (bare := bare_value(value, tenant, user)) is not None:
                 self._db.execute("UPDATE bodies SET value = ? WHERE vote = ?", (bare, key))
 
     def rolled_back(self) -> None:
         """The file went back to an earlier state: what was remembered beside it may not be in it."""
-        self._raw.clear()
-        self._raw_bytes = 0
+        self._newest.clear()
+        self._awaited = None
         (last,) = self._row("SELECT coalesce(max(number), 0) FROM completions") or (0,)
         while self._opened and next(reversed(self._opened)) > last:
             self._opened.popitem()

@@ -1,17 +1,22 @@
 """Joining feedback to the completions that it is about, in whatever order the two arrive."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from feedback.core.decoded import DecodedCompletion
 from feedback.core.events import COMPLETIONS, FEEDBACK, Feedback, Target
 from feedback.core.log import Record
+from feedback.joining.canonical import canonical
 from feedback.joining.labels import Answer, Label, make_label
-from feedback.joining.memory import Gone, Joins, Said, Window, waited_for
-from feedback.joining.opened import Opener, Unreadable, head_of, name_of
+from feedback.joining.memory import Gone, Joins, Window
+from feedback.joining.opened import Opener, Unreadable, name_of
 from feedback.privacy.sealing import Sealer
 
 __all__ = ["Answer", "Joiner", "Label", "canonical"]
+
+Sees = Callable[[bytes, DecodedCompletion | None], object]
+"""Told of each completion as it lies in the log, useless and repeated ones included, before votes are joined
+to it. None: only `Completion` can say what it is."""
 
 
 class Joiner:
@@ -35,6 +40,7 @@ class Joiner:
         self.poison = 0
         self.lost: list[Feedback] = []  # for whoever reads them to empty
         self.refused: Callable[[Record, str], object] | None = None  # told of each record that is of no use
+        self.sees: Sees | None = None
         self._opener = Opener(sealer)
         self._joins: Joins = Window(window, self._opener) if joins is None else joins
 
@@ -48,18 +54,32 @@ class Joiner:
 
         Raises `CompletionsUnavailable` when `joins` cannot read one that it needs.
         """
+        self._joins.look_again()
         labels: dict[str, Label] = {}
         for record in records:
-            for vote in self._take(record):
-                label = self._label(vote)
-                if label is not None:
-                    self._joins.joined(vote)
-                    labels.pop(vote.event_id, None)
-                    labels[vote.event_id] = label
+            for label in self._labels(record):
+                labels.pop(label.event_id, None)
+                labels[label.event_id] = label
         return list(labels.values())
+
+    def feed_one(self, record: Record) -> list[Label]:
+        """The labels that a record completed, revised or retracted; as `feed` otherwise."""
+        self._joins.look_again()
+        return self._labels(record)
+
+    def _labels(self, record: Record) -> list[Label]:
+        found = []
+        for vote in self._take(record):
+            label = self._label(vote)
+            if label is not None:
+                self._joins.joined(vote)
+                found.append(label)
+        return found
 
     def _take(self, record: Record) -> list[Feedback]:
         """Remember one record. Gives the votes that it may have completed."""
+        if self.sees is not None and record.topic == COMPLETIONS:
+            self.sees(record.value, self._opener.decoded(record.value))
         try:
             if record.topic == COMPLETIONS:
                 return self._take_completion(record)
@@ -79,10 +99,9 @@ class Joiner:
         self._joins.forget_texts(tenant, user)
 
     def _take_completion(self, record: Record) -> list[Feedback]:
-        head = head_of(record.value)
-        if self._joins.knows(head.completion_id):
+        head = self._opener.head(record.value)
+        if not self._joins.add(head, record):
             return []
-        self._joins.add(head, record)
         found = self._joins.waiting(("id", "", head.completion_id))
         for name in head.names:
             found += self._joins.waiting(name)  # which go on waiting: the next one may matter as well
@@ -90,11 +109,7 @@ class Joiner:
 
     def _take_vote(self, value: bytes) -> list[Feedback]:
         vote = canonical(self._opener.vote(value))
-        said, known = _said(vote), self._joins.said(vote.event_id)
-        if known is not None and said <= known:
-            return []
-        self._joins.put(vote, said, value, waited_for(vote, self._joins.knows))
-        return [vote]
+        return [vote] if self._joins.put(vote, value) else []
 
     def _label(self, vote: Feedback) -> Label | None:
         found: list[Answer] = []
@@ -157,35 +172,6 @@ class Joiner:
         joiner = cls(state["window"], sealer)
         joiner.poison = state["poison"]
         window = Window(state["window"], joiner._opener)
-        window.restore(state, _said)
+        window.restore(state)
         joiner._joins = window
         return joiner
-
-
-_TARGETS = {"comparison": (2, 2), "ranking": (2, 64), "signal": (1, 2), "retraction": (1, 64)}
-"""The least and most targets of a vote, by kind; of others 1."""
-
-
-def canonical(vote: Feedback) -> Feedback:
-    """The vote with its targets in one order, so that a vote on (b, a) revises the one on (a, b).
-
-    Raises `ValueError` when the number of targets does not fit the kind.
-    """
-    places = [target.place for target in vote.targets]
-    least, most = _TARGETS.get(vote.kind, (1, 1))
-    if len(set(places)) != len(places) or not least <= len(places) <= most:
-        raise ValueError(f"a {vote.kind} vote needs {least} to {most} different target(s), got {places}")
-    ranked = sorted(i for group in vote.groups or () for i in group)
-    if vote.kind == "ranking" and ranked != [*range(len(places))]:
-        raise ValueError(f"the groups {vote.groups} do not rank {len(places)} targets")
-    if vote.kind != "comparison" or places == sorted(places):
-        return vote
-    turned: dict[str, Any] = {"targets": vote.targets[::-1], "value": 1.0 - vote.value}
-    if vote.presented is not None:
-        turned["presented"] = [1 - side for side in vote.presented]
-    return vote.model_copy(update=turned)
-
-
-def _said(vote: Feedback) -> Said:
-    digest = hashlib.sha256(vote.model_dump_json().encode()).digest()[:16]
-    return Said(vote.revision, vote.value, vote.label, digest)

@@ -1,13 +1,17 @@
 """A joiner's memory: which completions there are, and which votes wait for one."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from feedback.core.events import WORDS_OF_VOTES, Feedback
 from feedback.core.log import LogUnavailable, Record
+from feedback.joining.canonical import Said, canonical, said_of
 from feedback.joining.labels import Answer
 from feedback.joining.opened import Head, Name, Opener, name_of
 
@@ -23,27 +27,25 @@ class CompletionsUnavailable(LogUnavailable):
     """The log that has the completions cannot be read now."""
 
 
-class Said(NamedTuple):
-    """What of a vote decides which of two with one id counts: the greater one.
+class _Kept(msgspec.Struct, frozen=True, gc=False):
+    """A vote as it lies in the log, and what it waits for. said: None: to be read there."""
 
-    Two servers may write in the same microsecond: what is said breaks the tie the same way everywhere.
-    """
-
+    value: bytes
     revision: int
-    value: float
-    label: str
-    digest: bytes
+    waits_for: tuple[Name, ...]
+    said: Said | None = None
 
 
 class Joins(Protocol):
     """The memory of a joiner: the newest things in this process (`Window`), or all in a file."""
 
-    def knows(self, completion_id: str) -> bool:
-        """Whether a completion was added and not forgotten."""
+    def look_again(self) -> None:
+        """More records come. See `Opener.look_again`."""
         ...
 
-    def add(self, head: Head, record: Record) -> None:
-        """Remember a completion. Raises `ValueError` when it is read at once and makes no sense."""
+    def add(self, head: Head, record: Record) -> bool:
+        """Remember a completion; whether it was not known. Raises `ValueError` when it is read at once and
+        makes no sense."""
         ...
 
     def answers(self, completion_id: str) -> tuple[Answer, ...] | None:
@@ -57,12 +59,11 @@ class Joins(Protocol):
         """(at, completion id) of the answers that a client gave a name, oldest first."""
         ...
 
-    def said(self, event_id: str) -> Said | None:
-        """What the newest revision of a vote said, None for a vote that is not known."""
-        ...
+    def put(self, vote: Feedback, value: bytes) -> bool:
+        """Remember a vote, unless what is known of it is as new or newer (see `Said`); whether it was.
 
-    def put(self, vote: Feedback, said: Said, value: bytes, waits_for: Sequence[Name]) -> None:
-        """Remember a vote. `value`: it as it lies in the log; `waits_for`: names of what may still come."""
+        vote: canonical; value: it as it lies in the log.
+        """
         ...
 
     def waiting(self, name: Name) -> list[Feedback]:
@@ -98,21 +99,24 @@ class Window:
         self._window = window
         self._opener = opener
         self._completions: OrderedDict[str, tuple[Answer, ...]] = OrderedDict()
-        self._votes: OrderedDict[str, tuple[Feedback, Said]] = OrderedDict()
+        self._votes: OrderedDict[str, _Kept] = OrderedDict()
         self._named: dict[Name, dict[str, None]] = {}  # completion ids by the names that clients gave them
         self._waiting: dict[Name, dict[str, None]] = {}  # event ids that the next completion may complete
 
-    def knows(self, completion_id: str) -> bool:
-        """See `Joins.knows`."""
-        return completion_id in self._completions
+    def look_again(self) -> None:
+        """See `Joins.look_again`."""
+        self._opener.look_again()
 
-    def add(self, head: Head, record: Record) -> None:
+    def add(self, head: Head, record: Record) -> bool:
         """See `Joins.add`."""
+        if head.completion_id in self._completions:
+            return False
         self._add(head.completion_id, self._opener.answers(record.value))
         if len(self._completions) > self._window:
             completion_id, answers = self._completions.popitem(last=False)
             for name in _names(answers[0]) if answers else ():
                 _drop(self._named, name, completion_id)
+        return True
 
     def _add(self, completion_id: str, answers: tuple[Answer, ...]) -> None:
         self._completions[completion_id] = answers
@@ -128,25 +132,37 @@ class Window:
         found = (self._completions[completion_id][0] for completion_id in self._named.get(name, ()))
         return sorted((answer.at, answer.completion_id) for answer in found if answer.role == "answer")
 
-    def said(self, event_id: str) -> Said | None:
-        """See `Joins.said`."""
-        known = self._votes.get(event_id)
-        return None if known is None else known[1]
-
-    def put(self, vote: Feedback, said: Said, value: bytes, waits_for: Sequence[Name]) -> None:
+    def put(self, vote: Feedback, value: bytes) -> bool:
         """See `Joins.put`."""
-        self._votes[vote.event_id] = vote, said
+        known = self._votes.get(vote.event_id)
+        if known is not None and not self._is_newer(vote, known):
+            return False
+        waits_for = tuple(waited_for(vote, self._completions.__contains__))
+        self._votes[vote.event_id] = _Kept(value, vote.revision, waits_for)
         for name in waits_for:
             self._waiting.setdefault(name, {})[vote.event_id] = None
         if len(self._votes) > self._window * _VOTES_PER_COMPLETION:
-            oldest, _ = self._votes.popitem(last=False)[1]
-            for target in oldest.targets:
-                _drop(self._waiting, name_of(oldest.tenant, target), oldest.event_id)
+            event_id, oldest = self._votes.popitem(last=False)
+            for name in oldest.waits_for:
+                _drop(self._waiting, name, event_id)
+        return True
+
+    def _is_newer(self, vote: Feedback, known: _Kept) -> bool:
+        """Whether a vote counts rather than what is known of it, which is only rarely parsed for that."""
+        if vote.revision != known.revision:
+            return vote.revision > known.revision
+        return said_of(vote) > self._said(known)
+
+    def _said(self, kept: _Kept) -> Said:
+        return kept.said or said_of(self._vote(kept))
+
+    def _vote(self, kept: _Kept) -> Feedback:
+        return canonical(self._opener.vote(kept.value))
 
     def waiting(self, name: Name) -> list[Feedback]:
         """See `Joins.waiting`."""
         found = self._waiting.pop(name, {}) if name[0] == "id" else self._waiting.get(name, {})
-        return [self._votes[event_id][0] for event_id in found]
+        return [self._vote(self._votes[event_id]) for event_id in found if event_id in self._votes]
 
     def joined(self, vote: Feedback) -> None:
         """See `Joins.joined`."""
@@ -160,9 +176,9 @@ class Window:
         for completion_id, answers in self._completions.items():
             if answers and (answers[0].tenant, answers[0].user) == (tenant, user):
                 self._completions[completion_id] = tuple(answer.without_text() for answer in answers)
-        for event_id, (vote, said) in self._votes.items():
-            if (vote.tenant, vote.rater) == (tenant, user):
-                self._votes[event_id] = without_texts(vote), said
+        for event_id, kept in self._votes.items():
+            if (bare := bare_value(kept.value, tenant, user)) is not None:
+                self._votes[event_id] = replace(kept, value=bare, said=self._said(kept))
 
     def state(self) -> dict[str, Any]:
         """All of it as JSON types, for a checkpoint."""
@@ -173,17 +189,17 @@ class Window:
                 for answers in self._completions.values()
                 if answers
             ],
-            "votes": [_row(vote) for vote, _ in self._votes.values()],
+            "votes": [_row(self._vote(kept)) for kept in self._votes.values()],
         }
 
-    def restore(self, state: Mapping[str, Any], said: Callable[[Feedback], Said]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state()` described."""
         for choices in state["completions"]:
             answers = tuple(self._restored(choice) for choice in choices)
             self._add(answers[0].completion_id, answers)
         for dumped in state["votes"]:
             vote = Feedback.model_validate(dumped)
-            self.put(vote, said(vote), b"", waited_for(vote, self.knows))
+            self.put(vote, vote.model_dump_json().encode())
 
     def _restored(self, choice: Mapping[str, Any]) -> Answer:
         tokens = {name: self._opener.shared(choice[name]) for name in ("prompt_token_ids", "token_ids")}
@@ -196,8 +212,17 @@ def waited_for(vote: Feedback, knows: Callable[[str], bool]) -> list[Name]:
     return [name for name in names if name[0] != "id" or not knows(name[2])]
 
 
-def without_texts(vote: Feedback) -> Feedback:
-    """A vote without what its rater wrote."""
+def bare_value(value: bytes, tenant: str, user: str) -> bytes | None:
+    """A user's vote, as it lies in the log, without what the user wrote; None for a vote of somebody else."""
+    if user.encode() not in value and b"\\" not in value:  # without escapes a name has one spelling
+        return None
+    vote = Feedback.model_validate_json(value)
+    if (vote.tenant, vote.rater) != (tenant, user):
+        return None
+    return _without_texts(vote).model_dump_json().encode()
+
+
+def _without_texts(vote: Feedback) -> Feedback:
     fields_of = Feedback.model_fields
     bare = {name: fields_of[name].get_default(call_default_factory=True) for name in WORDS_OF_VOTES}
     return vote.model_copy(update=bare | {"sealed": None})

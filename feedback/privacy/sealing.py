@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import orjson
 from cryptography.exceptions import InvalidTag
 
+from feedback.core.decoded import DecodedCompletion
 from feedback.core.events import WORDS_OF_VOTES, Choice, Completion, Event, Feedback
 from feedback.privacy.vault import Vault
 from feedback.privacy.vault_keys import KEY_ID_BYTES, NONCE_BYTES, KeyState, UserKey, VaultUnavailable
@@ -155,14 +156,18 @@ class Sealer:
         Raises SealBroken, a ValueError like the one for an event that does not parse, and VaultLost when
         the key ought to be here and is not.
         """
-        if event.sealed is None:
-            return event
-        texts = self._found(
-            event.tenant, _owner(event), _bound_to(event), event.sealed, f"event {event.event_id}", _MAX_BYTES
-        )
+        texts = self.texts(event)
         if texts is None:
             return event
         return type(event).model_validate({**event.model_dump(), **texts, "sealed": None})
+
+    def texts(self, event: Completion | Feedback | DecodedCompletion) -> Any:
+        """What was sealed of an event, by field; None when nothing was, or its user was erased. Raises as
+        `open` does."""
+        if event.sealed is None:
+            return None
+        what = f"event {event.event_id}"
+        return self._found(event.tenant, _owner(event), _bound_to(event), event.sealed, what, _MAX_BYTES)
 
     def open_texts(self, tenant: str, user: str, sealed: str) -> list[Any] | None:
         """What `seal_texts` sealed; None when the key was erased. Raises SealBroken and VaultLost."""
@@ -236,6 +241,11 @@ class Sealer:
         self._vault.close()
 
 
+def vault_of(sealed: str) -> str:
+    """Which vault a seal names, as it is written there; "" for none."""
+    return sealed.rpartition(_AFTER_ID)[0]
+
+
 def _parts(sealed: str) -> tuple[str | None, str]:
     """The vault's id and the sealed text; no id in what was sealed before vaults had one.
 
@@ -269,12 +279,11 @@ def _emptied(value: Any) -> Any:
     return {} if isinstance(value, dict) else None
 
 
-def _owner(event: Event) -> str:
-    owner: str = event.user if isinstance(event, Completion) else event.rater  # type: ignore[attr-defined]
-    return f"{event.tenant}/{owner}"
+def _owner(event: Completion | Feedback | DecodedCompletion) -> str:
+    return f"{event.tenant}/{event.rater if isinstance(event, Feedback) else event.user}"
 
 
-def _bound_to(event: Event) -> bytes:
+def _bound_to(event: Completion | Feedback | DecodedCompletion) -> bytes:
     """What the seal also vouches for: texts cannot be moved to another event."""
     return f"{event.tenant}\0{event.event_id}\0{getattr(event, 'revision', 0)}".encode()
 

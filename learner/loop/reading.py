@@ -21,9 +21,9 @@ logger = logging.getLogger("hearken.learner")
 READ_LIMIT = 2000
 """Records of one read."""
 
-FAR_BEHIND = 4
-"""Times `labels_kept`: unread records, of which some half may be votes, from which on most answers need not
-be opened."""
+FAR_BEHIND = 1
+"""Times `labels_kept`: unread records, of which some half may be votes, from which on answers are not opened
+yet. The newest half of what is kept stays whatever comes; of what is older only a sample does."""
 
 
 class OtherBase(RuntimeError):

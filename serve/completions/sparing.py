@@ -16,7 +16,7 @@ from typing import Literal
 
 from deploy.history.table import UserArm
 from feedback.core.events import UPDATES
-from feedback.core.log import EventLog, LogError
+from feedback.core.log import EventLog, LogError, Place, Record
 from feedback.updates.teaching import KEY, Teaching, parse
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ WINDOW = 500
 
 SLICE = 200  # records read in one go
 REST = 3.0  # a reading that has more to do rests so many times as long as it worked: tokens come first
+END_SECONDS = 2.0  # longest wait for the log to say where it ends
 WAIT_SECONDS = 0.25  # longest pause inside one read; also the longest that shutting down can take here
 RETRY_SECONDS = 10.0
 PAUSE_SECONDS = 1.0  # between readings of a log that was read to its end
@@ -74,12 +75,17 @@ class Sparing:
 
 
 class HintReader:
-    """Lets a `Sparing` go by the newest hint in the log. Reads nothing before it is wanted."""
+    """Lets a `Sparing` go by the newest hint in the log. Reads nothing before it is wanted.
+
+    A log of months has many hints, of which one counts: it is looked for from the end of the log backwards,
+    and what comes after that end is read in its order.
+    """
 
     def __init__(self, events: EventLog, sparing: Sparing) -> None:
         self._events, self._sparing = events, sparing
         self._wanted = asyncio.Event()
-        self._cursor: dict[str, int] = {}
+        self._cursor: dict[str, int] | None = None  # None: where the log ends is not known yet
+        self._looks_before: dict[str, int] = {}  # topic/partition -> offset; empty: nothing more to look at
 
     def want(self) -> None:
         """There is a chat to choose, or not."""
@@ -91,20 +97,45 @@ class HintReader:
         while True:
             began = time.monotonic()
             try:
-                has_more = await self._read() == SLICE
+                has_more = await self._go_on()
             except LogError as error:
                 log.warning("cannot read what votes would teach, going by what is known: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             await asyncio.sleep(REST * (time.monotonic() - began) if has_more else PAUSE_SECONDS)
 
-    async def _read(self) -> int:
-        """Read a slice; how many records that were."""
+    async def _go_on(self) -> bool:
+        """Read a slice; whether there is more that can be read at once."""
+        if self._cursor is None:
+            end = await asyncio.to_thread(self._events.end, [UPDATES], END_SECONDS)
+            self._cursor, self._looks_before = end, end
+            return True
+        if self._looks_before:
+            await self._look_back()
+            return True
         records, self._cursor = await asyncio.to_thread(
             self._events.read, [UPDATES], self._cursor, SLICE, WAIT_SECONDS
         )
+        self._take(records)
+        return len(records) == SLICE
+
+    async def _look_back(self) -> None:
+        """Look at the slice before what was looked at. It is the last one where it has a hint, or nothing."""
+        before = {name: max(0, offset - SLICE) for name, offset in self._looks_before.items()}
+        places = [
+            Place(UPDATES, int(name.rpartition("/")[2]), offset)
+            for name, first in before.items()
+            for offset in range(first, self._looks_before[name])
+        ]
+        found = await asyncio.to_thread(self._events.fetch, places, WAIT_SECONDS)
+        records = [record for record in found if record is not None]
+        is_over = self._take(records) or not records or not any(before.values())
+        self._looks_before = {} if is_over else before
+
+    def _take(self, records: Sequence[Record]) -> bool:
+        """Go by the newest hint of some records; whether there is one."""
         for record in reversed(records):
             if record.key == KEY and (hint := parse(record.value)) is not None:
                 self._sparing.take(Teaching(hint))
-                break
-        return len(records)
+                return True
+        return False

@@ -3,10 +3,10 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,12 +14,12 @@ from deploy.evidence.voting import opinion
 from deploy.history.scope import Scope
 from deploy.history.table import RoutingTable
 from feedback.core.events import COMPLETIONS, FEEDBACK
-from feedback.core.log import EventLog
+from feedback.core.log import EventLog, Place, Record
 from feedback.joining.join import Joiner, Label
 from feedback.shared import SharedStore
 from feedback.updates import steps
 from feedback.updates.teaching import NOTHING_KNOWN, Teaching, entry
-from serve.completions.sparing import WINDOW, HintReader, Sparing
+from serve.completions.sparing import SLICE, WINDOW, HintReader, Sparing
 from serve.settings import GatewaySettings
 from tests.serve.conftest import Gateway, eventually, serving
 from tests.serve.fake_vllm import FakeVllm, Trouble
@@ -196,6 +196,54 @@ def test_the_newest_hint_in_the_log_counts(log: EventLog) -> None:
         following.cancel()
 
     asyncio.run(follow())
+
+
+class Watched:
+    """A log that notes which offsets were asked of it."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log, self.asked = log, set[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def read(self, *arguments: Any) -> tuple[list[Record], dict[str, int]]:
+        records, after = self._log.read(*arguments)
+        self.asked |= {record.offset for record in records}
+        return records, after
+
+    def fetch(self, places: Sequence[Place], wait_seconds: float) -> list[Record | None]:
+        self.asked |= {place.offset for place in places}
+        return self._log.fetch(places, wait_seconds)
+
+
+@pytest.mark.parametrize("has_hint", [True, False])
+def test_the_newest_hint_is_found_from_the_end(log: EventLog, has_hint: bool) -> None:
+    other = steps.entry(steps.step_record(1, 2.0, None, 3))
+    hints = [NOTHING_KNOWN.model_copy(update={"prior": prior}) for prior in (1.0, 2.0, 3.0)]
+    gains = [Teaching(hint).gain_nats([1], [2]) for hint in hints[1:]]
+    old, new, newer = map(entry, hints)
+    some = [old, new] if has_hint else [other, other]
+    log.append([other] * 2 * SLICE + some + [other] * 2 * SLICE).result()
+
+    watched = Watched(log)
+
+    async def follow() -> None:
+        sparing = Waited()
+        reader = HintReader(cast(EventLog, watched), sparing)
+        following = asyncio.create_task(reader.follow())
+        reader.want()
+        if has_hint:
+            await asyncio.wait_for(sparing.taken.wait(), 30)
+            assert sparing.teaching.gain_nats([1], [2]) == gains[0]
+            sparing.taken.clear()
+        log.append([newer])
+        await asyncio.wait_for(sparing.taken.wait(), 30)
+        assert sparing.teaching.gain_nats([1], [2]) == gains[1]
+        following.cancel()
+
+    asyncio.run(follow())
+    assert (min(watched.asked) > SLICE) == has_hint
 
 
 @pytest.mark.parametrize(
