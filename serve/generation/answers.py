@@ -13,6 +13,7 @@ tells them apart), and goes to the client under the two names that clients know,
 older one. Where the answer begins among the tokens is for the log (`deploy/engines/thoughts.py`).
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.engines.thoughts import answer_start
@@ -22,19 +23,17 @@ from serve.generation.requests import ChatRequest
 Json = dict[str, Any]
 
 
+@dataclass(slots=True)
 class Sampled:
     """One choice as it grows."""
 
-    __slots__ = ("calls", "finish_reason", "logprobs", "text", "thought", "token_ids", "tokens")
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.thought: list[str] = []
-        self.calls: list[str] = []  # ids of the calls of tools
-        self.token_ids: list[int] = []
-        self.tokens: list[str] = []  # their texts, as far as they are known
-        self.logprobs: list[float] = []
-        self.finish_reason: str | None = None
+    text: list[str] = field(default_factory=list)
+    thought: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)  # ids of the calls of tools
+    token_ids: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)  # their texts, as far as they are known
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
 
     def choice(self, index: int, unfinished: str | None, thinks: bool = False) -> Choice:
         """The choice for the log; one whose logprobs do not pair with its tokens has none: never wrong.
@@ -167,9 +166,9 @@ class Presentation:
         for message in (choice["message"] for choice in answer["choices"]):
             if message.get("tool_calls") and not message["content"]:
                 message["content"] = None
-        for field in _ENGINE_ONLY:
-            if answer.get(field) is None:
-                answer.pop(field, None)
+        for name in _ENGINE_ONLY:
+            if answer.get(name) is None:
+                answer.pop(name, None)
         return answer
 
 
