@@ -207,8 +207,16 @@ _PAGE: Schema = {
     },
 }
 
+_WORDS: Schema = {"type": "array", "items": {"type": "string"}}
+_REASONS: Schema = {
+    "type": "object",
+    "required": ["object", "down", "up"],
+    "properties": {"object": {"const": "feedback.reasons"}, "down": _WORDS, "up": _WORDS},
+}
+
 FEEDBACK_SCHEMAS: Schema = {
     "Vote": VOTE,
+    "VoteReasons": _REASONS,
     "VoteAccepted": _ACCEPTED,
     "VoteBatch": _BATCH,
     "VoteReceipt": _RECEIPT,
@@ -278,6 +286,14 @@ FEEDBACK_PATHS: Schema = {
                 _415="Neither JSON nor NDJSON.",
                 _422="The idempotency key was used with another body.",
             ),
+        }
+    },
+    "/v1/feedback/reasons": {
+        "get": {
+            "operationId": "listReasons",
+            "summary": "The reasons that a page may offer after a thumb down, and after a thumb up",
+            "security": [],
+            "responses": {"200": _answer("The reasons.", "VoteReasons")},
         }
     },
     "/v1/feedback/{feedback_id}": {
