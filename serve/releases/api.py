@@ -81,7 +81,7 @@ class ReleasesApi:
 
         Raises BadRequest, Unavailable.
         """
-        await self._entrance.enter(request, "operate")
+        await self._operator(request)
         query = request.query_params
         limit, before = _number(query, "limit", MAX_PAGE) or PAGE, _number(query, "before", 2**53)
         try:
@@ -112,7 +112,7 @@ class ReleasesApi:
 
         Raises Unavailable.
         """
-        await self._entrance.enter(request, "operate")
+        await self._operator(request)
         try:
             _, state, decisions = await self._decisions.look(KEPT, None)
             notice = await asyncio.to_thread(read_notice, self._shared)
@@ -131,8 +131,7 @@ class ReleasesApi:
         same command, which the controller does once. Raises BadRequest, Conflict when it was not done,
         IdempotencyConflict, and Unavailable.
         """
-        caller = await self._entrance.enter(request, "operate")
-        who = operator_of(caller, self._addresses.of(request), request.headers)
+        caller, who = await self._operator(request)
         raw, key = await read_json(request, self._max_body_bytes), request.headers.get("idempotency-key")
         check_header(key)
         deadline = time.monotonic() + _wait_seconds(request.query_params)
@@ -151,6 +150,11 @@ class ReleasesApi:
         if missing is not None:
             return _reply(202, command, "decided", decision, missing)
         return _reply(200, command, "done", decision, None)
+
+    async def _operator(self, request: Request) -> tuple[Caller, str]:
+        """Who looks or steers, and their name for the record. Raises ApiError."""
+        caller = await self._entrance.enter(request, "operate")
+        return caller, operator_of(caller, self._addresses.of(request), request.headers)
 
     async def _decision(self, asked: Asked, deadline: float) -> Decision | None:
         """The decision that answers, None where there is none in time."""
@@ -181,21 +185,24 @@ class ReleasesApi:
 
 
 def operator_of(caller: Caller, address: str, headers: Headers) -> str:
-    """Who steers releases, for the record: the name of the key.
+    """Who looks at releases or steers them, for the record: the name of the key.
 
-    An open service has no keys, and its callers are its voters. So it takes nothing but what comes from its
-    own machine, and not from a page in a browser there. Raises Forbidden.
+    An open service has no keys, and its callers are its voters, who must not see what is on trial. So it
+    takes nothing but what comes from its own machine, and not from another's page in a browser there. Raises
+    Forbidden.
     """
     if caller.key_id:
         return f"{caller.key_name} (key {caller.key_id})"
     if not _is_loopback(address):
         raise Forbidden(
-            "A service without keys is steered from its own machine only. Make a key: hearken keys create "
-            "--scope operate.",
+            "A service without keys shows releases, and is steered, on its own machine only. Make a key: "
+            "hearken keys create --scope operate.",
             code="key_needed",
         )
     if is_of_another_page(headers, ()):
-        raise Forbidden("A page of another origin cannot steer releases without a key.", code="cross_site")
+        raise Forbidden(
+            "A page of another origin cannot see or steer releases without a key.", code="cross_site"
+        )
     return f"{address}, without a key"
 
 

@@ -65,7 +65,7 @@ _ESTIMATE: Schema = {
 
 _LEARNING: Schema = {
     "type": "object",
-    "required": ["object", "sentence", "to_do", "votes", "opinions", "steps"],
+    "required": ["object", "sentence", "to_do", "lately", "votes", "opinions", "steps"],
     "properties": {
         "object": {"const": "learning"},
         "sentence": {"type": "string", "description": "How learning goes, with numbers."},
@@ -74,6 +74,7 @@ _LEARNING: Schema = {
             "items": {"type": "string"},
             "description": "What a person should do, the most urgent first; mostly nothing.",
         },
+        "lately": {"type": "string", "description": "What changed within the last day, with numbers."},
         "votes": {
             "type": "object",
             "required": ["count", "since", "complete"],

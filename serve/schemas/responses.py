@@ -118,7 +118,9 @@ RESPONSES: dict[str, Schema] = {
         object=const("text_completion"), **_HEAD, choices=listed(_TEXT_CHOICE), usage=ref("Usage")
     ),
     "Comparison": of(object=const("comparison"), **_HEAD, a=ref("ChatCompletion"), b=ref("ChatCompletion")),
-    "Model": of(id=_STRING, object=const("model"), created=_COUNT, owned_by=_STRING),
+    "Model": optional(
+        of(id=_STRING, object=const("model"), created=_COUNT, owned_by=_STRING), consent=const("asked")
+    ),
     "ModelList": of(object=const("list"), data=listed(ref("Model"))),
     "Erased": of(
         object=const("user.deleted"),

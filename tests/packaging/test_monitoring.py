@@ -194,6 +194,15 @@ def test_the_chart_carries_the_same_rules_and_dashboard(render: Render) -> None:
     }
 
 
+def test_every_alert_links_to_its_section_where_the_docs_are_served(render: Render) -> None:
+    served = "https://docs.example.com/alerts/"
+    resources = render("everything", f"monitoring.rules.runbooks={served}")
+    (rules,) = (item["spec"] for item in resources if item["kind"] == "PrometheusRule")
+    links = [rule["annotations"]["runbook_url"] for group in rules["groups"] for rule in group["rules"]]
+    titles = re.findall(r"^### (\w+)$", (ROOT / "docs/alerts.md").read_text(), re.MULTILINE)
+    assert links == [f"{served}#{title.lower()}" for title in titles]
+
+
 def test_prometheus_finds_each_programs_metrics_once(render: Render) -> None:
     resources = render("everything")
     (monitor,) = (item["spec"] for item in resources if item["kind"] == "ServiceMonitor")

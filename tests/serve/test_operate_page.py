@@ -285,6 +285,7 @@ def test_how_learning_goes_is_said_first_and_drawn(page: Page, gateway: Gateway,
         said = page.locator("#learns")
         expect(said).to_have_text(gateway.http.get("/v1/learning").json()["sentence"])
         expect(said).to_contain_text("No votes since ")
+        expect(page.locator("#lately")).to_have_text("Within the last day: 0 votes; releases were paused.")
         assert said.bounding_box()["y"] < page.locator("#headline").bounding_box()["y"]  # type: ignore[index]
         expect(page.get_by_role("list", name="To do").get_by_role("listitem")).to_have_text(
             [re.compile("^Resume releases"), re.compile("^Ask people")]

@@ -109,7 +109,7 @@ def test_thumbs_reasons_and_taking_it_back(shop: Shop) -> None:
 def test_the_service_says_which_reasons_there_are_and_the_page_may_name_others(
     shop: Shop, browser: Browser
 ) -> None:
-    page, gateway = shop()
+    page, _ = shop()
     page.get_by_role("button", name="Bad answer").click()
     expect(page.get_by_role("checkbox")).to_have_count(11)
     expect(page.get_by_label("too long")).to_be_visible()
