@@ -28,6 +28,8 @@ from serve.imports.api import Imports, import_route
 from serve.metrics import Metrics
 from serve.openapi import openapi_route
 from serve.releases.api import ReleasesApi
+from serve.releases.operators import Operators
+from serve.releases.trying import Trying
 from serve.server.background import Background
 from serve.server.error_handlers import HANDLERS
 from serve.server.hosts import TrustedHosts
@@ -70,13 +72,16 @@ def create_app(
         gate.access, background, model.fleet, model.follower, records.sealer, events, relay_lag, metrics
     )
     limit, entrance = settings.max_body_bytes, gate.entrance
+    operators = Operators(entrance, gate.addresses)
+    trying = Trying(operators, model.follower, model.fleet, model.upstream, model.leases, limit)
     users = Users(signer, records.sealer, records.recorder, records.receipts, stored, records.lists, entrance)
     routes: list[BaseRoute] = [
         *_answers(settings, gate, records, model),
         *StoredApi(records.answers, entrance, limit).routes,
         *vote_routes(settings, signer, shared, gate, records),
         import_route(imports, entrance),
-        *ReleasesApi(events, shared, records.receipts, entrance, gate.addresses, limit).routes,
+        *ReleasesApi(events, shared, records.receipts, operators, limit).routes,
+        *trying.routes,
         *PreferencesRoutes(records.preferences, users, entrance, records.privacy, limit).routes,
         *users.routes,
         *ModelsApi(gate.access, settings.model_name, settings.max_model_len, settings.suggestions).routes,

@@ -30,6 +30,10 @@ _BY: Json = {
     "description": "What `user` is, where it could be both.",
     "schema": {"type": "string", "enum": ["name", "pseudonym"]},
 }
+_SIDE_BY_SIDE = (
+    "with `stream: true` server-sent events: the ids of both, then chunks of a chat, each with its `side`, "
+    "that a side has `ended`, and `data: [DONE]`, or an Error."
+)
 _NAME: Json = {"type": "string", "minLength": 1}
 _SCHEMAS = RESPONSES | DOOR_SCHEMAS | FEEDBACK_SCHEMAS | IMPORT_SCHEMAS | RELEASE_SCHEMAS | WEBHOOK_SCHEMAS
 
@@ -103,7 +107,13 @@ def document(model_name: str) -> Json:
                 )
             },
             "/v1/comparisons": {
-                "post": post("createComparison", "Two answers to choose from", _whole(chat), "Comparison")
+                "post": post(
+                    "createComparison",
+                    "Two answers to choose from",
+                    _of_one_side(chat),
+                    "Comparison",
+                    _SIDE_BY_SIDE,
+                )
             },
             **door_paths(model_name),
             **FEEDBACK_PATHS,
@@ -149,13 +159,13 @@ def _streamed(event: str) -> str:
     )
 
 
-def _whole(schema: Json) -> Json:
-    """The schema of a request for one answer that is not streamed and not stored."""
+def _of_one_side(schema: Json) -> Json:
+    """The schema of a request for one answer that is not stored."""
     never = {"type": ["boolean", "null"], "enum": [False, None]}
     one = {"type": ["integer", "null"], "enum": [1, None]}
     left_out = ("stream_options", "hearken")
     kept = {name: field for name, field in schema["properties"].items() if name not in left_out}
-    return schema | {"properties": kept | {"stream": never, "store": never, "n": one}}
+    return schema | {"properties": kept | {"store": never, "n": one}}
 
 
 def _health(summary: str) -> Json:

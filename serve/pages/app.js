@@ -265,18 +265,15 @@ async function compare(place, asked, signal) {
   const cards = sides(place);
   announce("Writing two answers.");
   follow();
-  let answers;
-  try {
-    answers = await (await post("/v1/comparisons", request(asked), signal)).json();
-  } catch (failure) {
-    if (!place.isConnected) return;
+  const answers = { a: null, b: null };
+  const failure = await writeBoth(cards, answers, asked, signal);
+  if (!place.isConnected) return;
+  if (failure) {
     place.className = "turn";
     place.replaceChildren(signal.aborted ? note("Stopped.") : unanswered(place, asked, failure));
     return;
   }
-  if (!place.isConnected) return;
-  const told = ({ id, choices: [{ message }] }) => ({ id, content: message.content || "", reasoning: message.reasoning });
-  const turn = { question: asked, answers: { a: told(answers.a), b: told(answers.b) }, vote: null };
+  const turn = { question: asked, answers, vote: null };
   add(turn);
   const ballot = offerBallot(place, cards, turn);
   announce(`Answer A: ${turn.answers.a.content}. Answer B: ${turn.answers.b.content}. Which is better? ${CHOICE_KEYS}`);
@@ -288,6 +285,24 @@ async function compare(place, asked, signal) {
   }
 }
 
+// Both answers as they are written. Gives what went wrong, null when nothing did.
+async function writeBoth(cards, answers, asked, signal) {
+  try {
+    for await (const event of events(await post("/v1/comparisons", { ...request(asked), stream: true }, signal))) {
+      if (!event.side) for (const name of ["a", "b"]) answers[name] = { id: event[name], content: "", reasoning: "" };
+      const delta = event.chunk?.choices[0]?.delta;
+      if (!delta) continue;
+      answers[event.side].content += delta.content ?? "";
+      answers[event.side].reasoning += delta.reasoning ?? "";
+      showSide(cards[event.side], answers[event.side]);
+      follow();
+    }
+  } catch (failure) {
+    return failure;
+  }
+  return null;
+}
+
 const CHOICES = [
   { preferred: "a", label: "A is better", key: "A" },
   { preferred: "tie", label: "Tie", key: "T" },
@@ -296,17 +311,17 @@ const CHOICES = [
 ];
 const CHOICE_KEYS = "Press A, B, T for a tie, or N when both are bad.";
 
-function showSides(cards, answers) {
-  for (const name of ["a", "b"]) {
-    const { content, reasoning } = answers[name];
-    const words = element("div", { className: "text" });
-    show(words, content || "(no words)");
-    cards[name].querySelector(".bones").replaceWith(...(reasoning ? [thought(reasoning), words] : [words]));
-  }
+function showSide(card, { content, reasoning }) {
+  const words = element("div", { className: "text" });
+  show(words, content);
+  const open = card.querySelector("details")?.open ?? false;
+  const thoughts = reasoning ? [thought(reasoning)] : [];
+  for (const each of thoughts) each.open = open;
+  card.replaceChildren(card.querySelector("h3"), ...thoughts, words);
 }
 
 function offerBallot(place, cards, turn) {
-  showSides(cards, turn.answers);
+  for (const name of ["a", "b"]) showSide(cards[name], { ...turn.answers[name], content: turn.answers[name].content || "(no words)" });
   const ballot = element("div", { className: "ballot", role: "group", tabIndex: -1, "aria-label": `Which answer is better? ${CHOICE_KEYS}` });
   const mark = (chosen) => {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.preferred === chosen));

@@ -35,6 +35,13 @@ ACTION: Schema = {
 }
 """What a body must be; what belongs together is checked beside it."""
 
+PROMPT: Schema = {
+    "type": "object",
+    "required": ["prompt"],
+    "additionalProperties": False,
+    "properties": {"prompt": {"type": "string", "minLength": 1, "maxLength": 4000}},
+}
+
 _DECISION: Schema = {
     "type": "object",
     "required": ["number", "at", "outcome", "version", "live", "stage", "sentence", "who", "reason"],
@@ -138,6 +145,27 @@ RELEASE_SCHEMAS: Schema = {
             },
         },
     },
+    "ReleaseAnswers": {
+        "type": "object",
+        "required": ["object", "answers"],
+        "properties": {
+            "object": {"const": "release.answers"},
+            "answers": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "version", "text", "ended", "error"],
+                    "properties": {
+                        "name": {"type": "string", "enum": ["base", "live", "canary"]},
+                        "version": {"type": "string"},
+                        "text": _TEXT,
+                        "ended": {"type": "boolean", "description": "False where the limit cut it off."},
+                        "error": {**_TEXT, "description": "Why there is no text; null where there is."},
+                    },
+                },
+            },
+        },
+    },
     "ReleaseAction": {
         "type": "object",
         "required": ["object", "id", "action", "version", "status", "decision", "waits_for"],
@@ -207,6 +235,14 @@ RELEASE_PATHS: Schema = {
             "operationId": "retrieveLearning",
             "summary": "How learning goes: in a sentence, and as numbers over time",
             "responses": _answers({"200": _answer("Learning", "Times are Unix seconds.")}, _LOOKING),
+        }
+    },
+    "/v1/releases/answers": {
+        "post": {
+            "operationId": "createReleaseAnswers",
+            "summary": "One prompt, answered by base, live and canary; nothing is logged",
+            "requestBody": {"required": True, "content": {"application/json": {"schema": PROMPT}}},
+            "responses": _answers({"200": _answer("ReleaseAnswers", "The answers.")}, _ERRORS),
         }
     },
     "/v1/releases/actions": {

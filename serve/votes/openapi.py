@@ -12,6 +12,7 @@ from serve.votes.common import COMMON, MAX_COMMENT_CHARS, PRINTABLE, text_of
 from serve.votes.receipt_api import MAX_PAGE
 from serve.votes.signals import REGENERATED
 from serve.votes.targets import FIELDS, MAX_CHOICE
+from serve.votes.tensorzero import TENSORZERO
 from serve.votes.vote import MAX_RANKED, MAX_TEXT_CHARS
 
 Schema = dict[str, Any]
@@ -323,25 +324,7 @@ FEEDBACK_PATHS: Schema = {
             "summary": "Vote in the shape of TensorZero's API",
             "requestBody": {
                 "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": _object(
-                            ["metric_name", "value"],
-                            {
-                                "metric_name": text_of(64),
-                                "inference_id": {"type": ["string", "null"], "maxLength": MAX_ID_CHARS},
-                                "episode_id": {"type": ["string", "null"], "maxLength": MAX_ID_CHARS},
-                                "value": {"type": ["string", "number", "boolean"]},
-                                "tags": {
-                                    "type": ["object", "null"],
-                                    "additionalProperties": {"type": "string"},
-                                },
-                                "dryrun": {"type": ["boolean", "null"]},
-                                "direction": {"anyOf": [_DIRECTION, _NULL]},
-                            },
-                        )
-                    }
-                },
+                "content": {"application/json": {"schema": TENSORZERO}},
             },
             "responses": _answers(
                 {"200": _answer("The vote is durable.")},

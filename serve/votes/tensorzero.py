@@ -12,16 +12,34 @@ from typing import Any
 
 from feedback.core.ids import PREFIXES
 from serve.http.errors import BadRequest
+from serve.schemas.fields import MAX_ID_CHARS
 
 Json = dict[str, Any]
 
-_FIELDS = frozenset({"metric_name", "inference_id", "episode_id", "value", "tags", "dryrun", "direction"})
+_ID: Json = {"type": ["string", "null"], "maxLength": MAX_ID_CHARS}
+
+TENSORZERO: Json = {
+    "type": "object",
+    "required": ["metric_name", "value"],
+    "additionalProperties": False,
+    "properties": {
+        "metric_name": {"type": "string", "minLength": 1, "maxLength": 64},
+        "value": {"type": ["string", "number", "boolean"]},
+        "inference_id": _ID,
+        "episode_id": _ID,
+        "tags": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
+        "dryrun": {"type": ["boolean", "null"]},
+        "direction": {"enum": ["higher", "lower", None]},
+    },
+}
+"""What the API's document says of a body."""
+
 _TEXTS = {"comment": "comment", "demonstration": "correction"}
 
 
 def translate(body: Json) -> Json:
     """The vote that a body means; what that lacks is refused by its own checks. Raises BadRequest."""
-    unknown = body.keys() - _FIELDS
+    unknown = body.keys() - TENSORZERO["properties"].keys()
     if unknown:
         field = min(unknown)
         raise BadRequest(f"{field:.80} is no field of this request.", param=field[:80], code="unknown_field")

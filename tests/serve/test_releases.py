@@ -56,6 +56,10 @@ def test_only_a_key_that_may_operate_looks_and_steers(start: Start, world: World
 def test_without_keys_only_the_own_machine_sees_what_is_on_trial(start: Start, world: World) -> None:
     """Voters who know that a version is on trial, and how it does, are no blind voters."""
     gateway = start(trusted_proxies=("127.0.0.1",))
+    far = gateway.http.post(
+        "/v1/releases/answers", json={"prompt": "hi"}, headers={"x-forwarded-for": "203.0.113.9"}
+    )
+    assert (far.status_code, far.json()["error"]["code"]) == (403, "key_needed")
     for path in ("/v1/releases", "/v1/learning"):
         assert gateway.http.get(path).status_code == 200
         for headers, code in (
