@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 def build_info(registry: CollectorRegistry) -> Gauge:
     """`hearken_build_info` in a registry. To be called before other instruments are made.
 
-    From then on none of the process has a series `_created` beside it, which doubles counters and says nothing
-    that rate() does not.
+    From then on none of the process has a series `_created` beside it, which doubles counters and says
+    nothing that rate() does not.
     """
     disable_created_metrics()
     gauge = Gauge(
