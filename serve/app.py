@@ -72,16 +72,13 @@ def create_app(
         gate.access, background, model.fleet, model.follower, records.sealer, events, relay_lag, metrics
     )
     limit, entrance = settings.max_body_bytes, gate.entrance
-    operators = Operators(entrance, gate.addresses)
-    trying = Trying(operators, model.follower, model.fleet, model.upstream, model.leases, limit)
     users = Users(signer, records.sealer, records.recorder, records.receipts, stored, records.lists, entrance)
     routes: list[BaseRoute] = [
         *_answers(settings, gate, records, model),
         *StoredApi(records.answers, entrance, limit).routes,
         *vote_routes(settings, signer, shared, gate, records),
         import_route(imports, entrance),
-        *ReleasesApi(events, shared, records.receipts, operators, limit).routes,
-        *trying.routes,
+        *_releases(settings, events, shared, gate, records, model),
         *PreferencesRoutes(records.preferences, users, entrance, records.privacy, limit).routes,
         *users.routes,
         *ModelsApi(gate.access, settings.model_name, settings.max_model_len, settings.suggestions).routes,
@@ -121,3 +118,17 @@ def _answers(settings: GatewaySettings, gate: Gate, records: Records, model: Mod
         *MessagesRoutes(answering, check, name).routes,
         *ResponsesRoutes(answering, gate.entrance, stored, check, name, limit).routes,
     ]
+
+
+def _releases(
+    settings: GatewaySettings,
+    events: EventLog,
+    shared: SharedStore,
+    gate: Gate,
+    records: Records,
+    model: Model,
+) -> list[Route]:
+    """What operators see of releases, and how they steer them."""
+    operators, limit = Operators(gate.entrance, gate.addresses), settings.max_body_bytes
+    trying = Trying(operators, model.follower, model.fleet, model.upstream, model.leases, limit)
+    return [*ReleasesApi(events, shared, records.receipts, operators, limit).routes, *trying.routes]

@@ -30,6 +30,7 @@ _BY: Json = {
     "description": "What `user` is, where it could be both.",
     "schema": {"type": "string", "enum": ["name", "pseudonym"]},
 }
+_CHOOSING = "Two answers to choose from"
 _SIDE_BY_SIDE = (
     "with `stream: true` server-sent events: the ids of both, then chunks of a chat, each with its `side`, "
     "that a side has `ended`, and `data: [DONE]`, or an Error."
@@ -107,13 +108,7 @@ def document(model_name: str) -> Json:
                 )
             },
             "/v1/comparisons": {
-                "post": post(
-                    "createComparison",
-                    "Two answers to choose from",
-                    _of_one_side(chat),
-                    "Comparison",
-                    _SIDE_BY_SIDE,
-                )
+                "post": post("createComparison", _CHOOSING, _of_one_side(chat), "Comparison", _SIDE_BY_SIDE)
             },
             **door_paths(model_name),
             **FEEDBACK_PATHS,

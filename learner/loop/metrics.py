@@ -32,8 +32,7 @@ class LearnerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.build = build_info(self.registry)
-        self._of_times()
+        self._of_process_and_times()
 
         def gauge(name: str, help_text: str, *labels: str) -> Gauge:
             return Gauge(name, help_text, labels, registry=self.registry)
@@ -48,9 +47,8 @@ class LearnerMetrics:
         self.votes_usable = gauge(
             "hearken_learner_votes_usable", "Votes that train and that the optimiser can learn from"
         )
-        self.votes_lost = counter(
-            "hearken_learner_votes_lost", "Votes on what is no longer in the log, or never came"
-        )
+        lost = "Votes on what is no longer in the log, or never came"
+        self.votes_lost = counter("hearken_learner_votes_lost", lost)
         self.losses = LossMetrics(self.registry)
         self.vault_lost = gauge(
             "hearken_learner_vault_lost",
@@ -283,7 +281,8 @@ class LearnerMetrics:
         for stage in STAGES:
             self.stage.labels(stage).set(stage == current)
 
-    def _of_times(self) -> None:
+    def _of_process_and_times(self) -> None:
+        self.build = build_info(self.registry)
         registry, hour, day = self.registry, 3600, 86_400
         told, bounds = "From an answer to a vote on it", (10, 60, 300, hour, 6 * hour, day, 7 * day, 30 * day)
         self.feedback_delay = Histogram(
