@@ -11,7 +11,7 @@ def build_info(registry: CollectorRegistry) -> Gauge:
     From then on none of the process has a series `_created` beside it, which doubles counters and says
     nothing that rate() does not.
     """
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     gauge = Gauge(
         "hearken_build_info", "1, with the version of the code that runs", ["version"], registry=registry
     )
