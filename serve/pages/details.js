@@ -19,7 +19,7 @@ export function whyForm(vote, opened) {
   });
   const ask = async () => {
     if (!form.hidden) return;
-    const known = await get("/v1/feedback/reasons").then((answer) => answer.json()).catch(() => ({ down: [] }));
+    const known = await get("/v1/feedback-reasons").then((answer) => answer.json()).catch(() => ({ down: [] }));
     if (vote.inForce?.value !== "down" || !known.down.length) return;
     choices.replaceChildren(legend, ...known.down.map(choice));
     form.hidden = false;

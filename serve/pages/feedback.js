@@ -177,7 +177,7 @@ export class HearkenFeedback extends HTMLElement {
   async #reasons() {
     const named = this.getAttribute("reasons");
     if (named !== null) return named.split(",").map((word) => word.trim()).filter(Boolean);
-    const answer = await fetch(this.#url("/reasons"), { credentials: "omit" }).catch(() => null);
+    const answer = await fetch(this.#url("-reasons"), { credentials: "omit" }).catch(() => null);
     return answer?.ok ? (await answer.json()).down : [];
   }
 

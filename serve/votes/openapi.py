@@ -289,7 +289,7 @@ FEEDBACK_PATHS: Schema = {
             ),
         }
     },
-    "/v1/feedback/reasons": {
+    "/v1/feedback-reasons": {
         "get": {
             "operationId": "listReasons",
             "summary": "The reasons that a page may offer after a thumb down, and after a thumb up",

@@ -19,7 +19,7 @@ from serve.votes.senders import Senders
 from serve.votes.tensorzero import translate
 from serve.votes.voters import Sender
 
-REASONS_PATH = "/v1/feedback/reasons"
+REASONS_PATH = "/v1/feedback-reasons"
 _FOR_EVERY_PAGE = {
     "access-control-allow-origin": "*",
     "cross-origin-resource-policy": "cross-origin",
@@ -57,7 +57,7 @@ class FeedbackRoutes:
         ]
 
     async def reasons(self, _: Request) -> Response:
-        """GET /v1/feedback/reasons: what a page may offer after a thumb. No secret, and needs no key."""
+        """GET /v1/feedback-reasons: what a page may offer after a thumb. No secret, and needs no key."""
         known = self._feedback.reasons
         told = {
             "object": "feedback.reasons",
