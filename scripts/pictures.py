@@ -3,10 +3,13 @@
     hearken demo --model smollm2 --minutes 20 --exit --data build/pictures
     python scripts/pictures.py build/pictures
 
-writes run.png (the story of the run), chat.png and operate.png into docs/images. `make pictures` does both.
+writes run.png (the story of the run), watch.svg (the terminal's view), chat.png and operate.png into
+docs/images. `make pictures` does both.
 """
 
 import argparse
+import io
+import re
 import shutil
 import signal
 import subprocess
@@ -19,16 +22,25 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+
+from hearken.live.sources import OverHttp
+from hearken.live.view import watch
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 QUESTIONS = ("How do I get over jet lag quickly?", "And if I only stay for two days?")
 START_SECONDS = 300.0
 ANSWER_SECONDS = 300.0
+ANSWER_TOKENS = (
+    160  # a small model may repeat itself for ever: an answer has an end before its seconds are over
+)
+END_SECONDS = 60.0
 WIDTH = 1100
+COLUMNS = 100
 
 
 def main() -> int:
-    """Draw all three."""
+    """Draw all four."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path, help="the data folder of a demo that has ended")
     parser.add_argument("--model", default="smollm2")
@@ -40,6 +52,7 @@ def main() -> int:
         page.goto((options.data / "report.html").absolute().as_uri())
         _save(page, "run.png", height=1030)
         with _service(options.model, options.data, options.port) as url:
+            _terminal(url)
             _chat(page, url)
             page.goto(f"{url}/operate")
             page.get_by_text("serve", exact=False).first.wait_for()
@@ -59,6 +72,16 @@ def _chat(page: Page, url: str) -> None:
     _save(page, "chat.png", height=760)
 
 
+def _terminal(url: str) -> None:
+    """The frame of `hearken watch`, as an SVG that asks nobody for a font."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, highlight=False)
+    watch(OverHttp(url, None), 1.0, once=True, console=console)
+    drawn = console.export_svg(title=f"hearken watch {url}")
+    file = IMAGES / "watch.svg"
+    file.write_text(re.sub(r"@font-face\s*{[^}]*}", "", drawn))
+    print(file)
+
+
 def _save(page: Page, name: str, height: int) -> None:
     page.set_viewport_size({"width": WIDTH, "height": height})
     page.screenshot(path=IMAGES / name)
@@ -69,7 +92,8 @@ def _save(page: Page, name: str, height: int) -> None:
 def _service(model: str, data: Path, port: int) -> Iterator[str]:
     """The demo's service, which goes on where the demo ended."""
     command = [sys.executable, "-m", "hearken", "up", "--model", model, "--data", str(data)]
-    process = subprocess.Popen([*command, "--port", str(port)])
+    limit = ["--default-max-tokens", str(ANSWER_TOKENS)]
+    process = subprocess.Popen([*command, "--port", str(port), *limit])
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
     try:
         while not _is_ready(url):
@@ -79,7 +103,11 @@ def _service(model: str, data: Path, port: int) -> Iterator[str]:
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _is_ready(url: str) -> bool:

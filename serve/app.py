@@ -28,6 +28,8 @@ from serve.imports.api import Imports, import_route
 from serve.metrics import Metrics
 from serve.openapi import openapi_route
 from serve.releases.api import ReleasesApi
+from serve.releases.operators import Operators
+from serve.releases.trying import Trying
 from serve.server.background import Background
 from serve.server.error_handlers import HANDLERS
 from serve.server.hosts import TrustedHosts
@@ -76,7 +78,7 @@ def create_app(
         *StoredApi(records.answers, entrance, limit).routes,
         *vote_routes(settings, signer, shared, gate, records),
         import_route(imports, entrance),
-        *ReleasesApi(events, shared, records.receipts, entrance, gate.addresses, limit).routes,
+        *_releases(settings, events, shared, gate, records, model),
         *PreferencesRoutes(records.preferences, users, entrance, records.privacy, limit).routes,
         *users.routes,
         *ModelsApi(gate.access, settings.model_name, settings.max_model_len, settings.suggestions).routes,
@@ -116,3 +118,17 @@ def _answers(settings: GatewaySettings, gate: Gate, records: Records, model: Mod
         *MessagesRoutes(answering, check, name).routes,
         *ResponsesRoutes(answering, gate.entrance, stored, check, name, limit).routes,
     ]
+
+
+def _releases(
+    settings: GatewaySettings,
+    events: EventLog,
+    shared: SharedStore,
+    gate: Gate,
+    records: Records,
+    model: Model,
+) -> list[Route]:
+    """What operators see of releases, and how they steer them."""
+    operators, limit = Operators(gate.entrance, gate.addresses), settings.max_body_bytes
+    trying = Trying(operators, model.follower, model.fleet, model.upstream, model.leases, limit)
+    return [*ReleasesApi(events, shared, records.receipts, operators, limit).routes, *trying.routes]

@@ -6,6 +6,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from deploy.engines.lookup_metrics import LookupMetrics
 from deploy.history.table import RoutingTable
+from feedback.core.build_info import build_info
 from feedback.core.loss_metrics import LossMetrics
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -19,6 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         r = self.registry = CollectorRegistry()
+        self.build = build_info(r)
         ProcessCollector(registry=r)
         GCCollector(registry=r)
         self._of_requests(r)

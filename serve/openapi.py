@@ -44,6 +44,11 @@ _COMPONENTS: Json = {
         "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     },
 }
+_CHOOSING = "Two answers to choose from"
+_SIDE_BY_SIDE = (
+    "with `stream: true` server-sent events: the ids of both, then chunks of a chat, each with its `side`, "
+    "that a side has `ended`, and `data: [DONE]`, or an Error."
+)
 
 
 def openapi_route(model_name: str) -> Route:
@@ -98,7 +103,7 @@ def _answers(model_name: str) -> Json:
             )
         },
         "/v1/comparisons": {
-            "post": post("createComparison", "Two answers to choose from", _whole(chat), "Comparison")
+            "post": post("createComparison", _CHOOSING, _of_one_side(chat), "Comparison", _SIDE_BY_SIDE)
         },
     }
 
@@ -110,13 +115,13 @@ def _streamed(event: str) -> str:
     )
 
 
-def _whole(schema: Json) -> Json:
-    """The schema of a request for one answer that is not streamed and not stored."""
+def _of_one_side(schema: Json) -> Json:
+    """The schema of a request for one answer that is not stored."""
     never = {"type": ["boolean", "null"], "enum": [False, None]}
     one = {"type": ["integer", "null"], "enum": [1, None]}
     left_out = ("stream_options", "hearken")
     kept = {name: field for name, field in schema["properties"].items() if name not in left_out}
-    return schema | {"properties": kept | {"stream": never, "store": never, "n": one}}
+    return schema | {"properties": kept | {"store": never, "n": one}}
 
 
 _METADATA = FREE | {"propertyNames": {"pattern": r"^[^\[\]]{1,64}$"}, "additionalProperties": STRING}

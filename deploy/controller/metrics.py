@@ -15,6 +15,7 @@ from deploy.registry.versions import seq_of
 from deploy.reports.observation import Observation
 from deploy.reports.standing import StandingTest
 from deploy.settings import ControllerSettings
+from feedback.core.build_info import build_info
 from feedback.core.loss_metrics import LossMetrics
 
 STAGES = ("idle", "canary", "holdback")
@@ -27,6 +28,7 @@ class ControllerMetrics:
 
     def __init__(self, settings: ControllerSettings) -> None:
         self.registry = CollectorRegistry()
+        self.build = build_info(self.registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"hearken_{name}", text, labels, registry=self.registry)

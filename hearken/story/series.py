@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy.history.releases import Candidate, Decision
 from deploy.reports.ab_report import Report
+from deploy.reports.lately import line_of
 from feedback.core.events import BASE
 from feedback.updates.series import StepFold
 from hearken.story import timeline
@@ -71,14 +72,6 @@ def told(story: Story) -> dict[str, Any]:
         "flags_left_out": max(0, len(flags) - MOST_FLAGS),
         **_lineage(story),
     }
-
-
-def line_of(version: str, parents: Mapping[str, str | None]) -> list[str]:
-    """A version and what it grew from, the oldest first, as far as that is known."""
-    line = [version]
-    while (parent := parents.get(line[-1])) is not None and parent not in line:
-        line.append(parent)
-    return line[::-1]
 
 
 def _lineage(story: Story) -> dict[str, Any]:

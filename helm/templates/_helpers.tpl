@@ -26,8 +26,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: hearken
 {{- end }}
 
+{{/* A digest goes before a tag. */}}
 {{- define "hearken.image" -}}
+{{- if .image.digest }}
+{{- printf "%s@%s" .image.repository .image.digest }}
+{{- else }}
 {{- printf "%s:%s" .image.repository (.image.tag | default .chart.AppVersion) }}
+{{- end }}
 {{- end }}
 
 {{- define "hearken.serviceAccount" -}}
@@ -84,6 +89,9 @@ app.kubernetes.io/part-of: hearken
 {{- if and (ne (toString .) "none") (gt (int .) (int $.Values.lora.maxRank)) }}
 {{- fail (printf "config.learner.rank is %d, more than engines accept (lora.maxRank is %d)" (int .) (int $.Values.lora.maxRank)) }}
 {{- end }}
+{{- end }}
+{{- if and .Values.gateway.autoscaling.prometheus (not .Values.gateway.autoscaling.enabled) }}
+{{- fail "gateway.autoscaling.prometheus is set and gateway.autoscaling.enabled is not: set both, or neither" }}
 {{- end }}
 {{- if and .Values.gateway.autoscaling.enabled (gt (int .Values.gateway.autoscaling.minReplicas) (int .Values.gateway.autoscaling.maxReplicas)) }}
 {{- fail "gateway.autoscaling.minReplicas is above maxReplicas" }}
@@ -190,6 +198,12 @@ checksum/config: {{ toToml . | sha256sum }}
 - {{ printf "*.%s.svc" .Release.Namespace | quote }}
 {{- if .Values.ingress.enabled }}
 {{- range .Values.ingress.hosts }}
+- --trusted-host
+- {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- if .Values.httpRoute.enabled }}
+{{- range .Values.httpRoute.hostnames }}
 - --trusted-host
 - {{ . | quote }}
 {{- end }}

@@ -130,14 +130,15 @@ class Improving:
 
     def _learn(self, rollouts: Rollouts, start: int, end: int) -> None:
         parts = self._parts
-        report = parts.optimiser.step(
-            rollouts.measured.part(start, end),
-            rollouts.scores[start:end],
-            self._demonstrations(),
-            parts.state.pace,
-            self._votes(),
-            None if rollouts.gains is None else rollouts.gains[start:end],
-        )
+        with parts.metrics.step_seconds.time():
+            report = parts.optimiser.step(
+                rollouts.measured.part(start, end),
+                rollouts.scores[start:end],
+                self._demonstrations(),
+                parts.state.pace,
+                self._votes(),
+                None if rollouts.gains is None else rollouts.gains[start:end],
+            )
         parts.place.steps += 1
         parts.metrics.show_step(report)
         self._record(report, rollouts.measured)

@@ -4,9 +4,10 @@ import math
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from deploy.guards import Guard
+from feedback.core.build_info import build_info
 from feedback.core.loss_metrics import LossMetrics
 from learner.monitor.self_check import REASONS as REFUSALS
 from learner.optimiser import StepMetrics
@@ -31,6 +32,7 @@ class LearnerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_process_and_times()
 
         def gauge(name: str, help_text: str, *labels: str) -> Gauge:
             return Gauge(name, help_text, labels, registry=self.registry)
@@ -45,9 +47,8 @@ class LearnerMetrics:
         self.votes_usable = gauge(
             "hearken_learner_votes_usable", "Votes that train and that the optimiser can learn from"
         )
-        self.votes_lost = counter(
-            "hearken_learner_votes_lost", "Votes on what is no longer in the log, or never came"
-        )
+        lost = "Votes on what is no longer in the log, or never came"
+        self.votes_lost = counter("hearken_learner_votes_lost", lost)
         self.losses = LossMetrics(self.registry)
         self.vault_lost = gauge(
             "hearken_learner_vault_lost",
@@ -279,6 +280,18 @@ class LearnerMetrics:
         """Mark one of `STAGES` as current."""
         for stage in STAGES:
             self.stage.labels(stage).set(stage == current)
+
+    def _of_process_and_times(self) -> None:
+        self.build = build_info(self.registry)
+        registry, hour, day = self.registry, 3600, 86_400
+        told, bounds = "From an answer to a vote on it", (10, 60, 300, hour, 6 * hour, day, 7 * day, 30 * day)
+        self.feedback_delay = Histogram(
+            "hearken_feedback_delay_seconds", told, (), buckets=bounds, registry=registry
+        )
+        bounds = (1, 3, 10, 30, 60, 180, 600, hour)
+        self.step_seconds = Histogram(
+            "hearken_step_seconds", "A step of the optimiser", (), buckets=bounds, registry=registry
+        )
 
     def show_phase(self, current: str) -> None:
         """Mark one of `PHASES` as current."""

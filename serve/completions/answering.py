@@ -1,7 +1,7 @@
 """What all routes that answer with generated text share: the way in, the answer, its feedback token."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -72,10 +72,13 @@ class Answering:
             headers["x-hearken-arm"], headers["x-hearken-policy-version"] = route.arm, route.version
         door = make_door(route.completion_id, self.token(incoming, route.user, route.completion_id))
         if asked.stream:
-            events = self._chat.stream(asked, route, door)
-            return EventStream(events, _STREAM_HEADERS, door, self._keep_alive_seconds)
+            return self.streamed(self._chat.stream(asked, route, door), door)
         async with while_present(incoming.request.receive):
             return json_response(door.whole(await self._chat.whole(asked, route)))
+
+    def streamed(self, events: AsyncGenerator[bytes, None], door: Door) -> Response:
+        """A stream of events; `door` says what is sent where nothing comes, and where it breaks off."""
+        return EventStream(events, _STREAM_HEADERS, door, self._keep_alive_seconds)
 
     async def tokenized(self, incoming: Incoming, question: Json, asked: ChatRequest) -> Json:
         """What an engine says of the tokens of a prompt (`Chat.tokenized`)."""

@@ -7,13 +7,16 @@ as its two choices, which any OpenAI client can show, with the ids to vote on in
 
 import asyncio
 import secrets
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from feedback.core.ids import Signer
 from serve.auth.caller import Caller
+from serve.auth.feedback_tokens import EXTENSION
 from serve.completions.chat import Chat
+from serve.completions.side_by_side import side_by_side
 from serve.completions.sparing import HintReader, Sparing
 from serve.generation.generation import Generation, Json, Route
 from serve.generation.requests import ChatRequest
@@ -84,19 +87,32 @@ class Comparisons:
         self._shown.labels(plan).inc()
         return self._blind(answers)
 
+    async def sides(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> dict[str, Route]:
+        """Where both answers will come from, as sides drawn at random. Raises ApiError."""
+        routes = self._routes(asked, await self._chat.route(asked, user, caller, since))
+        if secrets.randbits(1):
+            routes.reverse()
+        return dict(zip(("a", "b"), routes, strict=True))
+
+    def stream(self, asked: ChatRequest, sides: dict[str, Route], token: Json) -> AsyncGenerator[bytes, None]:
+        """Both answers while they are written (`serve.completions.side_by_side`). token: to vote with."""
+        head = {"id": sides["a"].comparison_id, "model": asked.body["model"], EXTENSION: token}
+        return side_by_side(self._chat, asked, sides, head)
+
     async def _compared(self, asked: ChatRequest, answer: Route) -> list[tuple[Json, Generation]]:
         """The answer of a user's arm and that of live. Raises ApiError."""
+        return await self._both(asked, self._routes(asked, answer))
+
+    def _routes(self, asked: ChatRequest, answer: Route) -> list[Route]:
+        """The route of a user's arm and that of live, of one comparison."""
         comparison_id = "cmp-" + secrets.token_hex(16)
         routes = [answer, self._chat.reference_of(answer)]
         seed = asked.sampling.seed
         seeds = [None if seed is None else self._seed_of_role(seed, route) for route in routes]
-        return await self._both(
-            asked,
-            [
-                replace(route, comparison_id=comparison_id, seed=seed)
-                for route, seed in zip(routes, seeds, strict=True)
-            ],
-        )
+        return [
+            replace(route, comparison_id=comparison_id, seed=seed)
+            for route, seed in zip(routes, seeds, strict=True)
+        ]
 
     def _blind(self, answers: list[tuple[Json, Generation]]) -> Comparison:
         """The answers of a comparison, on sides drawn at random."""
@@ -133,7 +149,7 @@ def _said(generation: Generation) -> list[int]:
 
 def comparable(asked: ChatRequest) -> ChatRequest:
     """The request for one side of POST /v1/comparisons. Raises BadRequest for what a comparison cannot do."""
-    _check_whole(asked)
+    _check_kept(asked)
     if asked.is_sparing:
         raise BadRequest(
             "This route always gives two answers; a chat with n: 2 can have them sparingly.",
@@ -146,15 +162,19 @@ def comparable(asked: ChatRequest) -> ChatRequest:
 
 def one_of_two(asked: ChatRequest) -> ChatRequest:
     """The request for one side of a chat that wants a comparison. Raises BadRequest likewise."""
-    _check_whole(asked)
+    if asked.stream:
+        raise BadRequest(
+            "Two answers as choices cannot be streamed; POST /v1/comparisons streams both.",
+            param="stream",
+            code="unsupported_value",
+        )
+    _check_kept(asked)
     if asked.n != 2:
         raise BadRequest("A comparison has two answers: it needs n: 2.", param="n")
     return msgspec.structs.replace(asked, n=1, body=asked.body | {"n": 1})
 
 
-def _check_whole(asked: ChatRequest) -> None:
-    if asked.stream:
-        raise BadRequest("A comparison cannot be streamed.", param="stream", code="unsupported_value")
+def _check_kept(asked: ChatRequest) -> None:
     if asked.wants_storing:
         raise BadRequest("A comparison cannot be stored.", param="store", code="unsupported_value")
 

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from serve.auth.feedback_tokens import EXTENSION
 from serve.completions.answering import Answering, Incoming
 from serve.completions.comparisons import Comparison, Comparisons, comparable, one_of_two
+from serve.completions.side_by_side import SideDoor
 from serve.completions.text import check_text
 from serve.completions.tokenizing import PATH as TOKENIZE_PATH
 from serve.completions.tokenizing import parse_tokenize
@@ -58,10 +59,12 @@ class ChatRoutes:
         return await self._answering.answer(incoming, asked)
 
     async def comparison(self, request: Request) -> Response:
-        """POST /v1/comparisons: two answers to choose from."""
+        """POST /v1/comparisons: two answers to choose from, whole or streamed side by side."""
         incoming = await self._answering.begin(request)
-        asked = self._check(parse_object(incoming.raw))
-        compared, token = await self._compare(incoming, comparable(asked))
+        asked = comparable(self._check(parse_object(incoming.raw)))
+        if asked.stream:
+            return await self._side_by_side(incoming, asked)
+        compared, token = await self._compare(incoming, asked)
         assert isinstance(compared, Comparison)  # `comparable` refuses what is sparing
         return json_response(compared.as_sides() | {EXTENSION: token})
 
@@ -70,6 +73,12 @@ class ChatRoutes:
         incoming = await self._answering.begin(request)
         asked, question = parse_tokenize(incoming.raw, self._model_name)
         return json_response(await self._answering.tokenized(incoming, question, asked))
+
+    async def _side_by_side(self, incoming: Incoming, asked: ChatRequest) -> Response:
+        user, asked = await self._answering.for_user(incoming, asked)
+        sides = await self._comparisons.sides(asked, user, incoming.caller, incoming.since)
+        token = self._answering.token(incoming, user, *(route.completion_id for route in sides.values()))
+        return self._answering.streamed(self._comparisons.stream(asked, sides, token), SideDoor("a"))
 
     async def _compare(
         self, incoming: Incoming, asked: ChatRequest

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serve.auth.access import Access
+from serve.auth.caller import Caller
 from serve.generation.doors import Json
 from serve.generation.requests import unknown_model
 from serve.http.bodies import json_response
@@ -15,7 +16,7 @@ from serve.http.routes import READ, at
 
 class ModelsApi:
     """Shows the model. max_model_len: its context in tokens, None where it is not told. suggestions: what a
-    page may offer to begin a chat with."""
+    page may offer to begin a chat with. To callers whose chats are kept only by consent it says so."""
 
     def __init__(
         self, access: Access, model_name: str, max_model_len: int | None, suggestions: Sequence[str]
@@ -34,13 +35,16 @@ class ModelsApi:
 
     async def list(self, request: Request) -> Response:
         """GET /v1/models."""
-        self._access.caller(request, "chat")
-        return json_response({"object": "list", "data": [self._card]})
+        card = self._card_for(self._access.caller(request, "chat"))
+        return json_response({"object": "list", "data": [card]})
 
     async def read(self, request: Request) -> Response:
         """GET /v1/models/{model}."""
-        self._access.caller(request, "chat")
+        caller = self._access.caller(request, "chat")
         model = request.path_params["model"]
         if model != self._model_name:
             raise unknown_model(model, self._model_name)
-        return json_response(self._card)
+        return json_response(self._card_for(caller))
+
+    def _card_for(self, caller: Caller) -> Json:
+        return self._card if caller.consent else self._card | {"consent": "asked"}

@@ -1,15 +1,17 @@
 // The chat page: asks, shows answers while they come, lets people judge them.
 
 import { events, inWords, post, whenKeyEnds } from "./api.js";
-import { add, clear, drop, keep, load, messages } from "./conversation.js";
+import { add, clear, count, cut, drop, keep, load, messages } from "./conversation.js";
 import { copyButton } from "./copying.js";
+import { correctionForm, whyForm } from "./details.js";
 import { announce, byId, element, icon, iconButton, randomName } from "./dom.js";
 import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
 import { show } from "./markdown.js";
+import { askConsent, consent, offerMine } from "./mine.js";
 import { offerPreferences } from "./preferences.js";
 import { did, shown } from "./signals.js";
 import "./theme.js";
-import { thumbs, Vote } from "./votes.js";
+import { thanBefore, thumbs, Vote } from "./votes.js";
 
 const log = byId("log");
 const question = byId("question");
@@ -22,6 +24,7 @@ const state = {
   running: null, // AbortController of the answer that is being written
   unfinished: null, // the turn that is being written
   ballot: null, // the ballot that keys vote on
+  editing: null, // the question that the next message takes the place of: {turn, place, text}
 };
 const MAY_HAPPEN = ["copied", "regenerated"];
 
@@ -69,20 +72,45 @@ function trouble(failure, retry) {
 
 // One question, answered. A question without an answer is no part of the conversation.
 
-function showQuestion(text) {
+// place: how many turns come before it.
+function showQuestion(text, place) {
   byId("welcome").hidden = true;
   const bubble = element("p", { className: "text mine", textContent: text });
-  log.append(element("div", { className: "turn" }, element("span", { className: "hidden", textContent: "You said: " }), bubble));
+  const turn = element("div", { className: "turn question" }, element("span", { className: "hidden", textContent: "You said: " }), bubble);
+  turn.prepend(iconButton("edit", "Change this message", () => edit({ turn, place, text })));
+  log.append(turn);
+}
+
+// Changing a question: what was said from there on gives way to it once it is sent.
+
+function edit(chosen) {
+  if (state.running) return;
+  state.editing = chosen;
+  byId("editing").hidden = !chosen;
+  question.value = chosen?.text ?? "";
+  refreshSend();
+  question.focus();
+}
+
+function replaceFrom({ turn, place }) {
+  while (turn.nextSibling) turn.nextSibling.remove();
+  turn.remove();
+  state.ballot = null;
+  cut(place);
 }
 
 function ask(text) {
+  if (state.editing) replaceFrom(state.editing);
+  state.editing = null;
+  byId("editing").hidden = true;
   for (const button of log.querySelectorAll(".trouble button, .again-answer")) button.remove(); // too late for those
-  showQuestion(text);
+  showQuestion(text, count());
   following = true;
   answer(text);
 }
 
-async function answer(asked) {
+// before: the turn in whose place the answer comes, if any.
+async function answer(asked, before) {
   const place = element("div", { className: "turn" });
   log.append(place);
   const running = new AbortController();
@@ -90,7 +118,7 @@ async function answer(asked) {
   follow();
   try {
     if (state.comparing) await compare(place, asked, running.signal);
-    else await chat(place, asked, running.signal);
+    else await chat(place, asked, running.signal, before);
   } finally {
     if (state.running === running) setRunning(null);
     follow();
@@ -98,13 +126,13 @@ async function answer(asked) {
 }
 
 function request(asked) {
-  return { model: state.model, messages: [...messages(), { role: "user", content: asked }], user: state.user };
+  return { model: state.model, messages: [...messages(), { role: "user", content: asked }], user: state.user, ...consent() };
 }
 
-function unanswered(place, asked, failure) {
+function unanswered(place, asked, failure, before) {
   return trouble(failure, () => {
     place.remove();
-    answer(asked);
+    answer(asked, before);
   });
 }
 
@@ -132,8 +160,9 @@ function writing(place) {
   };
 }
 
-async function chat(place, asked, signal) {
+async function chat(place, asked, signal, before) {
   const turn = { question: asked, id: null, token: null, content: "", reasoning: "", stopped: false, vote: null };
+  if (before) turn.before = { id: before.id, vote: null };
   const write = writing(place);
   place.className = "turn writing";
   place.setAttribute("aria-busy", "true");
@@ -160,7 +189,7 @@ async function chat(place, asked, signal) {
   turn.stopped = signal.aborted;
   if (failure && !turn.stopped) {
     if (!turn.content) place.replaceChildren();
-    place.append(unanswered(place, asked, failure));
+    place.append(unanswered(place, asked, failure, before));
     return;
   }
   if (turn.content) {
@@ -175,17 +204,32 @@ function finishChat(place, turn) {
   if (turn.stopped) place.append(note("Stopped."));
   else if (!turn.content) place.append(note("The model had nothing to say."));
   if (!turn.id) return;
-  const vote = thumbs(turn, state.user, (inForce) => {
+  const { buttons, vote } = thumbs(turn, state.user, (inForce) => {
     turn.vote = inForce;
     keep();
+    if (inForce?.value === "down") why.ask();
+    else why.form.hidden = true;
   });
+  const why = whyForm(vote, follow);
   const actions = element("div", { className: "actions", role: "group", "aria-label": "Rate this answer" });
   const copied = () => did(about(turn), "copied");
   place.addEventListener("copy", copied); // a part of it, marked by hand
   const again = iconButton("again", "Answer again", () => answerAgain(place, turn));
   again.classList.add("again-answer");
-  actions.append(...vote.buttons, copyButton(() => turn.content, copied), again, vote.line);
-  place.append(actions);
+  const correct = iconButton("edit", "Suggest a better answer", () => correction.open());
+  const correction = correctionForm(turn, state.user, (sent) => {
+    if (sent) vote.line.textContent = "Thank you for the better answer.";
+    correct.focus();
+  });
+  correct.hidden = !turn.content;
+  actions.append(...buttons, copyButton(() => turn.content, copied), correct, again, vote.line, vote.receipt);
+  place.append(actions, why.form, correction.form);
+  if (turn.before && turn.content) place.append(thanBefore(turn, state.user, keepBefore));
+
+  function keepBefore(inForce) {
+    turn.before.vote = inForce;
+    keep();
+  }
 }
 
 // The answer of a turn, for telling what is done with it.
@@ -200,7 +244,7 @@ function answerAgain(place, turn) {
   drop(turn);
   place.remove();
   following = true;
-  answer(turn.question);
+  answer(turn.question, turn.content ? turn : undefined);
 }
 
 // Two answers, side by side
@@ -221,21 +265,18 @@ async function compare(place, asked, signal) {
   const cards = sides(place);
   announce("Writing two answers.");
   follow();
-  let answers;
-  try {
-    answers = await (await post("/v1/comparisons", request(asked), signal)).json();
-  } catch (failure) {
-    if (!place.isConnected) return;
+  const answers = { a: null, b: null };
+  const failure = await writeBoth(cards, answers, asked, signal);
+  if (!place.isConnected) return;
+  if (failure) {
     place.className = "turn";
     place.replaceChildren(signal.aborted ? note("Stopped.") : unanswered(place, asked, failure));
     return;
   }
-  if (!place.isConnected) return;
-  const told = ({ id, choices: [{ message }] }) => ({ id, content: message.content || "", reasoning: message.reasoning });
-  const turn = { question: asked, answers: { a: told(answers.a), b: told(answers.b) }, vote: null };
+  const turn = { question: asked, answers, vote: null };
   add(turn);
   const ballot = offerBallot(place, cards, turn);
-  announce(`Answer A: ${turn.answers.a.content}. Answer B: ${turn.answers.b.content}. Which is better? Press A, B or T for a tie.`);
+  announce(`Answer A: ${turn.answers.a.content}. Answer B: ${turn.answers.b.content}. Which is better? ${CHOICE_KEYS}`);
   if (!question.value) ballot.focus({ preventScroll: true });
   // Two long answers are read from their beginning.
   if (place.offsetHeight > scroller.clientHeight) {
@@ -244,27 +285,47 @@ async function compare(place, asked, signal) {
   }
 }
 
+// Both answers as they are written. Gives what went wrong, null when nothing did.
+async function writeBoth(cards, answers, asked, signal) {
+  try {
+    for await (const event of events(await post("/v1/comparisons", { ...request(asked), stream: true }, signal))) {
+      if (!event.side) for (const name of ["a", "b"]) answers[name] = { id: event[name], content: "", reasoning: "" };
+      const delta = event.chunk?.choices[0]?.delta;
+      if (!delta) continue;
+      answers[event.side].content += delta.content ?? "";
+      answers[event.side].reasoning += delta.reasoning ?? "";
+      showSide(cards[event.side], answers[event.side]);
+      follow();
+    }
+  } catch (failure) {
+    return failure;
+  }
+  return null;
+}
+
 const CHOICES = [
   { preferred: "a", label: "A is better", key: "A" },
   { preferred: "tie", label: "Tie", key: "T" },
   { preferred: "b", label: "B is better", key: "B" },
+  { preferred: "both_bad", label: "Both are bad", key: "N" },
 ];
+const CHOICE_KEYS = "Press A, B, T for a tie, or N when both are bad.";
 
-function showSides(cards, answers) {
-  for (const name of ["a", "b"]) {
-    const { content, reasoning } = answers[name];
-    const words = element("div", { className: "text" });
-    show(words, content || "(no words)");
-    cards[name].querySelector(".bones").replaceWith(...(reasoning ? [thought(reasoning), words] : [words]));
-  }
+function showSide(card, { content, reasoning }) {
+  const words = element("div", { className: "text" });
+  show(words, content);
+  const open = card.querySelector("details")?.open ?? false;
+  const thoughts = reasoning ? [thought(reasoning)] : [];
+  for (const each of thoughts) each.open = open;
+  card.replaceChildren(card.querySelector("h3"), ...thoughts, words);
 }
 
 function offerBallot(place, cards, turn) {
-  showSides(cards, turn.answers);
-  const ballot = element("div", { className: "ballot", role: "group", tabIndex: -1, "aria-label": "Which answer is better? Press A, B or T for a tie." });
+  for (const name of ["a", "b"]) showSide(cards[name], { ...turn.answers[name], content: turn.answers[name].content || "(no words)" });
+  const ballot = element("div", { className: "ballot", role: "group", tabIndex: -1, "aria-label": `Which answer is better? ${CHOICE_KEYS}` });
   const mark = (chosen) => {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.preferred === chosen));
-    for (const name of ["a", "b"]) markSide(cards[name], name === chosen, Boolean(chosen) && chosen !== "tie" && name !== chosen);
+    for (const name of ["a", "b"]) markSide(cards[name], name === chosen, chosen in cards && name !== chosen);
   };
   const { a, b } = turn.answers;
   const vote = new Vote({
@@ -276,6 +337,7 @@ function offerBallot(place, cards, turn) {
       turn.vote = inForce;
       keep();
       mark(inForce?.value);
+      follow();
     },
   });
   const press = (preferred) => {
@@ -290,7 +352,7 @@ function offerBallot(place, cards, turn) {
   });
   mark(turn.vote?.value);
   if (!turn.vote) vote.line.textContent = "Which answer is better?";
-  ballot.append(...buttons, vote.line);
+  ballot.append(...buttons, vote.line, vote.receipt);
   place.append(ballot);
   state.ballot = { vote: press, element: ballot };
   return ballot;
@@ -305,9 +367,9 @@ function markSide(card, chosen, passed) {
 
 // What was said before the page was loaded anew.
 function restore() {
-  for (const turn of load()) {
+  for (const [before, turn] of load().entries()) {
     for (const button of log.querySelectorAll(".again-answer")) button.remove();
-    showQuestion(turn.question);
+    showQuestion(turn.question, before);
     const place = element("div", { className: "turn" });
     log.append(place);
     if (turn.answers) offerBallot(place, sides(place), turn);
@@ -355,6 +417,7 @@ function startOver() {
   setRunning(null);
   state.unfinished = null;
   state.ballot = null;
+  if (state.editing) edit(null);
   clear();
   log.replaceChildren();
   byId("welcome").hidden = false;
@@ -384,6 +447,7 @@ question.addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.running) state.running.abort();
+  else if (event.key === "Escape" && state.editing) edit(null);
   const typing = event.target.closest?.("textarea, input") && question.value;
   if (event.ctrlKey || event.metaKey || event.altKey || typing || event.target === question) return;
   const choice = CHOICES.find(({ key }) => key === event.key.toUpperCase());
@@ -396,6 +460,7 @@ byId("stop").addEventListener("click", () => {
   state.running?.abort();
   question.focus();
 });
+byId("editing-cancel").addEventListener("click", () => edit(null));
 byId("new").addEventListener("click", startOver);
 byId("forget").addEventListener("click", () => {
   forgetKey();
@@ -409,6 +474,15 @@ whenKeyEnds(() => askForKey("Your key is no longer accepted. Enter another one t
 refreshSend();
 restore();
 offerPreferences(state.user);
+offerMine(state.user, () => {
+  clear();
+  try {
+    localStorage.removeItem("hearken.user"); // whoever comes now is somebody else
+  } catch {
+    // storage can be switched off
+  }
+  location.reload();
+});
 
 // Questions that suit the model, as whoever runs the service set them.
 function suggest(questions) {
@@ -430,6 +504,7 @@ async function enter() {
   byId("brand").textContent = state.model;
   document.title = state.model;
   suggest(named?.data[0].suggestions ?? []);
+  askConsent(named?.data[0].consent === "asked");
   doneAsking();
   question.focus();
   return "";

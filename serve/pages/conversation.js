@@ -2,7 +2,8 @@
 //
 // A turn is a question and what was answered: {question, id, token, content, reasoning, stopped, vote}, or for two
 // answers {question, answers: {a: {id, content, reasoning}, b: ..}, vote}. vote: {value, id} of the vote in force, or
-// null; token: with which it can be told what is done with the answer.
+// null; token: with which it can be told what is done with the answer; before: {id, vote} of the answer in whose
+// place it came, and of the choice between the two.
 
 const STORE = "hearken.conversation";
 
@@ -29,6 +30,16 @@ export function add(turn) {
 
 export function drop(turn) {
   turns = turns.filter((each) => each !== turn);
+  keep();
+}
+
+export function count() {
+  return turns.length;
+}
+
+// Only the first turns stay.
+export function cut(first) {
+  turns = turns.slice(0, first);
   keep();
 }
 

@@ -8,7 +8,8 @@
 // signals            comma-separated names of what the page tells of by element.did("accepted"); what did not happen
 //                    until the page is left is told as well, for that tells something, too
 // watch              CSS selector of the element with the answer: when somebody copies from it, that is "copied"
-// reasons            comma-separated words to choose from after a thumb down
+// reasons            comma-separated words to choose from after a thumb down; those of the service unless given, and
+//                    none if it is empty
 // choice             index of the choice, 0 unless the request asked for several
 // base               where hearken is; where this script came from unless told otherwise
 //
@@ -172,17 +173,31 @@ export class HearkenFeedback extends HTMLElement {
     this.#at(back).focus();
   }
 
-  #drawReasons(words) {
-    const form = this.#at("why");
-    form.querySelector("legend").textContent = words.why;
-    form.querySelector("button").textContent = words.send;
-    for (const reason of (this.getAttribute("reasons") ?? "").split(",").map((word) => word.trim()).filter(Boolean)) {
+  // Those of the service are kept by the browser for a while. Without them people are asked for no reason.
+  async #reasons() {
+    const named = this.getAttribute("reasons");
+    if (named !== null) return named.split(",").map((word) => word.trim()).filter(Boolean);
+    const answer = await fetch(this.#url("-reasons"), { credentials: "omit" }).catch(() => null);
+    return answer?.ok ? (await answer.json()).down : [];
+  }
+
+  async #askWhy() {
+    const form = this.#at("why"), legend = form.querySelector("legend"), reasons = await this.#reasons();
+    const choices = reasons.map((reason) => {
       const label = document.createElement("label"), box = document.createElement("input");
       box.type = "checkbox";
       box.value = reason;
       label.append(box, reason.replaceAll("_", " "));
-      form.querySelector("fieldset").append(label);
-    }
+      return label;
+    });
+    form.querySelector("fieldset").replaceChildren(legend, ...choices);
+    form.hidden = this.#vote?.value !== "down" || !reasons.length;
+  }
+
+  #drawReasons(words) {
+    const form = this.#at("why");
+    form.querySelector("legend").textContent = words.why;
+    form.querySelector("button").textContent = words.send;
     form.onsubmit = async (event) => {
       event.preventDefault();
       const reasons = [...form.querySelectorAll(":checked")].map((box) => box.value);
@@ -236,8 +251,8 @@ export class HearkenFeedback extends HTMLElement {
       this.#vote = null;
     } else if (!(await this.#send({ kind: "thumbs", value }, words.thanks))) return;
     for (const name of ["up", "down"]) this.#at(name).setAttribute("aria-pressed", this.#vote?.value === name);
-    const asks = this.#vote?.value === "down" && this.getAttribute("reasons");
-    this.#at("why").hidden = !asks;
+    if (this.#vote?.value === "down") await this.#askWhy();
+    else this.#at("why").hidden = true;
   }
 
   async #send(vote, thanks) {

@@ -13,6 +13,8 @@ export function showLearning(told) {
   const place = byId("learns");
   place.textContent = told.sentence;
   place.hidden = false;
+  byId("lately").textContent = told.lately;
+  byId("lately").hidden = false;
   showTasks(told.to_do);
   showFigures(told);
 }

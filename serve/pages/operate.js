@@ -8,6 +8,7 @@ import { showLearning } from "./learning.js";
 import { showStanding } from "./standing.js";
 import { closeDialog, offerActions } from "./steering.js";
 import "./theme.js";
+import "./trying.js";
 
 const EVERY_MS = 1000;
 const SLOWEST_MS = 5000;

@@ -63,6 +63,7 @@ function showOthers(state) {
     ["Waits for its trial", state.waiting],
     ["In the shadow", state.shadow && `${state.shadow.prompts} of ${state.shadow.of} prompts answered that nobody sees`],
     ["Live before", state.previous],
+    ["Live grew from", (state.lineage ?? []).slice(0, -1).join(" → ")],
     ["Engines that cannot prove a version in use", (state.quarantined ?? []).join(", ")],
     ["Asked for and not answered yet", state.unanswered?.length ? String(state.unanswered.length) : ""],
   ].filter(([, value]) => value);

@@ -5,13 +5,11 @@ A gateway decides nothing: what is asked for is a command in the log, which the 
 """
 
 import asyncio
-import ipaddress
 import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,19 +23,16 @@ from deploy.reports.status import told
 from feedback.core.events import BASE
 from feedback.core.log import EventLog, LogError
 from feedback.shared import SharedStore
-from serve.auth.caller import Caller
-from serve.auth.cors import is_of_another_page
-from serve.auth.entrance import Entrance
 from serve.http.bodies import json_response, parse_object, read_json
-from serve.http.errors import BadRequest, Conflict, Forbidden, IdempotencyConflict, Unavailable
+from serve.http.errors import BadRequest, Conflict, IdempotencyConflict, Unavailable
 from serve.http.idempotency import KEY_HEADER, check_header
 from serve.http.routes import at
 from serve.receipts.reader import Receipts
 from serve.releases.decisions import KEPT, Decisions
 from serve.releases.learning import Learning
 from serve.releases.openapi import ACTION, MAX_PAGE, MAX_WAIT_SECONDS, PAGE, WAIT_SECONDS, WITH_VERSION
+from serve.releases.operators import Operators
 from serve.schemas.validator import check
-from serve.server.addresses import Addresses
 
 Json = dict[str, Any]
 
@@ -56,16 +51,14 @@ class ReleasesApi:
         events: EventLog,
         shared: SharedStore,
         receipts: Receipts,
-        entrance: Entrance,
-        addresses: Addresses,
+        operators: Operators,
         max_body_bytes: int,
     ) -> None:
         self._events = events
         self._shared = shared
         self._decisions = Decisions(events)
         self._learning = Learning(events, receipts)
-        self._entrance = entrance
-        self._addresses = addresses
+        self._operators = operators
         self._max_body_bytes = max_body_bytes
 
     @property
@@ -81,7 +74,7 @@ class ReleasesApi:
 
         Raises BadRequest, Unavailable.
         """
-        await self._entrance.enter(request, "operate")
+        await self._operators.enter(request)
         query = request.query_params
         limit, before = _number(query, "limit", MAX_PAGE) or PAGE, _number(query, "before", 2**53)
         try:
@@ -112,7 +105,7 @@ class ReleasesApi:
 
         Raises Unavailable.
         """
-        await self._entrance.enter(request, "operate")
+        await self._operators.enter(request)
         try:
             _, state, decisions = await self._decisions.look(KEPT, None)
             notice = await asyncio.to_thread(read_notice, self._shared)
@@ -131,8 +124,7 @@ class ReleasesApi:
         same command, which the controller does once. Raises BadRequest, Conflict when it was not done,
         IdempotencyConflict, and Unavailable.
         """
-        caller = await self._entrance.enter(request, "operate")
-        who = operator_of(caller, self._addresses.of(request), request.headers)
+        caller, who = await self._operators.enter(request)
         raw, key = await read_json(request, self._max_body_bytes), request.headers.get(KEY_HEADER)
         if key is not None:
             check_header(key)
@@ -179,25 +171,6 @@ class ReleasesApi:
             if missing is None or time.monotonic() >= deadline:
                 return missing
             await asyncio.sleep(LOOK_SECONDS)
-
-
-def operator_of(caller: Caller, address: str, headers: Headers) -> str:
-    """Who steers releases, for the record: the name of the key.
-
-    An open service has no keys, and its callers are its voters. So it takes nothing but what comes from its
-    own machine, and not from a page in a browser there. Raises Forbidden.
-    """
-    if caller.key_id:
-        return f"{caller.key_name} (key {caller.key_id})"
-    if not _is_loopback(address):
-        raise Forbidden(
-            "A service without keys is steered from its own machine only. Make a key: hearken keys create "
-            "--scope operate.",
-            code="key_needed",
-        )
-    if is_of_another_page(headers, ()):
-        raise Forbidden("A page of another origin cannot steer releases without a key.", code="cross_site")
-    return f"{address}, without a key"
 
 
 def parse_action(raw: bytes, who: str, key: str) -> Command:
@@ -249,13 +222,6 @@ def _wait_seconds(query: Mapping[str, str]) -> float:
     if not 0 <= seconds <= MAX_WAIT_SECONDS:
         raise BadRequest(f"wait must be seconds from 0 to {MAX_WAIT_SECONDS}.", param="wait")
     return seconds
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _log_away(done: str) -> Unavailable:

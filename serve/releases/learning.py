@@ -12,12 +12,14 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.history.releases import Decision
+from deploy.reports.lately import DAY_SECONDS, lately
 from deploy.reports.opinions import known, newest
 from deploy.reports.plain_words import Votes, counted_from, in_words
 from feedback.core.events import UPDATES
 from feedback.core.log import EventLog, LogUnavailable, reached
 from feedback.updates.series import MOST_STEPS, StepFold
 from serve.receipts.reader import Receipts
+from serve.releases.decisions import KEPT
 
 Json = dict[str, Any]
 
@@ -51,11 +53,13 @@ class Learning:
         decides: whether a controller is there. Raises `LogError`.
         """
         now = time.time()
-        votes = await self._votes(counted_from(now))
+        votes, recent = await self._votes(counted_from(now)), await self._votes(now - DAY_SECONDS)
+        complete = recent.complete and (len(decisions) < KEPT or decisions[0].at < recent.since)
         opinions = known(decisions, state, now)
         return {
             "object": "learning",
             **in_words(votes, state, newest(opinions), decides=decides),
+            "lately": lately(recent.count, decisions, now, complete=complete),
             "votes": asdict(votes),
             "opinions": [each.told() for each in opinions],
             "steps": await self._steps(),

@@ -19,6 +19,7 @@ from serve.schemas.words import (
     of,
     optional,
     or_null,
+    record,
     ref,
     word,
 )
@@ -50,6 +51,10 @@ ACTION: Schema = {
     },
 }
 """What a body must be; what belongs together is checked beside it."""
+
+PROMPT: Schema = record(["prompt"], prompt=STRING | {"minLength": 1, "maxLength": 4000}) | {
+    "additionalProperties": False
+}
 
 _SECONDS: Schema = NUMBER | {"description": "Unix time in seconds."}
 
@@ -85,6 +90,7 @@ _LEARNING = of(
     sentence=STRING | {"description": "How learning goes, with numbers."},
     to_do=list_of(STRING)
     | {"description": "What a person should do, the most urgent first; mostly nothing."},
+    lately=STRING | {"description": "What changed within the last day, with numbers."},
     votes=of(
         count=INTEGER,
         since=_SECONDS,
@@ -115,6 +121,18 @@ RELEASE_SCHEMAS: Schema = {
             object={"const": "list"},
             data=list_of(ref("Decision")),
             has_more=FLAG | {"description": "Whether there are older ones."},
+        ),
+    ),
+    "ReleaseAnswers": of(
+        object={"const": "release.answers"},
+        answers=list_of(
+            of(
+                name=word("base", "live", "canary"),
+                version=STRING,
+                text=TEXT,
+                ended=FLAG | {"description": "False where the limit cut it off."},
+                error=TEXT | {"description": "Why there is no text; null where there is."},
+            )
         ),
     ),
     "ReleaseAction": of(
@@ -160,6 +178,12 @@ _ASK: Schema = {
     },
 }
 
+_TRY: Schema = {
+    "operationId": "createReleaseAnswers",
+    "summary": "One prompt, answered by base, live and canary; nothing is logged",
+    "responses": {"200": answered("The answers.", "ReleaseAnswers"), **refused(words=_ERRORS)},
+}
+
 RELEASE_PATHS: Schema = {
     "/v1/releases": {
         "get": {
@@ -190,5 +214,6 @@ RELEASE_PATHS: Schema = {
             },
         }
     },
+    "/v1/releases/answers": {"post": with_body(_TRY, PROMPT)},
     "/v1/releases/actions": {"post": with_body(_ASK, ACTION)},
 }

@@ -91,7 +91,9 @@ RESPONSES: dict[str, Schema] = {
         object=word("text_completion"), **_HEAD, choices=list_of(_TEXT_CHOICE), usage=ref("Usage")
     ),
     "Comparison": of(object=word("comparison"), **_HEAD, a=ref("ChatCompletion"), b=ref("ChatCompletion")),
-    "Model": of(id=STRING, object=word("model"), created=COUNT, owned_by=STRING),
+    "Model": optional(
+        of(id=STRING, object=word("model"), created=COUNT, owned_by=STRING), consent=word("asked")
+    ),
     "ModelList": of(object=word("list"), data=list_of(ref("Model"))),
     "Erased": of(
         object=word("user.deleted"),

@@ -78,6 +78,7 @@ class FeedbackApi:
         self._privacy = privacy
         self._idempotency = idempotency
         self._receipts = receipts
+        self.reasons = reasons  # that votes may give, in the order in which they are offered
         self._reasons = frozenset(reasons)
         self._take_votes = take_votes  # counts so many against the sender's quota, or raises
         self._preferences = preferences

@@ -43,6 +43,9 @@ REASONS = (
 """The reasons that a vote may give unless the service was told others. Which of them speak of safety or of
 truth stands in `learner/votes/objectives.py`; the others are kept with the vote."""
 
+PRAISE = frozenset({"helpful", "accurate"})
+"""The reasons that speak well of an answer: nobody is offered them after a thumb down."""
+
 MAX_COMMENT_CHARS = 10_000
 MAX_TOKEN_CHARS = 4096
 FUTURE_SECONDS = 300.0  # how far a client's clock may be ahead

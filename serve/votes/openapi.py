@@ -55,6 +55,7 @@ _STATUS = INTEGER | {"description": "What the vote by itself would have been ans
 
 FEEDBACK_SCHEMAS: Schema = {
     "Vote": VOTE,
+    "VoteReasons": of(object={"const": "feedback.reasons"}, down=list_of(STRING), up=list_of(STRING)),
     "VoteAccepted": optional(of(id=STRING, status={"const": "accepted"}), remembered={"const": True}),
     "VoteBatch": of(
         object={"const": "feedback.batch"},
@@ -139,8 +140,16 @@ _CREATE = _takes(
 _CREATE["parameters"] = [parameter("header", "Idempotency-Key", text_of(MAX_KEY_CHARS, pattern="^[!-~]+$"))]
 _CREATE["requestBody"]["content"]["application/x-ndjson"] = {"schema": STRING}
 
+_REASONS: Schema = {
+    "operationId": "listReasons",
+    "summary": "The reasons that a page may offer after a thumb down, and after a thumb up",
+    "security": [],
+    "responses": {"200": answered("The reasons.", "VoteReasons")},
+}
+
 FEEDBACK_PATHS: Schema = {
     "/v1/feedback": {"post": _CREATE},
+    "/v1/feedback-reasons": {"get": _REASONS},
     "/v1/feedback/{feedback_id}": {
         "parameters": [parameter("path", "feedback_id", STRING | {"minLength": 1})],
         "get": _tells(

@@ -13,8 +13,16 @@ from serve.http.routes import at
 from serve.server.addresses import Addresses
 from serve.storage.privacy import Privacy
 from serve.votes.api import FeedbackApi, Posted
+from serve.votes.common import PRAISE
 from serve.votes.tensorzero import translate
 from serve.votes.voters import Sender, Senders
+
+REASONS_PATH = "/v1/feedback-reasons"
+_FOR_EVERY_PAGE = {
+    "access-control-allow-origin": "*",
+    "cross-origin-resource-policy": "cross-origin",
+    "cache-control": "public, max-age=300",
+}
 
 
 class FeedbackRoutes:
@@ -40,7 +48,21 @@ class FeedbackRoutes:
 
     @property
     def routes(self) -> list[Route]:
-        return [at("/v1/feedback", self.post, "POST"), at("/feedback", self.post_tensorzero, "POST")]
+        return [
+            at("/v1/feedback", self.post, "POST"),
+            at(REASONS_PATH, self.reasons, "GET"),
+            at("/feedback", self.post_tensorzero, "POST"),
+        ]
+
+    async def reasons(self, _: Request) -> Response:
+        """GET /v1/feedback-reasons: what a page may offer after a thumb. No secret, and needs no key."""
+        known = self._feedback.reasons
+        told = {
+            "object": "feedback.reasons",
+            "down": [reason for reason in known if reason not in PRAISE],
+            "up": [reason for reason in known if reason in PRAISE],
+        }
+        return json_response(told, headers=_FOR_EVERY_PAGE)
 
     async def post(self, request: Request) -> Response:
         """POST /v1/feedback: a vote (202) or a batch of them (207), answered when it is durable."""

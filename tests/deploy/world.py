@@ -154,7 +154,8 @@ class World:
         """The learner publishes and announces a candidate."""
         manifest = publish(self.registry, self.folder / "scratch", content, **options)
         digest = self.registry.manifest_digest(manifest.version)
-        self.log.append([entry(Candidate.announce(manifest.version, self.now, manifest=digest))]).result()
+        offered = Candidate.announce(manifest.version, self.now, parent=manifest.parent, manifest=digest)
+        self.log.append([entry(offered)]).result()
         return manifest
 
     def chat(self, users: int) -> None:

@@ -33,7 +33,7 @@ from hearken.story.charts import Axis, Bar, Estimate, Figure, Flag, Line, axis, 
 from hearken.story.figures import NO_STEPS, NO_VOTES, NOBODY, ONE_STEP, figures
 from hearken.story.log import earliest, read_story
 from hearken.story.page import MOST_LETTERS, describe, page
-from hearken.story.series import Story, begins, line_of, told
+from hearken.story.series import Story, begins, told
 from tests.feedback.examples import thumb
 
 START = 1_700_000_000.0
@@ -179,12 +179,6 @@ def test_time_has_round_ticks() -> None:
     week = timeline.axis(0.0, 7 * 86400.0, 3600)
     assert week.ticks[0] == (86400 * 2 - 3600, "3 Jan")
     assert len(timeline.axis(5.0, 5.0).ticks) <= 7
-
-
-def test_the_line_of_live_ends_where_nobody_knows_more() -> None:
-    assert line_of("c", {"c": "b", "b": "base"}) == ["base", "b", "c"]
-    assert line_of("c", {"c": None}) == ["c"]
-    assert line_of("c", {"c": "b", "b": "c"}) == ["b", "c"]
 
 
 def test_a_story_begins_no_earlier_than_its_log() -> None:

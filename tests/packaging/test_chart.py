@@ -560,3 +560,16 @@ def test_versions_agree() -> None:
     schemas = (ROOT / "scripts/kube_schemas.py").read_text()
     assert f'"v{OLDEST}"' in schemas
     assert f'"v{NEWEST}"' in schemas
+
+
+def test_the_ingress_lets_the_widget_through(render: Render) -> None:
+    resources = render("minimal", KAFKA, "ingress.enabled=true", "ingress.hosts={chat.example}")
+    (ingress,) = (item for item in resources if item["kind"] == "Ingress")
+    paths = {each["path"] for each in ingress["spec"]["rules"][0]["http"]["paths"]}
+    widget, seen = ["/feedback.js"], set[str]()
+    while widget:
+        seen.add(name := widget.pop())
+        script = (ROOT / "serve/pages" / name[1:]).read_text()
+        widget += {f"/{found}" for found in re.findall(r'from "\./([\w.]+)"', script)} - seen
+    assert len(seen) > 1
+    assert seen <= paths

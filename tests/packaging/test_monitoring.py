@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import Histogram
+from prometheus_client import Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.controller.metrics import ControllerMetrics
@@ -119,9 +119,11 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
     assert board["uid"] == "hearken"
     assert "id" not in board  # the number of a row in one Grafana's own database
     assert board["schemaVersion"] >= 39
-    (variable,) = board["templating"]["list"]
-    assert (variable["name"], variable["type"]) == ("datasource", "datasource")
-    assert variable["query"] == "prometheus"
+    source, *chosen = board["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
+    assert [each["name"] for each in chosen] == ["namespace", "release"]
+    for each in chosen:  # a scrape without namespaces is seen, too
+        assert (each["includeAll"], each["allValue"]) == (True, ".*")
     for panel in board["panels"]:
         for place in [panel, *panel.get("targets", [])]:
             if panel["type"] != "row":
@@ -129,6 +131,21 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
         if panel["type"] != "row":
             assert panel["targets"]
             assert panel["description"]
+
+
+def test_every_series_of_the_dashboard_is_of_the_chosen_release() -> None:
+    """Or services under one Prometheus are summed."""
+    chosen = 'namespace=~"$namespace",job=~"$release"'
+    for query in dashboard_queries():
+        for selected in re.findall(r"hearken_\w+(\{[^}]*\})?", query):
+            assert chosen in selected, query
+
+
+def test_no_program_shows_when_its_counters_were_made() -> None:
+    for registry in (GatewayMetrics().registry, LearnerMetrics().registry):
+        shown = generate_latest(registry).decode()
+        assert "hearken_build_info{version=" in shown
+        assert "_created" not in shown
 
 
 def test_panels_have_their_own_number_and_place() -> None:
@@ -192,6 +209,15 @@ def test_the_chart_carries_the_same_rules_and_dashboard(render: Render) -> None:
     assert not {"PrometheusRule", "ServiceMonitor", "ConfigMap"} & {
         item["kind"] for item in render("default")
     }
+
+
+def test_every_alert_links_to_its_section_where_the_docs_are_served(render: Render) -> None:
+    served = "https://docs.example.com/alerts/"
+    resources = render("everything", f"monitoring.rules.runbooks={served}")
+    (rules,) = (item["spec"] for item in resources if item["kind"] == "PrometheusRule")
+    links = [rule["annotations"]["runbook_url"] for group in rules["groups"] for rule in group["rules"]]
+    titles = re.findall(r"^### (\w+)$", (ROOT / "docs/alerts.md").read_text(), re.MULTILINE)
+    assert links == [f"{served}#{title.lower()}" for title in titles]
 
 
 def test_prometheus_finds_each_programs_metrics_once(render: Render) -> None:

@@ -55,6 +55,17 @@ HEALTHY = {
         {"receiver": "https://ops.example.com", "result": "delivered", "instance": "c0"},
         "0+1x{n}",
     ),
+    "hearken_ttft_seconds_bucket": ({"le": "5.0", "arm": "live", "instance": "g0"}, "0+1000x{n}"),
+    "hearken_ttft_seconds_count": ({"arm": "live", "instance": "g0"}, "0+1000x{n}"),
+    "hearken_candidates_total": ({"instance": "l"}, "0+1x{n}"),
+    "hearken_reward_mean": ({"instance": "l"}, "0.5x{n}"),
+    "hearken_entropy_nats": ({"instance": "l"}, "1.5x{n}"),
+    "hearken_response_tokens": ({"instance": "l"}, "60x{n}"),
+    "hearken_votes_waiting": ({"reason": "new", "instance": "l"}, "3x{n}"),
+    "hearken_learner_dead_letters_total": ({"instance": "l"}, "9x{n}"),
+    "hearken_controller_dead_letters_total": ({"instance": "c"}, "9x{n}"),
+    "hearken_inconclusive_total": ({"instance": "c"}, "7x{n}"),
+    "hearken_engine_quarantined": ({"engine": "http://e0:8000", "instance": "c"}, "0x{n}"),
     "hearken_parity_tolerance_nats": ({"instance": "c"}, "0.02x{n}"),
 }
 

@@ -13,9 +13,9 @@ from tests.serve.conftest import Gateway
 
 
 @contextmanager
-def visiting(browser: Browser, gateway: Gateway, **options: Any) -> Iterator[Page]:
-    """The operator's page, opened by a new visitor. What its scripts or the content security policy complain
-    about fails the test, and so does a request to anybody but the gateway."""
+def visiting(browser: Browser, gateway: Gateway, path: str = "/operate", **options: Any) -> Iterator[Page]:
+    """The operator's page, or another, opened by a new visitor. What its scripts or the content security
+    policy complain about fails the test, and so does a request to anybody but the gateway."""
     context = browser.new_context(**options)
     page = context.new_page()
     complaints: list[str] = []
@@ -23,7 +23,7 @@ def visiting(browser: Browser, gateway: Gateway, **options: Any) -> Iterator[Pag
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{gateway.url}/operate")
+    page.goto(gateway.url + path)
     yield page
     context.close()
     assert [each for each in complaints if "Failed to load resource" not in each] == []

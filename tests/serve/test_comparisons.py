@@ -1,7 +1,9 @@
 """Two answers to one question: blind, from two arms, each logged."""
 
 import hashlib
+import json
 import re
+from typing import Any
 
 import openai
 import pytest
@@ -83,7 +85,7 @@ def test_nobody_without_the_secret_can_tell_the_seed_of_a_side(trial: Gateway, f
                 assert sampled != int.from_bytes(digest[:4], "big") >> 1
 
 
-@pytest.mark.parametrize(("field", "value"), [("stream", True), ("n", 2)])
+@pytest.mark.parametrize(("field", "value"), [("store", True), ("n", 2)])
 def test_what_a_comparison_cannot_do(gateway: Gateway, field: str, value: object) -> None:
     answer = gateway.http.post("/v1/comparisons", json=BODY | {field: value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
@@ -133,3 +135,66 @@ def test_its_vote_finds_both_answers(trial: Gateway) -> None:
     assert trial.http.post("/v1/feedback", json=vote).status_code == 202
     (event,) = trial.votes()
     assert {t.completion_id for t in event.targets} == {c.completion_id for c in trial.completions()}
+
+
+def streamed(gateway: Gateway, **fields: object) -> tuple[list[dict[str, Any]], str]:
+    """The events of a comparison that is streamed, without the last, and that."""
+    with gateway.http.stream("POST", "/v1/comparisons", json=BODY | {"stream": True} | fields) as answer:
+        assert answer.status_code == 200
+        told = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    return [json.loads(line) for line in told[:-1]], told[-1]
+
+
+def test_both_answers_are_streamed_side_by_side_and_blind(trial: Gateway) -> None:
+    user = trial.user_of_arm("canary", TABLE)
+    events, last = streamed(trial, user=user)
+    assert last == "[DONE]"
+    head, *rest = events
+    assert head["id"].startswith("cmp-")
+    assert head["hearken"]["feedback_token"].startswith("fbt_")
+    said = {"a": "", "b": ""}
+    ended = []
+    for event in rest:
+        if event.get("ended"):
+            ended.append(event["side"])
+            continue
+        assert event["chunk"]["id"] == head[event["side"]]
+        for choice in event["chunk"]["choices"]:
+            said[event["side"]] += choice["delta"].get("content") or ""
+    assert sorted(ended) == ["a", "b"]
+    logged = {completion.completion_id: completion for completion in trial.completions()}
+    assert {head["a"], head["b"]} == set(logged)
+    assert {completion.comparison_id for completion in logged.values()} == {head["id"]}
+    assert {completion.role for completion in logged.values()} == {"answer", "reference"}
+    for side in "ab":
+        assert said[side] == logged[head[side]].choices[0].text
+    told = re.sub(r'"content": "[^"]*"', "", json.dumps(events))
+    assert not re.search(r"canary|live|policy|reference", told)
+    vote = {"kind": "comparison", "a": head["a"], "b": head["b"], "preferred": "both_bad", "user": user}
+    assert trial.http.post("/v1/feedback", json=vote).status_code == 202
+
+
+def test_a_stream_of_both_that_fails_is_an_error_and_leaves_no_engine_at_work(
+    gateway: Gateway, fake: FakeVllm
+) -> None:
+    body = BODY | {"stream": True, "messages": [{"role": "user", "content": Trouble.TOO_LONG}]}
+    early = gateway.http.post("/v1/comparisons", json=body)
+    assert (early.status_code, early.json()["error"]["code"]) == (400, "context_length_exceeded")
+    events, last = streamed(gateway, messages=[{"role": "user", "content": Trouble.DIE}])
+    assert json.loads(last)["error"]["code"]
+    assert not [event for event in events if event.get("ended")]
+    eventually(lambda: at_work(gateway, fake) == 0, "no request is left")
+
+
+def at_work(gateway: Gateway, fake: FakeVllm) -> float:
+    return gateway.metric(f'hearken_engine_in_flight{{engine="{fake.url}"}}')
+
+
+def test_a_client_that_leaves_stops_both_answers(gateway: Gateway, fake: FakeVllm) -> None:
+    body = BODY | {"stream": True, "messages": [{"role": "user", "content": Trouble.HOLD}]}
+    with gateway.http.stream("POST", "/v1/comparisons", json=body) as answer:
+        lines = answer.iter_lines()  # the answer is closed with it
+        next(lines)
+        eventually(lambda: at_work(gateway, fake) == 2, "both are written")
+    assert fake.aborted.wait(10)
+    eventually(lambda: at_work(gateway, fake) == 0, "no request is left")

@@ -162,3 +162,12 @@ def test_no_page_votes_without_a_token_in_its_visitors_name(start: Start) -> Non
     ):
         refused = asks_to_vote(gateway, asked, path)
         assert (refused.status_code >= 400, may_read(refused, OTHER)) == (True, False), (path, asked)
+
+
+def test_every_page_may_read_what_reasons_there_are(start: Start, tmp_path: Path) -> None:
+    add_key(tmp_path / "keys.json", ["chat"])
+    answer = start(feedback_reasons=("rude", "helpful")).http.get(
+        "/v1/feedback-reasons", headers={"origin": OTHER}
+    )
+    assert answer.json() == {"object": "feedback.reasons", "down": ["rude"], "up": ["helpful"]}
+    assert may_read(answer, OTHER)

@@ -57,6 +57,7 @@ def test_votes_steps_and_what_users_said_are_told(gateway: Gateway, world: World
     assert f"the newest policy, {version} (on trial), has +" in told["sentence"]
     assert told["sentence"].endswith("; nothing to do.")
     assert told["to_do"] == []
+    assert told["lately"] == f"Within the last day: 64 votes; {version} went on trial."
     steps = told["steps"]
     assert (steps["count"], steps["newest"], steps["votes_used"], steps["complete"]) == (3, 3, 30, True)
     assert [value for _, value in steps["series"]["reward"]] == pytest.approx([0.1, 0.2, 0.3])

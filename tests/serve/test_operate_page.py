@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from deploy.history import notice
 from tests.deploy.world import World, controlled
 from tests.serve.conftest import Gateway, Start, eventually
+from tests.serve.fake_vllm import FakeVllm
 from tests.serve.operating import (
     ask,
     audit,
@@ -285,6 +286,7 @@ def test_how_learning_goes_is_said_first_and_drawn(page: Page, gateway: Gateway,
         said = page.locator("#learns")
         expect(said).to_have_text(gateway.http.get("/v1/learning").json()["sentence"])
         expect(said).to_contain_text("No votes since ")
+        expect(page.locator("#lately")).to_have_text("Within the last day: 0 votes; releases were paused.")
         assert said.bounding_box()["y"] < page.locator("#headline").bounding_box()["y"]  # type: ignore[index]
         expect(page.get_by_role("list", name="To do").get_by_role("listitem")).to_have_text(
             [re.compile("^Resume releases"), re.compile("^Ask people")]
@@ -299,6 +301,29 @@ def test_how_learning_goes_is_said_first_and_drawn(page: Page, gateway: Gateway,
         expect(figures.nth(1)).to_contain_text("0.50 nats from the base; the budget (dashed) is 6.00.")
         kl, budget = line_heights(figures.nth(1))
         assert kl > budget, "the budget is above"
+
+
+def test_one_prompt_is_asked_of_all_versions_and_nothing_is_kept(
+    page: Page, gateway: Gateway, world: World, fake: FakeVllm
+) -> None:
+    with controlled(world):
+        version = started(world)
+        fake.adapters = {version}
+        eventually(gateway.is_ready, "the adapter is seen")
+        page.get_by_role("textbox", name="Prompt").fill(EVIL)
+        page.get_by_role("button", name="Ask").click()
+        answers = page.get_by_role("article")
+        expect(answers).to_have_count(2)
+        expect(answers.nth(0)).to_contain_text("Base")
+        expect(answers.nth(0)).to_contain_text("I am base, seed 1.")
+        expect(answers.nth(1)).to_contain_text(f"Canary{version}")
+        expect(answers.nth(1)).to_contain_text(f"I am {version}, seed 1.")
+        fake.adapters = set()
+        page.get_by_role("button", name="Ask").click()
+        expect(answers.nth(1)).to_contain_text("No engine has this version at the moment.")
+        expect(answers.nth(0)).to_contain_text("I am base, seed 1.")
+    assert gateway.completions() == []
+    assert {request["messages"][0]["content"] for request in fake.requests} == {EVIL}
 
 
 def line_heights(figure: Locator) -> list[float]:

@@ -53,6 +53,30 @@ def test_only_a_key_that_may_operate_looks_and_steers(start: Start, world: World
     assert "a test (key " in decision.sentence
 
 
+def test_without_keys_only_the_own_machine_sees_what_is_on_trial(start: Start, world: World) -> None:
+    """Voters who know that a version is on trial, and how it does, are no blind voters."""
+    gateway = start(trusted_proxies=("127.0.0.1",))
+    far = gateway.http.post(
+        "/v1/releases/answers", json={"prompt": "hi"}, headers={"x-forwarded-for": "203.0.113.9"}
+    )
+    assert (far.status_code, far.json()["error"]["code"]) == (403, "key_needed")
+    for path in ("/v1/releases", "/v1/learning"):
+        assert gateway.http.get(path).status_code == 200
+        for headers, code in (
+            ({"x-forwarded-for": "203.0.113.9"}, "key_needed"),
+            ({"origin": "https://evil.example"}, "cross_site"),
+        ):
+            far = gateway.http.get(path, headers=headers)
+            assert (far.status_code, far.json()["error"]["code"]) == (403, code)
+
+
+def test_the_line_that_live_grew_from_is_shown(gateway: Gateway, world: World) -> None:
+    with controlled(world):
+        version = started(world)
+        assert act(gateway, "promote", version=version).status_code == 200
+        assert shown(gateway)["state"]["lineage"] == ["base", version]
+
+
 def test_without_keys_only_the_own_machine_steers(start: Start, world: World) -> None:
     gateway = start(trusted_proxies=("127.0.0.1",))
     with controlled(world):

@@ -17,8 +17,7 @@ pytestmark = pytest.mark.browser
 PAGE = """<!doctype html><meta charset="utf-8"><title>A shop</title>
 <p>{answer}</p>
 <script type="module" src="{gateway}/feedback.js"></script>
-<hearken-feedback completion="{completion}" token="{token}" answer="{answer}" reasons="too_long,incorrect">
-</hearken-feedback>
+<hearken-feedback completion="{completion}" token="{token}" answer="{answer}"></hearken-feedback>
 <script>addEventListener("hearken-feedback", (event) => (window.told = event.detail))</script>"""
 
 
@@ -105,6 +104,24 @@ def test_thumbs_reasons_and_taking_it_back(shop: Shop) -> None:
     expect(page.get_by_role("status")).to_have_text("Your vote was taken back.")
     expect(down).to_have_attribute("aria-pressed", "false")
     assert gateway.votes()[-1].kind == "retraction"
+
+
+def test_the_service_says_which_reasons_there_are_and_the_page_may_name_others(
+    shop: Shop, browser: Browser
+) -> None:
+    page, _ = shop()
+    page.get_by_role("button", name="Bad answer").click()
+    expect(page.get_by_role("checkbox")).to_have_count(11)
+    expect(page.get_by_label("too long")).to_be_visible()
+    expect(page.get_by_label("helpful")).to_have_count(0)  # nobody says so of a bad answer
+    widget = page.locator("hearken-feedback")
+    for named, count in (("style,unsafe", 2), ("", 0)):
+        page.get_by_role("button", name="Bad answer").click()
+        expect(page.get_by_role("status")).to_have_text("Your vote was taken back.")
+        widget.evaluate("(element, named) => element.setAttribute('reasons', named)", named)
+        page.get_by_role("button", name="Bad answer").click()
+        expect(page.get_by_role("status")).to_have_text("Thank you.")
+        expect(page.get_by_role("checkbox")).to_have_count(count)
 
 
 def test_a_correction_by_keyboard_alone(shop: Shop) -> None:
