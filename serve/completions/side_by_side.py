@@ -59,16 +59,16 @@ async def side_by_side(
     Raises ApiError before the first event. After it an error of one side is the last event, and the other
     side is given up. However it ends, no engine works on.
     """
-    arrived: asyncio.Queue[bytes | ApiError | None] = asyncio.Queue(AHEAD)
+    arrived: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
     pumps = [asyncio.create_task(_pump(chat, asked, route, side, arrived)) for side, route in sides.items()]
     try:
         begun, running = False, len(pumps)
         while running:
             came = await arrived.get()
-            if isinstance(came, ApiError):
-                if begun:
-                    yield event(came.as_dict())
-                    return
+            if isinstance(came, ApiError) and begun:
+                yield event(came.as_dict())
+                return
+            if isinstance(came, Exception):
                 raise came
             if came is None:
                 running -= 1
@@ -86,9 +86,14 @@ async def side_by_side(
 
 
 async def _pump(
-    chat: Chat, asked: ChatRequest, route: Route, side: str, arrived: "asyncio.Queue[bytes | ApiError | None]"
+    chat: Chat,
+    asked: ChatRequest,
+    route: Route,
+    side: str,
+    arrived: "asyncio.Queue[bytes | Exception | None]",
 ) -> None:
-    """Put what a side says into the queue, and at its end None, or the error that it ended with."""
+    """Put what a side says into the queue, and at its end None, or the error that it ended with, of any kind:
+    a side that ended without a word would be waited for."""
     door = SideDoor(side)
     try:
         async with aclosing(chat.stream(asked, route, door)) as events:
@@ -97,5 +102,5 @@ async def _pump(
                     raise door.error
                 await arrived.put(told)
         await arrived.put(None)
-    except ApiError as error:
+    except Exception as error:
         await arrived.put(error)

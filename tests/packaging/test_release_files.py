@@ -52,6 +52,12 @@ def test_wheel_and_chart_are_whole_and_of_the_version(tree: Path) -> None:
     pages = {f"serve/pages/{file.name}" for file in (ROOT / "serve/pages").iterdir()}
     assert pages <= inside, "a page without its scripts"
     assert {f"hearken/personas/{file.name}" for file in (ROOT / "hearken/personas").iterdir()} <= inside
+    native = {
+        file.name for kind in ("cpp", "h") for file in (ROOT / "learner/model/native").glob(f"*.{kind}")
+    }
+    assert {f"learner/model/native/{name}" for name in native} <= inside, (
+        "code that is compiled at its first use"
+    )
     with tarfile.open(tree / "dist" / f"hearken-{VERSION}.tgz") as chart:
         packed = set(chart.getnames())
     templates = {f"hearken/templates/{file.name}" for file in (ROOT / "helm/templates").iterdir()}
