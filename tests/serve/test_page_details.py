@@ -63,9 +63,11 @@ def test_what_became_of_a_vote_is_told_after_a_reload_too(page: Page, gateway: G
     page.get_by_label("Good answer").click()
     expect(receipt).to_be_visible()
     page.reload()
-    receipt.click()
     (vote,) = (vote for vote in gateway.votes() if vote.kind == "thumbs")
-    told = gateway.http.get(f"/v1/feedback/{vote.event_id}").json()["sentence"]
+    path = f"/v1/feedback/{vote.event_id}"
+    eventually(lambda: gateway.http.get(path).json()["status"] == "joined", "it is read")
+    told = gateway.http.get(path).json()["sentence"]
+    receipt.click()
     expect(shown(page, told)).to_be_visible()
     page.get_by_label("Good answer").click()
     expect(shown(page, "Your vote was taken back.")).to_be_visible()
