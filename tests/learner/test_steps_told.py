@@ -101,6 +101,8 @@ def test_a_step_is_told_with_what_was_measured(log: Log, tmp_path: Path) -> None
     assert rollouts is not None
     assert told.cut_off == pytest.approx(cut_off / rollouts, rel=1e-4)
     assert (told.votes, told.grew_from) == (80, "base")
+    assert metric("hearken_step_seconds_count") == 1
+    assert metric("hearken_feedback_delay_seconds_count") == 80
     drawn = story_of(read_story(log, None, 10.0))["steps"]
     assert drawn["series"]["kl_nats"] == [[told.at, told.kl_nats]]
     assert drawn["series"]["accuracy"] == [[told.at, told.accuracy]]
