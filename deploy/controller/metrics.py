@@ -1,6 +1,8 @@
 """The controller's Prometheus metrics."""
 
+import math
 from collections.abc import Collection
+from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -13,10 +15,14 @@ from deploy.evidence.preference import Reading
 from deploy.history.states import Outcome, ReleaseState
 from deploy.registry.versions import seq_of
 from deploy.reports.observation import Observation
+from deploy.reports.opinions import estimates
 from deploy.reports.standing import StandingTest
 from deploy.settings import ControllerSettings
 from feedback.core.build_info import build_info
 from feedback.core.loss_metrics import LossMetrics
+
+NOTHING = math.nan
+"""Shown for a mean of nothing."""
 
 STAGES = ("idle", "canary", "holdback")
 TESTS = ("promote", "harm", "no_worse", "no_worse_compared", "voters_alike", "not_awful")
@@ -54,6 +60,16 @@ class ControllerMetrics:
             "1 for what became of a guardrail: held, failed, not judged yet",
             "guardrail",
             "state",
+        )
+        self.preferred = gauge(
+            "canary_preferred_ratio",
+            "Share for the canary of those who compared both, with the interval that holds at every look",
+            "bound",
+        )
+        self.thumbs = gauge(
+            "canary_thumbs_difference",
+            "Mean thumb of the canary less that of matched users of the control, with the interval",
+            "bound",
         )
         self.value = gauge("feedback_value_ratio", "Mean value of closed feedback windows", "arm")
         self.policy_seq = gauge("policy_seq", "Sequence number of the live policy, 0 for the base model")
@@ -158,10 +174,13 @@ class ControllerMetrics:
         self.compared.set(reading.compared)
         for test in TESTS:
             self.evidence.labels(test).set(getattr(reading, test))
-        nothing = float("nan")  # no votes have no mean
+        preferred, thumbs = estimates(asdict(reading))
+        for gauge, found in ((self.preferred, preferred), (self.thumbs, thumbs)):
+            for bound in ("low", "value", "high"):
+                gauge.labels(bound).set(NOTHING if found is None else getattr(found, bound))
         ours, theirs = reading.canary_value, reading.control_value
-        self.value.labels("canary").set(nothing if ours is None else ours)
-        self.value.labels("control").set(nothing if theirs is None else theirs)
+        self.value.labels("canary").set(NOTHING if ours is None else ours)
+        self.value.labels("control").set(NOTHING if theirs is None else theirs)
 
     def show_engines(self, fleet: Fleet, quarantined: Collection[str]) -> None:
         """Show what the engines have, and which of them cannot prove what they should have."""

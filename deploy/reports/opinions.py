@@ -74,13 +74,14 @@ def opinion(
     same names; None where they say nothing of users."""
     if "compared" not in numbers or "pairs" not in numbers:
         return None
+    return Opinion(at, version, against, outcome, *estimates(numbers))
+
+
+def estimates(numbers: Mapping[str, Any]) -> tuple[Estimate | None, Estimate | None]:
+    """`Opinion.preferred` and `Opinion.thumbs` out of such numbers."""
     compared, pairs = int(numbers["compared"]), int(numbers["pairs"])
     preferred, thumbs = numbers.get("preferred"), numbers.get("mean_difference")
-    return Opinion(
-        at,
-        version,
-        against,
-        outcome,
+    return (
         estimate(preferred, compared, 0.5, (0.0, 1.0)) if preferred is not None and compared else None,
         estimate(thumbs, pairs, 1.0, (-1.0, 1.0)) if thumbs is not None and pairs else None,
     )

@@ -1,6 +1,7 @@
 """What `hearken status` tells: a canary's evidence as its controller has it, times, decisions."""
 
 import json
+import math
 import time
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from hearken.cli import main
 from hearken.operate.log import status
 from hearken.operate.looking import count_votes
 from tests.deploy.world import World
+
+BOUNDS = ("low", "value", "high")
 
 
 def canary(world: World, pairs: int = 1) -> str:
@@ -68,6 +71,10 @@ def test_the_evidence_of_a_canary_is_that_of_its_controller(
             "evidence": pytest.approx(metric(world, "hearken_canary_evidence", test=proof)),
             "bound": metric(world, "hearken_canary_evidence_bound", test=proof),
         }
+    thumbs = {bound: metric(world, "hearken_canary_thumbs_difference", bound=bound) for bound in BOUNDS}
+    assert thumbs["value"] == pytest.approx(told["mean_difference"])
+    assert -1 <= thumbs["low"] < thumbs["value"] < thumbs["high"] <= 1
+    assert math.isnan(metric(world, "hearken_canary_preferred_ratio", bound="value"))  # nobody compared
     shown = lines(world, capsys)
     assert row(shown, "canary") == version
     assert " of 20, harm " in row(shown, "evidence")
