@@ -175,9 +175,9 @@ class ControllerMetrics:
         for test in TESTS:
             self.evidence.labels(test).set(getattr(reading, test))
         preferred, thumbs = estimates(asdict(reading))
-        for gauge, found in ((self.preferred, preferred), (self.thumbs, thumbs)):
+        for gauge, said in ((self.preferred, preferred), (self.thumbs, thumbs)):
             for bound in ("low", "value", "high"):
-                gauge.labels(bound).set(NOTHING if found is None else getattr(found, bound))
+                gauge.labels(bound).set(NOTHING if said is None else getattr(said, bound))
         ours, theirs = reading.canary_value, reading.control_value
         self.value.labels("canary").set(NOTHING if ours is None else ours)
         self.value.labels("control").set(NOTHING if theirs is None else theirs)
