@@ -1,11 +1,10 @@
 """The controller's Prometheus metrics."""
 
-import math
 from collections.abc import Collection
-from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from deploy.controller.opinion_metrics import OpinionMetrics
 from deploy.controller.shadow_metrics import ShadowMetrics
 from deploy.engines.discovery import Discovery
 from deploy.engines.fleet import Fleet
@@ -15,14 +14,10 @@ from deploy.evidence.preference import Reading
 from deploy.history.states import Outcome, ReleaseState
 from deploy.registry.versions import seq_of
 from deploy.reports.observation import Observation
-from deploy.reports.opinions import estimates
 from deploy.reports.standing import StandingTest
 from deploy.settings import ControllerSettings
 from feedback.core.build_info import build_info
 from feedback.core.loss_metrics import LossMetrics
-
-NOTHING = math.nan
-"""Shown for a mean of nothing."""
 
 STAGES = ("idle", "canary", "holdback")
 TESTS = ("promote", "harm", "no_worse", "no_worse_compared", "voters_alike", "not_awful")
@@ -60,16 +55,6 @@ class ControllerMetrics:
             "1 for what became of a guardrail: held, failed, not judged yet",
             "guardrail",
             "state",
-        )
-        self.preferred = gauge(
-            "canary_preferred_ratio",
-            "Share for the canary of those who compared both, with the interval that holds at every look",
-            "bound",
-        )
-        self.thumbs = gauge(
-            "canary_thumbs_difference",
-            "Mean thumb of the canary less that of matched users of the control, with the interval",
-            "bound",
         )
         self.value = gauge("feedback_value_ratio", "Mean value of closed feedback windows", "arm")
         self.policy_seq = gauge("policy_seq", "Sequence number of the live policy, 0 for the base model")
@@ -117,7 +102,7 @@ class ControllerMetrics:
             registry=self.registry,
         )
         self.losses = LossMetrics(self.registry)
-        self.shadow = ShadowMetrics(self.registry)
+        self.opinions, self.shadow = OpinionMetrics(self.registry), ShadowMetrics(self.registry)
         self.lookups = LookupMetrics(self.registry)
         for test in TESTS:
             self.bound.labels(test).set(settings.harm_bound if test == "harm" else settings.promote_bound)
@@ -174,13 +159,11 @@ class ControllerMetrics:
         self.compared.set(reading.compared)
         for test in TESTS:
             self.evidence.labels(test).set(getattr(reading, test))
-        preferred, thumbs = estimates(asdict(reading))
-        for gauge, said in ((self.preferred, preferred), (self.thumbs, thumbs)):
-            for bound in ("low", "value", "high"):
-                gauge.labels(bound).set(NOTHING if said is None else getattr(said, bound))
+        self.opinions.show(reading)
+        nothing = float("nan")  # no votes have no mean
         ours, theirs = reading.canary_value, reading.control_value
-        self.value.labels("canary").set(NOTHING if ours is None else ours)
-        self.value.labels("control").set(NOTHING if theirs is None else theirs)
+        self.value.labels("canary").set(nothing if ours is None else ours)
+        self.value.labels("control").set(nothing if theirs is None else theirs)
 
     def show_engines(self, fleet: Fleet, quarantined: Collection[str]) -> None:
         """Show what the engines have, and which of them cannot prove what they should have."""

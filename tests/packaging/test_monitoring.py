@@ -47,7 +47,7 @@ def shown_metrics() -> dict[str, set[str]]:
         parts = (
             metrics,
             metrics.losses,
-            *([metrics.shadow] if isinstance(metrics, ControllerMetrics) else []),
+            *([metrics.shadow, metrics.opinions] if isinstance(metrics, ControllerMetrics) else []),
             *([metrics.lookups] if not isinstance(metrics, LearnerMetrics) else []),
         )
         for metric in (metric for part in parts for metric in vars(part).values()):
