@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -203,6 +204,7 @@ class Watched:
 
     def __init__(self, log: EventLog) -> None:
         self._log, self.asked = log, set[int]()
+        self.is_at_start = threading.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
@@ -214,6 +216,8 @@ class Watched:
 
     def fetch(self, places: Sequence[Place], wait_seconds: float) -> list[Record | None]:
         self.asked |= {place.offset for place in places}
+        if 0 in self.asked:
+            self.is_at_start.set()
         return self._log.fetch(places, wait_seconds)
 
 
@@ -237,6 +241,8 @@ def test_the_newest_hint_is_found_from_the_end(log: EventLog, has_hint: bool) ->
             await asyncio.wait_for(sparing.taken.wait(), 30)
             assert sparing.teaching.gain_nats([1], [2]) == gains[0]
             sparing.taken.clear()
+        else:  # a hint that comes before that is found on the way
+            assert await asyncio.to_thread(watched.is_at_start.wait, 30)
         log.append([newer])
         await asyncio.wait_for(sparing.taken.wait(), 30)
         assert sparing.teaching.gain_nats([1], [2]) == gains[1]
