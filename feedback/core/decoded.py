@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from feedback.core.events import Arm, Role
+from feedback.core.events import Arm, OfChoice, OfCompletion, OfSampling, Role
 
 
-class DecodedChoice(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class DecodedChoice(OfChoice, msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """See `feedback.core.events.Choice`."""
 
     text: str
@@ -27,23 +27,8 @@ class DecodedChoice(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields
     blank: bool | None = None
     prompt_token_ids: list[int] | None = None
 
-    @property
-    def length(self) -> int:
-        """How many tokens were sampled."""
-        return len(self.token_ids) if self.tokens is None else self.tokens
 
-    @property
-    def answer_length(self) -> int:
-        """How many tokens the answer has, without the thought."""
-        return self.length - self.answer_start
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether the answer says nothing."""
-        return not self.text.strip() if self.blank is None else self.blank
-
-
-class DecodedSampling(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class DecodedSampling(OfSampling, msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """See `feedback.core.events.Sampling`."""
 
     temperature: float = 1.0
@@ -53,13 +38,8 @@ class DecodedSampling(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fiel
     seed: int | None = None
     penalties: bool = False
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether a learner that knows only the logits can recompute the sampled tokens' logprobs."""
-        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k <= 0 and not self.penalties
 
-
-class DecodedCompletion(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class DecodedCompletion(OfCompletion, msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """See `feedback.core.events.Completion`. gc: nothing in it refers back to it, so the garbage collector
     need not look at any."""
 
@@ -91,11 +71,6 @@ class DecodedCompletion(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fi
     consent: bool = True
     failure: str | None = None
     metadata: Any = None
-
-    @property
-    def exposed(self) -> str:
-        """Who is exposed to the arm, and counts once: the user, or a conversation that names none."""
-        return self.unit or self.user
 
 
 class _Texts(msgspec.Struct, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ A worked example. Ada asks for her parcel and gives the answer a thumb up::
              targets=[Target(completion_id="chatcmpl-9f..")], value=1.0, label="up")
 """
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,7 +39,23 @@ class Event(BaseModel):
     sealed: str | None = None  # the texts, under their user's key (see `sealing`)
 
 
-class Sampling(BaseModel):
+class OfSampling:
+    """What follows from the fields of a `Sampling`, whoever decoded it (`feedback.core.decoded`)."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        temperature: float
+        top_p: float
+        top_k: int
+        penalties: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a learner that knows only the logits can recompute the sampled tokens' logprobs."""
+        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k <= 0 and not self.penalties
+
+
+class Sampling(OfSampling, BaseModel):
     """The distribution that the tokens were drawn from (vLLM's names; `top_k` 0 means off)."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -51,13 +67,35 @@ class Sampling(BaseModel):
     seed: int | None = None
     penalties: bool = False  # any presence, frequency or repetition penalty, or logit bias
 
+
+class OfChoice:
+    """What follows from the fields of a `Choice`, likewise."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        text: str
+        token_ids: list[int]
+        answer_start: int
+        tokens: int | None
+        blank: bool | None
+
     @property
-    def is_plain(self) -> bool:
-        """Whether a learner that knows only the logits can recompute the sampled tokens' logprobs."""
-        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k <= 0 and not self.penalties
+    def length(self) -> int:
+        """How many tokens were sampled."""
+        return len(self.token_ids) if self.tokens is None else self.tokens
+
+    @property
+    def answer_length(self) -> int:
+        """How many tokens the answer has, without the thought."""
+        return self.length - self.answer_start
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the answer says nothing."""
+        return not self.text.strip() if self.blank is None else self.blank
 
 
-class Choice(BaseModel):
+class Choice(OfChoice, BaseModel):
     """One sampled answer. `logprobs[i]` (nats) is of `token_ids[i]` under the sampling distribution.
 
     A model may think before it answers: `token_ids[:answer_start]`, and `thought` as text. `text` is the
@@ -79,21 +117,6 @@ class Choice(BaseModel):
     blank: bool | None = None  # whether the text was nothing but space
     prompt_token_ids: list[int] | None = None  # of this choice, where the request had several prompts
 
-    @property
-    def length(self) -> int:
-        """How many tokens were sampled."""
-        return len(self.token_ids) if self.tokens is None else self.tokens
-
-    @property
-    def answer_length(self) -> int:
-        """How many tokens the answer has, without the thought."""
-        return self.length - self.answer_start
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether the answer says nothing."""
-        return not self.text.strip() if self.blank is None else self.blank
-
     def without_text(self) -> "Choice":
         """What remains of the choice when its text and tokens are taken away."""
         return Choice(
@@ -108,7 +131,21 @@ class Choice(BaseModel):
         )
 
 
-class Completion(Event):
+class OfCompletion:
+    """What follows from the fields of a `Completion`, likewise."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        user: str
+        unit: str | None
+
+    @property
+    def exposed(self) -> str:
+        """Who is exposed to the arm, and counts once: the user, or a conversation that names none."""
+        return self.unit or self.user
+
+
+class Completion(OfCompletion, Event):
     """One request that the service answered, with exactly what the engine saw and sampled.
 
     Or one that got no answer at all, and then `failure` says why, and nothing that anyone said is in it.
@@ -139,11 +176,6 @@ class Completion(Event):
     prompt_hash: str | None = None  # tells equal prompts from others without their words (see `Signer`)
     consent: bool = True  # False: its texts may not be kept, and it is never trained on
     failure: str | None = None  # why there is no answer (see serve/engines/failing.py)
-
-    @property
-    def exposed(self) -> str:
-        """Who is exposed to the arm, and counts once: the user, or a conversation that names none."""
-        return self.unit or self.user
 
 
 class Target(BaseModel):

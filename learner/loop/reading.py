@@ -21,10 +21,6 @@ logger = logging.getLogger("hearken.learner")
 READ_LIMIT = 2000
 """Records of one read."""
 
-FAR_BEHIND = 1
-"""Times `labels_kept`: unread records, of which some half may be votes, from which on answers are not opened
-yet. The newest half of what is kept stays whatever comes; of what is older only a sample does."""
-
 
 class OtherBase(RuntimeError):
     """The learner was started on another base than serves."""
@@ -35,7 +31,9 @@ class Reading:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self.far_behind = FAR_BEHIND * parts.settings.labels_kept
+        # Unread records, of which some half may be votes, from which on answers are not opened yet: of what
+        # is older than the newest half of what is kept only a sample stays.
+        self.far_behind = parts.settings.labels_kept
         self._has_bare = True  # whether there may be labels whose answers were not opened
         self._behind = 0  # records that the log had, and that were not read, at the last look
         self.caught_up = False

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import msgspec
 
@@ -22,6 +23,8 @@ from serve.generation.generation import Generation, Json, Route
 from serve.generation.requests import ChatRequest
 from serve.http.errors import BadRequest
 from serve.metrics import Metrics
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,7 @@ class Comparisons:
     async def sides(self, asked: ChatRequest, user: str, caller: Caller, since: int) -> dict[str, Route]:
         """Where both answers will come from, as sides drawn at random. Raises ApiError."""
         routes = self._routes(asked, await self._chat.route(asked, user, caller, since))
-        if secrets.randbits(1):
-            routes.reverse()
-        return dict(zip(("a", "b"), routes, strict=True))
+        return dict(zip(("a", "b"), _on_sides(routes), strict=True))
 
     def stream(self, asked: ChatRequest, sides: dict[str, Route], token: Json) -> AsyncGenerator[bytes, None]:
         """Both answers while they are written (`serve.completions.side_by_side`). token: to vote with."""
@@ -118,10 +119,7 @@ class Comparisons:
         """The answers of a comparison, on sides drawn at random."""
         comparison_id = answers[0][1].route.comparison_id
         assert comparison_id is not None
-        sides = [shown for shown, _ in answers]
-        if secrets.randbits(1):
-            sides.reverse()
-        return Comparison(comparison_id, *sides)
+        return Comparison(comparison_id, *_on_sides([shown for shown, _ in answers]))
 
     def _seed_of_role(self, seed: int, route: Route) -> int:
         """Each side its own seed, or equal policies would give equal answers; repeatable from the client's.
@@ -145,6 +143,11 @@ def _said(generation: Generation) -> list[int]:
     """The token ids of an answer, without its thought."""
     [choice] = generation.transcript.choices()
     return choice.token_ids[choice.answer_start :]
+
+
+def _on_sides(both: list[T]) -> list[T]:
+    """Both, on sides drawn at random."""
+    return both[::-1] if secrets.randbits(1) else both
 
 
 def comparable(asked: ChatRequest) -> ChatRequest:

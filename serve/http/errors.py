@@ -192,7 +192,7 @@ def from_upstream(
     """
     if status == 404 or status >= 500 or status in (401, 403, 408, 429):
         return engine_unavailable()  # a missing adapter (404) is loaded again by the release controller
-    message, param = _said(body)
+    message, param = said_by_engine(body)
     message = message.replace(version, public_name)
     if "context length" in message:
         return BadRequest(message, param=prompt, code="context_length_exceeded")
@@ -230,7 +230,7 @@ _SUFFIX = re.compile(r" \(parameter=[^()]*\)$")
 _VALIDATION_MESSAGE = re.compile(r"""'msg': (?:'([^']*)'|"([^"]*)")|\n +([^\n]+) \[type=""")
 
 
-def _said(body: bytes) -> tuple[str, str | None]:
+def said_by_engine(body: bytes) -> tuple[str, str | None]:
     """The message and the parameter of a vLLM error body."""
     try:
         error = orjson.loads(body)["error"]

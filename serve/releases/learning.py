@@ -53,7 +53,7 @@ class Learning:
         decides: whether a controller is there. Raises `LogError`.
         """
         now = time.time()
-        votes, recent = await self._votes(counted_from(now)), await self._votes(now - DAY_SECONDS)
+        votes, recent = await self._votes(counted_from(now), now - DAY_SECONDS)
         complete = recent.complete and (len(decisions) < KEPT or decisions[0].at < recent.since)
         opinions = known(decisions, state, now)
         return {
@@ -65,13 +65,15 @@ class Learning:
             "steps": await self._steps(),
         }
 
-    async def _votes(self, since: float) -> Votes:
+    async def _votes(self, *times: float) -> list[Votes]:
+        """The votes since each of some times."""
         try:
             await self._receipts.caught_up()
             complete = True
         except LogUnavailable:
             complete = False
-        return Votes(await asyncio.to_thread(self._receipts.store.votes_since, since), since, complete)
+        votes_since = self._receipts.store.votes_since
+        return [Votes(await asyncio.to_thread(votes_since, since), since, complete) for since in times]
 
     async def _steps(self) -> Json:
         async with self._one_at_a_time:

@@ -4,7 +4,6 @@ For an operator's eyes. Nothing of it is logged, counted or learned from, and it
 """
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 import orjson
@@ -20,7 +19,7 @@ from serve.engines.upstream import PolicyMissing, Refused, Upstream, UpstreamErr
 from serve.generation.generation import Json
 from serve.generation.streaming import while_present
 from serve.http.bodies import json_response, parse_object, read_json
-from serve.http.errors import ApiError
+from serve.http.errors import ApiError, said_by_engine
 from serve.http.routes import at
 from serve.releases.openapi import PROMPT
 from serve.releases.operators import Operators
@@ -102,6 +101,5 @@ def versions(table: RoutingTable) -> Mapping[str, str]:
 
 def _why(error: UpstreamError | ApiError) -> str:
     if isinstance(error, Refused):
-        with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
-            return str(orjson.loads(error.body)["error"]["message"])
+        return said_by_engine(error.body)[0]
     return error.message if isinstance(error, ApiError) else "The engine gave no answer."

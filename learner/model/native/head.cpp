@@ -122,15 +122,6 @@ void in_blocks(const Head& head, int64_t rows, int64_t threads, Make make) {
 
 extern "C" {
 
-void hearken_logits(const Head* head, const float* states, int64_t rows, int64_t threads, float* logits) {
-  in_blocks(*head, rows, threads, [=](int64_t most) {
-    return [=, table = Table(*head, most)](int64_t from, int64_t some) mutable {
-      table.fill(states + from * head->width, some);
-      std::copy_n(table.logits.data(), some * head->entries, logits + from * head->entries);
-    };
-  });
-}
-
 // Logprobs (rows,) of tokens after states (rows, H). means: (rows, H), the mean of the weight's rows by the chances
 // of all entries, which is what a logprob's gradient needs; null where it is not wanted.
 void hearken_token_logprobs(const Head* head, const float* states, const int64_t* tokens, int64_t rows,

@@ -49,18 +49,6 @@ class NativeOutputLayer(OutputLayer):
         )
         self._head = _Head(width, entries, forward, backward, bias)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """(N, V) of states (N, H), float32."""
-        states = _whole(states)
-        found = torch.empty(len(states), len(self.weight))
-        self._library.hearken_logits(
-            byref(self._head),
-            *_pointers(states),
-            *_numbers(len(states), torch.get_num_threads()),
-            *_pointers(found),
-        )
-        return found
-
     def token_logprobs(
         self, states: Tensor, tokens: Tensor, *, with_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
