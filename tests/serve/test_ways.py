@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = tuple(f"{ROOT / room}/" for room in ("feedback", "deploy", "serve", "hearken"))
 WORKERS = ("asyncio_", "uvloop_")
 """How the threads are called that the event loop gives work to: some of them may be older than the tracer."""
-TRIES = 20
+TRIES = 100
+"""So many, because on a busy machine what comes in one piece elsewhere comes in several."""
 
 
 class Tracer:
