@@ -112,10 +112,12 @@ def gateway(
     cores: Collection[int],
     flags: Sequence[str] = (),
     ready: str = "/readyz",
+    checkout: Path | None = None,
 ) -> Iterator[Server]:
     """`hearken gateway` in front of an engine, with its log in `folder`/data, where one before may have been.
 
     `ready`: the path that answers 200 when it is up; /livez does so without an engine.
+    `checkout`: a folder with another commit of hearken, whose gateway runs; None for this one.
     """
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,8 @@ def gateway(
     port = free_port()
     command = [sys.executable, "-m", "hearken", "gateway", "--data", str(data)]
     command += ["--engine", engine_url, "--port", str(port), *flags]
-    with _running(folder / "gateway.log", command, os.environ, cores) as pid:
+    env = os.environ if checkout is None else os.environ | {"PYTHONPATH": str(checkout)}
+    with _running(folder / "gateway.log", command, env, cores, checkout) as pid:
         server = Server(pid, port)
         _wait_for(server, ready, folder / "gateway.log")
         yield server
@@ -151,13 +154,22 @@ def split_cores() -> tuple[set[int], set[int]]:
 
 @contextmanager
 def _running(
-    log: Path, command: Sequence[str], environment: Mapping[str, str], cores: Collection[int]
+    log: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    cores: Collection[int],
+    folder: Path | None = None,
 ) -> Iterator[int]:
     """A child's pid. Its whole process group is ended with the block."""
     print(f"$ taskset -c {','.join(map(str, sorted(cores)))} {' '.join(command)}", flush=True)
     with log.open("wb") as output:
         child = subprocess.Popen(
-            command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=dict(environment),
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         # Threads and processes that the child starts later inherit this.

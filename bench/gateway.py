@@ -14,6 +14,9 @@ something else which the machine does for a few seconds spoils one turn and not 
 `exact` tells apart what the log's exactness costs the engine from what the gateway costs, `single` what the
 gateway wins back by asking a busy engine for several tokens an event. The ratio that counts is
 gateway / direct: what users get with the gateway, over what they would get without it.
+
+With `--before CHECKOUT`, a folder with another commit, there is a fifth side, that commit's gateway on the
+same core before the same engine: what a change costs, with both sides in one run.
 """
 
 import argparse
@@ -23,7 +26,8 @@ import os
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -34,12 +38,11 @@ import uvloop
 from bench._servers import Server, engine, gateway, split_cores
 from bench._streams import Answer, ask_all, percentile
 
-SIDES = ("direct", "exact", "single", "gateway")
-THROUGH_GATEWAY = ("single", "gateway")
-SIDES_ALONE = ("direct", "exact", "gateway")  # with one stream the gateway sends every token by itself anyway
+SIDES = ("direct", "exact", "single", "gateway", "before")
+THROUGH_GATEWAY = ("single", "gateway", "before")
 LOADS = {  # streams: answers of one turn, tokens of an answer, turns of a round
     1: (4, (8, 24), 30),  # what is added to a first token is a small difference: many short turns
-    8: (24, (128, 384), 1),
+    8: (24, (128, 384), 3),
     32: (96, (128, 384), 3),
 }
 _QUESTIONS = (
@@ -95,9 +98,12 @@ def chats(count: int, draw: random.Random, tokens: tuple[int, int]) -> list[dict
     ]
 
 
-def sides_of(streams: int) -> tuple[str, ...]:
-    """The sides that are measured with so many streams."""
-    return SIDES if streams > 1 else SIDES_ALONE
+def sides_of(streams: int, measured: Collection[str]) -> tuple[str, ...]:
+    """The sides of those measured that are asked with so many streams.
+
+    With one stream the gateway sends every token by itself anyway.
+    """
+    return tuple(side for side in SIDES if side in measured and (streams > 1 or side != "single"))
 
 
 def as_sent(side: str, chat: dict[str, Any]) -> dict[str, Any]:
@@ -105,33 +111,38 @@ def as_sent(side: str, chat: dict[str, Any]) -> dict[str, Any]:
     return chat | {"model": "hearken" if side in THROUGH_GATEWAY else "base"} | _EXTRA.get(side, {})
 
 
-async def measure(vllm: Server, front: Server, rounds: int) -> Tallies:
-    """All sides in turn, at each number of streams."""
+async def measure(servers: Mapping[str, Server], rounds: int) -> Tallies:
+    """All sides in turn, at each number of streams; each is asked of its server."""
     draw = random.Random(0)
     tallies: Tallies = defaultdict(Tally)
-    ports = {side: front.port if side in THROUGH_GATEWAY else vllm.port for side in SIDES}
-    for side in SIDES:
-        await ask_all(ports[side], [as_sent(side, chat) for chat in chats(32, draw, (64, 64))], 32)  # warm
+    for side, server in servers.items():
+        await ask_all(server.port, [as_sent(side, chat) for chat in chats(32, draw, (64, 64))], 32)  # warm
     for number in range(rounds):
         for streams, (count, tokens, turns) in LOADS.items():
             for turn in range(turns):
                 asked = chats(count, draw, tokens)
-                sides = sides_of(streams)
+                sides = sides_of(streams, servers)
                 start = (number + turn) % len(sides)
                 order = sides[start:] + sides[:start]
                 for side in order:
                     tally = tallies[streams, side]
-                    cpu = front.cpu_seconds()
-                    answers, seconds = await ask_all(
-                        ports[side], [as_sent(side, chat) for chat in asked], streams
-                    )
+                    server = servers[side]
+                    cpu = server.cpu_seconds()
+                    sent = [as_sent(side, chat) for chat in asked]
+                    answers, seconds = await ask_all(server.port, sent, streams)
                     tally.answers += answers
                     tally.seconds += seconds
                     tally.rates.append(sum(answer.tokens for answer in answers) / seconds)
-                    tally.cpu_seconds += front.cpu_seconds() - cpu
-            rates = ", ".join(f"{s} {tallies[streams, s].tokens_per_second:.0f}" for s in sides_of(streams))
+                    tally.cpu_seconds += server.cpu_seconds() - cpu
+            rates = ", ".join(f"{s} {tallies[streams, s].tokens_per_second:.0f}" for s in sides)
             print(f"after round {number + 1}, tokens/s at {streams} streams: {rates}", flush=True)
     return tallies
+
+
+def paired_ratio(tallies: Tallies, streams: int, side: str, other: str) -> float:
+    """Throughput of a side over another's: the median of the turns, which ask both for the same chats."""
+    paired = zip(tallies[streams, side].rates, tallies[streams, other].rates, strict=True)
+    return median(ours / theirs for ours, theirs in paired)
 
 
 def report(tallies: Tallies) -> dict[str, float]:
@@ -149,12 +160,13 @@ def report(tallies: Tallies) -> dict[str, float]:
             f"{tally.ttft_ms(0.99):8.2f} {tally.tokens / tally.events:13.2f} {cpu}"
         )
     found = {}
+    measured = {side for _, side in tallies}
     for streams in LOADS:
-        direct = tallies[streams, "direct"].rates
-        for side in sides_of(streams)[1:]:
+        for side in sides_of(streams, measured)[1:]:
             name = "throughput" if side == "gateway" else side
-            paired = zip(tallies[streams, side].rates, direct, strict=True)
-            found[f"{name}_ratio_c{streams}"] = median(ours / theirs for ours, theirs in paired)
+            found[f"{name}_ratio_c{streams}"] = paired_ratio(tallies, streams, side, "direct")
+        if "before" in measured:
+            found[f"now_to_before_c{streams}"] = paired_ratio(tallies, streams, "gateway", "before")
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         added = tallies[1, "gateway"].ttft_ms(share) - tallies[1, "direct"].ttft_ms(share)
         found[f"added_ttft_{name}_ms"] = added
@@ -167,15 +179,20 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark; its last line is one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m bench gateway", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="rounds of all sides (default: 2)")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another commit, measured beside")
     arguments = parser.parse_args(argv)
     engine_cores, our_cores = split_cores()
-    with (
-        tempfile.TemporaryDirectory(prefix="hearken-bench-") as scratch,
-        engine(Path(scratch), "engine", cores=engine_cores) as vllm,
-        gateway(Path(scratch), vllm.url, cores=our_cores) as front,
-    ):
+    with ExitStack() as running:
+        scratch = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="hearken-bench-")))
+        vllm = running.enter_context(engine(scratch, "engine", cores=engine_cores))
+        front = running.enter_context(gateway(scratch / "now", vllm.url, cores=our_cores))
+        servers = {"direct": vllm, "exact": vllm, "single": front, "gateway": front}
+        if arguments.before is not None:
+            servers["before"] = running.enter_context(
+                gateway(scratch / "before", vllm.url, cores=our_cores, checkout=arguments.before.resolve())
+            )
         os.sched_setaffinity(0, our_cores)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            tallies = runner.run(measure(vllm, front, arguments.rounds))
+            tallies = runner.run(measure(servers, arguments.rounds))
     print(json.dumps(report(tallies)))
     return 0

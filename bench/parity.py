@@ -1,4 +1,4 @@
-"""Right and wrong adapters on a real engine: `python -m bench parity --model FOLDER --dtype bfloat16`.
+"""Right and wrong adapters on a real engine: `python -m bench parity`, on SmolLM2 in bfloat16.
 
 For each of `--adapters` policies whose KL to the base lies between .5 and 6 nats per response of 64 tokens,
 half of them after steps along policy gradients and half random: the policy is published as a trainer does it
@@ -34,6 +34,7 @@ from deploy.engines.fleet import Fleet
 from deploy.engines.parity import ParityLimits
 from deploy.registry.manifest import GateNumbers, Manifest, Probe
 from deploy.registry.registry import Registry
+from hearken.machine.engine import resolve_model
 
 RESPONSE_TOKENS = 64
 KL_NATS = (0.5, 6.0)
@@ -189,7 +190,7 @@ def sizes(count: int) -> Iterator[float]:
 def main(argv: list[str]) -> int:
     """Run it and print what was found."""
     parser = argparse.ArgumentParser(prog="python -m bench parity", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="a model's folder")
+    parser.add_argument("--model", default="smollm2", help="as `hearken up` takes it (default: smollm2)")
     parser.add_argument("--dtype", default="bfloat16", help="of the engine")
     parser.add_argument("--adapters", type=int, default=20)
     parser.add_argument("--only", default=":", help="FIRST:END of the adapters")
@@ -198,13 +199,14 @@ def main(argv: list[str]) -> int:
     first, end = (int(part) if part else None for part in arguments.only.split(":"))
     wanted = list(enumerate(sizes(arguments.adapters)))[first:end]
 
-    trainer = Trainer(str(arguments.model))
+    model = resolve_model(arguments.model)
+    trainer = Trainer(str(model))
     right = wrong = proven = refused = 0
     extra = ("--dtype", arguments.dtype, "--max-model-len", "512")
     cores = sorted(os.sched_getaffinity(0))
     with (
         tempfile.TemporaryDirectory() as scratch,
-        engine(Path(scratch), "engine", cores=cores, extra=extra, model=arguments.model) as server,
+        engine(Path(scratch), "engine", cores=cores, extra=extra, model=model) as server,
     ):
         prover = Prover(server.url, Path(scratch), trainer.model.base_digest, ParityLimits())
         for number, kl_nats in wanted:

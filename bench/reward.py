@@ -9,8 +9,8 @@ trained by this project), float32 and the same number of threads, each in a proc
 - Real pairs on the tiny model: the 299 of `dpo_en_demo.json` in five-fold cross-validation, so that each
   pair is held out once. Answers are long and the base is small, so prompts are cut to their last 128 tokens
   and pairs to 512. Left out, with a message, where that file is absent.
-- `--real --model FOLDER`: people's pairs on a model that people chat with, and nothing else. Pairs of
-  HH-RLHF, or those of other files, in random splits; cut alike for both sides (`bench/_real_pairs.py`);
+- `--real`: people's pairs on a model that people chat with (SmolLM2, or `--model`), and nothing else. Pairs
+  of HH-RLHF, or those of other files, in random splits; cut alike for both sides (`bench/_real_pairs.py`);
   products in bfloat16 on both. Ours are the rungs of the learner's ladder, and the one that it chooses by how
   well each foresaw the training pairs before it learned from them, which also sets its temperature; the time
   of the answers' features counts. Accuracy and calibration are means over the splits.
@@ -155,12 +155,15 @@ def _figures(found: list[dict[str, Any]], fits: list[dict[str, Any]]) -> dict[st
 def real_model(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Both sides on people's pairs with a real model as base, at several numbers of pairs to learn from."""
     from bench import _real_pairs
+    from hearken.base import UsageError
+    from hearken.machine.engine import resolve_model
 
-    model = arguments.model
-    if model is None or not (model / "config.json").is_file():
-        parser.error(f"--real needs --model FOLDER with a model in Hugging Face format; {model} is none")
     if missing := [file for file in arguments.pairs if not file.is_file()]:
         parser.error(f"--pairs has {missing[0]}, which is no file")
+    try:
+        model = resolve_model(arguments.model)
+    except UsageError as error:
+        parser.error(str(error))
     pairs = _real_pairs.tokenised(model, arguments.pairs)
     if max(arguments.sizes) >= len(pairs):
         parser.error(
@@ -244,7 +247,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--real", action="store_true", help="real pairs on a real model, and nothing else")
-    parser.add_argument("--model", type=Path, help="with --real: the base, a folder in Hugging Face format")
+    parser.add_argument("--model", default="smollm2", help="with --real: the base, as `hearken up` takes it")
     parser.add_argument(
         "--pairs", type=Path, nargs="+", default=[REAL_PAIRS], help="with --real: their files"
     )
