@@ -8,6 +8,7 @@ import torch
 from deploy.engines.client import EngineClient
 from deploy.engines.parity import ROUNDS_ONCE
 from hearken.machine.engine import use_cuda
+from learner.model import native
 from tests.conftest import Engine
 
 WIDTH, OUTPUTS, RANK = 256, 192, 4
@@ -23,10 +24,21 @@ def cpu_linear() -> Any:
     return found
 
 
+@pytest.fixture(params=["oneDNN", "compiled"])
+def linear_of(request: pytest.FixtureRequest, cpu_linear: Any) -> Any:
+    """What makes a product of a weight: either way, also where it is not the faster one."""
+    if request.param == "oneDNN":
+        return cpu_linear.by_onednn
+    library = native.library()
+    if library is None:
+        pytest.skip("this processor does not multiply in bfloat16, or there is no compiler")
+    return lambda weight: cpu_linear.compiled(weight, library)
+
+
 class Layer:
     """A layer with two adapters, and a batch."""
 
-    def __init__(self, cpu_linear: Any, slots: list[int], bias: bool = False) -> None:
+    def __init__(self, slots: list[int], bias: bool = False) -> None:
         from hearken import cpu_lora
 
         draw = torch.Generator().manual_seed(0)
@@ -40,7 +52,6 @@ class Layer:
         self.b = (FAINT * normal(2, 1, OUTPUTS, RANK) * RANK**0.5).bfloat16()
         self.x = (normal(len(slots), WIDTH) * WIDTH**0.5).bfloat16()
         self.slots, self.groups = slots, cpu_lora.group_rows(slots)
-        self.packed = cpu_linear.pack(self.weight)
         self.lora = cpu_lora.PackedWeights((self.a,), (self.b,))
 
     def shares(self) -> torch.Tensor:
@@ -64,10 +75,11 @@ class Layer:
 
 @pytest.mark.parametrize("slots", [[1] * 256, MIXED], ids=["one adapter", "mixed"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_all_of_a_faint_adapter_is_served(cpu_linear: Any, slots: list[int], bias: bool) -> None:
-    layer = Layer(cpu_linear, slots, bias)
-    base = cpu_linear.product(layer.x, layer.packed, layer.bias)
-    y = cpu_linear.product_and(layer.x, layer.packed, layer.bias, layer.lora.share(layer.x, layer.groups))
+def test_all_of_a_faint_adapter_is_served(linear_of: Any, slots: list[int], bias: bool) -> None:
+    layer = Layer(slots, bias)
+    linear = linear_of(layer.weight)
+    base = linear(layer.x, layer.bias, None)
+    y = linear(layer.x, layer.bias, layer.lora.share(layer.x, layer.groups))
     assert layer.served(y, base) == pytest.approx(1, abs=0.1)
     added = base.clone()
     layer.lora.add(added, layer.x, layer.groups, 1.0)
@@ -75,22 +87,45 @@ def test_all_of_a_faint_adapter_is_served(cpu_linear: Any, slots: list[int], bia
     torch.testing.assert_close(y.double(), layer.base() + layer.shares(), atol=0.01, rtol=0.005)
 
 
-def test_a_row_of_the_base_has_no_share_and_the_same_bits(cpu_linear: Any) -> None:
-    layer = Layer(cpu_linear, MIXED)
+def test_a_row_of_the_base_has_no_share_and_the_same_bits(linear_of: Any) -> None:
+    layer = Layer(MIXED)
+    linear = linear_of(layer.weight)
     share = layer.lora.share(layer.x, layer.groups)
-    y = cpu_linear.product_and(layer.x, layer.packed, None, share)
+    y = linear(layer.x, None, share)
     ours = torch.tensor(MIXED) < 0
     assert not share[ours].any()
-    assert torch.equal(y[ours], cpu_linear.product(layer.x, layer.packed, None)[ours])
+    assert torch.equal(y[ours], linear(layer.x, None, None)[ours])
 
 
-def test_a_broken_adapter_spoils_only_its_own_rows(cpu_linear: Any) -> None:
-    layer = Layer(cpu_linear, MIXED)
+def test_a_broken_adapter_spoils_only_its_own_rows(linear_of: Any) -> None:
+    layer = Layer(MIXED)
     layer.lora._b[1].fill_(float("inf"))
-    y = cpu_linear.product_and(layer.x, layer.packed, None, layer.lora.share(layer.x, layer.groups))
+    y = linear_of(layer.weight)(layer.x, None, layer.lora.share(layer.x, layer.groups))
     broken = torch.tensor(MIXED) == 1
     assert y[~broken].isfinite().all()
     assert not y[broken].isfinite().any()
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(16, 2), (80, 30), (208, 576), (64, 1538)])
+def test_the_compiled_product_takes_every_size_and_number_of_rows(
+    cpu_linear: Any, outputs: int, inputs: int
+) -> None:
+    library = native.library()
+    if library is None:
+        pytest.skip("this processor does not multiply in bfloat16, or there is no compiler")
+    draw = torch.Generator().manual_seed(outputs)
+    weight = (torch.randn(outputs, inputs, generator=draw) / inputs**0.5).bfloat16()
+    linear = cpu_linear.compiled(weight, library)
+    wide = torch.randn(27, 2, inputs, generator=draw).bfloat16()
+    share = torch.randn(27, outputs, generator=draw).bfloat16()
+    for rows in range(28):
+        x = wide[:rows, 1]  # rows that do not lie one behind the other
+        wanted = x.double() @ weight.double().T + share[:rows].double()
+        torch.testing.assert_close(linear(x, None, share[:rows]).double(), wanted, atol=1e-2, rtol=4e-3)
+    every = linear(wide[:, 0], None, None)
+    for row in range(27):  # whoever else is in the batch
+        assert torch.equal(linear(wide[row : row + 1, 0], None, None)[0], every[row])
+    assert torch.equal(linear(wide.view(3, 18, inputs), None, None).view(54, -1)[::2], every)
 
 
 CASES = {"adapters": (True, torch.bfloat16), "none": (False, torch.bfloat16), "fine": (True, torch.float32)}
@@ -107,13 +142,13 @@ def test_vllm_packs_a_layer_so_where_adapters_would_lose(
 
     load_general_plugins()
     layer: Any = torch.nn.Module()
-    given = Layer(cpu_linear, [0])
+    given = Layer([0])
     layer.weight = torch.nn.Parameter(given.weight.to(dtype), requires_grad=False)
     config = VllmConfig()
     config.lora_config = LoRAConfig() if has_adapters else None
     with set_current_vllm_config(config):
         utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
-    assert hasattr(layer, "hearken_packed") == (has_adapters and dtype is torch.bfloat16)
+    assert hasattr(layer, "hearken_linear") == (has_adapters and dtype is torch.bfloat16)
     assert layer.weight.numel() == 0
     y = layer.cpu_linear(given.x.to(dtype), layer.weight, None)
     torch.testing.assert_close(y.double(), given.base(), atol=0.02, rtol=0.01)

@@ -16,7 +16,7 @@ from learner.model.machine import has_fast_bf16, processor_flags
 logger = logging.getLogger("hearken.learner")
 
 HERE = Path(__file__).parent
-SOURCES = (HERE / "trunk.cpp", HERE / "head.cpp")
+SOURCES = (HERE / "trunk.cpp", HERE / "head.cpp", HERE / "linear.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 
 

@@ -19,6 +19,8 @@ namespace {
 
 using bf16 = uint16_t;
 
+#define UNROLLED _Pragma("GCC unroll 16")  // what is summed over stays in registers only then
+
 constexpr int LANES = 16;  // float32 of a register
 constexpr int PANEL = 64;  // columns of a packed factor that lie together
 #ifdef __AMX_BF16__
@@ -36,6 +38,12 @@ __mmask16 first(int64_t count) { return count >= LANES ? 0xffff : count <= 0 ? 0
 __m512 widened(const bf16* from) {
   __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+}
+
+// The first `count` numbers, and zeros.
+__m512 widened(const bf16* from, int64_t count) {
+  if (count >= LANES) return widened(from);
+  return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), from)), 16);
 }
 
 void narrow(bf16* to, __m512 x) {
@@ -140,7 +148,8 @@ struct Term {
   int64_t depth, height;
 };
 
-// Where a product goes: into floats, added to them if add says so, or into bfloat16; times scale, plus bias (N,).
+// Where a product goes: into floats, added to them if add says so, or into bfloat16; times scale, plus bias (N,),
+// plus more (M, N) with rows of stride as well.
 struct Out {
   float* floats;
   bf16* halves;
@@ -148,37 +157,97 @@ struct Out {
   float scale = 1;
   const float* bias = nullptr;
   bool add = false;
+  const bf16* more = nullptr;
 
   void put(int64_t row, int64_t column, __m512 x) const {
     x = _mm512_mul_ps(x, _mm512_set1_ps(scale));
     if (bias) x = _mm512_add_ps(x, _mm512_loadu_ps(bias + column));
+    if (more) x = _mm512_add_ps(x, widened(more + row * stride + column));
     if (halves) return narrow(halves + row * stride + column, x);
     float* to = floats + row * stride + column;
     _mm512_storeu_ps(to, add ? _mm512_add_ps(_mm512_loadu_ps(to), x) : x);
   }
 };
 
+// Two bfloat16 in each lane; the lower ones, the upper ones, as float32.
+__m512 lower_halves(const bf16* pairs) { return (__m512)_mm512_slli_epi32(_mm512_loadu_si512(pairs), 16); }
+
+__m512 upper_halves(const bf16* pairs) {
+  return (__m512)_mm512_and_si512(_mm512_loadu_si512(pairs), _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+}
+
+// Intel's cores take two cycles for a product of pairs and half a one for a product of float32, which so is twice
+// as fast once both factors are widened; AMD's take one for either. A product of two bfloat16 is exact in float32.
+#if defined(__AMX_BF16__)
+bool widens() { return false; }  // what tiles do not suit is little
+#else
+bool widens() {
+  static const bool intel = __builtin_cpu_is("intel");
+  return intel;
+}
+#endif
+
+constexpr int64_t STRETCH = 256;  // of a row, widened at a time
+
 template <int M, int V>
-void tile(const Term* terms, int count, int64_t row, int64_t column, const Out& out) {
-  __m512 sum[M][V];
-  for (auto& line : sum)
-    for (auto& each : line) each = _mm512_setzero_ps();
-  for (const Term* term = terms; term < terms + count; term++) {
-    const bf16* x = term->x + row * term->stride;
-    const bf16* weight = term->packed + column * term->height;
-    for (int64_t k = 0; k < term->depth; k += 2, weight += 2 * LANES * V) {
-      __m512bh factors[V];
-      for (int v = 0; v < V; v++) factors[v] = (__m512bh)_mm512_loadu_si512(weight + 2 * LANES * v);
-      for (int m = 0; m < M; m++) {
-        int pair;
-        std::memcpy(&pair, x + m * term->stride + k, sizeof pair);
-        __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
-        for (int v = 0; v < V; v++) sum[m][v] = _mm512_dpbf16_ps(sum[m][v], both, factors[v]);
+struct Sums {
+  __m512 at[M][V];
+};
+
+// The sums (M, 16 V) of rows from `row` on, and what a term adds to them. They come and go by value, for those that are
+// pointed to are written to memory at every step.
+template <int M, int V>
+Sums<M, V> with_widened(Sums<M, V> sum, const Term& term, int64_t row, const bf16* weight) {
+  alignas(64) float x[M][STRETCH];
+  for (int64_t start = 0; start < term.depth; start += STRETCH) {
+    const int64_t length = std::min<int64_t>(term.depth - start, STRETCH);
+    for (int m = 0; m < M; m++)
+      for (int64_t k = 0; k < length; k += LANES)
+        _mm512_store_ps(&x[m][k], widened(term.x + (row + m) * term.stride + start + k, length - k));
+    for (int64_t k = 0; k < length; k += 2, weight += 2 * LANES * V) {
+      __m512 factors[V];
+      UNROLLED for (int v = 0; v < V; v++) factors[v] = lower_halves(weight + 2 * LANES * v);
+      UNROLLED for (int m = 0; m < M; m++) {
+        const __m512 one = _mm512_set1_ps(x[m][k]);
+        UNROLLED for (int v = 0; v < V; v++) sum.at[m][v] = _mm512_fmadd_ps(one, factors[v], sum.at[m][v]);
+      }
+      UNROLLED for (int v = 0; v < V; v++) factors[v] = upper_halves(weight + 2 * LANES * v);
+      UNROLLED for (int m = 0; m < M; m++) {
+        const __m512 one = _mm512_set1_ps(x[m][k + 1]);
+        UNROLLED for (int v = 0; v < V; v++) sum.at[m][v] = _mm512_fmadd_ps(one, factors[v], sum.at[m][v]);
       }
     }
   }
-  for (int m = 0; m < M; m++)
-    for (int v = 0; v < V; v++) out.put(row + m, column + LANES * v, sum[m][v]);
+  return sum;
+}
+
+template <int M, int V>
+Sums<M, V> with_pairs(Sums<M, V> sum, const Term& term, int64_t row, const bf16* weight) {
+  const bf16* x = term.x + row * term.stride;
+  for (int64_t k = 0; k < term.depth; k += 2, weight += 2 * LANES * V) {
+    __m512bh factors[V];
+    UNROLLED for (int v = 0; v < V; v++) factors[v] = (__m512bh)_mm512_loadu_si512(weight + 2 * LANES * v);
+    UNROLLED for (int m = 0; m < M; m++) {
+      int pair;
+      std::memcpy(&pair, x + m * term.stride + k, sizeof pair);
+      const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+      UNROLLED for (int v = 0; v < V; v++) sum.at[m][v] = _mm512_dpbf16_ps(sum.at[m][v], both, factors[v]);
+    }
+  }
+  return sum;
+}
+
+template <int M, int V>
+void tile(const Term* terms, int count, int64_t row, int64_t column, const Out& out) {
+  Sums<M, V> sum;
+  UNROLLED for (int m = 0; m < M; m++)
+    UNROLLED for (int v = 0; v < V; v++) sum.at[m][v] = _mm512_setzero_ps();
+  for (const Term* term = terms; term < terms + count; term++) {
+    const bf16* weight = term->packed + column * term->height;
+    sum = widens() ? with_widened(sum, *term, row, weight) : with_pairs(sum, *term, row, weight);
+  }
+  UNROLLED for (int m = 0; m < M; m++)
+    UNROLLED for (int v = 0; v < V; v++) out.put(row + m, column + LANES * v, sum.at[m][v]);
 }
 
 template <int M, int V>
