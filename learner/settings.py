@@ -319,6 +319,11 @@ class LearnerSettings:
         "most, in place of fresh rollouts; those without a vote first. It counts as so many batches as they "
         "make. 0 for fresh ones only",
     ] = 384
+    logged_steps: Annotated[
+        int,
+        "so many first steps from live learn from such answers, each from others; beyond the first one the "
+        "policy is no longer what made them, which importance weights correct",
+    ] = 1
     steps_per_candidate: Annotated[
         int, "batches of rollouts, for a PPO step each, before the policy is offered"
     ] = 24
@@ -424,6 +429,7 @@ class LearnerSettings:
             raise ValueError(f"kl_refill_nats is {self.kl_refill_nats}; it must not be below 0")
         counts = (
             *("min_labels", "labels_per_update", "rollouts_per_step", "steps_per_candidate", "max_tokens"),
+            "logged_steps",
             "join_window",
             "labels_kept",
         )

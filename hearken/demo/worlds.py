@@ -89,6 +89,7 @@ EVERYDAY = World(
         "learner.labels_per_update": 100,
         "learner.rollouts_per_step": 64,
         "learner.logged_rollouts": 128,
+        "learner.logged_steps": 2,
         "learner.max_tokens": 384,
         "learner.adapted_layers": 0.5,
         "learner.steps_per_candidate": 3,

@@ -1,6 +1,7 @@
 """Drawing prompts from the log and answers from the engine."""
 
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -126,9 +127,9 @@ class Drawing:
         parts.place.rollouts = number
         return samples
 
-    def logged(self, count: int, longest: int) -> list[Sample]:
+    def logged(self, count: int, longest: int, part: int = 0, parts: int = 1) -> list[Sample]:
         """The newest `count` answers of live that users got, as if they were rollouts of its copy; fewer when
-        the log has fewer.
+        the log has fewer. part: of so many disjoint parts of the log, from 0.
 
         They were sampled as rollouts are. Those that nobody voted on come first, for the reward model knows
         more of those that it learned from, and no held-out prompt is among them. The engine's logprobs of
@@ -143,7 +144,7 @@ class Drawing:
             if len(unheard) == count:
                 break
             group = heard if (answer.completion_id, answer.choice) in voted else unheard
-            if len(group) < count and self._teaches(answer, longest):
+            if len(group) < count and _part_of(answer, parts) == part and self._teaches(answer, longest):
                 group.append(answer)
         return [_as_rollout(answer, longest) for answer in [*unheard, *heard][:count]]
 
@@ -240,6 +241,11 @@ class Drawing:
     def _draw(self, name: str, prompts: list[list[int]], batch: str, longest: int) -> list[Sample]:
         seed = f"{self._parts.settings.seed} {batch}"
         return self._parts.sampler.sample(name, prompts, max_tokens=longest, seed=seed)
+
+
+def _part_of(answer: Answer, parts: int) -> int:
+    """Which of so many parts of the log an answer is in."""
+    return zlib.crc32(f"{answer.completion_id} {answer.choice}".encode()) % parts
 
 
 def _is_whole(answer: Answer, longest: int) -> bool:

@@ -84,13 +84,16 @@ class Improving:
         return Rollouts(measured, *self._scoring.scores(samples), self.limit_share(measured))
 
     def _logged(self, longest: int) -> list[Sample]:
-        """What users got of live while the policy is its copy: rollouts that need no engine. None where there
-        are fewer than an ordinary step has."""
+        """What users got of live, while the policy is its copy or a few steps away: rollouts that need no
+        engine. None where there are fewer than an ordinary step has."""
         parts, settings = self._parts, self._parts.settings
-        if not (settings.logged_rollouts and self.is_live):
+        step = 0 if self.is_live else parts.optimiser.steps - settings.ppo.critic_warmup_steps
+        if not settings.logged_rollouts or step >= settings.logged_steps:
             return []
         most = settings.logged_rollouts if parts.optimiser.learns_from_rollouts else 0
-        found = self._drawing.logged(max(most, settings.rollouts_per_step), longest)
+        found = self._drawing.logged(
+            max(most, settings.rollouts_per_step), longest, step, settings.logged_steps
+        )
         return found if len(found) >= settings.rollouts_per_step else []
 
     def _fresh(self, longest: int) -> list[Sample]:

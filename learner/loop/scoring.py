@@ -32,6 +32,9 @@ READ_AHEAD = 16
 LISTEN = 16
 """Times as many that it reads at most between two things that the learner does."""
 
+LISTEN_SECONDS = 10.0
+"""And so long at most: where the base reads slowly, steps and offers would wait for minutes."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judged:
@@ -65,8 +68,9 @@ class Scoring:
         parts = self._parts
         if not parts.state.updates or parts.state.turned:
             return
+        until = time.monotonic() + LISTEN_SECONDS
         for _ in range(LISTEN):
-            if len(parts.unread) >= READ_AHEAD:
+            if len(parts.unread) >= READ_AHEAD and time.monotonic() < until:
                 self.read_ahead()
         new = parts.agreement.unseen(_of_people(parts.labels.teaching))
         if len(new) < GROUP:

@@ -128,13 +128,14 @@ def _is_cut_off(rollout: Sample) -> bool:
 def measure(
     model: SharedModel, ranks: Ranks, rollouts: Sequence[Sample], features: AnswerFeatures | None = None
 ) -> Measured:
-    """Logprobs, states and KL of rollouts, which the present policy must have made.
+    """Logprobs, states and KL of rollouts, which the present policy must have made; or live, when it is a few
+    steps from it, and those of the log.
 
     features: they are of the base's states, and the base passes over the rollouts here, so they are computed
     of the same pass.
     In the arithmetic that the policy is trained in: a ratio of PPO is 1 where the policy has not moved. The
-    engine's logprobs differ from these by what its own arithmetic does, which importance weights correct;
-    where a rollout has none, these stand for them.
+    engine's logprobs differ from these by what its own arithmetic does, which importance weights correct. A
+    rollout of the log has none: live made it, and live's stand for them.
 
     Raises `ValueError` for no rollouts or one without tokens.
     """
@@ -145,7 +146,7 @@ def measure(
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     shown = None if features is None else _Shown(features, [rollout.answer_start for rollout in rollouts])
     found = _passes(model, ranks, items, mask, shown)
-    engine = found.policy.clone()
+    engine = found.live.clone()
     for row, rollout in enumerate(rollouts):
         if rollout.logprobs:
             engine[row, : len(rollout.logprobs)] = torch.tensor(rollout.logprobs)

@@ -141,6 +141,55 @@ def test_live_is_asked_only_what_no_user_asked_it(folder: Path, tmp_path: Path) 
     log.close()
 
 
+class Serving(Counting):
+    """Serves adapters as well."""
+
+    def context(self) -> int:
+        return 1024
+
+    def models(self) -> list[str]:
+        return ["base"]
+
+    def load(self, name: str, path: str) -> None:
+        assert (Path(path) / "adapter_model.safetensors").is_file()
+
+    def unload(self, name: str) -> None:
+        pass
+
+
+def test_the_first_steps_from_live_learn_from_the_log_and_weigh_it(folder: Path, tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "log.db")
+    made = [answered(f"{i}", prompt_token_ids=PROMPTS[i % 20], token_ids=[5 + i, 6, 7]) for i in range(60)]
+    log.append([Entry(each.topic, each.key, each.value) for each in map(record, made)]).result()
+    settings = LearnerSettings(
+        data=tmp_path,
+        model=str(folder / "model"),
+        engine="http://127.0.0.1:9",
+        rollouts_per_step=12,
+        logged_rollouts=16,
+        logged_steps=2,
+        ppo=PPOSettings(learning_rate=1e-2, critic_warmup_steps=0),
+    )
+    engine, model = Serving(), SharedModel(settings.model, rank=8)
+    learner = Learner(settings, log, engine, Registry(tmp_path / "adapters"), model, LearnerMetrics())
+    learner.turn(0.0)
+
+    learned: list[tuple[int, ...]] = []
+    for step in range(2):
+        rollouts = learner.improving.sample()
+        assert rollouts is not None
+        assert not engine.asked
+        measured = rollouts.measured
+        learned += [tuple(answer) for _, answer in measured.items]
+        assert torch.equal(measured.engine_logprobs, measured.live_logprobs)  # it is live that made them
+        assert torch.equal(measured.logprobs, measured.live_logprobs) == (step == 0)
+        learner.optimiser.step(measured, torch.arange(16.0))
+    assert len(set(learned)) == 32  # none twice
+    assert learner.improving.sample() is not None
+    assert len(engine.asked) == 12  # the third has fresh ones
+    log.close()
+
+
 def test_a_larger_step_has_more_minibatches_of_the_usual_size(folder: Path) -> None:
     settings = LearnerSettings(
         data=folder,

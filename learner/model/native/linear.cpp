@@ -20,7 +20,7 @@ void hearken_linear(const bf16* x, int64_t stride, int64_t rows, const bf16* pac
   const Term term{x, stride, packed, inputs, inputs};
   Out into{nullptr, out, outputs, 1, bias};
   into.more = more;
-#pragma omp parallel for num_threads(threads) if (threads > 1)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic)
   for (int64_t column = 0; column < outputs; column += PANEL)
     panel_product(&term, 1, 0, rows, column, std::min<int64_t>(PANEL, outputs - column), into);
 }
