@@ -320,9 +320,7 @@ class LearnerSettings:
         "make. 0 for fresh ones only",
     ] = 384
     logged_steps: Annotated[
-        int,
-        "so many first steps from live learn from such answers, each from others; beyond the first one the "
-        "policy is no longer what made them, which importance weights correct",
+        int, "first steps from live that learn from such answers, each from others; they are weighed"
     ] = 1
     steps_per_candidate: Annotated[
         int, "batches of rollouts, for a PPO step each, before the policy is offered"
