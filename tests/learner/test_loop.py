@@ -1,5 +1,6 @@
 """What the loop does when, without an engine: reading, updating, saving."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from feedback.core.log import Cursor, Entry, LogUnavailable, Place, Record
 from feedback.joining.join import Joiner
 from feedback.opening import open_sealer
 from feedback.sqlite.log import SqliteLog
+from learner.loop import scoring
 from learner.loop.improving import UNDO_STEPS
 from learner.loop.learner import Learner
 from learner.loop.metrics import LearnerMetrics
@@ -110,6 +112,26 @@ def test_a_learner_that_waits_reads_the_voted_answers_for_its_next_update(tmp_pa
     log.close()
     assert known == [READ_AHEAD, *[2 * READ_AHEAD] * 4]
     assert not waiting.state.updates
+
+
+def test_what_the_learner_does_next_waits_for_no_more_than_some_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_random_model(tmp_path / "model", tokens=1024)
+    log = SqliteLog(tmp_path / "log.db")
+    for i in range(4 * READ_AHEAD):
+        made = [record(completion(f"c{i}")), record(thumb(f"c{i}", 1.0, 1, rater=f"u_{i}"))]
+        log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
+    hurried = learner(log, tmp_path, str(tmp_path / "model"), labels_per_update=10**9)
+    hurried.turn(0.0)  # it reads as many as it does in any turn in which it waits
+    hurried.state = dataclasses.replace(hurried.state, updates=1)
+    monkeypatch.setattr(scoring, "LISTEN_SECONDS", 0.0)
+    hurried.scoring.listen()
+    assert len(hurried.unread) == 3 * READ_AHEAD
+    monkeypatch.undo()
+    hurried.scoring.listen()
+    assert len(hurried.unread) < READ_AHEAD
+    log.close()
 
 
 def test_a_learner_that_dies_at_every_turn_comes_to_the_same(log: Slow, tmp_path: Path) -> None:
