@@ -64,14 +64,14 @@ SUPPORT_DESK = World(
 )
 
 # Two cores give some 200 tokens a second to users, rollouts and measurements together, so these are fewer:
-# the first step has answers of the log, another one fresh ones. Many users at a time cost the engine little
-# more than a few, and bring twice as many votes in a minute; with 400 of them the reward model's scores
-# correlate with the true taste by .76, with 200 by .71. Adapters are on the upper half of the layers, so a
-# step takes less of the engine's cores. Two steps of up to 1.5 nats led users of long answers to 34% cut
-# off, hence .8. The critic has no time to learn here. An answer in twenty-five of the base never ends: 512
-# tokens are enough of it, and 384 of a rollout, as all of a batch waits for its longest. At an offer no
-# other scales are tried: that would cost as much as two steps; so a policy may go as far in one release as
-# in all.
+# the first two steps have answers of the log, another one fresh ones, and votes that come in between wait for
+# the policy's offer. Many users at a time cost the engine little more than a few, and bring twice as many
+# votes in a minute; with 400 of them the reward model's scores correlate with the true taste by .76, with 200
+# by .71. Adapters are on the upper half of the layers, so a step takes less of the engine's cores. Two steps
+# of up to 1.5 nats led users of long answers to 34% cut off, hence .8. The critic has no time to learn here.
+# An answer in twenty-five of the base never ends: 512 tokens are enough of it, and 384 of a rollout, as all
+# of a batch waits for its longest. At an offer no other scales are tried: that would cost as much as two
+# steps; so a policy may go as far in one release as in all.
 EVERYDAY = World(
     name="everyday life",
     prompts=everyday.prompts,
@@ -85,10 +85,10 @@ EVERYDAY = World(
     fresh_prompts=120,
     kl_samples=60,
     service={
-        "learner.min_labels": 300,
-        "learner.labels_per_update": 100,
+        "learner.min_labels": 250,
+        "learner.labels_per_update": 125,
         "learner.rollouts_per_step": 64,
-        "learner.logged_rollouts": 128,
+        "learner.logged_rollouts": 96,
         "learner.logged_steps": 2,
         "learner.max_tokens": 384,
         "learner.adapted_layers": 0.5,
@@ -102,7 +102,7 @@ EVERYDAY = World(
         "learner.ppo.critic_warmup_steps": 0,
         "learner.ppo.warmup_steps": 1,
         "learner.gate_scales": (1.0,),
-        "learner.gate_prompts": 80,
+        "learner.gate_prompts": 64,
         "controller.max_seconds": 420.0,
     },
 )
