@@ -1,10 +1,10 @@
-"""What people ask for once, held to by a grammar and by the prompt alone: is it done? `python -m bench wishes`.
+"""What people ask for once, by the prompt alone and held to by a grammar. `python -m bench wishes`.
 
-Two gateways in front of one real engine, by default of SmolLM2-135M-Instruct where it is set up: one with
-`preference_hold = never`, as the prompt alone has it, one with the default. Forty people each ask for one thing
-(`bench/_wishes.py`) and then three questions, greedily, of each gateway. Half of the wishes were there when the
-way was chosen (`tuned`), half were not looked at (`held_out`) until it was measured, with other questions.
-Printed for each half and way: `obeyed_share`, of answers that a program's check finds obeyed, the aim is .8.
+Two gateways, one after the other, in front of one real engine, by default of SmolLM2-135M-Instruct where it
+is set up: one with `preference_hold = never`, whose engine has the wish in the prompt and no more, one with
+the default. Forty people each ask for one thing (`bench/_wishes.py`) and then three questions, greedily. Half
+of the wishes are for choosing a way (`tuned`), half for measuring it, with other questions (`held_out`).
+Printed for each: `obeyed_share`, of the answers that a program's check finds obeyed. The aim is .8.
 """
 
 import argparse
