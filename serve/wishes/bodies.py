@@ -5,13 +5,14 @@ token, and what that takes hangs on how a grammar is written: .1 ms, or 40 ms wh
 two ways, or where a rule begins with what may be missing. So marks between words are written out each time.
 """
 
-from serve.wishes.characters import STOPS, Alphabet, literal
+from serve.wishes.characters import PAUSES, STOPS, Alphabet, literal
 from serve.wishes.form import Form
 from serve.wishes.room import Room, room_of, words_of
 from serve.wishes.word_lists import EMOJI
 
 _COUNTED = 40  # words that are counted one by one; more than that are counted in sentences
 _ITEM = 25  # words
+_WORDS, _MORE = "\0words", "\0more"  # in a sentence whose room is not known yet; nobody's phrase has a NUL
 
 
 class Body:
@@ -35,7 +36,7 @@ class Body:
         if self._is_divided() or form.most_words is not None or form.least_words is not None:
             return self._sentences(room_of(form, self._words, len(self._special)))
         if form.plain:
-            return 'word (" " word)*'
+            return f'plain [{self._alphabet.marks(PAUSES + STOPS)}]? (" " word)*'
         return "word (gap word)*" if form.without else self._alphabet.anything
 
     def _is_divided(self) -> bool:
@@ -52,11 +53,11 @@ class Body:
         found = []
         for phrase in self._form.has:
             if phrase == "!":
-                found.append('WORDS "!"')
+                found.append(f'{_WORDS} "!"')
                 continue
             said = self._alphabet.said(phrase)
             before = "plain" if self._form.without else self._alphabet.word_not_like(phrase)
-            found.append(f'{before} (" " {before}){{0,6}} " " {said} MORE stop')
+            found.append(f'{before} (" " {before}){{0,6}} " " {said} {_MORE} stop')
         return found
 
     def _marked(self) -> list[str]:
@@ -65,17 +66,17 @@ class Body:
         if form.bold:
             before = self._alphabet.word_not_like("*")
             bold = f'"**" {before} (" " {before}){{0,2}} "**"'
-            found.append(f'{before} (" " {before}){{0,6}} " " {bold} MORE stop')
+            found.append(f'{before} (" " {before}){{0,6}} " " {bold} {_MORE} stop')
         if form.emoji:
-            found.append(f'WORDS stop " " ({" | ".join(map(literal, EMOJI))})')
+            found.append(f'{_WORDS} stop " " ({" | ".join(map(literal, EMOJI))})')
         if form.then:
-            found += ["WORDS stop", f"{self._alphabet.said(form.then)} MORE stop"]
+            found += [f"{_WORDS} stop", f"{self._alphabet.said(form.then)} {_MORE} stop"]
         return found
 
     def _sentences(self, room: Room) -> str:
         words = f"plain ({self._step} plain){{{room.shortest - 1},{room.longest - 1}}}"
         more = f"({self._step} plain){{0,{max(room.longest - 8, 2)}}}"
-        special = [each.replace("WORDS", words).replace("MORE", more) for each in self._special]
+        special = [each.replace(_WORDS, words).replace(_MORE, more) for each in self._special]
         form, usual = self._form, f"{words} stop"
         least, most = max(room.least - len(special), 0), room.most - len(special)
         between = r'"\n"' if form.lines else '" "'

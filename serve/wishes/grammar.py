@@ -11,11 +11,13 @@ from serve.wishes.form import Form
 _QUESTIONS = ("What", "How", "Which", "Would you", "Do you", "Are you", "Have you", "Can I", "Is there")
 _GREETINGS = ("Hello ", "Hi ", "Dear ")
 _QUOTES = r"\"\u201c\u201d"
+_BULLETS = r"*\u2022"
 
 
 def grammar_of(form: Form, max_tokens: int | None) -> str:
     """The grammar of answers of a form that have so many tokens at most."""
-    alphabet = Alphabet(form.case, form.without_chars + (_QUOTES if form.quoted else ""))
+    excluded = form.without_chars + (_QUOTES if form.quoted else "") + (_BULLETS if form.plain else "")
+    alphabet = Alphabet(form.case, excluded)
     body = Body(form, alphabet, max_tokens).written()
     root = " ".join([*_opening(form, alphabet), body, *_ending(form, alphabet)])
     return "\n".join(
@@ -42,10 +44,8 @@ def _opening(form: Form, alphabet: Alphabet) -> list[str]:
     if form.heading:
         said.append('"# " plain (" " plain){0,6} "\\n\\n"')
     if form.begins:
-        marks = alphabet.said(",.!") if form.begins[0][-1:].isalnum() else '""'
-        said.append(
-            f'{_either(form.begins, alphabet)} {"" if marks == chr(34) * 2 else f"[{marks[1:-1]}]?"} " "'
-        )
+        marks = alphabet.marks(",.!") if form.begins[0][-1:].isalnum() else ""
+        said += [_either(form.begins, alphabet), f"[{marks}]?" if marks else "", '" "']
     if form.name:
         greeting = "" if form.begins else f"{_either(_GREETINGS, alphabet)}?"
         said.append(f"{greeting} {alphabet.said(form.name + ', ')}")

@@ -21,7 +21,8 @@ def counted(unit: str, least: int | None, most: int | None) -> Form | None:
     if unit == "word":
         return Form(least_words=least, most_words=most) if largest <= _MOST_WORDS else None
     if unit in ("sentence", "line"):
-        return Form(least_sentences=least, most_sentences=most) if largest <= _MOST_SENTENCES else None
+        form = Form(least_sentences=least, most_sentences=most, lines=unit == "line")
+        return form if largest <= _MOST_SENTENCES else None
     if unit == "paragraph":
         return Form(paragraphs=largest) if largest <= _MOST_PARAGRAPHS else None
     return Form(items="bulleted", least_items=least, most_items=most) if largest <= _MOST_ITEMS else None

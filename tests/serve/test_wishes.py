@@ -86,6 +86,9 @@ def fits(entries: str | list[str], answer: str, max_tokens: int | None = 200) ->
         ("Use bullet points.", "- Take the bus.\n- Walk.", "Take the bus.\n- Walk."),
         ("Give exactly three numbered points.", "1. Go.\n2. Stay.\n3. Wait.", "1. Go.\n2. Stay."),
         ("No lists.", "Take the bus. Or walk.", "Take one:\n- the bus"),
+        ("No lists.", "Well, it is late.", "- the bus"),
+        ("Answer in two lines.", "Take the bus.\nOr walk.", "Take the bus. Or walk."),
+        ("Use the phrase 'MORE words'.", "Take MORE words home.", "Take words home."),
         ("Answer in capital letters.", "TAKE THE BUS, ÉMILE: 3.", "TAKE the BUS."),
         ("Write in lower case.", "take the bus, émile.", "Take the bus."),
         ("End with a question.", "Take the bus. Do you like it?", "Take the bus."),
@@ -129,7 +132,9 @@ def test_an_answer_ends_within_its_tokens() -> None:
     assert not fits("End with a question.", f"{long}Do you like it?", 60)
 
 
-@pytest.mark.parametrize("phrase", ['a "b" c', "back\\slash", "[x]", "{2,3}", "é ü", "%s {0}", "a]b-c^"])
+@pytest.mark.parametrize(
+    "phrase", ['a "b" c', "back\\slash", "[x]", "{2,3}", "é ü", "%s {0}", "a]b-c^", "MORE words"]
+)
 def test_words_of_people_are_no_grammar(phrase: str) -> None:
     for wish in (f"Begin with «{phrase}».", f"Use the phrase «{phrase}».", f"Never say «{phrase}».",
                  f"End with «{phrase}».", f"Call me «{phrase}»."):  # fmt: skip
