@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 Case = Literal["upper", "lower"]
 Marks = Literal["bulleted", "numbered"]
@@ -41,7 +41,7 @@ class Form:
 
     def joined(self, other: "Form") -> "Form":
         """Both; where they differ the other one counts, as what was said last."""
-        changes: dict[str, object] = {}
+        changes: dict[str, Any] = {}
         for field in fields(other):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if theirs == field.default:
@@ -54,7 +54,7 @@ class Form:
             changes["plain"] = False
         elif other.plain:
             changes |= {"items": None, "least_items": None, "most_items": None}
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 _ADDED = ("leads", "has", "without")

@@ -1,14 +1,13 @@
 """Whether a chat is held to what its user asked for in every answer, and the grammar that does it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from serve.wishes.form import FREE
 from serve.wishes.grammar import grammar_of
 from serve.wishes.reading import form_of
 
 When = Literal["without_system", "always", "never"]
-WHEN = get_args(When)
 
 _ABOVE = ("system", "developer")
 # What a client says of the shape of its answers comes first: beside it there is no grammar of ours. With

@@ -25,7 +25,11 @@ class Rule(NamedTuple):
 
 def rule(pattern: str, make: Make | Form) -> Rule:
     """A rule for sentences in which a pattern occurs, in any case."""
-    return Rule(re.compile(pattern, re.I), (lambda _match, _part: make) if isinstance(make, Form) else make)
+    compiled = re.compile(pattern, re.I)
+    if isinstance(make, Form):
+        form = make
+        return Rule(compiled, lambda _match, _part: form)
+    return Rule(compiled, make)
 
 
 def forms_by(groups: Iterable[tuple[Rule, ...]], part: Part) -> Iterator[Form]:
