@@ -110,7 +110,14 @@ def _answers(settings: GatewaySettings, gate: Gate, records: Records, model: Mod
     check = partial(check_chat, model_name=name, default_max_tokens=settings.default_max_tokens)
     alive = settings.keep_alive_seconds
     answering = Answering(
-        gate.entrance, records.privacy, records.preferences, model.chat, gate.tokens, limit, alive
+        gate.entrance,
+        records.privacy,
+        records.preferences,
+        model.chat,
+        gate.tokens,
+        limit,
+        alive,
+        settings.preference_hold,
     )
     stored = StoredResponses(records.answers)
     return [

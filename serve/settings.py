@@ -12,6 +12,7 @@ from serve.auth.limits import UNSET, Limits
 from serve.server.addresses import parse_networks
 from serve.server.bounds import NORMAL_BOUNDS, Bounds
 from serve.server.hosts import is_host_pattern
+from serve.wishes.holding import When
 
 _MONTH_SECONDS = 30 * 86400
 
@@ -120,6 +121,11 @@ class GatewaySettings:
         int, "sentences that a user may ask for in every answer (docs/privacy.md); 0: none are kept or used"
     ] = 10
     preference_chars: Annotated[int, "characters that each of these sentences may have"] = 200
+    preference_hold: Annotated[
+        When,
+        "answers are held by a grammar to such of these sentences as a program can read: in chats without a "
+        "system message, in all, or in none (docs/privacy.md)",
+    ] = "without_system"
     compare_share: Annotated[
         float, "share of the chats that want a comparison sparingly which show two answers (docs/api.md)"
     ] = 0.1

@@ -37,6 +37,7 @@ class DecodedSampling(OfSampling, msgspec.Struct, frozen=True, gc=False, forbid_
     max_tokens: int | None = None
     seed: int | None = None
     penalties: bool = False
+    held: bool = False
 
 
 class DecodedCompletion(OfCompletion, msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

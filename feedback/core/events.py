@@ -65,7 +65,8 @@ class Sampling(OfSampling, BaseModel):
     top_k: int = 0
     max_tokens: int | None = None
     seed: int | None = None
-    penalties: bool = False  # any presence, frequency or repetition penalty, or logit bias
+    penalties: bool = False  # any presence, frequency or repetition penalty, logit bias, or grammar
+    held: bool = False  # a grammar had what the user asked for in every answer
 
 
 class OfChoice:

@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from serve.auth.entrance import Entrance
 from serve.auth.feedback_tokens import HEADER, Tokens
 from serve.completions.chat import Chat
 from serve.generation.doors import ChatDoor, Door, Json
+from serve.generation.held import under
 from serve.generation.requests import ChatRequest
 from serve.generation.streaming import EventStream, while_present
 from serve.http.bodies import json_response, read_json
@@ -20,6 +20,7 @@ from serve.http.errors import BadRequest
 from serve.preferences.api import Preferences
 from serve.server.observing import visit_of
 from serve.storage.privacy import Privacy
+from serve.wishes.holding import When
 
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -35,7 +36,10 @@ class Incoming:
 
 
 class Answering:
-    """Lets requests in and answers them, each in the shape of its door."""
+    """Lets requests in and answers them, each in the shape of its door.
+
+    hold: which answers are held to their user's preferences.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Answering:
         tokens: Tokens,
         max_body_bytes: int,
         keep_alive_seconds: float,
+        hold: When,
     ) -> None:
         self._entrance = entrance
         self._privacy = privacy
@@ -54,6 +59,7 @@ class Answering:
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
         self._keep_alive_seconds = keep_alive_seconds
+        self._hold = hold
 
     async def begin(self, request: Request) -> Incoming:
         """Let a request in and read its body. Raises ApiError."""
@@ -94,7 +100,8 @@ class Answering:
         user = await self._entrance.user(incoming.request, incoming.caller, asked.user)
         if not (asked.user and asked.wants_preferences):
             return user, asked
-        return user, replace(asked, preferences=await self._preferences.of(incoming.caller.tenant, user))
+        entries = await self._preferences.of(incoming.caller.tenant, user)
+        return user, under(asked, entries, self._hold) if entries else asked
 
     def token(self, incoming: Incoming, user: str, *ids: str) -> dict[str, object]:
         """The token to vote on answers with: in a header of the answer, and for its body."""

@@ -2,7 +2,8 @@
 
 They enter as the end of the person's newest message. There they have the weight of the person's own words and
 no more, so nobody overrules a product's system message by them. Small models, too, do what stands beside a
-question, and pass over what a system message says (`python -m bench preferences`).
+question, and pass over what a system message says (`python -m bench preferences`). What a program can read of
+them, answers are held to besides: `serve.generation.held`.
 """
 
 import unicodedata

@@ -67,6 +67,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     episode_id: str | None = None
     consent: bool | None = None  # to keep the texts and learn from them; None: what the tenant's default is
     preferences: tuple[str, ...] = ()  # what its user asked for in every answer
+    grammar: str | None = None  # that holds the answers to it, see `serve.generation.held`
     id_prefix: str = PREFIX  # of the answer's id
     kept_with: dict[str, Any] | None = None  # what a stored answer has besides; None: what a chat's has
 
@@ -181,6 +182,8 @@ def passed_on(asked: ChatRequest, version: str, cache_salt: str, seed: int | Non
     passed = {key: value for key, value in asked.body.items() if key not in _NOT_PASSED}
     if asked.preferences:
         passed["messages"] = asked.prompted
+    if asked.grammar is not None:
+        passed["structured_outputs"] = {"grammar": asked.grammar}
     passed["model"] = version
     passed["cache_salt"] = cache_salt
     passed["return_token_ids"] = True
