@@ -20,6 +20,7 @@ from feedback.sqlite.log import SqliteLog
 from feedback.updates.revisions import revision_id
 from feedback.updates.usage import State, usage_events
 from feedback.updates.usage import entry as usage_entry
+from serve.metrics import Metrics
 from serve.receipts.store import TOPICS, ReceiptStore
 from tests.feedback.examples import completion, record, thumb
 from tests.serve.conftest import SECRET, Gateway, Start, eventually
@@ -67,8 +68,9 @@ class Releases:
         self.log = log
         self.number = 0
 
-    def offer(self, version: str, reward_updates: int) -> None:
-        self.log.append([release_entry(Candidate.announce(version, reward_updates=reward_updates))]).result()
+    def offer(self, version: str, reward_updates: int, parent: str | None = None) -> None:
+        candidate = Candidate.announce(version, reward_updates=reward_updates, parent=parent)
+        self.log.append([release_entry(candidate)]).result()
 
     def decide(
         self, outcome: Outcome, version: str, live: str = "base", stage: Stage = "idle", fence: int = 0
@@ -366,6 +368,45 @@ def fold(store: ReceiptStore, log: EventLog, size: int) -> None:
             return
         assert store.fold(records, cursor, after)
         cursor = dict(after)
+
+
+def test_how_long_votes_waited_until_what_they_shaped_was_live(tmp_path: Path, log: EventLog) -> None:
+    def voted(name: str, at: float) -> tuple[str, int, State]:
+        vote = thumb(name, 1.0, 1).model_copy(update={"at": at})
+        log.append([Entry(FEEDBACK, "k", vote.model_dump_json().encode())]).result()
+        return vote.event_id, 1, "training"
+
+    releases, now = Releases(log), time.time()
+    update(log, 1, voted("a", now - 1000))
+    releases.offer("policy-1-aa", reward_updates=1)
+    releases.decide("promoted", "policy-1-aa", live="policy-1-aa")
+    early, late = voted("b", now - 30), voted("c", now - 10)
+    update(log, 2, early, late)
+    update(log, 3, voted("d", now))  # too late for the version of update 2
+    store = ReceiptStore(tmp_path / "receipts.db")
+    fold(store, log, 1000)
+    assert store.seconds_to_live() == [pytest.approx(1000, abs=60)]
+    releases.offer("policy-2-bb", reward_updates=2, parent="policy-1-aa")
+    releases.decide("promoted", "policy-2-bb", live="policy-2-bb")
+    fold(store, log, 1000)
+    waited = store.seconds_to_live()
+    assert [round(waited[1] - waited[0])] == [20]
+    assert waited[0] == pytest.approx(10, abs=60)
+    releases.decide("rolled_back", "policy-2-bb", live="policy-1-aa")
+    fold(store, log, 1000)
+    assert store.seconds_to_live() == waited, "what comes back was live before"
+    store.close()
+
+
+def test_a_gateway_shows_how_long_half_and_nine_tenths_of_votes_waited() -> None:
+    metrics = Metrics()
+    metrics.show_waits_of_votes(3, [])
+    assert b"hearken_vote_to_live_seconds{" not in metrics.render()
+    metrics.show_waits_of_votes(3, [float(n) for n in range(1, 11)])
+    shown = metrics.registry.get_sample_value
+    assert shown("hearken_votes_after_update") == 3
+    assert shown("hearken_vote_to_live_seconds", {"share": "0.5"}) == 5
+    assert shown("hearken_vote_to_live_seconds", {"share": "0.9"}) == 9
 
 
 def said(store: ReceiptStore, ids: Sequence[str]) -> list[object]:
