@@ -473,7 +473,8 @@ def test_a_file_of_before_decisions_had_a_fence_is_gone_on_with(tmp_path: Path) 
     store.close()
     with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
         db.executescript("ALTER TABLE live DROP COLUMN fence; ALTER TABLE votes DROP COLUMN refused")
-        db.executescript("DROP INDEX by_time; PRAGMA user_version = 3")
+        db.executescript("DROP INDEX by_time; ALTER TABLE versions DROP COLUMN live_at")
+        db.executescript("PRAGMA user_version = 3")
     log = SqliteLog(tmp_path / "log.db")
     releases = Releases(log)
     releases.decide("promoted", "policy-1-0123abcd", live="policy-1-0123abcd", fence=3)
@@ -512,9 +513,25 @@ def test_a_file_of_before_comments_were_revised_is_gone_on_with(tmp_path: Path) 
     assert store.fold([record(old)], {}, {"feedback/0": 1})
     store.close()
     with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
-        db.executescript("ALTER TABLE votes DROP COLUMN refused; DROP INDEX by_time; PRAGMA user_version = 4")
+        db.executescript("ALTER TABLE votes DROP COLUMN refused; DROP INDEX by_time")
+        db.executescript("ALTER TABLE versions DROP COLUMN live_at; PRAGMA user_version = 4")
     store = ReceiptStore(tmp_path / "receipts.db")
     found = store.vote(old.event_id)
     assert found is not None
     assert found["refused"] is None
+    store.close()
+
+
+def test_a_file_of_before_versions_had_the_time_at_which_they_were_live_is_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    store = ReceiptStore(tmp_path / "receipts.db")
+    old = thumb("chatcmpl-1", 1.0, 1)
+    assert store.fold([record(old)], {}, {"feedback/0": 1})
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
+        db.executescript("ALTER TABLE versions DROP COLUMN live_at; PRAGMA user_version = 5")
+    store = ReceiptStore(tmp_path / "receipts.db")
+    assert store.vote(old.event_id) is not None
+    assert store.seconds_to_live() == []
     store.close()
