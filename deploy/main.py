@@ -70,6 +70,7 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
         discovery = Discovery(settings.engines)
         if discovery.names:
             ends.enter_context(_at_work(discovery, "lookup"))
+        metrics = ControllerMetrics(settings)
         fleet = Fleet(
             (),
             registry,
@@ -78,9 +79,9 @@ def work(settings: ControllerSettings, log: EventLog, stop: threading.Event) -> 
             fetch_port=settings.fetch_port,
             discovery=discovery,
             connect=partial(EngineClient, timeout=ENGINE_TIMEOUT_SECONDS),
+            loaded=metrics.swap_seconds.observe,
         )
         ends.callback(fleet.close)
-        metrics = ControllerMetrics(settings)
         leadership: Leadership = Alone()
         if settings.redis is not None:
             leadership = ends.enter_context(Lease(shared, _service(settings.data)))

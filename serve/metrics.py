@@ -1,5 +1,8 @@
 """What operators see of a gateway. Arms are labels; versions appear only in hearken_policy_info."""
 
+import math
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -12,6 +15,7 @@ from feedback.core.loss_metrics import LossMetrics
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
 _QUEUE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SHARES = (0.5, 0.9)
 _APPEND_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 
 
@@ -98,6 +102,16 @@ class Metrics:
             "hearken_log_append_seconds",
             "Until an event was durable in the local log",
             buckets=_APPEND_SECONDS,
+            registry=r,
+        )
+
+        self.votes_after_update = Gauge(
+            "hearken_votes_after_update", "Votes that came after the learner's newest update", registry=r
+        )
+        self.vote_to_live = Gauge(
+            "hearken_vote_to_live_seconds",
+            "From a vote to the newest live version that it shaped; this share of its votes waited no longer",
+            ["share"],
             registry=r,
         )
 
@@ -200,3 +214,11 @@ class Metrics:
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
+
+    def show_waits_of_votes(self, after_update: int, seconds: Sequence[float]) -> None:
+        """Show how many votes came after the learner's newest update, and how long those waited, the shortest
+        first, that shaped a live version, until it was live."""
+        self.votes_after_update.set(after_update)
+        for share in SHARES if seconds else ():
+            place = math.ceil(share * len(seconds)) - 1
+            self.vote_to_live.labels(f"{share:g}").set(seconds[place])

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from deploy.controller.opinion_metrics import OpinionMetrics
 from deploy.controller.shadow_metrics import ShadowMetrics
@@ -23,6 +23,8 @@ STAGES = ("idle", "canary", "holdback")
 TESTS = ("promote", "harm", "no_worse", "no_worse_compared", "voters_alike", "not_awful")
 """What evidence is for, by the names of `deploy.evidence.preference.Reading`."""
 
+SWAP_SECONDS = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+
 
 class ControllerMetrics:
     """All of them, in a registry of their own, so that a process can hold two controllers (tests do)."""
@@ -37,6 +39,9 @@ class ControllerMetrics:
         def counter(name: str, text: str) -> Counter:
             return Counter(f"hearken_{name}", text, registry=self.registry)
 
+        self.last_round = gauge(
+            "controller_last_round_timestamp_seconds", "Unix time of the newest round that came to its end"
+        )
         self.leads = gauge("controller_leads", "1 while this controller is the one that decides, else 0")
         self.stage = gauge("release_stage", "1 for the stage that the release is in", "stage")
         self.held = gauge("release_held", "1 while operators hold releases: paused, frozen, pinned", "hold")
@@ -58,36 +63,9 @@ class ControllerMetrics:
         )
         self.value = gauge("feedback_value_ratio", "Mean value of closed feedback windows", "arm")
         self.policy_seq = gauge("policy_seq", "Sequence number of the live policy, 0 for the base model")
-        proof = ("engine", "version")
-        self.adapter_info = gauge(
-            "engine_adapter_info", "1 for each adapter that the engine was probed with", *proof, "digest"
-        )
-        self.parity = gauge(
-            "engine_parity_nats", "Largest logprob difference of engine and trainer on the probes", *proof
-        )
-        self.parity_ratio = gauge(
-            "engine_parity_ratio",
-            "Share of what engine and trainer may differ by; above 1 is refused",
-            *proof,
-        )
-        self.tolerance = gauge(
-            "parity_tolerance_nats", "Logprob difference from which on an engine in float32 is refused"
-        )
         self.registry_away = gauge(
             "registry_away", "1 while the bucket of adapters cannot be used, else 0: candidates wait"
         )
-        self.adapter_rejections = Counter(
-            "hearken_adapter_rejections",
-            "Adapters that were kept from an engine: changed files, or other logprobs than the trainer's",
-            ["engine"],
-            registry=self.registry,
-        )
-        self.quarantined = gauge(
-            "engine_quarantined",
-            "1 for an engine that cannot prove a version in use",
-            "engine",
-        )
-        self.adapters = gauge("adapters_loaded", "Policy adapters that the engine has loaded", "engine")
         self.promotions = counter("promotions", "Candidates promoted")
         self.rollbacks = counter("rollbacks", "Releases rolled back: harm, guardrails and operators")
         self.inconclusive = counter("inconclusive", "Canaries that ended undecided")
@@ -102,14 +80,54 @@ class ControllerMetrics:
             registry=self.registry,
         )
         self.losses = LossMetrics(self.registry)
-        self.opinions, self.shadow = OpinionMetrics(self.registry), ShadowMetrics(self.registry)
+        self.opinions = OpinionMetrics(self.registry, settings.promote_bound)
+        self.shadow = ShadowMetrics(self.registry)
         self.lookups = LookupMetrics(self.registry)
+        self._of_engines(settings)
         for test in TESTS:
             self.bound.labels(test).set(settings.harm_bound if test == "harm" else settings.promote_bound)
-        self.tolerance.set(settings.parity_tolerance_nats)
         self._guarded: set[str] = set()  # names of guardrails
         self._shown: set[tuple[str, str, str]] = set()  # engine, version, digest
         self._rejections: dict[str, int] = {}
+
+    def _of_engines(self, settings: ControllerSettings) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"hearken_{name}", text, labels, registry=self.registry)
+
+        proof = ("engine", "version")
+        self.adapter_info = gauge(
+            "engine_adapter_info", "1 for each adapter that the engine was probed with", *proof, "digest"
+        )
+        self.parity = gauge(
+            "engine_parity_nats", "Largest logprob difference of engine and trainer on the probes", *proof
+        )
+        self.parity_of_limit = gauge(
+            "engine_parity_of_limit",
+            "Share of what engine and trainer may differ by; above 1 is refused",
+            *proof,
+        )
+        self.tolerance = gauge(
+            "parity_tolerance_nats", "Logprob difference from which on an engine in float32 is refused"
+        )
+        self.adapter_rejections = Counter(
+            "hearken_adapter_rejections",
+            "Adapters that were kept from an engine: changed files, or other logprobs than the trainer's",
+            ["engine"],
+            registry=self.registry,
+        )
+        self.quarantined = gauge(
+            "engine_quarantined",
+            "1 for an engine that cannot prove a version in use",
+            "engine",
+        )
+        self.adapters = gauge("adapters_loaded", "Policy adapters that the engine has loaded", "engine")
+        self.swap_seconds = Histogram(
+            "hearken_swap_seconds",
+            "Until an engine had loaded and proven a version that it did not have",
+            buckets=SWAP_SECONDS,
+            registry=self.registry,
+        )
+        self.tolerance.set(settings.parity_tolerance_nats)
         for engine in Discovery(settings.engines).urls:
             self.adapter_rejections.labels(engine)
 
@@ -133,7 +151,8 @@ class ControllerMetrics:
         observation: Observation | None,
         standing: StandingTest | None = None,
     ) -> None:
-        """Show where the release stands. state: None before the first decision."""
+        """Show where the release stands after a round. state: None before the first decision."""
+        self.last_round.set_to_current_time()
         self.leads.set(leads)
         if state is None:
             return
@@ -159,7 +178,7 @@ class ControllerMetrics:
         self.compared.set(reading.compared)
         for test in TESTS:
             self.evidence.labels(test).set(getattr(reading, test))
-        self.opinions.show(reading)
+        self.opinions.show(reading, on_trial=state.stage == "canary")
         nothing = float("nan")  # no votes have no mean
         ours, theirs = reading.canary_value, reading.control_value
         self.value.labels("canary").set(nothing if ours is None else ours)
@@ -189,10 +208,10 @@ class ControllerMetrics:
         for engine, version, digest in self._shown - shown:
             self.adapter_info.remove(engine, version, digest)
             self.parity.remove(engine, version)
-            self.parity_ratio.remove(engine, version)
+            self.parity_of_limit.remove(engine, version)
         for engine, version, digest in shown:
             self.adapter_info.labels(engine, version, digest).set(1)
             parity = proofs[engine, version].parity
             self.parity.labels(engine, version).set(parity.largest_nats)
-            self.parity_ratio.labels(engine, version).set(parity.ratio)
+            self.parity_of_limit.labels(engine, version).set(parity.ratio)
         self._shown = shown

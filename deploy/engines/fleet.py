@@ -76,7 +76,7 @@ class Fleet:
     private names from another's, so that two of them do not refuse each other's candidates. fetch_port: of
     the `hearken fetch` on each engine's host, where the registry is a bucket; None: engines see this
     machine's folders. discovery: says which engines there are; None: always those in `engines`. connect:
-    makes the client of an engine that is new.
+    makes the client of an engine that is new. loaded: see `OneEngine`.
     """
 
     def __init__(
@@ -89,8 +89,9 @@ class Fleet:
         fetch_port: int | None = None,
         discovery: Discovery | None = None,
         connect: Callable[[str], EngineClient] = EngineClient,
+        loaded: Callable[[float], object] = lambda seconds: None,
     ) -> None:
-        self._registry, self._limits = registry, limits
+        self._registry, self._limits, self._loaded = registry, limits, loaded
         self._private = f"{PRIVATE}{owner}-" if owner else PRIVATE
         self._fetch_port = fetch_port if isinstance(registry, BucketRegistry) else None
         self._workers = [self._worker(client) for client in engines]
@@ -103,7 +104,7 @@ class Fleet:
     def _worker(self, client: EngineClient) -> _Worker:
         port = self._fetch_port
         fetcher = Fetcher(client.url, port) if port else None
-        return _Worker(OneEngine(client, self._registry, self._limits, self._private, fetcher))
+        return _Worker(OneEngine(client, self._registry, self._limits, self._private, fetcher, self._loaded))
 
     @property
     def _engines(self) -> list[OneEngine]:

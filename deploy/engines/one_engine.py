@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from deploy.engines.client import EngineClient, EngineDown, EngineError
@@ -57,7 +57,8 @@ class Problem(NamedTuple):
 
 class OneEngine:
     """One engine as it was when it was last looked at. private: what its private names begin with.
-    fetcher: what brings it files; None: it reads the registry's folder.
+    fetcher: what brings it files; None: it reads the registry's folder. loaded: called in its thread when a
+    version was loaded and proven that it did not have, with the seconds that this took.
 
     One thread at a time works on it; others may read what it knows at any time, so sets and dicts are
     replaced and never changed.
@@ -70,6 +71,7 @@ class OneEngine:
         limits: ParityLimits,
         private: str,
         fetcher: Fetcher | None = None,
+        loaded: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         self.client = client
         self.loaded: frozenset[str] | None = None  # None: it does not answer
@@ -79,6 +81,7 @@ class OneEngine:
         self.rejections = 0
         self._registry = registry
         self._fetcher = fetcher
+        self._tell_loaded = loaded
         self._limits = limits
         self._private = private
         self._base: dict[tuple[int, ...], list[float]] = {}  # its base's logprobs of probes
@@ -182,7 +185,9 @@ class OneEngine:
                 return problem
             self._load_proven(version, path)
             self._unload(private)
-            logger.info("loaded %s on %s in %.3f s", version, self.url, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._tell_loaded(seconds)
+            logger.info("loaded %s on %s in %.3f s", version, self.url, seconds)
         return self._probe(version, manifest, now)
 
     def _bring_files(self, version: str, digest: str | None) -> tuple[Manifest, str]:

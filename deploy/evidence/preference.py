@@ -40,6 +40,9 @@ AWFUL = 0.4
 FEW_THUMBS = 0.1
 """Where fewer users than this share of those who compare give thumbs, comparisons decide alone."""
 
+FORESEEN_FROM = 10
+"""Users who have to have voted before it is told how many more may be needed."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvidenceRules:
@@ -99,11 +102,27 @@ def said(reading: Reading) -> list[str]:
 
 def unproven(reading: Reading, bound: float) -> list[str]:
     """What a promotion still needs, in words."""
-    missing = []
-    if reading.promote < bound:
-        missing.append("that users like it better")
-    if reading.no_worse < bound and not reading.pairs < FEW_THUMBS * reading.compared:
-        missing.append("that thumbs are no lower")
-    if max(reading.no_worse_compared, reading.voters_alike) < bound:
-        missing.append("that comparisons agree, or that as many vote in both buckets")
-    return missing
+    return [what for evidence, what in _proofs(reading) if evidence < bound]
+
+
+def votes_needed(reading: Reading, bound: float) -> int | None:
+    """How many more users have to vote for a promotion, should evidence grow as it did so far: an estimate.
+
+    None where nothing can be foreseen: few have voted, or evidence that is needed does not grow.
+    """
+    heard = reading.pairs + reading.compared
+    missing = [evidence for evidence, _ in _proofs(reading) if evidence < bound]
+    if not missing:
+        return 0
+    if heard < FORESEEN_FROM or min(missing) <= 1.0:
+        return None
+    return math.ceil(heard * (math.log(bound) / math.log(min(missing)) - 1))
+
+
+def _proofs(reading: Reading) -> list[tuple[float, str]]:
+    """The evidence that a promotion takes, and what it is of."""
+    proofs = [(reading.promote, "that users like it better")]
+    if not reading.pairs < FEW_THUMBS * reading.compared:
+        proofs.append((reading.no_worse, "that thumbs are no lower"))
+    compared = max(reading.no_worse_compared, reading.voters_alike)
+    return [*proofs, (compared, "that comparisons agree, or that as many vote in both buckets")]

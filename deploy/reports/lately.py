@@ -3,22 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 from deploy.history.releases import Decision
+from deploy.history.states import Outcome
+from deploy.reports.outcomes import BECAME
 
 DAY_SECONDS = 86_400.0
 
-_SAID = {
-    "started": ("{} went on trial", "{} versions went on trial"),
-    "promoted": ("{} went live", "{} versions went live"),
-    "harmful": ("{} was taken back because people liked it less", "{} versions were taken back by votes"),
-    "guardrail": ("{} was taken back by a guardrail", "{} versions were taken back by guardrails"),
-    "rolled_back": ("{} was rolled back by an operator", "{} versions were rolled back by operators"),
-    "inconclusive": ("{} ended without a clear result", "{} versions ended without a clear result"),
-    "refused": ("{} was refused before its trial", "{} versions were refused before their trial"),
-    "paused": ("releases were paused", "releases were paused {} times"),
-    "resumed": ("releases were resumed", "releases were resumed {} times"),
-    "pinned": ("{} was pinned", "{} versions were pinned"),
-}
-"""Outcome -> what is said of one decision, with its version, and of several, with their number."""
+_TOLD: Sequence[Outcome] = (
+    *("started", "promoted", "harmful", "guardrail", "rolled_back", "inconclusive", "refused", "pinned"),
+)
+"""Outcomes of versions that are news, in the order in which they are told."""
+
+_OF_RELEASES: Mapping[Outcome, str] = {"paused": "paused", "resumed": "resumed"}
+"""Outcomes that are about no version."""
 
 
 def lately(votes: int, decisions: Sequence[Decision], now: float, *, complete: bool = True) -> str:
@@ -27,15 +23,20 @@ def lately(votes: int, decisions: Sequence[Decision], now: float, *, complete: b
     votes: how many came in that time. decisions: the newest, of any age. complete: False where there may be
     more votes or decisions than these.
     """
-    outcomes: dict[str, list[str]] = {}
+    outcomes: dict[Outcome, list[str]] = {}
     for decision in decisions:
-        if decision.at >= now - DAY_SECONDS and decision.outcome in _SAID:
+        if decision.at >= now - DAY_SECONDS:
             outcomes.setdefault(decision.outcome, []).append(decision.version or "")
     parts = [f"{votes:,} vote{'' if votes == 1 else 's'}"]
-    for outcome, (one, several) in _SAID.items():
+    for outcome in _TOLD:
         versions = outcomes.get(outcome, [])
         if versions:
-            parts.append(one.format(versions[0]) if len(versions) == 1 else several.format(len(versions)))
+            whom = f"{versions[0]} was" if len(versions) == 1 else f"{len(versions)} versions were"
+            parts.append(f"{whom} {BECAME[outcome]}")
+    for outcome, words in _OF_RELEASES.items():
+        count = len(outcomes.get(outcome, []))
+        if count:
+            parts.append(f"releases were {words}{'' if count == 1 else f' {count} times'}")
     if len(parts) == 1:
         parts.append("nothing was decided")
     return f"Within the last day{'' if complete else ', at least'}: {'; '.join(parts)}."

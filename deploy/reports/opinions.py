@@ -43,7 +43,7 @@ class Opinion:
     at: float
     version: str
     against: str
-    outcome: str | None
+    outcome: Outcome | None
     preferred: Estimate | None
     thumbs: Estimate | None
 
@@ -68,7 +68,7 @@ def estimate(mean: float, users: int, deviation: float, ends: tuple[float, float
 
 
 def opinion(
-    at: float, version: str, against: str, outcome: str | None, numbers: Mapping[str, Any]
+    at: float, version: str, against: str, outcome: Outcome | None, numbers: Mapping[str, Any]
 ) -> Opinion | None:
     """An opinion out of the numbers of a decision, or of the evidence of a running release, which have the
     same names; None where they say nothing of users."""

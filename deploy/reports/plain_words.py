@@ -6,18 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from deploy.reports.opinions import Estimate, Opinion
+from deploy.reports.outcomes import BECAME
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 BACK_DAYS = 6
 """Votes are counted from the beginning of the day so long ago: the oldest that its weekday names alone."""
-
-ENDED: Mapping[str | None, str] = {
-    None: "on trial",
-    "promoted": "promoted",
-    "harmful": "rolled back because people liked it less",
-    "guardrail": "rolled back by a guardrail",
-    "inconclusive": "taken back without a clear result",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +91,11 @@ def _opinion(state: Mapping[str, Any], newest: Opinion | None) -> str:
 
 
 def _became(state: Mapping[str, Any], newest: Opinion) -> str:
+    if newest.outcome is None:
+        return "on trial"
     if newest.outcome == "promoted":
         return "live" if state.get("live") == newest.version else "promoted, and no longer live"
-    return ENDED[newest.outcome]
+    return BECAME[newest.outcome]
 
 
 def _share(found: Estimate) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.evidence.guardrails import GuardrailLimits
-from deploy.evidence.preference import EvidenceRules, Reading, unproven
+from deploy.evidence.preference import EvidenceRules, Reading, unproven, votes_needed
 from deploy.evidence.reader import TOPICS
 from deploy.history.releases import Decision, History
 from deploy.history.states import Number, ReleaseState
@@ -62,6 +62,7 @@ class Running:
                 for name in (PROOFS if forward else ())
             },
             "unproven": unproven(reading, self.rules.promote_bound) if forward else [],
+            "votes_needed": votes_needed(reading, self.rules.promote_bound) if forward else None,
             "users": {arm: getattr(reading, f"{arm}_users") for arm in ("canary", "control")},
             "values": {arm: getattr(reading, f"{arm}_value") for arm in ("canary", "control")},
         }

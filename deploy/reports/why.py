@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from math import inf, isfinite
 
 from deploy.decide.release import ReleaseRules
-from deploy.evidence.preference import Reading, said, unproven
+from deploy.evidence.preference import Reading, said, unproven, votes_needed
 from deploy.history.holds import holds
 from deploy.history.releases import History
 from deploy.history.states import ReleaseState, Shadow, Stage
@@ -184,6 +184,9 @@ def _evidence(found: Running, promote_bound: float) -> list[str]:
     words = evidence_words(found.reading, promote_bound, found.rules.harm_bound)
     missing = unproven(found.reading, promote_bound) if isfinite(promote_bound) else []
     needs = f" For a promotion votes have to show {', '.join(missing)}." if missing else ""
+    more = votes_needed(found.reading, promote_bound) if missing else None
+    if more is not None:
+        needs += f" Should evidence grow as it did, about {more:,} more users have to vote for that."
     waits = "" if found.judged else " Nothing is promoted before guardrails were judged."
     return [f"So far: {words}.{needs}{waits}"]
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from hearken.settings import ServiceSettings
 
 _DATA = {"--data": "service.data"}
-_LOG = {**_DATA, "--kafka": "service.kafka"}
+_KAFKA = {"--kafka": "service.kafka"}
+_LOG = {**_DATA, **_KAFKA}
 
 
 def _add_status(command: argparse.ArgumentParser) -> None:
@@ -71,6 +72,23 @@ def _report(arguments: argparse.Namespace) -> int:
     kind: Kind = "json" if arguments.json else "html" if arguments.html else "lines"
     service = _service(arguments)
     return report(service.folder, service.kafka, arguments.since, kind, arguments.out)
+
+
+def _add_topics(command: argparse.ArgumentParser) -> None:
+    text = "partitions of the topics with completions and votes, where they are made"
+    flag(command, "--partitions", whole_number, None, text)
+    text = (
+        "copies of each partition, where topics are made (default: as the client settings or the broker say)"
+    )
+    flag(command, "--replication", whole_number, None, text)
+
+
+def _topics(arguments: argparse.Namespace) -> int:
+    from hearken.operate.topics import make
+    from hearken.service import flags
+
+    service: ServiceSettings = flags.configured(arguments, _KAFKA).build("service")
+    return make(service.kafka, arguments.partitions, arguments.replication)
 
 
 def _add_accept_loss(command: argparse.ArgumentParser) -> None:
@@ -167,6 +185,13 @@ COMMANDS = (
         _doctor,
         _PARTS,
         as_json,
+    ),
+    Command(
+        "topics",
+        "make the topics that are missing on a Kafka cluster, and print what each is",
+        _topics,
+        _KAFKA,
+        _add_topics,
     ),
     Command(
         "accept-loss",

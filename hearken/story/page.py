@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from deploy.reports.outcomes import BECAME
 from hearken.base.telling import local
 from hearken.story.charts import STYLE, svg
 from hearken.story.figures import NOBODY, figures, preference
@@ -16,24 +17,6 @@ MOST_LETTERS = 3000
 
 COUNTED = ("promotions", "rollbacks", "inconclusive", "refused")
 """Outcomes that are counted, by the names that `told` has for them."""
-
-OUTCOMES: Mapping[str | None, str] = {
-    None: "offered, not decided",
-    "promoted": "promoted",
-    "harmful": "rolled back: people liked it less",
-    "guardrail": "rolled back: a guardrail failed",
-    "rolled_back": "rolled back by an operator",
-    "inconclusive": "taken back: no clear result in time",
-    "refused": "refused before anyone met it",
-    "superseded": "a newer candidate took its place",
-    "pinned": "pinned by an operator, or ended by a pin",
-    "accepted": "waits for its canary",
-    "shadowed": "answers prompts of users in the shadow, before its canary",
-    "started": "is in its canary",
-    "raised": "is in its canary",
-    "finished": "promoted, and its holdback is over",
-}
-"""What became of a version, in words; of others the outcome itself is told."""
 
 
 def describe(told: Told) -> list[str]:
@@ -132,12 +115,13 @@ def _versions(told: Told) -> str:
 
 
 def _version(each: Told) -> str:
-    outcome = OUTCOMES.get(each["outcome"], each["outcome"])
+    outcome = each["outcome"]
+    came = "offered, not decided" if outcome is None else BECAME.get(outcome, outcome)
     cells = [
         each["version"],
         each["parent"] or "not known",
         "not known" if each["offered_at"] is None else local(each["offered_at"]),
-        f"{outcome}{'; it is live' if each['is_live'] else ''}",
+        f"{came}{'; it is live' if each['is_live'] else ''}",
     ]
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 

@@ -62,6 +62,14 @@ app.kubernetes.io/part-of: hearken
 {{- fail "access.keysSecret closes /metrics, too: give Prometheus a key that may operate, as monitoring.serviceMonitor.keySecret" }}
 {{- end }}
 {{- end }}
+{{- with .Values.learner.autoscaling }}
+{{- if and .enabled (not .prometheus) }}
+{{- fail "learner.autoscaling needs learner.autoscaling.prometheus, the address of a Prometheus that scrapes the gateways: they tell how many votes wait for the learner" }}
+{{- end }}
+{{- if and .prometheus (not .enabled) }}
+{{- fail "learner.autoscaling.prometheus is set and learner.autoscaling.enabled is not: nothing would scale" }}
+{{- end }}
+{{- end }}
 {{- if ge (int .Values.learner.rolloutEngine) (int .Values.engine.replicas) }}
 {{- fail (printf "learner.rolloutEngine is %d, but engines are numbered from 0 to %d (engine.replicas - 1); -1 means the last one" (int .Values.learner.rolloutEngine) (sub (int .Values.engine.replicas) 1)) }}
 {{- end }}

@@ -80,7 +80,10 @@ class Improving:
         parts.place.rollout_tokens = after_cut_off(longest, measured.cut_off_ratio, parts.settings.max_tokens)
         if self.is_live and parts.state.live_nats is None:
             parts.state = stages.met_live(parts.state, measured.kl_nats_base)
-        parts.metrics.show_rollouts(measured, self.kl_limits(measured.response_tokens))
+        tokens = measured.response_tokens
+        parts.metrics.show_rollouts(measured, self.kl_limits(tokens))
+        parts.metrics.kl_target.set(kl_limit(parts.optimiser.settings.kl_target_nats, tokens))
+        parts.metrics.show_objectives(parts.reward.by_objective([sample.judged for sample in samples]))
         return Rollouts(measured, *self._scoring.scores(samples), self.limit_share(measured))
 
     def _logged(self, longest: int) -> list[Sample]:
@@ -133,7 +136,7 @@ class Improving:
 
     def _learn(self, rollouts: Rollouts, start: int, end: int) -> None:
         parts = self._parts
-        with parts.metrics.step_seconds.time():
+        with parts.metrics.times.step.time():
             report = parts.optimiser.step(
                 rollouts.measured.part(start, end),
                 rollouts.scores[start:end],

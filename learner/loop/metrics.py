@@ -4,12 +4,13 @@ import math
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from deploy.guards import Guard
 from feedback.core.build_info import build_info
 from feedback.core.loss_metrics import LossMetrics
 from learner.monitor.self_check import REASONS as REFUSALS
+from learner.monitor.times import Times
 from learner.optimiser import StepMetrics
 from learner.policy.ppo import PPOMetrics
 from learner.preferences import PreferenceMetrics
@@ -18,6 +19,7 @@ from learner.reward.ladder import RewardLadder
 from learner.rollouts.measuring import Measured
 from learner.state.stages import STAGES, Stage
 from learner.votes.believing import Belief
+from learner.votes.objectives import Objective
 from learner.votes.reliability import Reliability
 from learner.votes.trust import REASONS
 
@@ -32,7 +34,7 @@ class LearnerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._of_process_and_times()
+        self.build, self.times = build_info(self.registry), Times(self.registry)
 
         def gauge(name: str, help_text: str, *labels: str) -> Gauge:
             return Gauge(name, help_text, labels, registry=self.registry)
@@ -73,7 +75,7 @@ class LearnerMetrics:
             "stage",
         )
         self.reward_temperature = gauge(
-            "hearken_reward_temperature_ratio", "What the reward model's logits are divided by"
+            "hearken_reward_temperature", "What the reward model's logits are divided by"
         )
         self.reward_rung = gauge("hearken_reward_rung", "1 for the kind of reward model that serves", "rung")
         self.reward_rung_loss = gauge(
@@ -113,13 +115,15 @@ class LearnerMetrics:
             "hearken_reward_disagreement", "Mean spread of the reward model's heads on the newest rollouts"
         )
         self.reward_mean = gauge("hearken_reward_mean", "Mean pessimistic score of the newest rollouts")
+        told = "Mean score of the newest rollouts in an objective, in deviations of voted answers"
+        self.reward_objective = gauge("hearken_reward_objective", told, "objective")
         self.ppo_steps = counter("hearken_ppo_steps", "Steps taken by the optimiser, which need not be PPO")
         self.ppo_undone = counter("hearken_ppo_undone", "Steps undone because they passed a KL limit")
         self.ppo_skipped = counter("hearken_ppo_skipped_updates", "Updates skipped as not finite")
         self.gradient_norm = gauge("hearken_ppo_gradient_norm", "Norm of the newest gradient, unclipped")
-        self.learning_rate = gauge("hearken_learning_rate_ratio", "Learning rate of the newest step")
+        self.learning_rate = gauge("hearken_learning_rate", "Learning rate of the newest step")
         self.kl_step = gauge("hearken_ppo_step_kl_nats", "KL per response that the newest step moved")
-        self.perplexity = gauge("hearken_perplexity_ratio", "Perplexity of rollouts under the base")
+        self.perplexity = gauge("hearken_perplexity", "Perplexity of rollouts under the base")
         self.mismatch = gauge(
             "hearken_engine_mismatch_nats",
             "Engine's against trainer's logprobs of rollout tokens",
@@ -138,6 +142,7 @@ class LearnerMetrics:
         self.kl_budget = gauge(
             "hearken_kl_budget_nats", "The hard KL limits per response, at the rollouts' length", "reference"
         )
+        self.kl_target = gauge("hearken_kl_target_nats", "KL to live per response that its price aims at")
         self.kl_coefficient = gauge(
             "hearken_kl_coefficient", "Price of a nat of KL to the live policy, in units of the reward"
         )
@@ -152,7 +157,8 @@ class LearnerMetrics:
             "hearken_rollouts_cut_off", "Those that reached the longest rollout without an end"
         )
         self.explained_variance = gauge(
-            "hearken_explained_variance_ratio", "Share of the returns' variance that the critic explains"
+            "hearken_explained_variance",
+            "Share of the returns' variance that the critic explains",
         )
         self.preference_loss = gauge(
             "hearken_preference_loss", "Mean loss of the votes that the newest step learned from itself"
@@ -205,6 +211,12 @@ class LearnerMetrics:
             self.kl_high.labels(reference).set(getattr(measured, f"kl_nats_{reference}_high"))
             self.kl_budget.labels(reference).set(limit)
 
+    def show_objectives(self, scores: Mapping[Objective, float]) -> None:
+        """Show what the reward model says of a batch of rollouts in each objective."""
+        self.reward_objective.clear()
+        for objective, score in scores.items():
+            self.reward_objective.labels(objective).set(score)
+
     def show_guards(self, guards: Iterable[Guard]) -> None:
         """Show what each guard found. Nothing stays of one that found nothing this time."""
         for instrument in (self.guard_figure, self.guard_best, self.guard_limit, self.guard_texts):
@@ -221,6 +233,7 @@ class LearnerMetrics:
     def show_step(self, step: StepMetrics) -> None:
         """Show what a step was like."""
         self.ppo_steps.inc()
+        self.times.last_step.set_to_current_time()
         self.reward_mean.set(step.reward_mean)
         self.kl_coefficient.set(step.kl_coefficient)
         self.entropy.set(step.entropy_nats)
@@ -280,18 +293,6 @@ class LearnerMetrics:
         """Mark one of `STAGES` as current."""
         for stage in STAGES:
             self.stage.labels(stage).set(stage == current)
-
-    def _of_process_and_times(self) -> None:
-        self.build = build_info(self.registry)
-        registry, hour, day = self.registry, 3600, 86_400
-        told, bounds = "From an answer to a vote on it", (10, 60, 300, hour, 6 * hour, day, 7 * day, 30 * day)
-        self.feedback_delay = Histogram(
-            "hearken_feedback_delay_seconds", told, (), buckets=bounds, registry=registry
-        )
-        bounds = (1, 3, 10, 30, 60, 180, 600, hour)
-        self.step_seconds = Histogram(
-            "hearken_step_seconds", "A step of the optimiser", (), buckets=bounds, registry=registry
-        )
 
     def show_phase(self, current: str) -> None:
         """Mark one of `PHASES` as current."""

@@ -80,7 +80,7 @@ class Reading:
         for label in parts.labels.add(label for label in joined if self._is_in_our_words(label)):
             parts.metrics.labels.labels(label.kind).inc()
             if label.answers:
-                parts.metrics.feedback_delay.observe(max(0.0, label.at - label.answers[-1].at))
+                parts.metrics.times.feedback_delay.observe(max(0.0, label.at - label.answers[-1].at))
             self._count_new(label)
         self._follow([record for record in records if record.topic == RELEASES])
         parts.place.cursor = dict(cursor)

@@ -25,6 +25,7 @@ from learner.reward.features import READ, STATES, WORDS, AnswerFeatures
 from learner.reward.reader import Reader, tokens_of
 from learner.reward.reward import RewardMetrics, RewardModel
 from learner.settings import RewardSettings
+from learner.votes.objectives import Objective
 
 logger = logging.getLogger("hearken.learner")
 
@@ -142,6 +143,10 @@ class RewardLadder:
     def prefix_rewards(self, items: Sequence[Item], pessimism: float = 0.0) -> tuple[list[Tensor], Tensor]:
         """See `RewardModel.prefix_rewards`."""
         return self.model.prefix_rewards(items, pessimism)
+
+    def by_objective(self, items: Sequence[Item]) -> dict[Objective, float]:
+        """See `RewardModel.by_objective`."""
+        return self.model.by_objective(items)
 
     @property
     def is_of_prefixes(self) -> bool:

@@ -169,6 +169,16 @@ class RewardModel:
         """
         return self._rewards(self.features.of_items(items, self.kind), pessimism)
 
+    @torch.no_grad()
+    def by_objective(self, items: Sequence[Item]) -> dict[Objective, float]:
+        """The mean score of (prompt, answer) pairs in each objective that votes spoke of, in standard
+        deviations of the voted answers' scores. Nothing where the reader would have to read them again."""
+        if "reader" in self.kind.gains:
+            return {}
+        features = self.features.of_items(items, self.kind)
+        fitted = {name: heads for name, heads in self._heads.items() if heads.is_fitted}
+        return {name: float(heads.standard(features).mean()) for name, heads in fitted.items()}
+
     @property
     def knows_safety(self) -> bool:
         """Whether votes spoke of safety, without which nothing is vetoed."""

@@ -22,10 +22,14 @@ class Entrance:
 
     async def enter(self, request: Request, scope: Scope) -> Caller:
         """Who sent a request: the key has the scope (401, 403) and keeps to its limits (429)."""
-        caller = self._access.caller(request, scope)
+        caller = self.known(request, scope)
         if caller.limits is not NO_LIMITS:
             await self._metering.admit(caller, scope, visit_of(request.scope))
         return caller
+
+    def known(self, request: Request, scope: Scope) -> Caller:
+        """Who sent a request, without counting it: the key has the scope (401, 403)."""
+        return self._access.caller(request, scope)
 
     def pseudonym(self, request: Request, caller: Caller, name: str | None) -> str:
         """The name under which a user is logged; users without a name are told apart by their address."""

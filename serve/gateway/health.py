@@ -15,6 +15,7 @@ from serve.engines.pool import Fleet
 from serve.http.bodies import json_response
 from serve.http.routes import READ, at
 from serve.metrics import Metrics
+from serve.receipts.reader import Receipts
 from serve.routing.following import TableFollower
 from serve.server.background import Background
 
@@ -34,6 +35,7 @@ class HealthApi:
         follower: TableFollower,
         sealer: Sealer,
         events: EventLog,
+        receipts: Receipts,
         relay_lag: RelayLag | None,
         metrics: Metrics,
     ) -> None:
@@ -43,6 +45,7 @@ class HealthApi:
         self._follower = follower
         self._sealer = sealer
         self._events = events
+        self._receipts = receipts
         self._relay_lag = relay_lag
         self._metrics = metrics
         self._complaint: str | None = None  # of the vault
@@ -78,12 +81,17 @@ class HealthApi:
         """GET /metrics for Prometheus."""
         self._access.caller(request, "operate")
         await asyncio.to_thread(self.look_at_vault)
+        await asyncio.to_thread(self._show_votes)
         if self._relay_lag is not None:
             lag_events, age_seconds = await asyncio.to_thread(self._relay_lag)
             self._metrics.relay_lag_events.set(lag_events)
             self._metrics.relay_age_seconds.set(age_seconds)
             self._metrics.losses.show(self._events)
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _show_votes(self) -> None:
+        store = self._receipts.store
+        self._metrics.show_waits_of_votes(store.behind()["votes"], store.seconds_to_live())
 
     def look_at_vault(self) -> None:
         """Show as a metric whether texts cannot be sealed, and why in the log, once."""

@@ -8,11 +8,11 @@ that the connection lives. With the first one the status is 200, and what fails 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
 
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from serve.generation.doors import Door
 from serve.http.errors import ApiError, ClientGone
 
 
@@ -44,6 +44,16 @@ async def while_present(receive: Receive) -> AsyncIterator[None]:
         watching.cancel()
 
 
+class Ending(Protocol):
+    """The part of a door (serve/generation/doors.py) that every stream needs."""
+
+    quiet: bytes  # sent while there is nothing else to send
+
+    def broken(self, error: ApiError) -> bytes:
+        """The events that end a stream that broke off."""
+        ...
+
+
 class EventStream(StreamingResponse):
     """Server-sent events; closes their generator, and with it the engine's request, however it ends.
 
@@ -57,7 +67,7 @@ class EventStream(StreamingResponse):
         self,
         events: AsyncGenerator[bytes, None],
         headers: Mapping[str, str],
-        door: Door,
+        door: Ending,
         quiet_seconds: float,
     ) -> None:
         super().__init__(events, headers=headers)

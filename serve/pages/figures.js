@@ -27,6 +27,71 @@ export function figure({ lines = [], estimates = [], since, until, low, high, la
   return svg;
 }
 
+const LANE = 26;
+
+// Who served when, in two lanes: live, and below it what was on trial or kept for comparison. spans: as GET
+// /v1/learning has them. width: as wide as the figure will be, for its texts are as large as the page's.
+export function timeline({ spans, until, width, label }) {
+  const since = spans[0].since;
+  const bottom = TOP + 2 * LANE + 26;
+  const x = (at) => LEFT + ((at - since) / Math.max(until - since, 1)) * (width - LEFT - RIGHT);
+  const svg = node("svg", { viewBox: `0 0 ${width} ${bottom}`, role: "img", "aria-label": label });
+  for (const [lane, name] of ["Live", "Trial"].entries()) svg.append(words(name, LEFT - 8, laneAt(lane) + 16, "end"));
+  for (const [lane, boxes] of [liveBoxes(spans), trialBoxes(spans)].entries()) {
+    for (const box of boxes) svg.append(boxNode(box, lane, x(box.since), x(box.until ?? until)));
+  }
+  for (const span of spans) if (ENDS[span.ended]) svg.append(endNode(span, x(span.until)));
+  for (const { at, text } of timeTicks(since, until)) svg.append(words(text, x(at), bottom - 6, "middle"));
+  return svg;
+}
+
+// How a trial can end that is marked: true for the better.
+const ENDS = { promoted: { good: true, text: "promoted" }, harmful: { text: "rolled back by votes" }, guardrail: { text: "rolled back by a guardrail" }, rolled_back: { text: "rolled back by an operator" } };
+
+function liveBoxes(spans) {
+  const boxes = [];
+  for (const { since, until, live } of spans) {
+    if (boxes.at(-1)?.version === live) boxes.at(-1).until = until;
+    else boxes.push({ since, until, version: live, kind: "live", text: `${live} is live` });
+  }
+  return boxes;
+}
+
+function trialBoxes(spans) {
+  return spans
+    .filter(({ tried, against }) => tried || against)
+    .map(({ since, until, tried, against, weight }) => {
+      const share = `${short(100 * weight)}% of users`;
+      if (tried) return { since, until, version: tried, kind: "tried", text: `${tried} is on trial with ${share}` };
+      return { since, until, version: against, kind: "kept", text: `${share} keep ${against}` };
+    });
+}
+
+function laneAt(lane) {
+  return TOP + lane * (LANE + 4);
+}
+
+function boxNode({ version, kind, text }, lane, from, to) {
+  const group = node("g", { class: `box ${kind}` });
+  const title = node("title");
+  title.textContent = text;
+  const wide = Math.max(to - from, 1);
+  group.append(title, node("rect", { x: from, y: laneAt(lane), width: wide, height: LANE, rx: Math.min(4, wide / 2) }));
+  const named = version.replace(/-[0-9a-f]{8}$/, "");
+  if (wide > 8 * named.length) group.append(words(named, from + wide / 2, laneAt(lane) + 17, "middle"));
+  return group;
+}
+
+function endNode({ ended, tried, live }, at) {
+  const { good, text } = ENDS[ended];
+  const y = laneAt(1);
+  const group = node("g", { class: good ? "end good" : "end" });
+  const title = node("title");
+  title.textContent = `${tried ?? live}: ${text}`;
+  group.append(title, node("path", { d: good ? `M${at - 5} ${y + 1}h10l-5 -8z` : `M${at - 5} ${y - 7}h10l-5 8z` }));
+  return group;
+}
+
 // A single point is a dot: a line needs two.
 function lineNode({ points, dashed }, x, y) {
   if (points.length === 1) return node("circle", { class: "dot", cx: x(points[0][0]), cy: y(points[0][1]), r: 3 });
@@ -74,6 +139,7 @@ function timeTicks(since, until) {
 
 function timeText(at, step) {
   const date = new Date(at * 1000);
+  if (step > 30 * DAY_S) return date.toLocaleDateString([], { month: "short", year: "numeric" });
   return step < DAY_S ? date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : date.toLocaleDateString([], { day: "numeric", month: "short" });
 }
 

@@ -1,12 +1,17 @@
 // How learning goes: a sentence, what a person should do, and the learner's steps over time.
 
 import { announce, byId, element } from "./dom.js";
-import { figure } from "./figures.js";
+import { figure, timeline } from "./figures.js";
+
+const MINUTE_MS = 60_000;
 
 let drawn = "";
+let stages = []; // as they were told last
 
 // told: the answer of GET /v1/learning.
 export function showLearning(told) {
+  stages = told.stages;
+  showStages();
   const text = JSON.stringify(told);
   if (text === drawn) return;
   drawn = text;
@@ -15,9 +20,45 @@ export function showLearning(told) {
   place.hidden = false;
   byId("lately").textContent = told.lately;
   byId("lately").hidden = false;
+  byId("lag").textContent = lag(told.lag);
+  byId("lag").hidden = false;
   showTasks(told.to_do);
   showFigures(told);
 }
+
+// How far the learner is behind votes.
+function lag({ votes, since, updated }) {
+  const newest = updated === null ? "It has not learned from any yet." : `Its newest update was ${momentOf(updated)}.`;
+  if (!votes) return updated === null ? "" : `The learner has taken in all votes. ${newest}`;
+  return `${votes.toLocaleString("en")} ${votes === 1 ? "vote waits" : "votes wait"} for the learner, the first since ${momentOf(since)}. ${newest}`;
+}
+
+let stagesDrawn = "";
+
+// Who served when. The last stage grows, so it is drawn anew every minute, and where the page's width changed.
+function showStages() {
+  byId("stages").hidden = stages.length === 0;
+  const width = Math.max(byId("stages-figure").clientWidth, 280);
+  const text = JSON.stringify([stages, width, Math.floor(Date.now() / MINUTE_MS)]);
+  if (text === stagesDrawn || stages.length === 0) return;
+  stagesDrawn = text;
+  const words = standing(stages.at(-1));
+  const svg = timeline({ spans: stages, until: Date.now() / 1000, width, label: `Who served when. ${words}` });
+  const caption = element("figcaption", { textContent: `${words} ▲ promoted, ▼ rolled back.` });
+  byId("stages-figure").replaceChildren(svg, caption);
+}
+
+function standing({ since, live, tried, against, weight }) {
+  const share = `${(100 * weight).toLocaleString("en", { maximumFractionDigits: 1 })}% of users`;
+  const beside = tried ? `, and ${tried} is on trial with ${share}` : against ? `, and ${share} keep ${against}` : "";
+  return `Since ${momentOf(since)} ${live} is live${beside}.`;
+}
+
+function momentOf(at) {
+  return new Date(at * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
+addEventListener("resize", showStages);
 
 function showTasks(tasks) {
   const list = byId("to-do");

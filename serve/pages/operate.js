@@ -1,6 +1,6 @@
-// The operator's page: looks at the releases every second, and says so when what it shows is old.
+// The operator's page: watches the releases, and says so when what it shows is old.
 
-import { ApiFailure, get } from "./api.js";
+import { ApiFailure, events, get } from "./api.js";
 import { takeNewest } from "./decisions.js";
 import { byId } from "./dom.js";
 import { askForKey, doneAsking, forgetKey, keyHeaders } from "./key.js";
@@ -10,47 +10,57 @@ import { closeDialog, offerActions } from "./steering.js";
 import "./theme.js";
 import "./trying.js";
 
-const EVERY_MS = 1000;
+const RETRY_MS = 1000;
 const SLOWEST_MS = 5000;
-const LEARNING_EVERY_MS = 10_000; // it changes with votes and steps, not from second to second
-const PATIENCE_MS = 8000; // the gateway itself waits for its log for 5 seconds
+const PATIENCE_MS = 8000; // something comes every second; the gateway itself waits for its log for 5
 
 let entered = false; // whether the service lets us look
-let looked = null; // Date of the last look that was answered
-let pauseMs = EVERY_MS;
-let learningDue = 0; // when learning is looked at next, in milliseconds of performance.now()
+let looked = null; // Date of the newest that we were told
+let watched = null; // AbortController of the stream
+let pauseMs = RETRY_MS; // before the next stream
 let wake = () => {};
 
-// Shows where releases stand now. Gives what went wrong, null when nothing did.
-async function look() {
-  let seen;
-  try {
-    seen = await (await get("/v1/releases", AbortSignal.timeout(PATIENCE_MS))).json();
-  } catch (failure) {
-    pauseMs = Math.min(2 * pauseMs, SLOWEST_MS);
-    if (!isRefusal(failure)) tellAway(failure);
-    return failure;
-  }
-  pauseMs = EVERY_MS;
+// Shows where releases stand: an answer of GET /v1/releases, or an event of the stream.
+function showReleases(seen) {
+  pauseMs = RETRY_MS;
   looked = new Date();
   byId("board").hidden = false;
   showStanding(seen);
   takeNewest(seen.history);
   offerActions(seen);
   tellTime(seen.told_at);
-  if (performance.now() >= learningDue) lookAtLearning();
-  return null;
 }
 
-// Releases do not wait for it: a gateway that has just started may have much to read.
-async function lookAtLearning() {
-  learningDue = Infinity; // one at a time
+// Looks once. Gives what went wrong, null when nothing did.
+async function look() {
   try {
-    showLearning(await (await get("/v1/learning", AbortSignal.timeout(PATIENCE_MS))).json());
-  } catch {
-    // the look at releases says what is wrong; what was shown stays, with the time of its votes
+    showReleases(await (await get("/v1/releases", AbortSignal.timeout(PATIENCE_MS))).json());
+    return null;
+  } catch (failure) {
+    if (!isRefusal(failure)) tellAway(failure);
+    return failure;
   }
-  learningDue = performance.now() + LEARNING_EVERY_MS;
+}
+
+// Shows what the service tells until it tells no more. Throws what went wrong.
+async function watch() {
+  const stream = (watched = new AbortController());
+  let patience;
+  const heard = () => {
+    clearTimeout(patience);
+    patience = setTimeout(() => stream.abort(), PATIENCE_MS);
+  };
+  heard();
+  try {
+    for await (const told of events(await get("/v1/releases/stream", stream.signal))) {
+      heard();
+      if (told.object === "release") showReleases(told);
+      else showLearning(told);
+    }
+  } finally {
+    clearTimeout(patience);
+    stream.abort();
+  }
 }
 
 function tellTime(toldAt) {
@@ -60,7 +70,8 @@ function tellTime(toldAt) {
 }
 
 function tellAway(failure) {
-  const what = failure instanceof ApiFailure ? failure.message || `The gateway answered with ${failure.status}.` : "The gateway does not answer.";
+  const said = failure instanceof ApiFailure && (failure.message || (failure.status && `The gateway answered with ${failure.status}.`));
+  const what = said || "The gateway does not answer.";
   const old = looked ? ` What is shown is of ${timeOf(looked)}, and may have changed.` : "";
   byId("board").hidden = false;
   sayAway(`${what}${old} Trying again.`);
@@ -97,19 +108,26 @@ async function enter() {
   return wrong || "Enter a key first.";
 }
 
+// Watches for as long as the page is seen.
 async function follow() {
   for (;;) {
+    try {
+      if (entered && !document.hidden) await watch();
+    } catch (failure) {
+      if (isRefusal(failure)) lock("Your key is no longer accepted. Enter another one to go on.");
+      else if (entered && !document.hidden) tellAway(failure);
+      pauseMs = Math.min(2 * pauseMs, SLOWEST_MS);
+    }
     await new Promise((resolve) => {
       wake = resolve;
       setTimeout(resolve, pauseMs);
     });
-    if (!entered || document.hidden) continue;
-    if (isRefusal(await look())) lock("Your key is no longer accepted. Enter another one to go on.");
   }
 }
 
 function lock(wrong) {
   entered = false;
+  watched?.abort();
   closeDialog();
   askForKey(wrong, enter);
 }
@@ -118,8 +136,12 @@ byId("forget").addEventListener("click", () => {
   forgetKey();
   lock("");
 });
-document.addEventListener("visibilitychange", () => wake());
-document.addEventListener("hearken-asked", () => wake());
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) watched?.abort();
+  else wake();
+});
+
+addEventListener("offline", () => watched?.abort()); // an open stream would only fall silent
 
 await enter();
 follow();

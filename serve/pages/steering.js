@@ -159,7 +159,6 @@ async function send(body) {
     if (sent === mine) say("", refusal(failure));
   }
   byId("ask-send").disabled = false;
-  document.dispatchEvent(new Event("hearken-asked"));
 }
 
 function finish({ decision, waits_for: missing }) {

@@ -1,6 +1,6 @@
 """The tables of receipts.db, and what makes a file of an older layout one of the newest."""
 
-LAYOUT = 5  # a file of another layout is folded anew, but one of 2 to 4 is taken on
+LAYOUT = 6  # a file of another layout is folded anew, but one of 2 to 5 is taken on
 
 _SCHEMA = """
 CREATE TABLE place (topic TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
@@ -35,6 +35,7 @@ _NEW_IN_5 = """
 ALTER TABLE votes ADD COLUMN refused TEXT;
 CREATE INDEX by_time ON votes (first_at)
 """
-_PARTS = {0: _SCHEMA, 2: _NEW_IN_3, 3: _NEW_IN_4, 4: _NEW_IN_5}
+_NEW_IN_6 = "ALTER TABLE versions ADD COLUMN live_at REAL"  # when it was live first
+_PARTS = {0: _SCHEMA, 2: _NEW_IN_3, 3: _NEW_IN_4, 4: _NEW_IN_5, 5: _NEW_IN_6}
 STEPS = {old: [part for at, part in _PARTS.items() if at >= old] for old in (*_PARTS, LAYOUT)}
 """What makes a file of each layout one of the newest."""

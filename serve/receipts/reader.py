@@ -18,7 +18,8 @@ import orjson
 from feedback.core.events import Feedback, Target
 from feedback.core.log import Entry, EventLog, LogError, LogUnavailable, reached
 from feedback.updates.revisions import revision_id
-from serve.receipts.store import TOPICS, ReceiptStore, Row
+from serve.receipts.folding import Row
+from serve.receipts.store import TOPICS, ReceiptStore
 from serve.receipts.words import Standing, in_force, standing, standing_of_comment
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deploy.history.asking import Asked, not_yet
-from deploy.history.holds import holds
-from deploy.history.notice import NOTICE_SECONDS, read_notice
 from deploy.history.releases import Command, Decision, make_command
 from deploy.registry.versions import is_version
 from deploy.reports.status import told
@@ -24,12 +22,10 @@ from feedback.core.events import BASE
 from feedback.core.log import EventLog, LogError
 from feedback.shared import SharedStore
 from serve.http.bodies import json_response, parse_object, read_json
-from serve.http.errors import BadRequest, Conflict, IdempotencyConflict, Unavailable
+from serve.http.errors import BadRequest, Conflict, IdempotencyConflict
 from serve.http.idempotency import KEY_HEADER, check_header
 from serve.http.routes import at
-from serve.receipts.reader import Receipts
-from serve.releases.decisions import KEPT, Decisions
-from serve.releases.learning import Learning
+from serve.releases.board import Board, log_away
 from serve.releases.openapi import ACTION, MAX_PAGE, MAX_WAIT_SECONDS, PAGE, WAIT_SECONDS, WITH_VERSION
 from serve.releases.operators import Operators
 from serve.schemas.validator import check
@@ -44,20 +40,14 @@ SEEN_SECONDS = 5.0
 
 
 class ReleasesApi:
-    """Answers from the log and from what controller and gateways tell in the shared store."""
+    """Answers what operators ask for."""
 
     def __init__(
-        self,
-        events: EventLog,
-        shared: SharedStore,
-        receipts: Receipts,
-        operators: Operators,
-        max_body_bytes: int,
+        self, board: Board, events: EventLog, shared: SharedStore, operators: Operators, max_body_bytes: int
     ) -> None:
+        self._board = board
         self._events = events
         self._shared = shared
-        self._decisions = Decisions(events)
-        self._learning = Learning(events, receipts)
         self._operators = operators
         self._max_body_bytes = max_body_bytes
 
@@ -77,27 +67,7 @@ class ReleasesApi:
         await self._operators.enter(request)
         query = request.query_params
         limit, before = _number(query, "limit", MAX_PAGE) or PAGE, _number(query, "before", 2**53)
-        try:
-            release, state, decisions = await self._decisions.look(limit + 1, before)
-        except LogError as error:
-            raise _log_away("read") from error
-        notice = await asyncio.to_thread(read_notice, self._shared)
-        del state["decisions"]  # the history has them
-        if notice is None:
-            why = holds(release) if release is not None else []
-            why.append(f"No controller has told for {NOTICE_SECONDS:g} s why nothing more happens.")
-        else:
-            state |= {"evidence": notice.evidence, "guardrails": notice.guardrails}
-            why = notice.why
-        page = [told(decision) for decision in decisions]
-        body = {
-            "object": "release",
-            "state": state,
-            "why": why,
-            "told_at": None if notice is None else notice.at,
-            "history": {"object": "list", "data": page[-limit:], "has_more": len(page) > limit},
-        }
-        return json_response(body)
+        return json_response(await self._board.release(limit, before))
 
     async def learning(self, request: Request) -> Response:
         """GET /v1/learning: how learning goes in words, what users said of versions, and the learner's steps
@@ -106,15 +76,7 @@ class ReleasesApi:
         Raises Unavailable.
         """
         await self._operators.enter(request)
-        try:
-            _, state, decisions = await self._decisions.look(KEPT, None)
-            notice = await asyncio.to_thread(read_notice, self._shared)
-            if notice is not None:
-                state["evidence"] = notice.evidence
-            body = await self._learning.told(state, decisions, decides=notice is not None)
-        except LogError as error:
-            raise _log_away("read") from error
-        return json_response(body)
+        return json_response(await self._board.learning())
 
     async def act(self, request: Request) -> Response:
         """POST /v1/releases/actions: ask the controller for something, and wait for its decision, and until
@@ -134,7 +96,7 @@ class ReleasesApi:
         try:
             await asyncio.to_thread(asked.append)
         except LogError as error:
-            raise _log_away("written") from error
+            raise log_away("written") from error
         decision = await self._decision(asked, deadline)
         if decision is None:
             return _reply(202, command, "asked", None, "no controller has decided yet")
@@ -153,7 +115,7 @@ class ReleasesApi:
                 while await asyncio.to_thread(asked.look):
                     pass
             except LogError as error:
-                raise _log_away("read") from error
+                raise log_away("read") from error
             if asked.is_another:
                 raise IdempotencyConflict(
                     "This idempotency key was used for another action; use a new key for a new request.",
@@ -222,7 +184,3 @@ def _wait_seconds(query: Mapping[str, str]) -> float:
     if not 0 <= seconds <= MAX_WAIT_SECONDS:
         raise BadRequest(f"wait must be seconds from 0 to {MAX_WAIT_SECONDS}.", param="wait")
     return seconds
-
-
-def _log_away(done: str) -> Unavailable:
-    return Unavailable(f"The log cannot be {done} at the moment.", code="log_unavailable")

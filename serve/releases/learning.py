@@ -15,6 +15,7 @@ from deploy.history.releases import Decision
 from deploy.reports.lately import DAY_SECONDS, lately
 from deploy.reports.opinions import known, newest
 from deploy.reports.plain_words import Votes, counted_from, in_words
+from deploy.reports.timeline import spans
 from feedback.core.events import UPDATES
 from feedback.core.log import EventLog, LogUnavailable, reached
 from feedback.updates.series import MOST_STEPS, StepFold
@@ -61,6 +62,8 @@ class Learning:
             **in_words(votes, state, newest(opinions), decides=decides),
             "lately": lately(recent.count, decisions, now, complete=complete),
             "votes": asdict(votes),
+            "lag": await asyncio.to_thread(self._receipts.store.behind),
+            "stages": [span.told() for span in spans(decisions)],
             "opinions": [each.told() for each in opinions],
             "steps": await self._steps(),
         }

@@ -1,4 +1,4 @@
-"""GET /v1/releases, GET /v1/learning and POST /v1/releases/actions in the OpenAPI document (3.1)."""
+"""What operators ask for in the OpenAPI document (3.1): releases, learning, and actions."""
 
 from typing import Any, get_args
 
@@ -85,6 +85,16 @@ _OPINION = of(
     preferred=_ESTIMATE | {"description": "Share of those who compared both."},
     thumbs=_ESTIMATE | {"description": "Share of thumbs up less that of the other."},
 )
+_SPAN = of(
+    since=_SECONDS,
+    until=or_null(NUMBER) | {"description": "Unix time in seconds; null while it lasts."},
+    stage=word("idle", "canary", "holdback"),
+    live=STRING,
+    tried=TEXT | {"description": "The version on trial."},
+    against=TEXT | {"description": "What an equal share of users gets to compare it with."},
+    weight=NUMBER | {"description": "Either share of users."},
+    ended=TEXT | {"description": "The outcome that it ended with; null while it lasts."},
+)
 _LEARNING = of(
     object={"const": "learning"},
     sentence=STRING | {"description": "How learning goes, with numbers."},
@@ -96,6 +106,12 @@ _LEARNING = of(
         since=_SECONDS,
         complete=FLAG | {"description": "False where there may be more."},
     ),
+    lag=of(
+        votes=INTEGER | {"description": "Votes that came after the learner's newest update."},
+        since=or_null(NUMBER) | {"description": "Unix time in seconds of the first of these."},
+        updated=or_null(NUMBER) | {"description": "Unix time in seconds of that update."},
+    ),
+    stages=list_of(_SPAN) | {"description": "Who served when, the newest last, as far as is kept."},
     opinions=list_of(_OPINION)
     | {"description": "What users said of each version against another, the newest last."},
     steps=FREE
@@ -150,6 +166,7 @@ _ERRORS = {
     403: "The key has no scope `operate`, or there are no keys and the request is not from the same machine.",
     503: "The log is away; Retry-After says when to try again.",
 }
+_WATCHED = {503: "The log is away, or 32 watch this gateway already; Retry-After says when to try again."}
 _CONFLICTS = {
     409: "It was not done; the message says why.",
     422: "The idempotency key was used for another action.",
@@ -201,6 +218,21 @@ RELEASE_PATHS: Schema = {
             "responses": {
                 "200": answered("Decisions with the newest last.", "Release"),
                 **refused(words=_ERRORS),
+            },
+        }
+    },
+    "/v1/releases/stream": {
+        "get": {
+            "operationId": "watchReleases",
+            "summary": "Where releases stand and how learning goes, as server-sent events",
+            "responses": {
+                "200": {
+                    "description": "An event a second is a `Release` with the decisions that this stream has "
+                    "not told yet, and one every ten seconds a `Learning`. After ten minutes, and when the "
+                    "gateway stops, it ends with [DONE].",
+                    "content": {"text/event-stream": {}},
+                },
+                **refused(words=_ERRORS | _WATCHED, but=(400, 413, 415)),
             },
         }
     },

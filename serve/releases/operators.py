@@ -24,6 +24,10 @@ class Operators:
         caller = await self._entrance.enter(request, "operate")
         return caller, operator_of(caller, self._addresses.of(request), request.headers)
 
+    def look_again(self, request: Request) -> None:
+        """Raises ApiError when what let a request in counts no more. It is not counted as one more."""
+        operator_of(self._entrance.known(request, "operate"), self._addresses.of(request), request.headers)
+
 
 def operator_of(caller: Caller, address: str, headers: Headers) -> str:
     """Who looks at releases or steers them, for the record: the name of the key.

@@ -59,6 +59,7 @@ class Edge:
     cut: Counter  # by reason
     pressure: Pressure
     most_connections: int
+    leaving: asyncio.Event  # set when the server stops
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -121,6 +122,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_writing()
+
+    def shutdown(self) -> None:
+        """The server stops: an answer that has no end of its own comes to one."""
+        self._edge.leaving.set()
+        super().shutdown()
 
     # ---- what the parser tells
 

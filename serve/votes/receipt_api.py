@@ -15,8 +15,8 @@ from serve.auth.caller import Caller
 from serve.http.bodies import json_response
 from serve.http.errors import ApiError, BadRequest, Forbidden, NotFound, Unavailable
 from serve.http.routes import at
+from serve.receipts.folding import Row
 from serve.receipts.reader import Receipts
-from serve.receipts.store import Row
 from serve.storage.recording import Recorder
 from serve.votes.voters import Sender, Senders
 

@@ -1,6 +1,7 @@
 """The controller against a real log, a real registry and engines on real sockets, with users who vote."""
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -139,10 +140,13 @@ def test_an_engine_that_rounds_proves_what_is_right_and_no_other(world: World) -
     assert effect == pytest.approx(1, abs=0.02)
     world.now += 1
     world.tick()
-    used = metric(world, "hearken_engine_parity_ratio", engine=world.engines[0].url, version=right.version)
+    used = metric(world, "hearken_engine_parity_of_limit", engine=world.engines[0].url, version=right.version)
     assert used is not None
     assert 0 < used < 1
     assert world.engines[0].probes.count("base") == 1, "its base is asked for once"
+    assert metric(world, "hearken_swap_seconds_count") == 1, "once for an engine and a version"
+    last_round = metric(world, "hearken_controller_last_round_timestamp_seconds")
+    assert last_round == pytest.approx(time.time(), abs=60)
 
 
 def test_an_engine_that_rounds_refuses_another_version(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.evidence.betting import log_evidence
 from deploy.evidence.evidence import Evidence
-from deploy.evidence.preference import EvidenceRules, Reading, unproven
+from deploy.evidence.preference import FORESEEN_FROM, EvidenceRules, Reading, unproven, votes_needed
 from deploy.evidence.streams import WEIGHT
 from deploy.evidence.voting import Vote, close_windows
 from deploy.history.scope import Scope
@@ -358,3 +358,13 @@ def test_five_percent_colluding_raters_do_not_change_the_verdict(canary_up: floa
 
 def test_colluding_raters_do_not_promote_a_worse_policy() -> None:
     assert [verdict(seed, 0.5, 0.05) for seed in range(20)].count("promote") == 0
+
+
+def test_votes_needed_are_foreseen_from_how_evidence_grew() -> None:
+    proven = {"no_worse": 50.0, "voters_alike": 50.0}
+    half_way = Reading(pairs=30, compared=10, promote=math.sqrt(20.0), **proven)
+    assert votes_needed(half_way, 20.0) == 40
+    assert votes_needed(replace(half_way, no_worse=20.0**0.25), 20.0) == 120, "the slowest of them"
+    assert votes_needed(replace(half_way, promote=25.0), 20.0) == 0
+    assert votes_needed(replace(half_way, promote=0.9), 20.0) is None, "it does not grow"
+    assert votes_needed(replace(half_way, pairs=FORESEEN_FROM - 1, compared=0), 20.0) is None, "few voted"

@@ -15,10 +15,12 @@ def test_a_day_is_told_in_a_sentence() -> None:
         decision(103, "promoted", NEW, TABLE),
         decision(104, "refused", "policy-5-0", TABLE),
         decision(105, "refused", "policy-6-0", TABLE),
+        decision(106, "paused", None, TABLE),
+        decision(107, "paused", None, TABLE),
     ]
     assert lately(1204, decisions, DAY_SECONDS + 101) == (
-        f"Within the last day: 1,204 votes; {NEW} went on trial; {NEW} went live; "
-        "2 versions were refused before their trial."
+        f"Within the last day: 1,204 votes; {NEW} was put on trial; {NEW} was promoted; "
+        "2 versions were refused before any trial; releases were paused 2 times."
     )
 
 

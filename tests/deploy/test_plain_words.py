@@ -65,9 +65,7 @@ def test_votes_are_counted_since_a_day(votes: Votes, begins: str) -> None:
         (
             Opinion(0.0, NEW, OLD, "harmful", Estimate(0.4, 0.3, 0.49, 1), None),
             {},
-            "(rolled back because people liked it less), is preferred to "
-            + OLD
-            + " in 40% [30, 49] of 1 user",
+            f"(rolled back by votes), is preferred to {OLD} in 40% [30, 49] of 1 user",
         ),
         (Opinion(0.0, NEW, OLD, "inconclusive", None, None), {}, "was judged by nobody who votes; "),
         (LIKED, {"waiting": "policy-5-0"}, "; policy-5-0 waits for its trial; nothing to do."),
@@ -117,7 +115,9 @@ def test_votes_count_from_a_day_that_its_name_tells() -> None:
         assert (now.date() - since.date()).days == 6
 
 
-def decision(number: int, outcome: Outcome, version: str, table: RoutingTable, **numbers: Any) -> Decision:
+def decision(
+    number: int, outcome: Outcome, version: str | None, table: RoutingTable, **numbers: Any
+) -> Decision:
     return Decision(
         event_id=f"d{number}", at=float(number), number=number, outcome=outcome, version=version,
         stage_before="canary", stage_after="idle", sentence="It was.", numbers=numbers,

@@ -45,6 +45,18 @@ def test_a_small_canary_says_what_the_next_step_needs() -> None:
     )
 
 
+def test_how_many_more_have_to_vote_is_foreseen_once_some_did() -> None:
+    growing = Reading(
+        not_awful=20.0, pairs=40, mean_difference=0.2, promote=20.0**0.5, no_worse=50.0, voters_alike=50.0
+    )
+    said = told(canary(), replace(FOUND, reading=growing), 20.0)
+    assert (
+        "For a promotion votes have to show that users like it better. Should evidence grow as it did, about "
+        "40 more users have to vote for that." in said
+    )
+    assert "have to vote" not in told(canary(), FOUND, 20.0), "nobody voted"
+
+
 def test_a_canary_that_may_be_awful_says_what_it_needs() -> None:
     said = told(canary(), replace(FOUND, reading=replace(Reading(), not_awful=3.0)), 20.0)
     assert "votes that rule out the worst (evidence 3 of 20)" in said

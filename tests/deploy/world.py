@@ -99,6 +99,7 @@ class World:
             self.settings.fetch_port,
             discovery,
             partial(EngineClient, timeout=self._engine_seconds),
+            (metrics or self.metrics).swap_seconds.observe,
         )
         self._fleets.append(fleet)
         return Controller(

@@ -102,6 +102,13 @@ def test_a_step_is_told_with_what_was_measured(log: Log, tmp_path: Path) -> None
     assert told.cut_off == pytest.approx(cut_off / rollouts, rel=1e-4)
     assert (told.votes, told.grew_from) == (80, "base")
     assert metric("hearken_step_seconds_count") == 1
+    assert metric("hearken_learner_last_step_timestamp_seconds") == pytest.approx(told.at, abs=5)
+    target, budget = metric("hearken_kl_target_nats"), metric("hearken_kl_budget_nats", {"reference": "live"})
+    assert target is not None
+    assert budget is not None
+    assert 0 < target < budget
+    assert metric("hearken_reward_objective", {"objective": "helpful"}) is not None
+    assert metric("hearken_reward_objective", {"objective": "safe"}) is None, "nobody spoke of safety"
     assert metric("hearken_feedback_delay_seconds_count") == 80
     drawn = story_of(read_story(log, None, 10.0))["steps"]
     assert drawn["series"]["kl_nats"] == [[told.at, told.kl_nats]]

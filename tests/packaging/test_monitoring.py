@@ -48,7 +48,7 @@ def shown_metrics() -> dict[str, set[str]]:
             metrics,
             metrics.losses,
             *([metrics.shadow, metrics.opinions] if isinstance(metrics, ControllerMetrics) else []),
-            *([metrics.lookups] if not isinstance(metrics, LearnerMetrics) else []),
+            metrics.times if isinstance(metrics, LearnerMetrics) else metrics.lookups,
         )
         for metric in (metric for part in parts for metric in vars(part).values()):
             if isinstance(metric, MetricWrapperBase):
@@ -142,7 +142,8 @@ def test_every_series_of_the_dashboard_is_of_the_chosen_release() -> None:
 
 
 def test_no_program_shows_when_its_counters_were_made() -> None:
-    for registry in (GatewayMetrics().registry, LearnerMetrics().registry):
+    controller = ControllerMetrics(ControllerSettings(data=Path(), engines=("http://engine:8000",)))
+    for registry in (GatewayMetrics().registry, LearnerMetrics().registry, controller.registry):
         shown = generate_latest(registry).decode()
         assert "hearken_build_info{version=" in shown
         assert "_created" not in shown

@@ -4,7 +4,10 @@ import ast
 
 import pytest
 
-from tests.packaging.test_chart import KAFKA, container, pod, selects, workloads
+from hearken.cli import parser
+from hearken.service import flags
+from serve.metrics import Metrics as GatewayMetrics
+from tests.packaging.test_chart import KAFKA, component, container, pod, selects, workloads
 from tests.packaging.test_monitoring import shown_metrics, uses
 from tests.packaging.tools import Render, Resource, Run
 
@@ -33,20 +36,73 @@ def test_the_gateway_api_leads_to_the_same_paths_as_an_ingress_and_its_name_is_t
     assert arguments[arguments.index("chat.example.com") - 1] == "--trusted-host"
 
 
-def test_gateways_scale_by_the_requests_at_work(render: Render) -> None:
-    resources = render("platform")
-    spec = only(resources, "ScaledObject")["spec"]
-    assert not [item for item in resources if item["kind"] == "HorizontalPodAutoscaler"]
+def scaled(resources: list[Resource], part: str) -> Resource:
+    """How KEDA scales a part of the service; the part itself says no number."""
+    (spec,) = (
+        item["spec"] for item in resources
+        if item["kind"] == "ScaledObject"
+        and item["metadata"]["labels"]["app.kubernetes.io/component"] == part
+    )  # fmt: skip
     (target,) = (
         item for item in workloads(resources) if item["metadata"]["name"] == spec["scaleTargetRef"]["name"]
     )
+    assert component(target) == part
     assert "replicas" not in target["spec"], "or each upgrade sets the number back"
+    found: Resource = spec
+    return found
+
+
+def asked(spec: Resource) -> set[str]:
+    """The metrics that a part is scaled by, which the programs show."""
     (trigger,) = spec["triggers"]
-    shown = shown_metrics()
-    asked = {name for name, _ in uses(trigger["metadata"]["query"])}
-    assert asked == {"hearken_engine_in_flight", "hearken_queue_length"}
-    assert asked <= shown.keys()
+    names = {name for name, _ in uses(trigger["metadata"]["query"])}
+    assert names <= shown_metrics().keys()
     assert 'job="demo"' in trigger["metadata"]["query"]
+    return names
+
+
+def test_gateways_scale_by_the_requests_at_work(render: Render) -> None:
+    resources = render("platform")
+    assert asked(scaled(resources, "gateway")) == {"hearken_engine_in_flight", "hearken_queue_length"}
+    assert not [item for item in resources if item["kind"] == "HorizontalPodAutoscaler"]
+
+
+def test_a_learner_is_there_while_votes_wait_and_never_twice(render: Render) -> None:
+    spec = scaled(render("platform"), "learner")
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"], spec["cooldownPeriod"]) == (0, 1, 3600)
+    assert asked(spec) == {"hearken_votes_after_update"}
+    assert b"hearken_votes_after_update" in GatewayMetrics().render(), "who is not there says nothing"
+    assert pod_count(render("default"), "learner") == 1
+
+
+def pod_count(resources: list[Resource], part: str) -> int:
+    (count,) = (item["spec"]["replicas"] for item in workloads(resources) if component(item) == part)
+    assert isinstance(count, int)
+    return count
+
+
+def test_topics_are_made_before_anything_is_there(render: Render) -> None:
+    """Also before the release's own service account, configuration and volumes."""
+    assert not [item for item in render("default") if item["kind"] == "Job"]
+    for values, kafka, partitions in (
+        ("platform", "kafka:9092", 4),
+        ("everything", "/kafka/hearken.properties", 12),
+    ):
+        job = only(render(values), "Job")
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+        spec = job["spec"]["template"]["spec"]
+        assert "serviceAccountName" not in spec
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        (made,) = spec["containers"]
+        arguments = parser().parse_args(made["args"])
+        assert (arguments.partitions, arguments.replication) == (partitions, 3)
+        assert flags.configured(arguments, {"--kafka": "service.kafka"}).build("service").kafka == kafka
+        assert {mount["name"] for mount in made["volumeMounts"]} == {
+            volume["name"] for volume in spec["volumes"]
+        }
+        assert {"requests", "limits"} == made["resources"].keys()
+        assert made["securityContext"]["readOnlyRootFilesystem"] is True
 
 
 def test_every_pod_may_reach_the_others_names_and_what_is_listed(render: Render) -> None:
@@ -131,6 +187,9 @@ def test_helm_test_asks_a_gateway_whether_it_is_ready(render: Render) -> None:
     [
         (["httpRoute.enabled=true"], "httpRoute.parentRefs"),
         (["gateway.autoscaling.prometheus=http://p:9090"], "gateway.autoscaling.enabled"),
+        (["learner.autoscaling.enabled=true"], "learner.autoscaling.prometheus"),
+        (["learner.autoscaling.prometheus=http://p:9090"], "learner.autoscaling.enabled"),
+        (["kafka.topicJob.replication=0"], "replication"),
         (["images.hearken.digest=latest"], "digest"),
     ],
 )

@@ -57,7 +57,11 @@ def test_votes_steps_and_what_users_said_are_told(gateway: Gateway, world: World
     assert f"the newest policy, {version} (on trial), has +" in told["sentence"]
     assert told["sentence"].endswith("; nothing to do.")
     assert told["to_do"] == []
-    assert told["lately"] == f"Within the last day: 64 votes; {version} went on trial."
+    assert [(each["stage"], each["tried"], each["ended"]) for each in told["stages"]] == [
+        ("idle", None, "started"),
+        ("canary", version, None),
+    ]
+    assert told["lately"] == f"Within the last day: 64 votes; {version} was put on trial."
     steps = told["steps"]
     assert (steps["count"], steps["newest"], steps["votes_used"], steps["complete"]) == (3, 3, 30, True)
     assert [value for _, value in steps["series"]["reward"]] == pytest.approx([0.1, 0.2, 0.3])
@@ -76,6 +80,22 @@ def test_what_a_person_should_do_is_told_until_it_is_done(gateway: Gateway, worl
         assert "hearken resume" in shown(gateway)["to_do"][0]
         assert act(gateway, "resume").status_code == 200
         assert shown(gateway)["to_do"] == []
+
+
+def test_votes_that_came_after_the_newest_update_are_the_learners_lag(gateway: Gateway, world: World) -> None:
+    world.now = time.time() - 100
+    with controlled(world):
+        eventually(lambda: world.decisions, "releases have begun")
+        world.serve("live", 2)
+        first = min(vote.at for vote in gateway.votes())
+        eventually(lambda: shown(gateway)["lag"]["votes"] == 2, "no update has taken any")
+        assert shown(gateway)["lag"] == {"votes": 2, "since": first, "updated": None}
+        learned(world, 1)
+        eventually(lambda: shown(gateway)["lag"]["updated"], "the update is read")
+        assert shown(gateway)["lag"] | {"updated": 0} == {"votes": 0, "since": None, "updated": 0}
+        world.now = time.time() + 100
+        world.serve("live", 1)
+        eventually(lambda: shown(gateway)["lag"]["votes"] == 1, "the vote after it is read")
 
 
 def test_only_an_operator_is_told(start: Start, world: World, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_every_route_of_the_api_is_in_the_document(api: Gateway) -> None:
         assert path in shown
     for path in ("/v1/imports", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/tokenize"):
         assert path in shown
-    assert {"/v1/releases", "/v1/releases/actions"} <= shown
+    assert {"/v1/releases", "/v1/releases/actions", "/v1/releases/stream"} <= shown
 
 
 def test_the_document_names_the_model_and_what_is_checked() -> None:

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from deploy.history import notice
 from tests.deploy.world import World, controlled
+from tests.serve import axe
 from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import FakeVllm
 from tests.serve.operating import (
@@ -33,7 +34,6 @@ from tests.serve.test_releases import act, started
 
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=\"document.title='owned'\">"
-WIDTHS = (390, 1280)
 
 
 @pytest.fixture
@@ -229,6 +229,21 @@ def test_who_is_away_is_told_and_found_again(page: Page, gateway: Gateway, world
     assert gateway.http.get("/v1/releases").json()["state"]["paused"]
 
 
+def test_a_stream_that_falls_silent_is_given_up_for_another(
+    browser: Browser, gateway: Gateway, world: World
+) -> None:
+    asked: list[str] = []
+    with controlled(world), visiting(browser, gateway, "/livez") as page:
+        page.clock.install()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(gateway.url + "/operate")
+        expect(page.get_by_role("heading", name="base serves everybody")).to_be_visible()
+        eventually(lambda: asked.count(gateway.url + "/v1/releases/stream") == 1, "it watches")
+        page.clock.fast_forward(9000)  # to the page nothing came for so long
+        with page.expect_request("**/v1/releases/stream"):
+            page.clock.fast_forward(3000)
+
+
 def test_text_is_never_html_and_older_decisions_come_when_asked_for(
     page: Page, gateway: Gateway, world: World
 ) -> None:
@@ -286,6 +301,12 @@ def test_how_learning_goes_is_said_first_and_drawn(page: Page, gateway: Gateway,
         said = page.locator("#learns")
         expect(said).to_have_text(gateway.http.get("/v1/learning").json()["sentence"])
         expect(said).to_contain_text("No votes since ")
+        expect(page.locator("#lag")).to_contain_text(
+            "The learner has taken in all votes. Its newest update was "
+        )
+        stages = page.get_by_role("region", name="Who served when")
+        expect(stages).to_contain_text("base is live.")
+        expect(stages.get_by_role("img", name="Who served when. Since ")).to_be_visible()
         expect(page.locator("#lately")).to_have_text("Within the last day: 0 votes; releases were paused.")
         assert said.bounding_box()["y"] < page.locator("#headline").bounding_box()["y"]  # type: ignore[index]
         expect(page.get_by_role("list", name="To do").get_by_role("listitem")).to_have_text(
@@ -326,13 +347,37 @@ def test_one_prompt_is_asked_of_all_versions_and_nothing_is_kept(
     assert {request["messages"][0]["content"] for request in fake.requests} == {EVIL}
 
 
+def test_who_served_when_is_drawn_as_it_changes(page: Page, gateway: Gateway, world: World) -> None:
+    world.now = time.time() - 600
+    with controlled(world):
+        version = started(world)
+        world.now += 3
+        assert act(gateway, "promote", version=version).status_code == 200
+        world.now += 1
+        assert act(gateway, "rollback", version=version).status_code == 200
+        stages = page.get_by_role("region", name="Who served when")
+        expect(stages).to_contain_text("base is live.")
+        boxes = stages.locator(".box")
+        expect(boxes.locator("title")).to_have_text(
+            ["base is live", f"{version} is live", "base is live",
+             f"{version} is on trial with 5% of users", "5% of users keep base"]
+        )  # fmt: skip
+        wide = boxes.locator("rect").evaluate_all(
+            "(all) => all.map((each) => Number(each.getAttribute('width')))"
+        )
+        assert wide[3] / wide[1] == pytest.approx(3.0, rel=0.1), "as long as they lasted"
+        expect(stages.locator(".end title")).to_have_text(
+            [f"{version}: promoted", f"{version}: rolled back by an operator"]
+        )
+
+
 def line_heights(figure: Locator) -> list[float]:
     """How far from the top of its figure each line begins."""
     starts = figure.locator("path.line").evaluate_all("(all) => all.map((line) => line.getAttribute('d'))")
     return [float(re.match(r"M[\d.]+ ([\d.]+)", start)[1]) for start in starts]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", axe.SCHEMES)
 def test_at_all_widths_nothing_sticks_out_and_all_is_named(
     browser: Browser, gateway: Gateway, world: World, scheme: Any
 ) -> None:
@@ -344,7 +389,7 @@ def test_at_all_widths_nothing_sticks_out_and_all_is_named(
         with visiting(browser, gateway, color_scheme=scheme) as page:
             expect(page.locator("#guardrails li", has_text="Empty answers")).to_contain_text("held")
             expect(page.locator("#figures figure")).to_have_count(6)
-            for width in WIDTHS:
+            for width in axe.WIDTHS:
                 page.set_viewport_size({"width": width, "height": 2000})
                 for name in ("", "Roll back…", "Pin…"):
                     if name:
@@ -353,6 +398,7 @@ def test_at_all_widths_nothing_sticks_out_and_all_is_named(
                     for wide in ("document.documentElement", "document.querySelector('#scroller')"):
                         assert page.evaluate(f"{wide}.scrollWidth <= {wide}.clientWidth"), (width, wide, name)
                     assert unnamed(page) == []
+                    assert axe.faults(page) == [], (width, name)
                     if name:
                         page.keyboard.press("Escape")
             expect(page.get_by_role("heading", name=version)).to_be_visible()

@@ -1,16 +1,34 @@
 """The chat page in a real browser, over a real gateway."""
 
 import os
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from feedback.core.events import Feedback
-from tests.serve.conftest import Gateway, eventually
+from tests.serve import axe
+from tests.serve.conftest import Gateway, Start, eventually
 from tests.serve.fake_vllm import EMOJI_TEXT, FakeVllm, Trouble
+from tests.serve.operating import photograph, visiting
 
 pytestmark = pytest.mark.browser
 TEXT = "I am base, seed None."
+MARKDOWN = """# Parcels
+
+They come by [post](https://example.com), **mostly**:
+
+- on `Monday`
+- or later
+
+> Patience.
+
+| day | parcels |
+|---|---|
+| Monday | 3 |
+
+    code that is long
+"""
 
 
 def ask(page: Page, text: str) -> None:
@@ -183,3 +201,45 @@ def test_dark_follows_the_system_and_can_be_switched(browser: Browser, gateway: 
     opened.reload()
     assert opened.evaluate(background) == light
     context.close()
+
+
+@pytest.mark.parametrize("width", axe.WIDTHS)
+@pytest.mark.parametrize("scheme", axe.SCHEMES)
+def test_axe_finds_no_fault(browser: Browser, start: Start, scheme: Any, width: int) -> None:
+    gateway = start(suggestions=("Where is my parcel?",), consent="asked")
+    seen: dict[str, list[str]] = {}
+    with visiting(
+        browser, gateway, "/", color_scheme=scheme, viewport={"width": width, "height": 800}
+    ) as page:
+
+        def look(name: str) -> None:
+            photograph(page, f"chat-{scheme}-{width}-{name}")
+            seen[name] = axe.faults(page)
+
+        expect(page.get_by_role("button", name="Where is my parcel?")).to_be_visible()
+        look("welcome")
+        page.get_by_role("button", name="Yes, keep them").click()
+        ask(page, f"{Trouble.SAY}{MARKDOWN}")
+        page.get_by_label("Bad answer").click()
+        expect(page.get_by_role("group", name="What was wrong?")).to_be_visible()
+        page.get_by_role("button", name="Suggest a better answer").click()
+        page.get_by_label("What it should have said").fill("## Better\n\nThis is better.")
+        expect(page.locator(".diff ins").first).to_be_visible()
+        look("corrected")
+        page.get_by_role("button", name="Compare").click()
+        ask(page, "hi")
+        page.get_by_text("B is better").click()
+        expect(page.locator(".badge")).to_have_count(1)
+        look("compared")
+        ask(page, Trouble.CRASH)
+        expect(page.locator(".trouble")).to_be_visible()
+        look("trouble")
+        for name, title in (
+            ("wishes", "What every answer should be like"),
+            ("mine", "What is kept of you"),
+        ):
+            page.get_by_role("button", name=title).click()
+            expect(page.get_by_role("dialog")).to_be_visible()
+            look(name)
+            page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    assert {name: found for name, found in seen.items() if found} == {}

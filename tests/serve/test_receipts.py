@@ -20,6 +20,7 @@ from feedback.sqlite.log import SqliteLog
 from feedback.updates.revisions import revision_id
 from feedback.updates.usage import State, usage_events
 from feedback.updates.usage import entry as usage_entry
+from serve.metrics import Metrics
 from serve.receipts.store import TOPICS, ReceiptStore
 from tests.feedback.examples import completion, record, thumb
 from tests.serve.conftest import SECRET, Gateway, Start, eventually
@@ -67,8 +68,9 @@ class Releases:
         self.log = log
         self.number = 0
 
-    def offer(self, version: str, reward_updates: int) -> None:
-        self.log.append([release_entry(Candidate.announce(version, reward_updates=reward_updates))]).result()
+    def offer(self, version: str, reward_updates: int, parent: str | None = None) -> None:
+        candidate = Candidate.announce(version, reward_updates=reward_updates, parent=parent)
+        self.log.append([release_entry(candidate)]).result()
 
     def decide(
         self, outcome: Outcome, version: str, live: str = "base", stage: Stage = "idle", fence: int = 0
@@ -368,6 +370,45 @@ def fold(store: ReceiptStore, log: EventLog, size: int) -> None:
         cursor = dict(after)
 
 
+def test_how_long_votes_waited_until_what_they_shaped_was_live(tmp_path: Path, log: EventLog) -> None:
+    def voted(name: str, at: float) -> tuple[str, int, State]:
+        vote = thumb(name, 1.0, 1).model_copy(update={"at": at})
+        log.append([Entry(FEEDBACK, "k", vote.model_dump_json().encode())]).result()
+        return vote.event_id, 1, "training"
+
+    releases, now = Releases(log), time.time()
+    update(log, 1, voted("a", now - 1000))
+    releases.offer("policy-1-aa", reward_updates=1)
+    releases.decide("promoted", "policy-1-aa", live="policy-1-aa")
+    early, late = voted("b", now - 30), voted("c", now - 10)
+    update(log, 2, early, late)
+    update(log, 3, voted("d", now))  # too late for the version of update 2
+    store = ReceiptStore(tmp_path / "receipts.db")
+    fold(store, log, 1000)
+    assert store.seconds_to_live() == [pytest.approx(1000, abs=60)]
+    releases.offer("policy-2-bb", reward_updates=2, parent="policy-1-aa")
+    releases.decide("promoted", "policy-2-bb", live="policy-2-bb")
+    fold(store, log, 1000)
+    waited = store.seconds_to_live()
+    assert [round(waited[1] - waited[0])] == [20]
+    assert waited[0] == pytest.approx(10, abs=60)
+    releases.decide("rolled_back", "policy-2-bb", live="policy-1-aa")
+    fold(store, log, 1000)
+    assert store.seconds_to_live() == waited, "what comes back was live before"
+    store.close()
+
+
+def test_a_gateway_shows_how_long_half_and_nine_tenths_of_votes_waited() -> None:
+    metrics = Metrics()
+    metrics.show_waits_of_votes(3, [])
+    assert b"hearken_vote_to_live_seconds{" not in metrics.render()
+    metrics.show_waits_of_votes(3, [float(n) for n in range(1, 11)])
+    shown = metrics.registry.get_sample_value
+    assert shown("hearken_votes_after_update") == 3
+    assert shown("hearken_vote_to_live_seconds", {"share": "0.5"}) == 5
+    assert shown("hearken_vote_to_live_seconds", {"share": "0.9"}) == 9
+
+
 def said(store: ReceiptStore, ids: Sequence[str]) -> list[object]:
     return [(store.vote(event_id), store.uses(event_id)) for event_id in ids]
 
@@ -432,7 +473,8 @@ def test_a_file_of_before_decisions_had_a_fence_is_gone_on_with(tmp_path: Path) 
     store.close()
     with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
         db.executescript("ALTER TABLE live DROP COLUMN fence; ALTER TABLE votes DROP COLUMN refused")
-        db.executescript("DROP INDEX by_time; PRAGMA user_version = 3")
+        db.executescript("DROP INDEX by_time; ALTER TABLE versions DROP COLUMN live_at")
+        db.executescript("PRAGMA user_version = 3")
     log = SqliteLog(tmp_path / "log.db")
     releases = Releases(log)
     releases.decide("promoted", "policy-1-0123abcd", live="policy-1-0123abcd", fence=3)
@@ -471,9 +513,25 @@ def test_a_file_of_before_comments_were_revised_is_gone_on_with(tmp_path: Path) 
     assert store.fold([record(old)], {}, {"feedback/0": 1})
     store.close()
     with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
-        db.executescript("ALTER TABLE votes DROP COLUMN refused; DROP INDEX by_time; PRAGMA user_version = 4")
+        db.executescript("ALTER TABLE votes DROP COLUMN refused; DROP INDEX by_time")
+        db.executescript("ALTER TABLE versions DROP COLUMN live_at; PRAGMA user_version = 4")
     store = ReceiptStore(tmp_path / "receipts.db")
     found = store.vote(old.event_id)
     assert found is not None
     assert found["refused"] is None
+    store.close()
+
+
+def test_a_file_of_before_versions_had_the_time_at_which_they_were_live_is_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    store = ReceiptStore(tmp_path / "receipts.db")
+    old = thumb("chatcmpl-1", 1.0, 1)
+    assert store.fold([record(old)], {}, {"feedback/0": 1})
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "receipts.db")) as db:
+        db.executescript("ALTER TABLE versions DROP COLUMN live_at; PRAGMA user_version = 5")
+    store = ReceiptStore(tmp_path / "receipts.db")
+    assert store.vote(old.event_id) is not None
+    assert store.seconds_to_live() == []
     store.close()

@@ -5,19 +5,23 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.serve import axe
 from tests.serve.conftest import Gateway, Start, eventually
+from tests.serve.operating import photograph
 from tests.serve.test_access import add_key, bearer
 
 pytestmark = pytest.mark.browser
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>A shop</title>
-<p>{answer}</p>
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">
+<title>A shop</title>
+<main><h1>A shop</h1><p>{answer}</p>
 <script type="module" src="{gateway}/feedback.js"></script>
-<hearken-feedback completion="{completion}" token="{token}" answer="{answer}"></hearken-feedback>
+<hearken-feedback completion="{completion}" token="{token}" answer="{answer}"></hearken-feedback></main>
 <script>addEventListener("hearken-feedback", (event) => (window.told = event.detail))</script>"""
 
 
@@ -51,15 +55,16 @@ def site() -> Iterator[ThreadingHTTPServer]:
     thread.join()
 
 
-Shop = Callable[[], tuple[Page, Gateway]]
+Shop = Callable[..., tuple[Page, Gateway]]
 
 
 @pytest.fixture
 def shop(browser: Browser, site: ThreadingHTTPServer, start: Start, tmp_path: Path) -> Iterator[Shop]:
-    """Opens the page of a shop that asked with its key, on its server; the page has the answer's token."""
+    """Opens the page of a shop that asked with its key, on its server; the page has the answer's token. Takes
+    the browser's options."""
     opened: list[tuple[Page, list[str]]] = []
 
-    def open_page() -> tuple[Page, Gateway]:
+    def open_page(**options: Any) -> tuple[Page, Gateway]:
         key = add_key(tmp_path / "keys.json", ["chat"])
         gateway = start()
         body = {"model": "hearken", "messages": [{"role": "user", "content": "hi"}], "user": "ada"}
@@ -73,7 +78,7 @@ def shop(browser: Browser, site: ThreadingHTTPServer, start: Start, tmp_path: Pa
             answer=answer["choices"][0]["message"]["content"],
         )
         assert key not in handler.page
-        page, complaints = browser.new_page(), []
+        page, complaints = browser.new_page(**options), []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
         opened.append((page, complaints))
@@ -167,6 +172,21 @@ def test_a_vote_that_cannot_be_stored_says_so(shop: Shop) -> None:
     expect(page.get_by_role("status")).to_have_text("This could not be sent. Please try again.")
     expect(up).to_have_attribute("aria-pressed", "false")
     assert gateway.votes() == []
+
+
+@pytest.mark.parametrize("width", axe.WIDTHS)
+@pytest.mark.parametrize("scheme", axe.SCHEMES)
+def test_axe_finds_no_fault(shop: Shop, scheme: str, width: int) -> None:
+    page, _ = shop(color_scheme=scheme, viewport={"width": width, "height": 800})
+    page.evaluate("document.body.style.background = 'Canvas'")  # else axe takes it for white
+    page.get_by_role("button", name="Bad answer").click()
+    page.get_by_label("too long").check()
+    page.get_by_role("button", name="Suggest a better answer").click()
+    page.get_by_label("What it should have said").fill("I am better, seed 7.")
+    expect(page.locator("ins").first).to_be_visible()
+    expect(page.locator("del").first).to_be_visible()
+    photograph(page, f"widget-{scheme}-{width}")
+    assert axe.faults(page) == []
 
 
 def test_the_widget_stays_small() -> None:
