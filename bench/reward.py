@@ -155,7 +155,7 @@ def _figures(found: list[dict[str, Any]], fits: list[dict[str, Any]]) -> dict[st
 def real_model(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Both sides on people's pairs with a real model as base, at several numbers of pairs to learn from."""
     from bench import _real_pairs
-    from hearken.base import UsageError
+    from hearken.base.errors import UsageError
     from hearken.machine.engine import resolve_model
 
     if missing := [file for file in arguments.pairs if not file.is_file()]:
