@@ -97,7 +97,7 @@ EVERYDAY = World(
         "learner.ppo.learning_rate": 1.2e-3,
         "learner.ppo.kl_step_nats": 0.8,
         "learner.ppo.cut_off_penalty": 2.0,
-        "learner.ppo.epochs": 2,
+        "learner.ppo.epochs": 3,
         "learner.ppo.minibatches": 4,
         "learner.ppo.critic_warmup_steps": 0,
         "learner.ppo.warmup_steps": 1,
