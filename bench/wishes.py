@@ -3,8 +3,9 @@
 Two gateways, one after the other, in front of one real engine, by default of SmolLM2-135M-Instruct where it
 is set up: one with `preference_hold = never`, whose engine has the wish in the prompt and no more, one with
 the default. Forty people each ask for one thing (`bench/_wishes.py`) and then three questions, greedily. Half
-of the wishes are for choosing a way (`tuned`), half for measuring it, with other questions (`held_out`).
-Printed for each: `obeyed_share`, of the answers that a program's check finds obeyed. The aim is .8.
+of the wishes are for choosing a way (`tuned`), half for measuring it, with other questions (`held_out`);
+their readings were looked at, so for a blind test write new ones.
+Printed for each: `obeyed_share`, of the answers that a check finds obeyed. The aim is .8.
 """
 
 import argparse
