@@ -85,10 +85,10 @@ EVERYDAY = World(
     fresh_prompts=120,
     kl_samples=60,
     service={
-        "learner.min_labels": 250,
-        "learner.labels_per_update": 125,
+        "learner.min_labels": 300,
+        "learner.labels_per_update": 150,
         "learner.rollouts_per_step": 64,
-        "learner.logged_rollouts": 96,
+        "learner.logged_rollouts": 128,
         "learner.logged_steps": 2,
         "learner.max_tokens": 384,
         "learner.adapted_layers": 0.5,

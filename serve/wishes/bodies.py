@@ -49,14 +49,17 @@ class Body:
         return bool(form.ends or form.closes or form.asks or form.quoted) or any(bounds)
 
     def _having(self) -> list[str]:
-        """Sentences that have a phrase in them."""
+        """Sentences that have a phrase in them. Beside words that are left out they could be read in two ways,
+        so there a phrase is left to the prompt."""
         found = []
         for phrase in self._form.has:
             if phrase == "!":
                 found.append(f'{_WORDS} "!"')
                 continue
+            if self._form.without:
+                continue
             said = self._alphabet.said(phrase)
-            before = "plain" if self._form.without else self._alphabet.word_not_like(phrase)
+            before = self._alphabet.word_not_like(phrase)
             found.append(f'{before} (" " {before}){{0,6}} " " {said} {_MORE} stop')
         return found
 

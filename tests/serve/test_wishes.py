@@ -139,3 +139,9 @@ def test_words_of_people_are_no_grammar(phrase: str) -> None:
     for wish in (f"Begin with «{phrase}».", f"Use the phrase «{phrase}».", f"Never say «{phrase}».",
                  f"End with «{phrase}».", f"Call me «{phrase}»."):  # fmt: skip
         pytest.importorskip("xgrammar").Grammar.from_ebnf(grammar_of(form_of([wish]), 90))
+
+
+def test_a_phrase_beside_words_that_are_left_out_is_left_to_the_prompt() -> None:
+    """The grammar of both could be read in two ways: a token would cost its engine tens of milliseconds."""
+    assert "wonderful" in grammar_of(Form(has=("wonderful",)), 96)
+    assert "wonderful" not in grammar_of(Form(has=("wonderful",), without=("bad",)), 96)
