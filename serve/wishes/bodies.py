@@ -49,8 +49,8 @@ class Body:
         return bool(form.ends or form.closes or form.asks or form.quoted) or any(bounds)
 
     def _having(self) -> list[str]:
-        """Sentences that have a phrase in them. Beside words that are left out they could be read in two ways,
-        so there a phrase is left to the prompt."""
+        """Sentences that have a phrase in them. Beside words that are left out they could be read in two
+        ways, so there a phrase is left to the prompt."""
         found = []
         for phrase in self._form.has:
             if phrase == "!":
