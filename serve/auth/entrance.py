@@ -22,7 +22,7 @@ class Entrance:
 
     async def enter(self, request: Request, scope: Scope) -> Caller:
         """Who sent a request: the key has the scope (401, 403) and keeps to its limits (429)."""
-        caller = self.known(request, scope)
+        caller = self._access.caller(request, scope)
         if caller.limits is not NO_LIMITS:
             await self._metering.admit(caller, scope, visit_of(request.scope))
         return caller

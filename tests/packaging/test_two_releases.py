@@ -61,6 +61,7 @@ HEALTHY = {
     "hearken_reward_mean": ({"instance": "l"}, "0.5x{n}"),
     "hearken_entropy_nats": ({"instance": "l"}, "1.5x{n}"),
     "hearken_response_tokens": ({"instance": "l"}, "60x{n}"),
+    "hearken_votes_after_update": ({"instance": "g0"}, "3x{n}"),
     "hearken_votes_waiting": ({"reason": "new", "instance": "l"}, "3x{n}"),
     "hearken_learner_dead_letters_total": ({"instance": "l"}, "9x{n}"),
     "hearken_controller_dead_letters_total": ({"instance": "c"}, "9x{n}"),

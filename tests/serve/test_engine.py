@@ -217,7 +217,7 @@ def test_a_default_limit_ends_an_answer_and_leaves_long_prompts_alone(engine: En
 
 
 def test_the_log_has_the_prompt_with_what_its_user_asked_for(real: Gateway, engine: Engine) -> None:
-    wish = {"entries": ["Answer in two sentences at most."]}
+    wish = {"entries": ["Answer as a kind neighbour would."]}  # which no grammar can hold it to
     real.http.put("/v1/users/ada/preferences", json=wish).raise_for_status()
     asked = {"model": "hearken", "messages": MESSAGES, "max_tokens": 12}
     without, under = (
@@ -230,5 +230,5 @@ def test_the_log_has_the_prompt_with_what_its_user_asked_for(real: Gateway, engi
         assert event.prompt_token_ids == real.http.post("/tokenize", json=told).json()["tokens"]
         assert_exact(event, engine)
     assert without.messages == MESSAGES
-    assert "two sentences" in under.messages[0]["content"]
+    assert "kind neighbour" in under.messages[0]["content"]
     assert len(under.prompt_token_ids) > len(without.prompt_token_ids)
