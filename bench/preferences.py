@@ -18,7 +18,6 @@ what the model does when people say it themselves in each question, which is as 
 import argparse
 import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from typing import NamedTuple
 import httpx
 
 from bench._servers import engine, gateway
+from bench._wishes import Wish, has, words
 from hearken.models.smollm2 import default_folder, is_there
 from hearken.models.tiny import ensure_tiny
 from serve.generation.preferences import spoken
@@ -41,43 +41,33 @@ QUESTIONS = (
 MAX_TOKENS = 80
 
 
-class Wish(NamedTuple):
-    """What somebody asks for, and whether an answer does it."""
-
-    text: str
-    is_done: Callable[[str], bool]
-
-
-def _has(pattern: str, least: int = 1) -> Callable[[str], bool]:
-    return lambda answer: len(re.findall(pattern, answer, re.IGNORECASE | re.MULTILINE)) >= least
-
-
-def _at_most(words: int) -> Callable[[str], bool]:
-    return lambda answer: 0 < len(answer.split()) <= words
-
-
 WISHES = (
-    Wish("Answer in one short sentence.", _at_most(25)),
-    Wish("Use at most 20 words.", _at_most(20)),
-    Wish("Answer with a numbered list.", _has(r"^\s*[12][.)]", 2)),
-    Wish("Answer with bullet points.", _has(r"^\s*[-*\u2022]", 2)),
-    Wish("Answer in French.", _has(r"\b(le|la|les|des|une?|est|et|pour|vous|je|de)\b", 4)),
-    Wish("Answer in Spanish.", _has(r"\b(el|la|los|una?|es|para|que|de|con|en)\b", 4)),
-    Wish("Answer in German.", _has(r"\b(der|die|das|und|ist|ich|sie|ein|eine|zu|mit)\b", 4)),
-    Wish("Begin your answer with the word 'Sure'.", _has(r"\A\W*sure\b")),
-    Wish("Begin your answer with 'Dear friend'.", _has(r"\A\W*dear friend\b")),
-    Wish("Call me Ada.", _has(r"\bada\b")),
-    Wish("Sign your answer with 'Your helper'.", _has(r"\byour helper\b")),
+    Wish("Answer in one short sentence.", words(1, 25)),
+    Wish("Use at most 20 words.", words(1, 20)),
+    Wish("Answer with a numbered list.", has(r"^\s*[12][.)]", 2)),
+    Wish("Answer with bullet points.", has(r"^\s*[-*\u2022]", 2)),
+    Wish("Answer in French.", has(r"\b(le|la|les|des|une?|est|et|pour|vous|je|de)\b", 4)),
+    Wish("Answer in Spanish.", has(r"\b(el|la|los|una?|es|para|que|de|con|en)\b", 4)),
+    Wish("Answer in German.", has(r"\b(der|die|das|und|ist|ich|sie|ein|eine|zu|mit)\b", 4)),
+    Wish("Begin your answer with the word 'Sure'.", has(r"\A\W*sure\b")),
+    Wish("Begin your answer with 'Dear friend'.", has(r"\A\W*dear friend\b")),
+    Wish("Call me Ada.", has(r"\bada\b")),
+    Wish("Sign your answer with 'Your helper'.", has(r"\byour helper\b")),
     Wish("Write the answer as a poem.", lambda answer: answer.count("\n") >= 3),
-    Wish("Ask me a question back.", _has(r"\?")),
-    Wish("Give an example.", _has(r"\b(for example|for instance|example|such as)\b")),
-    Wish("Use the word 'wonderful'.", _has(r"\bwonderful\b")),
-    Wish("Use exclamation marks!", _has("!")),
-    Wish("Say that you are not sure.", _has(r"\bnot (entirely |quite |completely )?(sure|certain)\b")),
-    Wish("Explain it step by step.", _has(r"\b(step|first|then|next|finally)\b|^\s*\d[.)]", 2)),
-    Wish("Answer as if I were a child.", _has(r"\b(fun|play|imagine|little|kid|mom|toy|game|friends?)\b")),
-    Wish("Tell me why.", _has(r"\b(because|since|reason|so that|why)\b")),
+    Wish("Ask me a question back.", has(r"\?")),
+    Wish("Give an example.", has(r"\b(for example|for instance|example|such as)\b")),
+    Wish("Use the word 'wonderful'.", has(r"\bwonderful\b")),
+    Wish("Use exclamation marks!", has("!")),
+    Wish("Say that you are not sure.", has(r"\bnot (entirely |quite |completely )?(sure|certain)\b")),
+    Wish("Explain it step by step.", has(r"\b(step|first|then|next|finally)\b|^\s*\d[.)]", 2)),
+    Wish("Answer as if I were a child.", has(r"\b(fun|play|imagine|little|kid|mom|toy|game|friends?)\b")),
+    Wish("Tell me why.", has(r"\b(because|since|reason|so that|why)\b")),
 )
+
+
+def chosen(model: Path | None) -> Path:
+    """The folder of the model to try: that one, or SmolLM2 where it is set up, or the tiny model."""
+    return model or (default_folder() if is_there(default_folder()) else ensure_tiny())
 
 
 class Service:
@@ -159,7 +149,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--in", dest="place", choices=("message", "system", "question"), default="message")
     parser.add_argument("--at-once", type=int, default=4, help="people who ask at the same time")
     arguments = parser.parse_args(argv)
-    model = arguments.model or (default_folder() if is_there(default_folder()) else ensure_tiny())
+    model = chosen(arguments.model)
     cores = sorted(os.sched_getaffinity(0))
     with (
         tempfile.TemporaryDirectory() as scratch,

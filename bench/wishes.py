@@ -19,9 +19,7 @@ from pathlib import Path
 
 from bench._servers import engine, gateway
 from bench._wishes import HELD_OUT, TUNED, Wish
-from bench.preferences import QUESTIONS, Service
-from hearken.models.smollm2 import default_folder, is_there
-from hearken.models.tiny import ensure_tiny
+from bench.preferences import QUESTIONS, Service, chosen
 
 OTHER_QUESTIONS = ("Why is the sky blue?", "How do I learn to swim?", "Tell me about London.")
 HALVES = {"tuned": (TUNED, QUESTIONS), "held_out": (HELD_OUT, OTHER_QUESTIONS)}
@@ -59,7 +57,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--at-once", type=int, default=12, help="people who ask at the same time")
     arguments = parser.parse_args(argv)
-    model = arguments.model or (default_folder() if is_there(default_folder()) else ensure_tiny())
+    model = chosen(arguments.model)
     cores = sorted(os.sched_getaffinity(0))
     shares: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}

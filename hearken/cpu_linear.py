@@ -12,24 +12,18 @@ The kernel behind both is the same; a call takes some 10 us more. Other dtypes r
 quantised layers have kernels of their own: they stay as they are.
 
 Intel's processors without tiles (AMX) multiply in bfloat16 half as fast as in float32. There the learner's
-compiled product takes both factors as float32 (`learner/model/native/products.h`), and is 1.6 times as fast.
+compiled product takes both factors as float32 (`learner/model/native/linear.py`), and is 1.6 times as fast.
 """
 
-from collections.abc import Callable
-from ctypes import CDLL, c_int64, c_void_p
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deploy.engines.parity import ROUNDS_ONCE
-from learner.model import native
+from learner.model.native.linear import Linear, faster
 
 BATCH = 64  # the rows for which oneDNN lays out the weights; other numbers are as fast within noise
-LANES = 16
-
-Linear = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
-"""x @ W.T + bias + share, rounded once. x: (..., in); share, if any, and the result: (..., out)."""
 
 
 def by_onednn(weight: Tensor) -> Linear:
@@ -45,49 +39,6 @@ def by_onednn(weight: Tensor) -> Linear:
         return y
 
     return linear
-
-
-def compiled(weight: Tensor, library: CDLL) -> Linear:
-    """The product with a layer's weight (out, in), by `linear.cpp`."""
-    outputs, inputs = weight.shape
-    packed = torch.empty(outputs * inputs, dtype=torch.bfloat16)
-    weight = weight.detach().contiguous()
-    library.hearken_pack_linear(_pointer(weight), c_int64(outputs), c_int64(inputs), _pointer(packed))
-
-    def linear(x: Tensor, bias: Tensor | None, share: Tensor | None) -> Tensor:
-        rows = x.reshape(-1, inputs)
-        rows = rows if rows.stride(1) == 1 else rows.contiguous()
-        y = x.new_empty(*x.shape[:-1], outputs)
-        bias = None if bias is None else bias.float()
-        share = None if share is None else share.to(torch.bfloat16).contiguous()
-        library.hearken_linear(
-            _pointer(rows),
-            c_int64(rows.stride(0)),
-            c_int64(len(rows)),
-            _pointer(packed),
-            c_int64(inputs),
-            c_int64(outputs),
-            _pointer(bias),
-            _pointer(share),
-            _pointer(y),
-            c_int64(torch.get_num_threads()),
-        )
-        return y
-
-    return linear
-
-
-def fast_linear(weight: Tensor) -> Linear | None:
-    """`compiled` where that is faster than oneDNN; None elsewhere, and for sizes that it does not take."""
-    outputs, inputs = weight.shape
-    library = native.library()
-    if library is None or not library.hearken_widens() or outputs % LANES or inputs % 2:
-        return None
-    return compiled(weight, library)
-
-
-def _pointer(tensor: Tensor | None) -> c_void_p:
-    return c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def is_for(weight: Tensor) -> bool:
@@ -112,7 +63,7 @@ def register() -> None:
         if get_current_vllm_config().lora_config is None or not is_for(layer.weight):
             stock_dispatch(layer, remove_weight)
             return
-        linear = fast_linear(layer.weight)
+        linear = faster(layer.weight)
         if linear is None and not remove_weight:
             stock_dispatch(layer, remove_weight)
             return

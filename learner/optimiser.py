@@ -175,12 +175,16 @@ class Optimiser(ABC):
         for _ in range(UNDONE_WEIGHT):
             self._ascend(math.inf, 0.0)
 
+    def kl_target(self, tokens: float) -> float:
+        """The KL to live that the price aims at, of answers of `tokens` tokens, in nats per response."""
+        return kl_limit(self.settings.kl_target_nats, tokens)
+
     def _ascend(self, kl_nats: float, tokens: float) -> None:
         settings = self.settings
         self.kl_coefficient = ascend(
             self.kl_coefficient,
             kl_nats,
-            kl_limit(settings.kl_target_nats, tokens),
+            self.kl_target(tokens),
             settings.kl_rate,
             settings.kl_coefficient_min,
             settings.kl_coefficient_max,
@@ -191,13 +195,8 @@ class Optimiser(ABC):
     def set_learning_rate(self, pace: float, step: int) -> float:
         """Take the learning rate of a step (from 0) of the schedule; what it is."""
         settings = self.settings
-        rate = (
-            pace
-            * self._learning_rate
-            * learning_rate_scale(
-                step, settings.warmup_steps, settings.decay_steps, settings.final_learning_rate_ratio
-            )
-        )
+        schedule = settings.warmup_steps, settings.decay_steps, settings.final_learning_rate_ratio
+        rate = pace * self._learning_rate * learning_rate_scale(step, *schedule)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         return rate

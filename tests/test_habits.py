@@ -39,7 +39,7 @@ LONG_FUNCTIONS = {
     "bench/_hearken_ppo.py:_measure": 70,
     "bench/_trl_ppo.py:main": 120,
     "bench/gpu_loop.py:run": 100,
-    "learner/loop/metrics.py:__init__": 170,
+    "learner/loop/metrics.py:__init__": 156,
 }
 """Those that were longer when the caps came, and what they may have: no new ones, no larger numbers."""
 

@@ -1,8 +1,7 @@
 """Stages of releases over time: who served when, out of decisions. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from deploy.history.releases import Decision
 from deploy.history.states import Stage
@@ -24,10 +23,6 @@ class Span:
     against: str | None
     weight: float
     ended: str | None
-
-    def told(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
 
 
 def spans(decisions: Iterable[Decision]) -> list[Span]:

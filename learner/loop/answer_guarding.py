@@ -44,7 +44,7 @@ class AnswerGuarding:
         if limits is None or not limits.checks:
             return []
         found = vetoes(limits.checks, self._pairs(ours, live, as_text=True), limits.check_seconds)
-        self._parts.metrics.guard_refusals.labels(OWN_CHECKS).inc(bool(found))
+        self._parts.metrics.guards.refusals.labels(OWN_CHECKS).inc(bool(found))
         return found
 
     def _pairs(self, ours: Judged, live: Judged, *, as_text: bool) -> list[Pair]:

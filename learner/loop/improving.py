@@ -82,8 +82,9 @@ class Improving:
             parts.state = stages.met_live(parts.state, measured.kl_nats_base)
         tokens = measured.response_tokens
         parts.metrics.show_rollouts(measured, self.kl_limits(tokens))
-        parts.metrics.kl_target.set(kl_limit(parts.optimiser.settings.kl_target_nats, tokens))
-        parts.metrics.show_objectives(parts.reward.by_objective([sample.judged for sample in samples]))
+        parts.metrics.kl_target.set(parts.optimiser.kl_target(tokens))
+        read = parts.features.at_hand([sample.judged for sample in samples])
+        parts.metrics.show_objectives(parts.reward.by_objective(read))
         return Rollouts(measured, *self._scoring.scores(samples), self.limit_share(measured))
 
     def _logged(self, longest: int) -> list[Sample]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from deploy.guards import Guard
 from feedback.core.build_info import build_info
 from feedback.core.loss_metrics import LossMetrics
+from learner.monitor.guard_metrics import GuardMetrics
 from learner.monitor.self_check import REASONS as REFUSALS
 from learner.monitor.times import Times
 from learner.optimiser import StepMetrics
@@ -35,6 +35,7 @@ class LearnerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.build, self.times = build_info(self.registry), Times(self.registry)
+        self.guards = GuardMetrics(self.registry)
 
         def gauge(name: str, help_text: str, *labels: str) -> Gauge:
             return Gauge(name, help_text, labels, registry=self.registry)
@@ -157,8 +158,7 @@ class LearnerMetrics:
             "hearken_rollouts_cut_off", "Those that reached the longest rollout without an end"
         )
         self.explained_variance = gauge(
-            "hearken_explained_variance",
-            "Share of the returns' variance that the critic explains",
+            "hearken_explained_variance", "Share of the returns' variance that the critic explains"
         )
         self.preference_loss = gauge(
             "hearken_preference_loss", "Mean loss of the votes that the newest step learned from itself"
@@ -166,6 +166,15 @@ class LearnerMetrics:
         self.preference_accuracy = gauge(
             "hearken_preference_accuracy_ratio", "Share of these that the policy already put as the voter did"
         )
+        self.prompts_left_out = gauge(
+            "hearken_learner_prompts_left_out",
+            "Prompts that the engine has no room for or refused, when some were last drawn",
+            "use",
+            "reason",
+        )
+        self.waiting = gauge("hearken_votes_waiting", "Votes in quarantine", "reason")
+        self.stage = gauge("hearken_learner_stage", "1 for the learner's stage", "stage")
+        self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
         self.candidates = counter("hearken_candidates", "Candidates published")
         self.refused = counter(
             "hearken_candidates_refused", "Candidates that the learner did not publish", "reason"
@@ -179,28 +188,6 @@ class LearnerMetrics:
             "hearken_candidate_scale_ratio",
             "Share of the trained change of the base that the newest compared policy had",
         )
-        self.guard_figure = gauge(
-            "hearken_guard_figure", "What a guard against forgetting found of the newest candidate", "guard"
-        )
-        self.guard_best = gauge(
-            "hearken_guard_best", "The end of its interval that speaks for the candidate", "guard"
-        )
-        self.guard_limit = gauge("hearken_guard_limit", "What that must not be past", "guard")
-        self.guard_texts = gauge(
-            "hearken_guard_texts", "Texts or prompts that it judged by; 0 for too few of them", "guard"
-        )
-        self.guard_refusals = counter(
-            "hearken_guard_refusals", "Candidates that a guard was against", "guard"
-        )
-        self.prompts_left_out = gauge(
-            "hearken_learner_prompts_left_out",
-            "Prompts that the engine has no room for or refused, when some were last drawn",
-            "use",
-            "reason",
-        )
-        self.waiting = gauge("hearken_votes_waiting", "Votes in quarantine", "reason")
-        self.stage = gauge("hearken_learner_stage", "1 for the learner's stage", "stage")
-        self.phase = gauge("hearken_learner_phase", "1 for what the learner is doing", "phase")
 
     def show_rollouts(self, measured: Measured, kl_limits_nats: tuple[float, float]) -> None:
         """Show what a batch of rollouts was like, with the KL limits (to base, to live) at its length."""
@@ -216,19 +203,6 @@ class LearnerMetrics:
         self.reward_objective.clear()
         for objective, score in scores.items():
             self.reward_objective.labels(objective).set(score)
-
-    def show_guards(self, guards: Iterable[Guard]) -> None:
-        """Show what each guard found. Nothing stays of one that found nothing this time."""
-        for instrument in (self.guard_figure, self.guard_best, self.guard_limit, self.guard_texts):
-            instrument.clear()
-        for guard in guards:
-            self.guard_limit.labels(guard.name).set(guard.limit)
-            self.guard_texts.labels(guard.name).set(0 if guard.best is None else guard.count)
-            if guard.figure is not None and guard.best is not None:
-                self.guard_figure.labels(guard.name).set(guard.figure)
-                self.guard_best.labels(guard.name).set(guard.best)
-            # A counter that begins at 1 has its first refusal unseen by `increase`.
-            self.guard_refusals.labels(guard.name).inc(guard.refuses)
 
     def show_step(self, step: StepMetrics) -> None:
         """Show what a step was like."""

@@ -119,7 +119,7 @@ class Offering:
             guards,
             self._answers.vetoes(ours, live),
         )
-        parts.metrics.show_guards(numbers.guards)
+        parts.metrics.guards.show(numbers.guards)
         judged = verdict(numbers, parts.settings.gate)
         for line in judged.report:
             logger.info("guard of %s", line)

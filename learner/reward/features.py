@@ -153,6 +153,10 @@ class AnswerFeatures:
         (L, N, H) of the answer's N tokens after `layers`. They are at hand until `forget_shown`."""
         self._shown[_of(item)] = self._prefixed(states.float().cpu())
 
+    def at_hand(self, items: Sequence[Item]) -> list[Item]:
+        """Those (prompt, answer) pairs that were shown: all of a batch, or one rank's share of it."""
+        return [item for item in items if _of(item) in self._shown]
+
     def forget_shown(self) -> None:
         """Forget what was shown."""
         self._shown.clear()

@@ -63,7 +63,7 @@ class Learning:
             "lately": lately(recent.count, decisions, now, complete=complete),
             "votes": asdict(votes),
             "lag": await asyncio.to_thread(self._receipts.store.behind),
-            "stages": [span.told() for span in spans(decisions)],
+            "stages": [asdict(span) for span in spans(decisions)],
             "opinions": [each.told() for each in opinions],
             "steps": await self._steps(),
         }

@@ -20,11 +20,12 @@ def grammar_of(form: Form, max_tokens: int | None) -> str:
     alphabet = Alphabet(form.case, excluded)
     body = Body(form, alphabet, max_tokens).written()
     root = " ".join([*_opening(form, alphabet), body, *_ending(form, alphabet)])
+    # Rules of words are nearly all of a grammar that leaves words out, so none is there that is not used.
     return "\n".join(
         [
             f"root ::= {_quoted(root) if form.quoted else root}",
-            *alphabet.word("word", form.without),
-            *alphabet.plain_word("plain", form.without),
+            *(alphabet.word("word", form.without) if "word" in root else ()),
+            *(alphabet.plain_word("plain", form.without) if "plain" in root else ()),
             f"stop ::= [{alphabet.marks(STOPS) or '.'}]",
             'gap ::= " " | "\\n" | "\\n\\n"',
         ]

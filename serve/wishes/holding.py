@@ -33,7 +33,7 @@ def grammar_for(
 
     body: the client's request, which was checked. max_tokens: of an answer.
     """
-    if not entries or not is_held(body, when):
+    if not is_held(body, when):
         return None
     form = form_of(entries)
     return None if form == FREE else grammar_of(form, max_tokens)

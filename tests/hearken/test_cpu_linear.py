@@ -9,6 +9,7 @@ from deploy.engines.client import EngineClient
 from deploy.engines.parity import ROUNDS_ONCE
 from hearken.machine.engine import use_cuda
 from learner.model import native
+from learner.model.native import linear
 from tests.conftest import Engine
 
 WIDTH, OUTPUTS, RANK = 256, 192, 4
@@ -29,10 +30,14 @@ def linear_of(request: pytest.FixtureRequest, cpu_linear: Any) -> Any:
     """What makes a product of a weight: either way, also where it is not the faster one."""
     if request.param == "oneDNN":
         return cpu_linear.by_onednn
-    library = native.library()
-    if library is None:
+    return compiled()
+
+
+def compiled() -> Any:
+    """What makes a compiled product of a weight."""
+    if native.library() is None:
         pytest.skip("this processor does not multiply in bfloat16, or there is no compiler")
-    return lambda weight: cpu_linear.compiled(weight, library)
+    return linear.compiled
 
 
 class Layer:
@@ -77,9 +82,9 @@ class Layer:
 @pytest.mark.parametrize("bias", [False, True])
 def test_all_of_a_faint_adapter_is_served(linear_of: Any, slots: list[int], bias: bool) -> None:
     layer = Layer(slots, bias)
-    linear = linear_of(layer.weight)
-    base = linear(layer.x, layer.bias, None)
-    y = linear(layer.x, layer.bias, layer.lora.share(layer.x, layer.groups))
+    product = linear_of(layer.weight)
+    base = product(layer.x, layer.bias, None)
+    y = product(layer.x, layer.bias, layer.lora.share(layer.x, layer.groups))
     assert layer.served(y, base) == pytest.approx(1, abs=0.1)
     added = base.clone()
     layer.lora.add(added, layer.x, layer.groups, 1.0)
@@ -89,12 +94,12 @@ def test_all_of_a_faint_adapter_is_served(linear_of: Any, slots: list[int], bias
 
 def test_a_row_of_the_base_has_no_share_and_the_same_bits(linear_of: Any) -> None:
     layer = Layer(MIXED)
-    linear = linear_of(layer.weight)
+    product = linear_of(layer.weight)
     share = layer.lora.share(layer.x, layer.groups)
-    y = linear(layer.x, None, share)
+    y = product(layer.x, None, share)
     ours = torch.tensor(MIXED) < 0
     assert not share[ours].any()
-    assert torch.equal(y[ours], linear(layer.x, None, None)[ours])
+    assert torch.equal(y[ours], product(layer.x, None, None)[ours])
 
 
 def test_a_broken_adapter_spoils_only_its_own_rows(linear_of: Any) -> None:
@@ -107,25 +112,20 @@ def test_a_broken_adapter_spoils_only_its_own_rows(linear_of: Any) -> None:
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(16, 2), (80, 30), (208, 576), (64, 1538)])
-def test_the_compiled_product_takes_every_size_and_number_of_rows(
-    cpu_linear: Any, outputs: int, inputs: int
-) -> None:
-    library = native.library()
-    if library is None:
-        pytest.skip("this processor does not multiply in bfloat16, or there is no compiler")
+def test_the_compiled_product_takes_every_size_and_number_of_rows(outputs: int, inputs: int) -> None:
     draw = torch.Generator().manual_seed(outputs)
     weight = (torch.randn(outputs, inputs, generator=draw) / inputs**0.5).bfloat16()
-    linear = cpu_linear.compiled(weight, library)
+    product = compiled()(weight)
     wide = torch.randn(27, 2, inputs, generator=draw).bfloat16()
     share = torch.randn(27, outputs, generator=draw).bfloat16()
     for rows in range(28):
         x = wide[:rows, 1]  # rows that do not lie one behind the other
         wanted = x.double() @ weight.double().T + share[:rows].double()
-        torch.testing.assert_close(linear(x, None, share[:rows]).double(), wanted, atol=1e-2, rtol=4e-3)
-    every = linear(wide[:, 0], None, None)
+        torch.testing.assert_close(product(x, None, share[:rows]).double(), wanted, atol=1e-2, rtol=4e-3)
+    every = product(wide[:, 0], None, None)
     for row in range(27):  # whoever else is in the batch
-        assert torch.equal(linear(wide[row : row + 1, 0], None, None)[0], every[row])
-    assert torch.equal(linear(wide.view(3, 18, inputs), None, None).view(54, -1)[::2], every)
+        assert torch.equal(product(wide[row : row + 1, 0], None, None)[0], every[row])
+    assert torch.equal(product(wide.view(3, 18, inputs), None, None).view(54, -1)[::2], every)
 
 
 CASES = {"adapters": (True, torch.bfloat16), "none": (False, torch.bfloat16), "fine": (True, torch.float32)}

@@ -46,6 +46,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def learner_on(log: SqliteLog, data: Path, model: Path, engine: EngineClient, **told: Any) -> Learner:
+    """A learner that has read a log."""
+    settings = LearnerSettings(data=data, model=str(model), engine=engine.url, **told)
+    learner = Learner(
+        settings,
+        log,
+        engine,
+        Registry(data / "adapters"),
+        SharedModel(settings.model, rank=8),
+        LearnerMetrics(),
+    )
+    learner.turn(0.0)
+    return learner
+
+
 def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_are(folder: Path) -> None:
     fit = [answered(f"fit-{i}", prompt_token_ids=PROMPTS[i]) for i in range(3)]
     others = [
@@ -63,12 +78,7 @@ def test_users_answers_stand_for_rollouts_where_they_were_sampled_as_rollouts_ar
     made = [record(each) for each in (*fit, *others, long, cut, voted)]
     made.append(record(thumb("voted", 1.0, 1)))
     log.append([Entry(each.topic, each.key, each.value) for each in made]).result()
-    settings = LearnerSettings(data=folder, model=str(folder / "model"), engine="http://127.0.0.1:9")
-    model = SharedModel(settings.model, rank=8)
-    learner = Learner(
-        settings, log, EngineClient(settings.engine), Registry(folder / "adapters"), model, LearnerMetrics()
-    )
-    learner.turn(0.0)
+    learner = learner_on(log, folder, folder / "model", EngineClient("http://127.0.0.1:9"))
 
     found = learner.drawing.logged(10, LONGEST)
     newest_first_voted_last = [*PROMPTS[4:2:-1], *PROMPTS[2::-1], PROMPTS[0]]
@@ -116,17 +126,8 @@ def test_live_is_asked_only_what_no_user_asked_it(folder: Path, tmp_path: Path) 
     ]
     entries = [Entry(each.topic, each.key, each.value) for each in map(record, made)]
     log.append(entries).result()
-    settings = LearnerSettings(data=tmp_path, model=str(folder / "model"), engine="http://127.0.0.1:9")
     engine = Counting()
-    learner = Learner(
-        settings,
-        log,
-        engine,
-        Registry(tmp_path / "adapters"),
-        SharedModel(settings.model, rank=8),
-        LearnerMetrics(),
-    )
-    learner.turn(0.0)
+    learner = learner_on(log, tmp_path, folder / "model", engine)
     prompts = [twice, once, twice, other, left, twice]
     found = learner.drawing.of_live(prompts, LONGEST)
     assert [each.prompt_token_ids for each in found] == prompts
@@ -161,19 +162,17 @@ def test_the_first_steps_from_live_learn_from_the_log_and_weigh_it(folder: Path,
     log = SqliteLog(tmp_path / "log.db")
     made = [answered(f"{i}", prompt_token_ids=PROMPTS[i % 20], token_ids=[5 + i, 6, 7]) for i in range(60)]
     log.append([Entry(each.topic, each.key, each.value) for each in map(record, made)]).result()
-    settings = LearnerSettings(
-        data=tmp_path,
-        model=str(folder / "model"),
-        engine="http://127.0.0.1:9",
+    engine = Serving()
+    learner = learner_on(
+        log,
+        tmp_path,
+        folder / "model",
+        engine,
         rollouts_per_step=12,
         logged_rollouts=16,
         logged_steps=2,
         ppo=PPOSettings(learning_rate=1e-2, critic_warmup_steps=0),
     )
-    engine, model = Serving(), SharedModel(settings.model, rank=8)
-    learner = Learner(settings, log, engine, Registry(tmp_path / "adapters"), model, LearnerMetrics())
-    learner.turn(0.0)
-
     learned: list[tuple[int, ...]] = []
     for step in range(2):
         rollouts = learner.improving.sample()

@@ -48,7 +48,7 @@ def shown_metrics() -> dict[str, set[str]]:
             metrics,
             metrics.losses,
             *([metrics.shadow, metrics.opinions] if isinstance(metrics, ControllerMetrics) else []),
-            metrics.times if isinstance(metrics, LearnerMetrics) else metrics.lookups,
+            *([metrics.times, metrics.guards] if isinstance(metrics, LearnerMetrics) else [metrics.lookups]),
         )
         for metric in (metric for part in parts for metric in vars(part).values()):
             if isinstance(metric, MetricWrapperBase):

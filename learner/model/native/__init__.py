@@ -7,13 +7,19 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from torch import Tensor
 
 from feedback.core.files import cache_folder
 from learner.model.machine import has_fast_bf16, processor_flags
 
 logger = logging.getLogger("hearken.learner")
+
+LANES = 16
+"""Numbers in float32 of a register: what sizes are multiples of."""
 
 HERE = Path(__file__).parent
 SOURCES = (HERE / "trunk.cpp", HERE / "head.cpp", HERE / "linear.cpp")
@@ -38,6 +44,16 @@ def library() -> ctypes.CDLL | None:
         told = getattr(error, "stderr", None) or error
         logger.warning("%s does not compile; products stay in float32, which takes longer: %s", HERE, told)
         return None
+
+
+def pointers(*tensors: Tensor | None) -> Iterator[ctypes.c_void_p]:
+    """Where tensors lie, as arguments of the library; none of them may be gone before it returns."""
+    yield from (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
+
+
+def numbers(*values: int) -> Iterator[ctypes.c_int64]:
+    """Numbers as arguments of the library."""
+    yield from map(ctypes.c_int64, values)
 
 
 def _compiled(compiler: str) -> Path:

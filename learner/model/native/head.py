@@ -4,7 +4,7 @@ Shapes: N states of size H, V entries in the vocabulary.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ctypes import CDLL, Structure, byref, c_int64, c_void_p
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from learner.model import native
 from learner.model.blocks import Unsuitable
 from learner.model.head import NextTokens, OutputLayer
-from learner.model.native.trunk import LANES
+from learner.model.native import LANES, numbers, pointers
 
 logger = logging.getLogger("hearken.learner")
 
@@ -56,9 +56,9 @@ class NativeOutputLayer(OutputLayer):
         chosen, means = torch.empty(len(tokens)), torch.empty_like(states) if with_gradient else None
         self._library.hearken_token_logprobs(
             byref(self._head),
-            *_pointers(states, tokens),
-            *_numbers(len(tokens), torch.get_num_threads()),
-            *_pointers(chosen, means),
+            *pointers(states, tokens),
+            *numbers(len(tokens), torch.get_num_threads()),
+            *pointers(chosen, means),
         )
         return chosen, None if means is None else self.weight[tokens].sub_(means)
 
@@ -70,9 +70,9 @@ class NativeOutputLayer(OutputLayer):
         )
         self._library.hearken_compare(
             byref(self._head),
-            *_pointers(states, beside, tokens),
-            *_numbers(len(tokens), len(others), torch.get_num_threads()),
-            *_pointers(found.logprobs, found.entropies, found.other_logprobs, found.kl_nats),
+            *pointers(states, beside, tokens),
+            *numbers(len(tokens), len(others), torch.get_num_threads()),
+            *pointers(found.logprobs, found.entropies, found.other_logprobs, found.kl_nats),
         )
         return found
 
@@ -100,11 +100,3 @@ def _whole(states: Tensor) -> Tensor:
 
 def _is_bf16(weight: Tensor) -> bool:
     return all(bool((part == part.bfloat16()).all()) for part in torch.split(weight, 4096))
-
-
-def _pointers(*tensors: Tensor | None) -> Iterator[c_void_p]:
-    yield from (c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
-
-
-def _numbers(*numbers: int) -> Iterator[c_int64]:
-    yield from map(c_int64, numbers)

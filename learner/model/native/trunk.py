@@ -13,8 +13,8 @@ from torch import Tensor
 
 from learner.batching import Batch
 from learner.model.blocks import PROJECTIONS, Block, PackedTrunk, Unsuitable
+from learner.model.native import LANES, pointers
 
-LANES = 16
 GROUPS = len(PROJECTIONS)
 
 
@@ -230,8 +230,7 @@ class NativeTrunk:
             byref(self._trunk),
             byref(self._adapters[adapter]),
             byref(held[0]),
-            c_void_p(d_states.data_ptr()),
-            c_void_p(gradient.data_ptr()),
+            *pointers(d_states, gradient),
         )
         return gradient
 
