@@ -1,5 +1,7 @@
 """What a person asks for once holds: the engine gets a grammar for it, for that person's chats alone."""
 
+import random
+import string
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,9 @@ import pytest
 
 from serve.generation.held import under
 from serve.generation.requests import check_chat
-from serve.wishes.holding import is_held
+from serve.wishes.grammar import grammar_of
+from serve.wishes.holding import MOST_CHARS, grammar_for, is_held
+from serve.wishes.reading import form_of
 from tests.serve.conftest import Gateway, Start
 from tests.serve.fake_vllm import FakeVllm
 from tests.serve.test_comparisons import BODY, TABLE, trial
@@ -41,6 +45,23 @@ def test_what_no_program_can_read_is_asked_for_and_not_held(gateway: Gateway, fa
     gateway.chat(user="ada")
     assert "Be kind." in str(fake.requests[-1]["messages"])
     assert grammar(fake) is None
+
+
+def test_a_list_of_many_words_keeps_no_engine_busy_and_the_rest_of_it_is_held() -> None:
+    """An engine compiles a grammar for as long as it is: this one, whole, took six seconds."""
+    rng = random.Random(1)
+    words = ["".join(rng.choices(string.ascii_lowercase, k=8)) for _ in range(9 * 16)]
+    never = ["Never say " + ", ".join(f"'{word}'" for word in words[at::9]) for at in range(9)]
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+
+    def held(*entries: str) -> str:
+        return grammar_for(entries, body, 500, "always") or ""
+
+    assert len(grammar_of(form_of(never), 500)) > 3 * MOST_CHARS
+    assert held(*never) == ""
+    assert held(*never, SURE) == held(SURE) != ""
+    for few in (never[0], "Use British spelling."):
+        assert len(held(SURE)) < len(held(few, SURE)) <= MOST_CHARS
 
 
 def test_the_log_says_that_tokens_were_held_and_are_no_sample_of_the_policy(
