@@ -2,7 +2,8 @@
 
     alone     a tenant's chats, two at a time, before and after the attack
     attacked  the same while another tenant's key sends 50 bodies a second that engines fail, or work on for
-              long (bench/_poisons.py), each written a little differently, so that no cache knows it
+              long (bench/_poisons.py), each written a little differently, so that no cache knows it; with
+              `--wishes` a chat of a new user each, after a list of preferences whose grammar is long
     killed    one engine is killed; how long until the gateway counts it out, and what the tenant notices
 
 `--draw N` looks for such bodies instead: it sends N that are drawn, by a key without limits, and prints those
@@ -17,10 +18,11 @@ import os
 import random
 import re
 import signal
+import string
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ from serve.auth.limits import Limits
 SLOW_SECONDS = 1.0
 _STREAMS = 2
 _TOKENS = 24
+_BODIES = [*KNOWN.values(), *FOUND.values()]
+_LEFT_OUT = 15  # words: what a line has room for, and nearly what a grammar may have
 _PATIENCE_SECONDS = 60.0
 _BREAKER = re.compile(r'^hearken_engine_breaker\{engine="(\S+)"\} (\S+)$', re.MULTILINE)
 
@@ -82,6 +86,23 @@ class Caller:
         heard.seconds.append(took)
         return answer, took
 
+    async def poison(self, number: int, heard: Heard) -> None:
+        """Send one of the bodies."""
+        await self.chat(f"x {number}", again(_BODIES[number % len(_BODIES)], number), heard)
+
+    async def wish_and_chat(self, number: int, heard: Heard) -> None:
+        """Ask for what an engine compiles for as long as it may, in the name of a user of its own."""
+        user, draw = f"u{number}", random.Random(number)
+        words = ("".join(draw.choices(string.ascii_lowercase, k=8)) for _ in range(_LEFT_OUT))
+        entries = ["Never say " + ", ".join(f"'{word}'" for word in words), "Write exactly 20 sentences."]
+        headers = {"authorization": f"Bearer {self.key}"}
+        url = f"{self.url}/v1/users/{user}/preferences"
+        async with self.http.put(url, json={"entries": entries}, headers=headers) as response:
+            if response.status == 200:
+                await self.chat(f"x {number}", {"user": user}, heard)
+            else:
+                heard.answers[f"{response.status} to the list"] += 1
+
     async def breakers(self) -> dict[str, float]:
         """The state of each engine's breaker: 0 closed, 2 open."""
         headers = {"authorization": f"Bearer {self.key}"}
@@ -110,14 +131,17 @@ async def for_seconds(caller: Caller, seconds: float) -> Heard:
     return heard
 
 
-async def attack(caller: Caller, bodies: Sequence[Body], per_second: float, seconds: float) -> Heard:
-    """Send bodies at a fixed rate, whatever comes back."""
+async def attack(send: Callable[[int, Heard], Awaitable[object]], per_second: float, seconds: float) -> Heard:
+    """Send one numbered request after the other at a fixed rate, whatever comes back."""
     heard, started = Heard(), time.perf_counter()
+
+    async def one(number: int) -> None:
+        await send(number, heard)
+
     async with asyncio.TaskGroup() as group:
         for number in range(int(per_second * seconds)):
             await asyncio.sleep(max(0.0, started + number / per_second - time.perf_counter()))
-            fields = again(bodies[number % len(bodies)], number)
-            group.create_task(caller.chat(f"x {number}", fields, heard))
+            group.create_task(one(number))
     return heard
 
 
@@ -192,9 +216,9 @@ async def measure(
         before = await for_seconds(victim, options.seconds / 2)
         stop = asyncio.Event()
         watching = asyncio.create_task(worst_breakers(operator, stop))
-        bodies = [*KNOWN.values(), *FOUND.values()]
         chatting = asyncio.create_task(for_seconds(victim, options.seconds))
-        sent = await attack(attacker, bodies, options.rate, options.seconds)
+        send = attacker.wish_and_chat if options.wishes else attacker.poison
+        sent = await attack(send, options.rate, options.seconds)
         during = await chatting
         stop.set()
         worst = await watching
@@ -206,7 +230,7 @@ async def measure(
         p50, p99 = (f"{1e3 * percentile(heard.seconds, share):.0f}" for share in (0.5, 0.99))
         print(f"victim {name}: {dict(heard.answers)}, p50 {p50} ms, p99 {p99} ms")
     return {
-        "bodies": len(bodies),
+        "bodies": len(_BODIES),
         "p99_ratio": round(percentile(during.seconds, 0.99) / percentile(alone, 0.99), 2),
         "p50_ratio": round(percentile(during.seconds, 0.5) / percentile(alone, 0.5), 2),
         "victim_503": sum(heard.unavailable() for heard in (before, during, after)),
@@ -236,6 +260,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench poison", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="of the attack (default: 60)")
     parser.add_argument("--rate", type=float, default=50, help="bodies a second (default: 50)")
+    parser.add_argument("--wishes", action="store_true", help="attack by lists of preferences")
     parser.add_argument("--draw", type=int, default=0, help="look for bodies among so many")
     parser.add_argument("--seed", type=int, default=0, help="what is drawn (default: 0)")
     options = parser.parse_args(argv)
