@@ -12,7 +12,7 @@ from serve.auth.entrance import Entrance
 from serve.auth.feedback_tokens import HEADER, Tokens
 from serve.completions.chat import Chat
 from serve.generation.doors import ChatDoor, Door, Json
-from serve.generation.held import under
+from serve.generation.held import Holding
 from serve.generation.requests import ChatRequest
 from serve.generation.streaming import EventStream, while_present
 from serve.http.bodies import json_response, read_json
@@ -59,7 +59,7 @@ class Answering:
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
         self._keep_alive_seconds = keep_alive_seconds
-        self._hold = hold
+        self._holding = Holding(hold)
 
     async def begin(self, request: Request) -> Incoming:
         """Let a request in and read its body. Raises ApiError."""
@@ -101,7 +101,7 @@ class Answering:
         if not (asked.user and asked.wants_preferences):
             return user, asked
         entries = await self._preferences.of(incoming.caller.tenant, user)
-        return user, under(asked, entries, self._hold) if entries else asked
+        return user, self._holding.under(asked, entries, incoming.caller.tenant) if entries else asked
 
     def token(self, incoming: Incoming, user: str, *ids: str) -> dict[str, object]:
         """The token to vote on answers with: in a header of the answer, and for its body."""
