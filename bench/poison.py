@@ -22,7 +22,7 @@ import string
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,17 +131,15 @@ async def for_seconds(caller: Caller, seconds: float) -> Heard:
     return heard
 
 
-async def attack(send: Callable[[int, Heard], Awaitable[object]], per_second: float, seconds: float) -> Heard:
+async def attack(
+    send: Callable[[int, Heard], Coroutine[Any, Any, None]], per_second: float, seconds: float
+) -> Heard:
     """Send one numbered request after the other at a fixed rate, whatever comes back."""
     heard, started = Heard(), time.perf_counter()
-
-    async def one(number: int) -> None:
-        await send(number, heard)
-
     async with asyncio.TaskGroup() as group:
         for number in range(int(per_second * seconds)):
             await asyncio.sleep(max(0.0, started + number / per_second - time.perf_counter()))
-            group.create_task(one(number))
+            group.create_task(send(number, heard))
     return heard
 
 
@@ -230,7 +228,7 @@ async def measure(
         p50, p99 = (f"{1e3 * percentile(heard.seconds, share):.0f}" for share in (0.5, 0.99))
         print(f"victim {name}: {dict(heard.answers)}, p50 {p50} ms, p99 {p99} ms")
     return {
-        "bodies": len(_BODIES),
+        "bodies": 0 if options.wishes else len(_BODIES),
         "p99_ratio": round(percentile(during.seconds, 0.99) / percentile(alone, 0.99), 2),
         "p50_ratio": round(percentile(during.seconds, 0.5) / percentile(alone, 0.5), 2),
         "victim_503": sum(heard.unavailable() for heard in (before, during, after)),

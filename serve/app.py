@@ -24,6 +24,7 @@ from serve.gateway.page_routes import page_routes
 from serve.gateway.preferences_routes import PreferencesRoutes
 from serve.gateway.vote_routes import vote_routes
 from serve.gateway.wiring import Gate, Model, Records, open_gate, open_model, open_records
+from serve.generation.held import Holding
 from serve.generation.requests import check_chat
 from serve.imports.api import Imports, import_route
 from serve.metrics import Metrics
@@ -120,7 +121,7 @@ def _answers(settings: GatewaySettings, gate: Gate, records: Records, model: Mod
         gate.tokens,
         limit,
         alive,
-        settings.preference_hold,
+        Holding(settings.preference_hold, gate.windows),
     )
     stored = StoredResponses(records.answers)
     return [

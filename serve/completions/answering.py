@@ -20,7 +20,6 @@ from serve.http.errors import BadRequest
 from serve.preferences.api import Preferences
 from serve.server.observing import visit_of
 from serve.storage.privacy import Privacy
-from serve.wishes.holding import When
 
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -38,7 +37,7 @@ class Incoming:
 class Answering:
     """Lets requests in and answers them, each in the shape of its door.
 
-    hold: which answers are held to their user's preferences.
+    holding: puts requests under their user's preferences.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Answering:
         tokens: Tokens,
         max_body_bytes: int,
         keep_alive_seconds: float,
-        hold: When,
+        holding: Holding,
     ) -> None:
         self._entrance = entrance
         self._privacy = privacy
@@ -59,7 +58,7 @@ class Answering:
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
         self._keep_alive_seconds = keep_alive_seconds
-        self._holding = Holding(hold)
+        self._holding = holding
 
     async def begin(self, request: Request) -> Incoming:
         """Let a request in and read its body. Raises ApiError."""
@@ -101,7 +100,9 @@ class Answering:
         if not (asked.user and asked.wants_preferences):
             return user, asked
         entries = await self._preferences.of(incoming.caller.tenant, user)
-        return user, self._holding.under(asked, entries, incoming.caller.tenant) if entries else asked
+        if entries:
+            asked = await self._holding.under(asked, entries, incoming.caller.tenant)
+        return user, asked
 
     def token(self, incoming: Incoming, user: str, *ids: str) -> dict[str, object]:
         """The token to vote on answers with: in a header of the answer, and for its body."""

@@ -13,7 +13,7 @@ from serve.auth.access import Access
 from serve.auth.entrance import Entrance
 from serve.auth.feedback_tokens import Tokens
 from serve.auth.metering import Metering
-from serve.auth.windows import LocalWindows, RedisWindows
+from serve.auth.windows import LocalWindows, RedisWindows, Windows
 from serve.completions.chat import Chat
 from serve.completions.comparisons import Comparisons
 from serve.completions.conversations import Conversations
@@ -45,6 +45,7 @@ class Gate:
 
     access: Access
     addresses: Addresses
+    windows: Windows
     metering: Metering
     tokens: Tokens
     entrance: Entrance
@@ -62,13 +63,15 @@ def open_gate(settings: GatewaySettings, signer: Signer, metrics: Metrics) -> Ga
         settings.blind_voters,
     )
     addresses = Addresses(settings.trusted_proxies)
-    windows = LocalWindows() if settings.redis is None else RedisWindows(settings.redis, metrics.limits_alone)
+    windows: Windows = LocalWindows()
+    if settings.redis is not None:
+        windows = RedisWindows(settings.redis, metrics.limits_alone)
     metering = Metering(windows, metrics)
     tokens = Tokens(signer, access.still_trusts)
     entrance = Entrance(access, addresses, metering, signer)
     per_minute = settings.token_votes_per_minute
     senders = Senders(access, entrance, addresses, metering, tokens, settings.cors_origins, per_minute)
-    return Gate(access, addresses, metering, tokens, entrance, senders)
+    return Gate(access, addresses, windows, metering, tokens, entrance, senders)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What a person asks for once holds: the engine gets a grammar for it, for that person's chats alone."""
 
+import asyncio
 import itertools
 import random
 import string
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from serve.generation.held import BURST_CHARS, CHARS_PER_SECOND, Holding
+from serve.auth.windows import WINDOW_SECONDS, LocalWindows
+from serve.generation.held import CHARS_PER_MINUTE, Holding
 from serve.generation.requests import check_chat
 from serve.wishes.grammar import grammar_of
 from serve.wishes.holding import MOST_CHARS, grammar_for, is_held
@@ -68,22 +70,22 @@ def test_a_list_of_many_words_keeps_no_engine_busy_and_the_rest_of_it_is_held() 
 def test_new_lists_of_one_tenant_take_engines_from_nobody() -> None:
     """`bench poison --wishes`: without a bound another tenant's p99 was 36 times its own alone."""
     now = [0.0]
-    holding = Holding("always", lambda: now[0])
+    holding = Holding("always", LocalWindows(now=lambda: now[0]))
     asked = check_chat({"model": "hearken", "messages": [{"role": "user", "content": "hi"}]}, "hearken")
 
     def held(word: str, tenant: str) -> int:
         """The characters of the grammar for a list with a word that is left out; 0: there is none."""
         entries = ["Use British spelling.", f"Never say '{word}'."]
-        return len(holding.under(asked, entries, tenant).grammar or "")
+        return len(asyncio.run(holding.under(asked, entries, tenant)).grammar or "")
 
     words = ["".join(letters) for letters in itertools.permutations("zqxj")]
     first = [held(word, "loud") for word in words]
-    assert sum(first) <= BURST_CHARS
+    assert sum(first) <= CHARS_PER_MINUTE
     assert 0 in first
     assert held(words[0], "loud") == first[0] > 0  # which engines know by now
     assert held(words[-1], "loud") == 0
     assert held(words[-1], "other") > 0
-    now[0] += BURST_CHARS / CHARS_PER_SECOND
+    now[0] += 2 * WINDOW_SECONDS
     assert held(words[-2], "loud") > 0
 
 
@@ -142,9 +144,10 @@ TOOL = {"type": "function", "function": {"name": "f"}}
 )
 def test_what_the_client_says_of_its_answers_comes_first(more: dict[str, Any]) -> None:
     body = {"model": "hearken", "messages": [{"role": "user", "content": "hi"}]}
-    holding = Holding("always")
-    assert holding.under(check_chat(dict(body), "hearken"), [SURE], "t").grammar is not None
-    held = holding.under(check_chat(body | more, "hearken"), [SURE], "t")
+    holding = Holding("always", LocalWindows())
+    free = asyncio.run(holding.under(check_chat(dict(body), "hearken"), [SURE], "t"))
+    assert free.grammar is not None
+    held = asyncio.run(holding.under(check_chat(body | more, "hearken"), [SURE], "t"))
     assert held.grammar is None
     assert held.preferences == (SURE,)
     assert not held.sampling.held
