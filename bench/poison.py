@@ -3,7 +3,7 @@
     alone     a tenant's chats, two at a time, before and after the attack
     attacked  the same while another tenant's key sends 50 bodies a second that engines fail, or work on for
               long (bench/_poisons.py), each written a little differently, so that no cache knows it; with
-              `--wishes` a chat of a new user each, after a list of preferences whose grammar is long
+              `--wishes WORDS` a chat of a new user each, whose list of preferences leaves out so many words
     killed    one engine is killed; how long until the gateway counts it out, and what the tenant notices
 
 `--draw N` looks for such bodies instead: it sends N that are drawn, by a key without limits, and prints those
@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ SLOW_SECONDS = 1.0
 _STREAMS = 2
 _TOKENS = 24
 _BODIES = [*KNOWN.values(), *FOUND.values()]
-_LEFT_OUT = 15  # words: what a line has room for, and nearly what a grammar may have
 _PATIENCE_SECONDS = 60.0
 _BREAKER = re.compile(r'^hearken_engine_breaker\{engine="(\S+)"\} (\S+)$', re.MULTILINE)
 
@@ -90,11 +90,13 @@ class Caller:
         """Send one of the bodies."""
         await self.chat(f"x {number}", again(_BODIES[number % len(_BODIES)], number), heard)
 
-    async def wish_and_chat(self, number: int, heard: Heard) -> None:
-        """Ask for what an engine compiles for as long as it may, in the name of a user of its own."""
+    async def wish_and_chat(self, words: int, number: int, heard: Heard) -> None:
+        """Chat as a user of its own who leaves out so many words, which nobody else does."""
         user, draw = f"u{number}", random.Random(number)
-        words = ("".join(draw.choices(string.ascii_lowercase, k=8)) for _ in range(_LEFT_OUT))
-        entries = ["Never say " + ", ".join(f"'{word}'" for word in words), "Write exactly 20 sentences."]
+        entries = ["Write exactly 20 sentences."]
+        if words:
+            left_out = ("".join(draw.choices(string.ascii_lowercase, k=8)) for _ in range(words))
+            entries.append("Never say " + ", ".join(f"'{word}'" for word in left_out))
         headers = {"authorization": f"Bearer {self.key}"}
         url = f"{self.url}/v1/users/{user}/preferences"
         async with self.http.put(url, json={"entries": entries}, headers=headers) as response:
@@ -215,7 +217,9 @@ async def measure(
         stop = asyncio.Event()
         watching = asyncio.create_task(worst_breakers(operator, stop))
         chatting = asyncio.create_task(for_seconds(victim, options.seconds))
-        send = attacker.wish_and_chat if options.wishes else attacker.poison
+        send = attacker.poison
+        if options.wishes is not None:
+            send = partial(attacker.wish_and_chat, options.wishes)
         sent = await attack(send, options.rate, options.seconds)
         during = await chatting
         stop.set()
@@ -228,7 +232,7 @@ async def measure(
         p50, p99 = (f"{1e3 * percentile(heard.seconds, share):.0f}" for share in (0.5, 0.99))
         print(f"victim {name}: {dict(heard.answers)}, p50 {p50} ms, p99 {p99} ms")
     return {
-        "bodies": 0 if options.wishes else len(_BODIES),
+        "bodies": len(_BODIES) if options.wishes is None else 0,
         "p99_ratio": round(percentile(during.seconds, 0.99) / percentile(alone, 0.99), 2),
         "p50_ratio": round(percentile(during.seconds, 0.5) / percentile(alone, 0.5), 2),
         "victim_503": sum(heard.unavailable() for heard in (before, during, after)),
@@ -258,7 +262,12 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench poison", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="of the attack (default: 60)")
     parser.add_argument("--rate", type=float, default=50, help="bodies a second (default: 50)")
-    parser.add_argument("--wishes", action="store_true", help="attack by lists of preferences")
+    parser.add_argument(
+        "--wishes",
+        type=int,
+        metavar="WORDS",
+        help="attack by lists of preferences that leave out so many words each (a line has room for 15)",
+    )
     parser.add_argument("--draw", type=int, default=0, help="look for bodies among so many")
     parser.add_argument("--seed", type=int, default=0, help="what is drawn (default: 0)")
     options = parser.parse_args(argv)
